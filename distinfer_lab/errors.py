@@ -1,0 +1,74 @@
+"""Every error that distinfer_lab raises on purpose.
+
+    DistinferError
+      LayoutError       ValueError   a mesh, layout or strategy that does not fit its tensor or its ranks
+      ShardingError     ValueError   an operator's strategy that the operator, its shapes or the cards cannot take
+      GraphError        ValueError   a net that cannot be traced, differentiated or run
+      CheckpointError   ValueError   a file that is not what it should be: cut, corrupt, of another kind
+        EncryptionError              no key, a wrong key, a wrong mode
+      CheckpointFileError OSError    a file that is missing, unreadable, or stands where we may not write
+      ReshardError      ValueError   a plan that cannot fill a destination: a hole, an overlap, a disagreement
+      CardError         OSError      a card, its group or a channel between cards failed
+      ContextError      ValueError   a step of the flow was asked for before what it needs was set
+      ArgumentTypeError TypeError    an argument of the wrong kind
+
+A text names the thing, its value, the rule that it breaks, and the way out.
+"""
+
+__all__ = [
+    "ArgumentTypeError",
+    "CardError",
+    "CheckpointError",
+    "CheckpointFileError",
+    "ContextError",
+    "DistinferError",
+    "EncryptionError",
+    "GraphError",
+    "LayoutError",
+    "ReshardError",
+    "ShardingError",
+]
+
+
+class DistinferError(Exception):
+    """The base of all errors of this package."""
+
+
+class LayoutError(DistinferError, ValueError):
+    """A mesh, layout or strategy does not fit its tensor or its ranks."""
+
+
+class ShardingError(DistinferError, ValueError):
+    """An operator's strategy cannot be used with its shapes or this number of cards."""
+
+
+class GraphError(DistinferError, ValueError):
+    """A net cannot be traced, differentiated or run."""
+
+
+class CheckpointError(DistinferError, ValueError):
+    """A checkpoint or strategy file is not what it should be."""
+
+
+class EncryptionError(CheckpointError):
+    """An encrypted file was opened with no key, a wrong key or a wrong mode."""
+
+
+class CheckpointFileError(DistinferError, OSError):
+    """A file is missing, cannot be read, or stands where we may not write."""
+
+
+class ReshardError(DistinferError, ValueError):
+    """The source cannot fill the destination exactly once."""
+
+
+class CardError(DistinferError, OSError):
+    """A card, its group, or a channel between cards failed."""
+
+
+class ContextError(DistinferError, ValueError):
+    """A step was asked for before the context held what it needs."""
+
+
+class ArgumentTypeError(DistinferError, TypeError):
+    """An argument is of the wrong kind."""

@@ -1,0 +1,107 @@
+"""A box: a half-open region of a tensor, in elements.
+
+One box is a `Box`; many are an int64 array of shape (n, ndim, 2), `[..., 0]` the starts and
+`[..., 1]` the stops. Functions here take the arrays, so that a million boxes cost one call.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import LayoutError
+
+__all__ = ["Box", "Boxes", "box_at", "intersect_boxes", "nonempty_boxes", "volumes"]
+
+Boxes = NDArray[np.int64]
+
+
+class Box(NamedTuple):
+    """A half-open region `start <= index < stop` of a tensor, per dim, in elements.
+
+    Examples
+    --------
+    >>> box = Box((0, 4), (2, 8))
+    >>> box.shape, box.size
+    ((2, 4), 8)
+    >>> Box((2, 4), (4, 8)).within(Box((2, 0), (4, 8)))
+    Box(start=(0, 4), stop=(2, 8))
+    """
+
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+
+    @classmethod
+    def whole(cls, shape: Sequence[int]) -> "Box":
+        """The box of a whole tensor of this shape."""
+        return cls((0,) * len(shape), tuple(int(n) for n in shape))
+
+    @property
+    def ndim(self) -> int:
+        """The number of dims."""
+        return len(self.start)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The extent per dim, in elements."""
+        return tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
+
+    @property
+    def size(self) -> int:
+        """The number of elements (1 for a box of no dims)."""
+        return math.prod(self.shape)
+
+    def slices(self) -> tuple[slice, ...]:
+        """The region as an index of a numpy array."""
+        return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+
+    def within(self, outer: "Box") -> "Box":
+        """This region in the coordinates of `outer`, which must hold it.
+
+        Raises
+        ------
+        LayoutError
+            If part of this box lies outside `outer`.
+        """
+        if any(a < oa or b > ob for a, b, oa, ob in zip(*self, *outer, strict=True)):
+            raise LayoutError(f"box {self.start}:{self.stop} does not lie inside {outer.start}:{outer.stop}")
+        return Box(
+            tuple(a - o for a, o in zip(self.start, outer.start, strict=True)),
+            tuple(b - o for b, o in zip(self.stop, outer.start, strict=True)),
+        )
+
+
+def box_at(boxes: Boxes, index: int) -> Box:
+    """Row `index` of an array of boxes as a `Box`."""
+    row = boxes[index].tolist()
+    return Box(tuple(a for a, _ in row), tuple(b for _, b in row))
+
+
+def volumes(boxes: Boxes) -> NDArray[np.int64]:
+    """The number of elements of each box, int64, shape (...); 0 where a box is empty."""
+    extent: NDArray[np.int64] = np.maximum(boxes[..., 1] - boxes[..., 0], 0)
+    product: NDArray[np.int64] = extent.prod(axis=-1, dtype=np.int64)
+    return product
+
+
+def nonempty_boxes(boxes: Boxes) -> NDArray[np.bool_]:
+    """Which boxes hold at least one element, bool, shape (...)."""
+    full: NDArray[np.bool_] = (boxes[..., 1] > boxes[..., 0]).all(axis=-1)
+    return full
+
+
+def intersect_boxes(a: Boxes, b: Boxes) -> Boxes:
+    """The common region of boxes, broadcast against each other; empty ones have stop <= start.
+
+    Parameters
+    ----------
+    a, b
+        Arrays of shape (..., ndim, 2) that broadcast.
+    """
+    out: Boxes = np.stack(
+        [np.maximum(a[..., 0], b[..., 0]), np.minimum(a[..., 1], b[..., 1])],
+        axis=-1,
+    )
+    return out

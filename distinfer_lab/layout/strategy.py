@@ -1,0 +1,104 @@
+"""A strategy: the layout of every parameter, by name."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..display import Displayed
+from ..errors import LayoutError
+from .box import Boxes
+from .layout import Layout
+
+__all__ = ["Strategy"]
+
+
+class Strategy(Mapping[str, Layout], Displayed):
+    """Parameter name -> Layout, read-only.
+
+    Parameters
+    ----------
+    layouts
+        The layouts, in any order; the order is kept.
+    shapes
+        Full shapes, where they are known (a JSON strategy file has them, a protobuf one has
+        not; a layout that was inferred from a net has).
+    ranks
+        The number of ranks of the whole group; by default one more than the highest rank
+        that holds something.
+
+    Examples
+    --------
+    >>> from distinfer_lab.layout import Mesh
+    >>> tp = Mesh(("tp",), (4,))
+    >>> strategy = Strategy({"w": Layout(tp, ((), ("tp",))), "b": Layout(tp, ((),))}, {"w": (96, 16)})
+    >>> strategy
+    Strategy of 2 parameters on 4 ranks
+      w  [96, 16]  -, tp  Mesh(tp=4)
+      b  -  Mesh(tp=4)
+    """
+
+    def __init__(
+        self,
+        layouts: Mapping[str, Layout],
+        shapes: Mapping[str, tuple[int, ...]] | None = None,
+        ranks: int | None = None,
+    ) -> None:
+        self._layouts = dict(layouts)
+        self.shapes: Mapping[str, tuple[int, ...]] = {k: tuple(v) for k, v in (shapes or {}).items()}
+        highest = max((int(layout.ranks.max()) for layout in self._layouts.values()), default=0)
+        self.ranks = highest + 1 if ranks is None else ranks
+        if self.ranks <= highest:
+            raise LayoutError(f"a strategy of {self.ranks} ranks names rank {highest}; give ranks={highest + 1}")
+
+    def __getitem__(self, name: str) -> Layout:
+        return self._layouts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layouts)
+
+    def __len__(self) -> int:
+        return len(self._layouts)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Strategy):
+            return NotImplemented
+        return self._layouts == other._layouts and self.ranks == other.ranks
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def boxes(self, name: str, shape: tuple[int, ...] | None = None) -> Boxes:
+        """The boxes of one parameter (see `Layout.boxes`), with its name in any error.
+
+        Raises
+        ------
+        LayoutError
+            If the parameter is not named, its shape is unknown, or the cut does not fit.
+        """
+        if name not in self:
+            raise LayoutError(f"{name}: the strategy has no layout for it; it names {', '.join(self) or 'nothing'}")
+        full = self.shapes.get(name) if shape is None else shape
+        if full is None:
+            raise LayoutError(f"{name}: the strategy does not know its shape; give one")
+        try:
+            return self[name].boxes(full)
+        except LayoutError as err:
+            raise LayoutError(f"{name}: {err}") from err
+
+    def elements_per_rank(self) -> dict[str, Any]:
+        """For each parameter of known shape the number of elements on every rank, int64 (ranks,)."""
+        out: dict[str, Any] = {}
+        for name in self.shapes:
+            boxes = self.boxes(name)
+            counts = np.zeros(self.ranks, np.int64)
+            counts[self[name].ranks] = (boxes[..., 1] - boxes[..., 0]).prod(axis=-1)
+            out[name] = counts
+        return out
+
+    def __repr__(self) -> str:
+        lines = [f"Strategy of {len(self)} parameters on {self.ranks} ranks"]
+        for name, layout in self.items():
+            shape = f"  {list(self.shapes[name])}" if name in self.shapes else ""
+            words = repr(layout)[len("Layout(") + len(repr(layout.mesh)) + 2 : -1]
+            lines.append(f"  {name}{shape}  {words or '(no dims)'}  {layout.mesh!r}")
+        return "\n".join(lines)

@@ -1,0 +1,150 @@
+"""A graph: what tracing a net gives, and what differentiation gives back.
+
+    inputs   x [128, 96]                       nodes
+    params   w [96, 16]          h = MatMul(x, w)   shard ((2,1),(1,4))
+                                 y = Neg(h)
+    outputs  y
+
+Values have names; a node computes one value from earlier ones by one `Operator`. An operator
+knows its shapes, its numpy meaning, its gradient as more nodes, and its sharding `Rule`: the
+factors of its dims, in the manner of einsum.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import GraphError
+
+if TYPE_CHECKING:
+    from .build import GraphBuilder
+
+__all__ = ["AxisStrategy", "Graph", "Node", "NodeStrategy", "Operator", "Rule", "Spec"]
+
+Array = NDArray[Any]
+Region = tuple[tuple[int, int], ...]
+
+
+class Spec(NamedTuple):
+    """The shape and dtype of a value."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class Rule(NamedTuple):
+    """Which dims of an operator go together when it is cut.
+
+    Each dim carries the name of a factor; equal names are cut alike. None marks a dim that
+    must stay whole. For `MatMul` the inputs are (("m", "k"), ("k", "n")), the output is
+    ("m", "n") and `sums` is {"k"}: cutting k leaves partial values that are added up.
+    """
+
+    inputs: tuple[tuple[str | None, ...], ...]
+    output: tuple[str | None, ...]
+    sums: frozenset[str] = frozenset()
+    """Factors that the output does not have: cutting one gives partial sums."""
+    order: tuple[str, ...] = ()
+    """The factors as mesh axes, slowest first (MindSpore's device matrix)."""
+
+
+class AxisStrategy(NamedTuple):
+    """A strategy by named axes, as MindSpore's `Layout` objects give it."""
+
+    axis_names: tuple[str, ...]
+    axis_sizes: tuple[int, ...]
+    inputs: tuple[tuple[tuple[str, ...], ...], ...]
+    """For each input, for each dim, the axes that cut it, major first."""
+
+
+NodeStrategy = tuple[tuple[int, ...], ...] | AxisStrategy
+
+
+class Operator(ABC):
+    """One kind of computation. Subclasses are frozen dataclasses of their attributes."""
+
+    @property
+    def name(self) -> str:
+        """The operator's name, as MindSpore spells it in a strategy file."""
+        return type(self).__name__
+
+    @abstractmethod
+    def infer(self, *inputs: Spec) -> Spec:
+        """The output's shape and dtype; GraphError names what does not fit."""
+
+    @abstractmethod
+    def forward(self, *inputs: Array) -> Array:
+        """The value, by numpy. Also what a card does with its shards, after `local`."""
+
+    @abstractmethod
+    def rule(self, *inputs: Spec) -> Rule:
+        """How the operator may be cut, for these (whole) inputs."""
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        """Add nodes that carry `grad`, the gradient of `output`, back to each input.
+
+        Returns one value name per input, None where no gradient flows (integer inputs).
+        """
+        raise GraphError(f"{self.name} has no gradient")
+
+    def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
+        """This operator for one card: `whole` specs of the inputs, its region of each, and of the output.
+
+        Most operators mean the same on a shard. Those whose attributes hold sizes or
+        offsets (a reshape's target, a mean's count, the first row of a cut table) return
+        themselves changed.
+        """
+        return self
+
+
+@dataclass(frozen=True)
+class Node:
+    """`output = op(*inputs)`."""
+
+    output: str
+    op: Operator
+    inputs: tuple[str, ...]
+    strategy: NodeStrategy | None = None
+    """How the user asked for it to be cut (`.shard(...)`)."""
+    origin: str | None = None
+    """For a node of a gradient: the output of the forward node that it differentiates."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Inputs, parameters and nodes in the order of computation.
+
+    Raises
+    ------
+    GraphError
+        If a node reads a value that nothing before it defines, or a name is defined twice.
+    """
+
+    inputs: Mapping[str, Spec]
+    params: Mapping[str, Spec]
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+    updates: Mapping[str, str] = field(default_factory=dict)
+    """Training: parameter -> the value that replaces it at the end of the step."""
+    specs: Mapping[str, Spec] = field(init=False, repr=False, compare=False)
+    """The shape and dtype of every value."""
+
+    def __post_init__(self) -> None:
+        specs: dict[str, Spec] = {**self.inputs, **self.params}
+        for node in self.nodes:
+            for name in node.inputs:
+                if name not in specs:
+                    raise GraphError(f"{node.output} = {node.op.name}(...) reads {name!r}, which nothing before it defines")
+            if node.output in specs:
+                raise GraphError(f"{node.output!r} is defined twice")
+            specs[node.output] = node.op.infer(*(specs[i] for i in node.inputs))
+        for name in (*self.outputs, *self.updates.values()):
+            if name not in specs:
+                raise GraphError(f"the graph gives {name!r}, which nothing defines")
+        object.__setattr__(self, "specs", specs)
