@@ -1,0 +1,1 @@
+"""The notations of other systems, to and from `Layout`: format words stay in here."""
