@@ -202,7 +202,9 @@ class Layout(Displayed):
         parts = self.parts[dim]
         if sizes is not None:
             if sum(sizes) != length:
-                raise LayoutError(f"dim {dim} has {length} elements, but its sizes {sizes} add up to {sum(sizes)}")
+                raise LayoutError(
+                    f"dim {dim} has {length} elements, but its sizes {sizes} add up to {sum(sizes)}"
+                )
             return np.concatenate([[0], np.cumsum(np.array(sizes, np.int64))])
         if length % parts:
             fits = max(n for n in range(1, parts) if length % n == 0)

@@ -49,7 +49,9 @@ class Strategy(Mapping[str, Layout], Displayed):
         highest = max((int(layout.ranks.max()) for layout in self._layouts.values()), default=0)
         self.ranks = highest + 1 if ranks is None else ranks
         if self.ranks <= highest:
-            raise LayoutError(f"a strategy of {self.ranks} ranks names rank {highest}; give ranks={highest + 1}")
+            raise LayoutError(
+                f"a strategy of {self.ranks} ranks names rank {highest}; give ranks={highest + 1}"
+            )
 
     def __getitem__(self, name: str) -> Layout:
         return self._layouts[name]
@@ -76,7 +78,9 @@ class Strategy(Mapping[str, Layout], Displayed):
             If the parameter is not named, its shape is unknown, or the cut does not fit.
         """
         if name not in self:
-            raise LayoutError(f"{name}: the strategy has no layout for it; it names {', '.join(self) or 'nothing'}")
+            raise LayoutError(
+                f"{name}: the strategy has no layout for it; it names {', '.join(self) or 'nothing'}"
+            )
         full = self.shapes.get(name) if shape is None else shape
         if full is None:
             raise LayoutError(f"{name}: the strategy does not know its shape; give one")

@@ -140,7 +140,9 @@ class Graph:
         for node in self.nodes:
             for name in node.inputs:
                 if name not in specs:
-                    raise GraphError(f"{node.output} = {node.op.name}(...) reads {name!r}, which nothing before it defines")
+                    raise GraphError(
+                        f"{node.output} = {node.op.name}(...) reads {name!r}, which nothing before it defines"
+                    )
             if node.output in specs:
                 raise GraphError(f"{node.output!r} is defined twice")
             specs[node.output] = node.op.infer(*(specs[i] for i in node.inputs))

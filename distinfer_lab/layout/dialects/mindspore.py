@@ -185,7 +185,9 @@ def layout_from_tuple(items: Sequence[Any]) -> tuple[Layout, tuple[int, ...]]:
         If an item is of the wrong kind.
     """
     if not isinstance(items, Sequence) or isinstance(items, str):
-        raise ArgumentTypeError(f"a layout is a tuple of 4 to 12 items (dev_matrix, tensor_map, ...), not {items!r}")
+        raise ArgumentTypeError(
+            f"a layout is a tuple of 4 to 12 items (dev_matrix, tensor_map, ...), not {items!r}"
+        )
     if not 4 <= len(items) <= 12:
         raise LayoutError(
             f"a layout tuple has 4 to 12 items (dev_matrix, tensor_map, slice_shape, field_size, ...), "
@@ -205,7 +207,9 @@ def layout_from_tuple(items: Sequence[Any]) -> tuple[Layout, tuple[int, ...]]:
 
 
 def _int_list(value: Any, what: str) -> tuple[int, ...]:
-    if not isinstance(value, Sequence) or not all(isinstance(n, int) and not isinstance(n, bool) for n in value):
+    if not isinstance(value, Sequence) or not all(
+        isinstance(n, int) and not isinstance(n, bool) for n in value
+    ):
         raise ArgumentTypeError(f"{what} is a list of integers, not {value!r}")
     return tuple(value)
 
@@ -228,7 +232,10 @@ def _tensor_map(
 
 
 def _regroup(
-    flat: tuple[int, ...], dev_matrix: tuple[int, ...], slice_shape: tuple[int, ...], full_shape: tuple[int, ...]
+    flat: tuple[int, ...],
+    dev_matrix: tuple[int, ...],
+    slice_shape: tuple[int, ...],
+    full_shape: tuple[int, ...],
 ) -> TensorMap:
     """Give each dim as many of the listed axes as its cut needs, in order."""
     left = list(flat)
@@ -257,7 +264,9 @@ def strategy_from_tuples(layouts: Mapping[str, Sequence[Any]]) -> Strategy:
         If a tuple does not say a layout; the text names the parameter.
     """
     if not isinstance(layouts, Mapping):
-        raise ArgumentTypeError(f"a predict strategy maps parameter names to layout tuples; this is {layouts!r}")
+        raise ArgumentTypeError(
+            f"a predict strategy maps parameter names to layout tuples; this is {layouts!r}"
+        )
     out: dict[str, Layout] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for name, items in layouts.items():
