@@ -1,8 +1,8 @@
 """Every error that distinfer_lab raises on purpose.
 
     DistinferError
-      LayoutError       ValueError   a mesh, layout or strategy that does not fit its tensor or its ranks
-      ShardingError     ValueError   an operator's strategy that the operator, its shapes or the cards cannot take
+      LayoutError       ValueError   a mesh, layout or strategy that does not fit its tensor or ranks
+      ShardingError     ValueError   a strategy that an operator, its shapes or the cards cannot take
       GraphError        ValueError   a net that cannot be traced, differentiated or run
       CheckpointError   ValueError   a file that is not what it should be: cut, corrupt, of another kind
         EncryptionError              no key, a wrong key, a wrong mode

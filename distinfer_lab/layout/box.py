@@ -58,7 +58,7 @@ class Box(NamedTuple):
         return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
 
     def within(self, outer: "Box") -> "Box":
-        """This region in the coordinates of `outer`, which must hold it.
+        """Give this region in the coordinates of `outer`, which must hold it.
 
         Raises
         ------
@@ -88,8 +88,7 @@ def volumes(boxes: Boxes) -> NDArray[np.int64]:
 
 def nonempty_boxes(boxes: Boxes) -> NDArray[np.bool_]:
     """Which boxes hold at least one element, bool, shape (...)."""
-    full: NDArray[np.bool_] = (boxes[..., 1] > boxes[..., 0]).all(axis=-1)
-    return full
+    return np.asarray((boxes[..., 1] > boxes[..., 0]).all(axis=-1))
 
 
 def intersect_boxes(a: Boxes, b: Boxes) -> Boxes:

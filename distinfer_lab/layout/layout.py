@@ -12,6 +12,7 @@ Whatever the notation a layout came from, planning needs one answer: `boxes(shap
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +107,7 @@ class Layout(Displayed):
         starts = sorted(self.first_ranks)
         if not starts or starts[0] < 0:
             raise LayoutError(f"first ranks {self.first_ranks}: give at least one, none below 0")
-        if any(b - a < self.mesh.size for a, b in zip(starts, starts[1:], strict=False)):
+        if any(b - a < self.mesh.size for a, b in pairwise(starts)):
             raise LayoutError(
                 f"meshes of {self.mesh.size} ranks that begin at ranks {self.first_ranks} overlap"
             )
@@ -250,7 +251,8 @@ class Layout(Displayed):
         """The shape of the whole tensor, from the shape of any one shard of an even layout."""
         if len(shard_shape) != self.ndim:
             raise LayoutError(
-                f"a layout of {self.ndim} dims for a shard of {len(shard_shape)} dims, shape {tuple(shard_shape)}"
+                f"a layout of {self.ndim} dims for a shard of {len(shard_shape)} dims, "
+                f"shape {tuple(shard_shape)}"
             )
         sizes = self.sizes or (None,) * self.ndim
         factors = [self.optimizer_shards, *[1] * self.ndim][: self.ndim]
@@ -283,12 +285,16 @@ class Layout(Displayed):
         """The layout in which each of `ranks` ranks holds the whole tensor."""
         return cls(Mesh(("a",), (ranks,)), ((),) * ndim)
 
-    def __repr__(self) -> str:
-        words = [repr(self.mesh), *("+".join(d) or "-" for d in self.dims)]
+    def describe_cut(self) -> str:
+        """What cuts each dim, in words: "-, tp" for rows whole and columns cut by tp."""
+        words = ["+".join(dim) or "-" for dim in self.dims]
         if self.optimizer_shards > 1:
             words.append(f"optimizer_shards={self.optimizer_shards}")
         if self.sizes:
             words.append(f"sizes={self.sizes}")
         if self.first_ranks != (0,):
             words.append(f"ranks={self.describe_ranks()}")
-        return f"Layout({', '.join(words)})"
+        return ", ".join(words)
+
+    def __repr__(self) -> str:
+        return f"Layout({', '.join(filter(None, [repr(self.mesh), self.describe_cut()]))})"

@@ -103,6 +103,5 @@ class Strategy(Mapping[str, Layout], Displayed):
         lines = [f"Strategy of {len(self)} parameters on {self.ranks} ranks"]
         for name, layout in self.items():
             shape = f"  {list(self.shapes[name])}" if name in self.shapes else ""
-            words = repr(layout)[len("Layout(") + len(repr(layout.mesh)) + 2 : -1]
-            lines.append(f"  {name}{shape}  {words or '(no dims)'}  {layout.mesh!r}")
+            lines.append(f"  {name}{shape}  {layout.describe_cut() or '(no dims)'}  {layout.mesh!r}")
         return "\n".join(lines)

@@ -94,7 +94,7 @@ class Operator(ABC):
         raise GraphError(f"{self.name} has no gradient")
 
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
-        """This operator for one card: `whole` specs of the inputs, its region of each, and of the output.
+        """Give this operator for one card: `whole` specs of the inputs, its region of each, and of the output.
 
         Most operators mean the same on a shard. Those whose attributes hold sizes or
         offsets (a reshape's target, a mean's count, the first row of a cut table) return
