@@ -1,21 +1,51 @@
 """How records draw themselves without knowing how.
 
-`views` registers one function per class here; a record that inherits `Displayed` asks this
-registry when Jupyter shows it. With an empty registry, or when a drawing fails, plain text
-is what is shown: a picture is never worth an exception.
+`views` registers one function per class here, by the class's public name; a record that
+inherits `Displayed` asks this registry when Jupyter shows it. When a drawing is missing or
+fails, plain text is what is shown: a picture is never worth an exception.
 """
 
 from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 from typing import Any
 
-__all__ = ["Displayed", "register"]
+__all__ = ["Displayed", "public_name", "register"]
 
-_html: dict[type, Callable[[Any], str]] = {}
+_html: dict[str, Callable[[Any], str]] = {}
 
 
-def register(cls: type, to_html: Callable[[Any], str]) -> None:
-    """Let `to_html` draw every instance of `cls` (the nearest registered base wins)."""
-    _html[cls] = to_html
+def public_name(cls: type) -> str:
+    """The name under which a class is exported: its package's, not its module's.
+
+    Examples
+    --------
+    >>> public_name(Displayed)
+    'distinfer_lab.display.Displayed'
+    """
+    return ".".join([*cls.__module__.split(".")[:2], cls.__qualname__])
+
+
+def register(cls: type | str, to_html: Callable[[Any], str]) -> None:
+    """Let `to_html` draw every instance of `cls` (the nearest registered base wins).
+
+    A class may be given by its `public_name`: so a view need not import what it draws.
+    """
+    _html[cls if isinstance(cls, str) else public_name(cls)] = to_html
+
+
+@cache
+def _load_views() -> None:
+    # By name and on first use: an import of views at the top would point up the layers, and
+    # a program that shows nothing should not pay for drawing.
+    import_module(f"{__package__}.views").register()
+
+
+def _html_of(record: object) -> str | None:
+    _load_views()
+    names = (public_name(c) for c in type(record).__mro__)
+    to_html = next((_html[n] for n in names if n in _html), None)
+    return None if to_html is None else to_html(record)
 
 
 class Displayed:
@@ -25,12 +55,10 @@ class Displayed:
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         bundle = {"text/plain": repr(self)}
-        to_html = next((_html[c] for c in type(self).__mro__ if c in _html), None)
-        if to_html is None:
-            return bundle
         try:
-            bundle["text/html"] = to_html(self)
+            html = _html_of(self)
         except Exception as err:
             # Reprs never raise; the text says why the picture is missing.
             bundle["text/plain"] += f"\n(no picture: {type(err).__name__}: {err})"
-        return bundle
+            return bundle
+        return bundle if html is None else {**bundle, "text/html": html}

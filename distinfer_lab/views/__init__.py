@@ -1,0 +1,33 @@
+"""Views: records as SVG strings and as HTML; numpy and text only, no cluster, no widgets."""
+
+from .holding import Holding, hold, needed_volumes
+from .links import Links, link_cards, partner_sets
+from .movement import bars_svg, bytes_in_words, traffic_svg
+from .pictures import layout_pair_svg, layout_svg, mesh_svg, strategy_svg
+from .reprs import layout_html, mesh_html, register, strategy_html, table_html
+from .svg import STORED_CARDS, Drawing, img_html, stored
+
+__all__ = [
+    "STORED_CARDS",
+    "Drawing",
+    "Holding",
+    "Links",
+    "bars_svg",
+    "bytes_in_words",
+    "hold",
+    "img_html",
+    "layout_html",
+    "layout_pair_svg",
+    "layout_svg",
+    "link_cards",
+    "mesh_html",
+    "mesh_svg",
+    "needed_volumes",
+    "partner_sets",
+    "register",
+    "stored",
+    "strategy_html",
+    "strategy_svg",
+    "table_html",
+    "traffic_svg",
+]

@@ -1,0 +1,54 @@
+"""Colours that the colour-blind can tell apart, and hatches where they repeat.
+
+Seven Okabe-Ito fills (the eighth, black, is the ink), then the same seven hatched, and so on:
+
+    number  0..6 plain    7..13 ////    14..20 ----    21..27 ||||    28 plain again
+
+A colour is never the only sign: whatever is filled also has its number printed.
+"""
+
+from typing import NamedTuple
+
+__all__ = ["INK", "OKABE_ITO", "Swatch", "hatch_of", "ink_on", "swatch"]
+
+OKABE_ITO = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
+INK = "#222"
+HATCHES = ("", "M-1 7l8-8M-1 3l4-4M3 7l4-4", "M0 3h6", "M3 0v6")
+
+
+class Swatch(NamedTuple):
+    """A fill colour and the number of its hatch, 0 for none."""
+
+    colour: str
+    hatch: int
+
+
+def swatch(number: int) -> Swatch:
+    """The fill of shard `number`.
+
+    Examples
+    --------
+    >>> swatch(1), swatch(8)
+    (Swatch(colour='#56b4e9', hatch=0), Swatch(colour='#56b4e9', hatch=1))
+    """
+    return Swatch(OKABE_ITO[number % len(OKABE_ITO)], number // len(OKABE_ITO) % len(HATCHES))
+
+
+def hatch_of(number: int) -> str:
+    """The strokes of a hatch, as the path of a 6 x 6 pattern."""
+    return HATCHES[number]
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever reads better on `colour` (by its relative luminance).
+
+    Examples
+    --------
+    >>> ink_on("#f0e442"), ink_on("#0072b2")
+    ('#000', '#fff')
+    """
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    # Equal contrast with black and with white: (L + .05)^2 = 1.05 * .05.
+    return "#000" if luminance > 0.1791 else "#fff"

@@ -1,0 +1,100 @@
+"""What Jupyter is given of a record."""
+
+import base64
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given
+
+from distinfer_lab import display
+from distinfer_lab.layout import Layout, Mesh, Strategy
+from distinfer_lab.views import Drawing
+from tests.strategies import layouts_with_shape
+
+TP = Layout(Mesh(("tp",), (4,)), ((), ("tp",)))
+RECORDS = {
+    "mesh": Mesh(("dp", "tp"), (2, 4)),
+    "mesh of no axes": Mesh((), ()),
+    "large mesh": Mesh(("dp", "tp"), (256, 512)),
+    "layout": TP,
+    "layout of no dims": Layout(Mesh(("dp",), (8,)), ()),
+    "uneven layout": Layout(Mesh(("tp",), (3,)), (("tp",),), sizes=((0, 0, 0),)),
+    "strategy": Strategy({"w": TP, "b": Layout.replicated(4, 1)}, {"w": (96, 16)}),
+    "empty strategy": Strategy({}),
+    "large strategy": Strategy({f"layers.{i}.weight": TP for i in range(5000)}),
+    "full strategy": Strategy(
+        {
+            f"{'n' * 60}{i}": Layout(Mesh(("a" * 60,), (256,)), ((), ("a" * 60,))[: i % 2 + 1])
+            for i in range(4)
+        }
+        | {f"{'m' * 60}{i}": Layout.replicated(256, i) for i in range(20)}
+    ),
+    "long names": Strategy({f"{'n' * 400}{i}": Layout.replicated(1024, i % 9) for i in range(200)}),
+}
+
+
+def picture(html):
+    """The SVG inside the first image of some HTML."""
+    return ET.fromstring(base64.b64decode(html.split("base64,")[1].split('"')[0]))
+
+
+@pytest.mark.parametrize("record", RECORDS.values(), ids=RECORDS)
+def test_a_record_has_text_and_a_picture_below_50_kb(record):
+    """Text is the repr; HTML is an image with words for those who do not see it."""
+    bundle = record._repr_mimebundle_()
+    assert bundle["text/plain"] == repr(record)
+    assert bundle["text/html"].startswith('<img alt="')
+    assert picture(bundle["text/html"]).tag.endswith("svg")
+    assert len(bundle["text/html"]) < 50_000
+
+
+@given(layouts_with_shape())
+def test_every_layout_has_a_picture(case):
+    """No layout is so odd that its picture fails."""
+    layout, _ = case
+    assert "text/html" in layout._repr_mimebundle_()
+
+
+def test_a_failing_view_costs_the_picture_only(monkeypatch):
+    """The text stays and says why there is no picture."""
+
+    class Odd(display.Displayed):
+        def __repr__(self):
+            return "Odd()"
+
+    def broken(record):
+        raise RuntimeError("no ink")
+
+    monkeypatch.setitem(display._html, display.public_name(Odd), broken)
+    assert Odd()._repr_mimebundle_() == {"text/plain": "Odd()\n(no picture: RuntimeError: no ink)"}
+
+
+def test_the_nearest_registered_base_draws(monkeypatch):
+    """A subclass is drawn as its base is, by name or by class."""
+
+    class Fine(Mesh):
+        pass
+
+    monkeypatch.setitem(display._html, "distinfer_lab.layout.Mesh", lambda record: "the base's picture")
+    assert Fine(("tp",), (2,))._repr_mimebundle_()["text/html"] == "the base's picture"
+
+
+def test_importing_a_layout_draws_nothing():
+    """The views are loaded when something is shown, and neither dask nor matplotlib even then."""
+    code = (
+        "import sys, distinfer_lab.layout as l; assert 'distinfer_lab.views' not in sys.modules;"
+        "assert 'text/html' in l.Mesh(('tp',), (2,))._repr_mimebundle_();"
+        "assert not {'dask', 'distributed', 'matplotlib', 'ipywidgets'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_drawing_shows_and_saves_itself(tmp_path):
+    """A still picture is text, HTML and a file."""
+    drawing = Drawing('<svg xmlns="http://www.w3.org/2000/svg"/>', 'cards "a" & b')
+    assert repr(drawing) == 'cards "a" & b'
+    assert 'alt="cards &quot;a&quot; &amp; b"' in drawing._repr_mimebundle_()["text/html"]
+    drawing.save(tmp_path / "x.svg")
+    assert (tmp_path / "x.svg").read_text() == drawing.svg
