@@ -4,7 +4,7 @@ train:0 ---- infer:0        Hovering either end lights up the other. Many cards 
 train:1 --/                 set of partners (all replicas do), so sets are stored once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,7 +93,7 @@ def link_cards(
 
 
 def partner_sets(
-    partners: dict[str, tuple[str, ...]],
+    partners: Mapping[str, tuple[str, ...]],
 ) -> tuple[dict[str, int], list[tuple[str, ...]]]:
     """The same, every distinct set stored once: the number of each key's set, and the sets.
 

@@ -1,0 +1,181 @@
+"""What happens between training steps: watching the loss and saving checkpoints."""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ArgumentTypeError, ContextError
+
+if TYPE_CHECKING:
+    from .model import Model
+
+__all__ = ["Callback", "CheckpointConfig", "LossMonitor", "ModelCheckpoint", "RunContext"]
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Where a training run stands, for callbacks."""
+
+    model: "Model"
+    epoch: int
+    """The current epoch, from 1."""
+    step_in_epoch: int
+    """The step within the epoch, from 1."""
+    step: int
+    """Steps done in all, from 1."""
+    steps_per_epoch: int
+    loss: float
+
+
+class Callback:
+    """Base of what may be passed to `Model.train(callbacks=...)`; every hook does nothing."""
+
+    def on_train_begin(self, run: "Model") -> None:
+        """Called once, before the first step."""
+
+    def on_train_step_end(self, run: RunContext) -> None:
+        """Called after each step."""
+
+    def on_train_epoch_end(self, run: RunContext) -> None:
+        """Called after the last step of each epoch."""
+
+    def on_train_end(self, run: RunContext) -> None:
+        """Called once, after the last step."""
+
+
+class LossMonitor(Callback):
+    """Print the loss every `per_print_times` steps.
+
+    Raises
+    ------
+    ContextError
+        If `per_print_times` is below 1.
+    """
+
+    def __init__(self, per_print_times: int = 1) -> None:
+        if per_print_times < 1:
+            raise ContextError(f"per_print_times={per_print_times} is below 1")
+        self.per_print_times = per_print_times
+        self.losses: list[float] = []
+
+    def on_train_step_end(self, run: RunContext) -> None:
+        self.losses.append(run.loss)
+        if run.step % self.per_print_times == 0:
+            sys.stdout.write(f"epoch: {run.epoch} step: {run.step_in_epoch}, loss is {run.loss:.6f}\n")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When and how `ModelCheckpoint` saves.
+
+    Parameters
+    ----------
+    save_checkpoint_steps
+        Save after every so many steps, and after the last one.
+    keep_checkpoint_max
+        How many checkpoints to keep; older ones are deleted. 0 keeps all.
+    integrated_save
+        True: merge every parameter and write one file. False: each card writes its slices.
+    format
+        "ckpt" or "safetensors".
+    enc_key, enc_mode
+        Encrypt with this key of 16, 24 or 32 bytes by "AES-GCM", "AES-CBC" or "SM4-CBC".
+    crc_check
+        Append a checksum (ckpt, not encrypted).
+
+    Raises
+    ------
+    ContextError
+        If a value is not allowed or two exclude each other.
+    """
+
+    save_checkpoint_steps: int = 1
+    keep_checkpoint_max: int = 5
+    integrated_save: bool = True
+    format: str = "ckpt"
+    enc_key: bytes | None = None
+    enc_mode: str = "AES-GCM"
+    crc_check: bool = False
+
+    def __post_init__(self) -> None:
+        if self.save_checkpoint_steps < 1:
+            raise ContextError(f"save_checkpoint_steps={self.save_checkpoint_steps} is below 1")
+        if self.keep_checkpoint_max < 0:
+            raise ContextError(f"keep_checkpoint_max={self.keep_checkpoint_max} is below 0 (0 keeps all)")
+        if self.format not in ("ckpt", "safetensors"):
+            raise ContextError(f"format={self.format!r} is not 'ckpt' or 'safetensors'")
+        if self.enc_key is not None and not isinstance(self.enc_key, bytes):
+            raise ArgumentTypeError(f"enc_key is bytes, not {type(self.enc_key).__name__}")
+        if self.enc_key is not None and self.crc_check:
+            raise ContextError("an encrypted file carries no crc; set crc_check=False or leave out enc_key")
+
+    @property
+    def file_options(self) -> dict[str, Any]:
+        """What a file writer needs to know."""
+        return {
+            "format": self.format,
+            "enc_key": self.enc_key,
+            "enc_mode": self.enc_mode,
+            "crc_check": self.crc_check,
+        }
+
+
+class ModelCheckpoint(Callback):
+    """Save checkpoints while a model trains.
+
+    With `integrated_save=False` each card writes its own slices to
+    `rank_{r}_ckpt/<prefix>-<epoch>_<step>.ckpt` below `directory`; otherwise one merged file
+    `<prefix>-<epoch>_<step>.ckpt` is written in `directory`.
+
+    Parameters
+    ----------
+    prefix
+        The start of each file's name; it may not hold a path separator.
+    directory
+        The folder to write below; it is made when it is missing.
+    config
+        When and how to save.
+    """
+
+    def __init__(
+        self,
+        prefix: str = "CKP",
+        directory: str | os.PathLike[str] | None = None,
+        config: CheckpointConfig | None = None,
+    ) -> None:
+        if not prefix or os.sep in prefix:
+            raise ContextError(f"prefix={prefix!r} is the start of a file name, without {os.sep!r}")
+        self.prefix = prefix
+        self.directory = Path.cwd() if directory is None else Path(directory)
+        self.config = config or CheckpointConfig()
+        self._saved: list[list[Path]] = []
+
+    @property
+    def latest_ckpt_file_names(self) -> list[Path]:
+        """The files of the newest checkpoint, in rank order; empty before the first save."""
+        return self._saved[-1] if self._saved else []
+
+    def on_train_step_end(self, run: RunContext) -> None:
+        if run.step % self.config.save_checkpoint_steps == 0:
+            self._save(run)
+
+    def on_train_end(self, run: RunContext) -> None:
+        if run.step % self.config.save_checkpoint_steps:
+            self._save(run)
+
+    def _save(self, run: RunContext) -> None:
+        name = f"{self.prefix}-{run.epoch}_{run.step_in_epoch}.{self.config.format}"
+        paths = run.model.save(
+            self.directory, name, integrated=self.config.integrated_save, **self.config.file_options
+        )
+        self._saved.append(list(paths))
+        while self.config.keep_checkpoint_max and len(self._saved) > self.config.keep_checkpoint_max:
+            self._remove(self._saved.pop(0))
+
+    def _remove(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            if not any(path in kept for kept in self._saved):
+                path.unlink(missing_ok=True)

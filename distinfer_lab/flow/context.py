@@ -1,0 +1,185 @@
+"""The settings of the flow, by MindSpore's names: one frozen record, replaced as a whole.
+
+    set_auto_parallel_context(parallel_mode="semi_auto_parallel", full_batch=True)
+    with auto_parallel_context(strategy_ckpt_load_file="train_strategy.ckpt"):
+        ...                                   # set inside, as it was before outside
+
+One Python session drives all cards, so the record is shared by all threads of the session.
+"""
+
+import difflib
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+from ..errors import ArgumentTypeError, ContextError
+
+__all__ = [
+    "ParallelContext",
+    "ParallelMode",
+    "auto_parallel_context",
+    "get_auto_parallel_context",
+    "parallel_context",
+    "reset_auto_parallel_context",
+    "set_auto_parallel_context",
+]
+
+
+class ParallelMode:
+    """The parallel modes, by MindSpore's names."""
+
+    STAND_ALONE: Final = "stand_alone"
+    DATA_PARALLEL: Final = "data_parallel"
+    SEMI_AUTO_PARALLEL: Final = "semi_auto_parallel"
+    AUTO_PARALLEL: Final = "auto_parallel"
+
+    MODE_LIST: Final = (STAND_ALONE, DATA_PARALLEL, SEMI_AUTO_PARALLEL, AUTO_PARALLEL)
+
+
+SEARCH_MODES: Final = ("sharding_propagation", "dynamic_programming", "recursive_programming")
+
+
+@dataclass(frozen=True)
+class ParallelContext:
+    """How nets are cut and where strategy files go.
+
+    Parameters
+    ----------
+    parallel_mode
+        One of `ParallelMode.MODE_LIST`.
+    full_batch
+        True: every batch given is the whole batch. False: training batches are stacked per
+        rank, shape (ranks, batch of a rank, ...), and a net is laid out for ranks times its
+        input's batch.
+    device_num
+        The number of cards; None means as many as the card group has, which it must equal.
+    strategy_ckpt_save_file
+        Where training writes its strategy, `.ckpt` (protobuf) or `.json`; "" for nowhere.
+    strategy_ckpt_load_file
+        The training strategy that operators without a `shard` take theirs from, and that
+        `load_distributed_checkpoint` reads by default.
+    search_mode
+        How auto_parallel finds strategies; all spread the ones that the user has set.
+    enable_parallel_optimizer
+        Cut replicated parameters and their optimizer states among their holders in training.
+    gradients_mean
+        Accepted for MindSpore's scripts: the loss is taken over the whole batch, so that
+        gradients are always the mean that one card would compute.
+    dataset_strategy
+        "data_parallel" or "full_batch": another way to say `full_batch`.
+
+    Raises
+    ------
+    ContextError
+        If a value is not one of those allowed.
+    """
+
+    parallel_mode: str = ParallelMode.STAND_ALONE
+    full_batch: bool = False
+    device_num: int | None = None
+    strategy_ckpt_save_file: str = ""
+    strategy_ckpt_load_file: str = ""
+    search_mode: str = "sharding_propagation"
+    enable_parallel_optimizer: bool = False
+    gradients_mean: bool = False
+    dataset_strategy: str = ""
+
+    def __post_init__(self) -> None:
+        _check_choice("parallel_mode", self.parallel_mode, ParallelMode.MODE_LIST)
+        _check_choice("search_mode", self.search_mode, SEARCH_MODES)
+        _check_choice("dataset_strategy", self.dataset_strategy, ("", "data_parallel", "full_batch"))
+        for name in ("full_batch", "enable_parallel_optimizer", "gradients_mean"):
+            if not isinstance(getattr(self, name), bool):
+                raise ArgumentTypeError(f"{name} is True or False, not {getattr(self, name)!r}")
+        if self.device_num is not None and not (isinstance(self.device_num, int) and self.device_num >= 1):
+            raise ContextError(f"device_num is a number of cards, 1 or more, not {self.device_num!r}")
+        for name in ("strategy_ckpt_save_file", "strategy_ckpt_load_file"):
+            object.__setattr__(self, name, os.fspath(getattr(self, name)))
+        if self.dataset_strategy:
+            object.__setattr__(self, "full_batch", self.dataset_strategy == "full_batch")
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether nets are cut by operators' strategies (semi-automatic or automatic)."""
+        return self.parallel_mode in (ParallelMode.SEMI_AUTO_PARALLEL, ParallelMode.AUTO_PARALLEL)
+
+
+def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        words = ", ".join(repr(a) for a in allowed if a)
+        raise ContextError(f"{name}={value!r} is not one of {words}")
+
+
+_lock = threading.RLock()
+_current = ParallelContext()
+
+
+def parallel_context() -> ParallelContext:
+    """The settings in force, as one record."""
+    return _current
+
+
+def set_auto_parallel_context(**settings: Any) -> None:
+    """Change the given settings and leave the others (see `ParallelContext` for each).
+
+    Raises
+    ------
+    ContextError
+        If a setting is unknown or a value is not allowed; nothing is changed then.
+
+    Examples
+    --------
+    >>> set_auto_parallel_context(parallel_mode="semi_auto_parallel", full_batch=True)
+    >>> get_auto_parallel_context("full_batch")
+    True
+    >>> reset_auto_parallel_context()
+    """
+    global _current  # noqa: PLW0603  the one place where the flow's state is replaced
+    known = [f.name for f in fields(ParallelContext)]
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the settings are {', '.join(known)}"
+            raise ContextError(f"there is no setting {name!r}; {hint}")
+    with _lock:
+        _current = replace(_current, **settings)
+
+
+def get_auto_parallel_context(name: str) -> Any:
+    """The value of one setting.
+
+    Raises
+    ------
+    ContextError
+        If there is no such setting.
+    """
+    if name not in {f.name for f in fields(ParallelContext)}:
+        raise ContextError(
+            f"there is no setting {name!r}; the settings are "
+            f"{', '.join(f.name for f in fields(ParallelContext))}"
+        )
+    return getattr(_current, name)
+
+
+def reset_auto_parallel_context() -> None:
+    """Put every setting back to its default."""
+    global _current  # noqa: PLW0603
+    with _lock:
+        _current = ParallelContext()
+
+
+@contextmanager
+def auto_parallel_context(**settings: Any) -> Iterator[ParallelContext]:
+    """Set for the length of a `with` block; afterwards all settings are as they were before it."""
+    global _current  # noqa: PLW0603
+    with _lock:
+        before = _current
+    try:
+        set_auto_parallel_context(**settings)
+        yield _current
+    finally:
+        with _lock:
+            _current = before

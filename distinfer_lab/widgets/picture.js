@@ -1,0 +1,99 @@
+// Shows an SVG drawn in Python and lights up its tiles. A tile is an element with a data-key,
+// which stands in a role="row" of a role="grid". It knows nothing of what the tiles mean.
+const OFFSETS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+
+function render({ model, el }) {
+  const stage = document.createElement("div");
+  const line = document.createElement("p");
+  el.classList.add("distinfer-picture");
+  stage.className = "stage";
+  line.setAttribute("aria-live", "polite");
+  el.append(stage, line);
+  let tiles = new Map();
+
+  const keyOf = (event) => event.target.closest?.("[data-key]")?.dataset.key ?? "";
+  const send = (name, value) => {
+    if (model.get(name) === value) return;
+    model.set(name, value);
+    model.save_changes();
+  };
+
+  function draw() {
+    stage.innerHTML = model.get("svg");
+    tiles = new Map([...stage.querySelectorAll("[data-key]")].map((tile) => [tile.dataset.key, tile]));
+    for (const [key, tile] of tiles) {
+      tile.setAttribute("role", "gridcell");
+      tile.setAttribute("tabindex", "-1");
+      tile.setAttribute("aria-label", model.get("sentences")[key] ?? key);
+      // On each tile: JupyterLab does not look at its ancestors, and `b` would insert a cell.
+      tile.dataset.lmSuppressShortcuts = "true";
+    }
+    for (const grid of stage.querySelectorAll("[role=grid]")) rove(grid.querySelector("[data-key]"));
+    paint();
+  }
+
+  function paint() {
+    const [hover, selected] = [model.get("hover"), model.get("selected")];
+    const shown = hover || selected;
+    const linked = new Set(model.get("partner_sets")[model.get("partner_set_of")[shown]] ?? []);
+    stage.classList.toggle("has-shown", tiles.has(shown));
+    for (const [key, tile] of tiles) {
+      tile.classList.toggle("is-hover", key === hover);
+      tile.classList.toggle("is-selected", key === selected);
+      tile.classList.toggle("is-linked", linked.has(key));
+      tile.setAttribute("aria-selected", String(key === selected));
+    }
+    line.textContent = model.get("sentences")[shown] ?? model.get("hint");
+  }
+
+  function rove(tile) {
+    // One stop of the Tab key for each grid; the arrows move it.
+    tile?.closest("[role=grid]").querySelector('[tabindex="0"]')?.setAttribute("tabindex", "-1");
+    tile?.setAttribute("tabindex", "0");
+  }
+
+  function onKey(event) {
+    const tile = event.target.closest("[data-key]");
+    if (!tile || event.ctrlKey || event.altKey || event.metaKey) return;
+    const key = tile.dataset.key;
+    if (event.key === "Enter" || event.key === " ") send("selected", model.get("selected") === key ? "" : key);
+    else if (event.key === "Escape") send("selected", "");
+    else if (!(event.key in OFFSETS) && event.key !== "Home" && event.key !== "End") return;
+    else target(tile, event.key).focus();
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  function target(tile, key) {
+    const rows = [...tile.closest("[role=grid]").querySelectorAll("[role=row]")];
+    const row = rows.indexOf(tile.closest("[role=row]"));
+    const cells = [...rows[row].children];
+    if (key === "Home" || key === "End") return cells.at(key === "Home" ? 0 : -1);
+    const [down, right] = OFFSETS[key];
+    return rows[row + down]?.children[cells.indexOf(tile) + right] ?? tile;
+  }
+
+  stage.addEventListener("pointerover", (event) => send("hover", keyOf(event)));
+  stage.addEventListener("pointerleave", () => send("hover", ""));
+  stage.addEventListener("focusin", (event) => {
+    rove(event.target.closest("[data-key]"));
+    send("hover", keyOf(event));
+  });
+  stage.addEventListener("focusout", () => send("hover", ""));
+  stage.addEventListener("keydown", onKey);
+  stage.addEventListener("click", (event) => {
+    const key = keyOf(event);
+    send("selected", key === model.get("selected") ? "" : key);
+  });
+
+  const painted = ["hover", "selected"].map((name) => `change:${name}`);
+  model.on("change:svg", draw);
+  for (const name of painted) model.on(name, paint);
+  draw();
+  return () => {
+    model.off("change:svg", draw);
+    for (const name of painted) model.off(name, paint);
+  };
+}
+
+export default { render };
