@@ -1,0 +1,79 @@
+"""A handle of work that goes on: its progress, its result, and a way to stop it.
+
+    run = group.start(work)
+    run.progress            Progress(done=3, total=8)
+    run.cancel()            looked at per window and per collective
+    run.result()            or `await run`
+"""
+
+import asyncio
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from .store import CancelledError
+
+__all__ = ["Progress", "Run"]
+
+
+class Progress(NamedTuple):
+    """How many cards, steps or windows are done, of how many."""
+
+    done: int
+    total: int
+
+
+class Run:
+    """Work that was started on a card group."""
+
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        self.progress = Progress(0, 0)
+        self.cancelled = False
+        self._cancel = cancel
+        self._future: Future[Any] | None = None
+
+    def bind(self, future: "Future[Any]") -> None:
+        """Be the handle of this future."""
+        self._future = future
+
+    def carry_out(self, work: Callable[["Run"], Any]) -> Any:
+        """Do the work (in the owner thread), unless it was cancelled before it began."""
+        if self.cancelled:
+            raise CancelledError("the run was cancelled before it began")
+        return work(self)
+
+    def advance(self, done: int, total: int) -> None:
+        """Enter progress."""
+        self.progress = Progress(done, total)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way."""
+        return self._future is not None and self._future.done()
+
+    def cancel(self) -> None:
+        """Ask the cards to stop; `result()` then raises CardError. No effect on a run that is done."""
+        if not self.done:
+            self.cancelled = True
+            self._cancel()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the result, at most `timeout` seconds; an interrupt from the keyboard cancels.
+
+        Raises
+        ------
+        TimeoutError
+            If it is not done in time; it goes on.
+        CardError
+            If a card failed or the run was cancelled; or whatever error the work raised.
+        """
+        assert self._future is not None
+        try:
+            return self._future.result(timeout)
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        assert self._future is not None
+        return asyncio.wrap_future(self._future).__await__()

@@ -1,0 +1,223 @@
+"""A card's memory: the shards of every placement, kept by a plugin of the Dask worker.
+
+Shards are not Dask results, so Dask neither spills nor copies nor forgets them. A placement is
+a net's values on a group; its values are replaced as a whole, at the end of a training step,
+and only once every card has finished that step.
+
+    placement "net-1"   values   {"w": shard, ...}      what is in force
+                        pending  {"w": shard, ...}      of a step that not all cards have confirmed
+"""
+
+import contextlib
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+from distributed import WorkerPlugin, get_worker
+from distributed.comm import get_address_host
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+from ..errors import CardError
+from .channels import Channels, Listener
+from .records import CardMemory, Epoch, Ticket
+
+__all__ = ["CancelledError", "CardRestartedError", "CardStore", "Placed", "open_store", "private_bytes"]
+
+Array = NDArray[Any]
+
+
+class CancelledError(CardError):
+    """The run was cancelled."""
+
+
+class CardRestartedError(CardError):
+    """The worker behind a card was lost and started again, without what it held."""
+
+
+@dataclass
+class Placed:
+    """One placement's values on one card."""
+
+    values: dict[str, Array] = field(default_factory=dict)
+    pending: dict[str, Array] = field(default_factory=dict)
+    pending_run: int = -1
+
+    def settle(self, complete: int) -> None:
+        """Put the pending values in force if run `complete` is the one that made them, else drop them."""
+        if self.pending and self.pending_run == complete:
+            self.values.update(self.pending)
+        self.pending = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values, pending ones included."""
+        return sum(v.nbytes for part in (self.values, self.pending) for v in part.values())
+
+
+class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
+    """What one worker keeps for one card group.
+
+    Parameters
+    ----------
+    name
+        The group's own name; a worker may serve several groups.
+    controller
+        The process of the controller, to tell in-process cards from others.
+    """
+
+    def __init__(self, name: str, controller: tuple[str, int]) -> None:
+        self.name = name
+        self._controller = controller
+
+    def setup(self, worker: Any) -> None:
+        """Open the card's door (called by Dask when the worker starts, and starts again)."""
+        security = worker.security
+        self.incarnation = secrets.token_hex(8)
+        self.in_process = self._controller == (os.uname().nodename, os.getpid())
+        host = "127.0.0.1" if worker.address.startswith("inproc") else get_address_host(worker.address)
+        self.listener = Listener(
+            host,
+            security.get_listen_args("worker").get("ssl_context"),
+            security.get_connection_args("worker").get("ssl_context"),
+        )
+        self.placements: dict[str, Placed] = {}
+        self.programs: dict[str, Any] = {}
+        self.channels: Channels | None = None
+        self.epoch: Epoch | None = None
+        self.rank = -1
+        self.cancelled = -1
+        self.working_bytes = 0
+        self.peak_bytes = 0
+        self.private_peak = 0
+        self._idle_private = 0
+        self._blas = ThreadpoolController()
+
+    def teardown(self, worker: Any) -> None:
+        """Close the door and let go of everything."""
+        self.forget()
+        self.listener.close()
+
+    def forget(self) -> None:
+        """Drop all placements and channels."""
+        if self.channels is not None:
+            self.channels.close()
+            self.channels = None
+        self.placements.clear()
+        self.programs.clear()
+
+    def join(self, epoch: Epoch, rank: int) -> None:
+        """Become card `rank` of this epoch; channels of an earlier one are closed."""
+        if self.channels is not None:
+            self.channels.close()
+        self.rank, self.epoch = rank, epoch
+        self.listener.admit(epoch)
+        self.channels = Channels(rank, epoch, self.listener, self.check)
+        if not self.in_process:
+            self._blas.limit(limits=epoch.threads)
+            self._idle_private = self._idle_private or private_bytes()
+
+    def check(self) -> None:
+        """Raise if the run at work was cancelled; looked at per window and per collective."""
+        if self.cancelled >= self._run:
+            raise CancelledError(f"card {self.rank}: run {self._run} was cancelled")
+
+    _run = 0
+
+    @contextlib.contextmanager
+    def work(self, ticket: Ticket) -> Iterator["CardStore"]:
+        """Do a gang's work: the ticket is checked, and channels of a failed run are closed."""
+        if ticket.incarnation != self.incarnation:
+            raise CardRestartedError(
+                f"card {ticket.rank}: its worker was lost and started again, so what it held is gone"
+            )
+        if self.epoch is None or ticket.epoch != self.epoch.number:
+            raise CancelledError(f"card {ticket.rank}: the group has moved on from epoch {ticket.epoch}")
+        self._run = ticket.run
+        self.check()
+        try:
+            with contextlib.nullcontext() if self.in_process else self._sampled():
+                yield self
+        except BaseException:
+            if self.channels is not None:
+                self.channels.close()
+            raise
+        finally:
+            self.working_bytes = 0
+
+    def placed(self, key: str) -> Placed:
+        """The values of a placement.
+
+        Raises
+        ------
+        CardError
+            If this card has none under that key.
+        """
+        if key not in self.placements:
+            raise CardError(f"card {self.rank} holds no placement {key!r}; load or initialise it first")
+        return self.placements[key]
+
+    def put(self, key: str, values: Mapping[str, Array]) -> None:
+        """Keep these shards as a placement's values, in place of any before."""
+        self.placements[key] = Placed(dict(values))
+        self.count(0)
+
+    def count(self, working_bytes: int) -> None:
+        """Enter the bytes of working values and buffers that are alive now."""
+        self.working_bytes = working_bytes
+        self.peak_bytes = max(self.peak_bytes, self.held_bytes + working_bytes)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all shards."""
+        return sum(placed.nbytes for placed in self.placements.values())
+
+    def memory(self) -> CardMemory:
+        """What this card holds and held."""
+        private = None if self.in_process else max(self.private_peak - self._idle_private, 0)
+        return CardMemory(self.rank, self.held_bytes, self.peak_bytes, private)
+
+    @contextlib.contextmanager
+    def _sampled(self) -> Iterator[None]:
+        """Watch this process's private memory while a task works."""
+        done = threading.Event()
+
+        def watch() -> None:
+            while not done.is_set():
+                self.private_peak = max(self.private_peak, private_bytes())
+                time.sleep(0.005)
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+            self.private_peak = max(self.private_peak, private_bytes())
+
+
+def private_bytes() -> int:
+    """Resident memory of this process that it shares with no file or other process, in bytes."""
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
+
+
+def open_store(name: str) -> CardStore:
+    """The store of a group on the worker that runs this task.
+
+    Raises
+    ------
+    CardRestartedError
+        If the worker has none: it is not, or not yet, a card of the group.
+    """
+    store = get_worker().plugins.get(name)
+    if store is None:
+        raise CardRestartedError(f"worker {get_worker().address} is no card of this group (any more)")
+    assert isinstance(store, CardStore)
+    return store
