@@ -1,0 +1,40 @@
+"""Nets: cells, operators, tracing, differentiation, optimizers. No layout arithmetic."""
+
+from . import nn, ops
+from .build import GraphBuilder
+from .cell import Cell, SequentialCell
+from .differentiate import differentiate
+from .evaluate import check_value, evaluate
+from .graph import AxisStrategy, Graph, Node, NodeStrategy, Operator, Region, Rule, Spec
+from .initializer import Initializer, get_seed, initializer, set_seed
+from .tensor import Parameter, Source, Tensor
+from .trace import spec_of, trace, training_graph
+
+__all__ = [
+    "AxisStrategy",
+    "Cell",
+    "Graph",
+    "GraphBuilder",
+    "Initializer",
+    "Node",
+    "NodeStrategy",
+    "Operator",
+    "Parameter",
+    "Region",
+    "Rule",
+    "SequentialCell",
+    "Source",
+    "Spec",
+    "Tensor",
+    "check_value",
+    "differentiate",
+    "evaluate",
+    "get_seed",
+    "initializer",
+    "nn",
+    "ops",
+    "set_seed",
+    "spec_of",
+    "trace",
+    "training_graph",
+]

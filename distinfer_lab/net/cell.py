@@ -1,0 +1,137 @@
+"""Nets as people write them: cells that hold parameters and other cells.
+
+    class Net(Cell):
+        def __init__(self):
+            super().__init__()
+            self.fc1 = Dense(96, 64)            its parameters: fc1.weight, fc1.bias
+            self.relu = ops.ReLU()
+
+        def construct(self, x):
+            return self.relu(self.fc1(x))
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..errors import GraphError
+from .tensor import Parameter
+
+__all__ = ["Cell", "SequentialCell"]
+
+
+class Cell:
+    """Base of all nets and layers.
+
+    Attributes that are Parameters or Cells are registered under their names. A Parameter
+    without a name takes that of its attribute; those of inner cells carry the cell's path in
+    front.
+    """
+
+    def __init__(self) -> None:
+        self._named()
+
+    def _named(self) -> tuple[dict[str, Parameter], dict[str, "Cell"]]:
+        if "_params" not in self.__dict__:
+            self.__dict__["_params"], self.__dict__["_cells"] = {}, {}
+        return self.__dict__["_params"], self.__dict__["_cells"]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        params, cells = self._named()
+        params.pop(name, None)
+        cells.pop(name, None)
+        if isinstance(value, Parameter):
+            if not value.named:
+                value.name, value.named = name, True
+            params[name] = value
+        elif isinstance(value, Cell):
+            cells[name] = value
+        object.__setattr__(self, name, value)
+
+    def construct(self, *inputs: Any) -> Any:
+        """Compute the output; every net says how."""
+        raise GraphError(f"{type(self).__name__} has no `construct`; write what it computes there")
+
+    def __call__(self, *inputs: Any) -> Any:
+        return self.construct(*inputs)
+
+    def parameters_and_names(self) -> Iterator[tuple[str, Parameter]]:
+        """Every parameter once, with its full name, in the order of definition."""
+        seen: set[int] = set()
+        yield from self._walk("", seen)
+
+    def _walk(self, prefix: str, seen: set[int]) -> Iterator[tuple[str, Parameter]]:
+        params, cells = self._named()
+        for attribute, param in params.items():
+            if id(param) not in seen:
+                seen.add(id(param))
+                own = param.name.rsplit(".", 1)[-1] if prefix and param.name.startswith(prefix) else param.name
+                yield prefix + (own or attribute), param
+        for name, cell in cells.items():
+            yield from cell._walk(f"{prefix}{name}.", seen)
+
+    def parameters_dict(self) -> dict[str, Parameter]:
+        """Full name -> parameter, every parameter carrying its full name from now on.
+
+        Raises
+        ------
+        GraphError
+            If two parameters have one name.
+        """
+        out: dict[str, Parameter] = {}
+        for name, param in list(self.parameters_and_names()):
+            if name in out:
+                raise GraphError(
+                    f"{type(self).__name__} has two parameters named {name!r}; give Parameter(..., name=) "
+                    "another name"
+                )
+            out[name] = param
+        for name, param in out.items():
+            param.name = name
+        return out
+
+    def get_parameters(self) -> Iterator[Parameter]:
+        """Every parameter, in the order of definition."""
+        return iter(self.parameters_dict().values())
+
+    def trainable_params(self) -> list[Parameter]:
+        """The parameters that optimizers train."""
+        return [param for param in self.get_parameters() if param.requires_grad]
+
+    def set_train(self, mode: bool = True) -> "Cell":
+        """Accepted for MindSpore's scripts; no layer here behaves differently in training."""
+        return self
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name} {list(param.shape)}" for name, param in self.parameters_and_names())
+        return f"{type(self).__name__}({shapes})"
+
+
+class SequentialCell(Cell):
+    """Cells one after another: `SequentialCell([Dense(8, 4), ReLU()])`, or without the list.
+
+    Raises
+    ------
+    GraphError
+        If one of them is not a Cell or cannot be called.
+    """
+
+    def __init__(self, *cells: Any) -> None:
+        super().__init__()
+        steps: Sequence[Any] = cells[0] if len(cells) == 1 and isinstance(cells[0], list | tuple) else cells
+        for i, cell in enumerate(steps):
+            if not callable(cell):
+                raise GraphError(f"SequentialCell: item {i} is {cell!r}, which cannot be called")
+            setattr(self, str(i), cell)
+        self.steps = tuple(steps)
+
+    def construct(self, *inputs: Any) -> Any:
+        (x,) = inputs
+        for step in self.steps:
+            x = step(x)
+        return x
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.steps[index]

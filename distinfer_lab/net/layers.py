@@ -1,0 +1,188 @@
+"""Layers by MindSpore's names; each holds the primitives that `shard` can be called on."""
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import GraphError
+from . import ops
+from .cell import Cell
+from .initializer import Initializer, initializer
+from .tensor import Parameter, Tensor
+
+__all__ = [
+    "GELU",
+    "Dense",
+    "Embedding",
+    "Flatten",
+    "LayerNorm",
+    "ReLU",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+]
+
+
+def _initial(init: Any, shape: tuple[int, ...], what: str) -> Any:
+    if isinstance(init, str | int | float):
+        return initializer(init, shape)
+    value = init if isinstance(init, Initializer) else Tensor(init)
+    if tuple(value.shape) != shape:
+        raise GraphError(f"{what} has shape {list(value.shape)}; it must have {list(shape)}")
+    return value
+
+
+class _Activation(Cell):
+    """A layer that is one primitive, reachable as `.primitive`."""
+
+    def __init__(self, primitive: ops.Primitive) -> None:
+        super().__init__()
+        self.primitive = primitive
+
+    def shard(self, in_strategy: Any) -> "_Activation":
+        """Set how the primitive is cut; gives itself."""
+        self.primitive.shard(in_strategy)
+        return self
+
+    def construct(self, *inputs: Any) -> Any:
+        return self.primitive(*inputs)
+
+
+class ReLU(_Activation):
+    """max(x, 0)."""
+
+    def __init__(self) -> None:
+        super().__init__(ops.ReLU())
+
+
+class GELU(_Activation):
+    """x * Phi(x), by the tanh form."""
+
+    def __init__(self) -> None:
+        super().__init__(ops.GeLU())
+
+
+class Sigmoid(_Activation):
+    """1 / (1 + exp(-x))."""
+
+    def __init__(self) -> None:
+        super().__init__(ops.Sigmoid())
+
+
+class Tanh(_Activation):
+    """tanh(x)."""
+
+    def __init__(self) -> None:
+        super().__init__(ops.Tanh())
+
+
+class Softmax(_Activation):
+    """exp(x) over its sum along `axis`."""
+
+    def __init__(self, axis: int = -1) -> None:
+        super().__init__(ops.Softmax(axis))
+
+
+class Flatten(_Activation):
+    """All dims but the first become one."""
+
+    def __init__(self) -> None:
+        super().__init__(ops.Flatten())
+
+
+ACTIVATIONS: dict[str, type[_Activation]] = {
+    "relu": ReLU,
+    "gelu": GELU,
+    "sigmoid": Sigmoid,
+    "tanh": Tanh,
+    "softmax": Softmax,
+}
+
+
+class Dense(Cell):
+    """x @ weight.T + bias, with weight of shape [out_channels, in_channels].
+
+    `dense.matmul.shard(((a, b), (c, b)))` cuts the product, `dense.bias_add.shard(((a, c), (c,)))`
+    the sum.
+
+    Parameters
+    ----------
+    in_channels, out_channels
+        The sizes of the last dim before and after.
+    weight_init, bias_init
+        A name, a number, a Tensor or an array.
+    has_bias
+        Whether there is a bias.
+    activation
+        A name such as "relu", or anything callable.
+
+    Raises
+    ------
+    GraphError
+        If an initial value has the wrong shape, or the activation is unknown.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        weight_init: Any = "he_uniform",
+        bias_init: Any = "zeros",
+        has_bias: bool = True,
+        activation: Any = None,
+    ) -> None:
+        super().__init__()
+        self.weight = Parameter(_initial(weight_init, (out_channels, in_channels), "weight_init"), "weight")
+        self.matmul = ops.MatMul(transpose_b=True)
+        self.has_bias = has_bias
+        if has_bias:
+            self.bias = Parameter(_initial(bias_init, (out_channels,), "bias_init"), "bias")
+        self.bias_add = ops.BiasAdd()
+        self.activation = _activation(activation)
+
+    def construct(self, *inputs: Any) -> Any:
+        (x,) = inputs
+        shape = x.shape
+        if len(shape) != 2:
+            x = ops.Reshape()(x, (-1, shape[-1]))
+        x = self.matmul(x, self.weight)
+        if self.has_bias:
+            x = self.bias_add(x, self.bias)
+        if self.activation is not None:
+            x = self.activation(x)
+        return x if len(shape) == 2 else ops.Reshape()(x, (*shape[:-1], self.weight.shape[0]))
+
+
+def _activation(activation: Any) -> Any:
+    if isinstance(activation, str):
+        if activation not in ACTIVATIONS:
+            raise GraphError(f"activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
+        return ACTIVATIONS[activation]()
+    return activation
+
+
+class Embedding(Cell):
+    """Rows of a table of shape [vocab_size, embedding_size]; `embedding.gather.shard(...)` cuts it."""
+
+    def __init__(self, vocab_size: int, embedding_size: int, embedding_table: Any = "normal") -> None:
+        super().__init__()
+        shape = (vocab_size, embedding_size)
+        self.embedding_table = Parameter(_initial(embedding_table, shape, "embedding_table"), "embedding_table")
+        self.gather = ops.Gather()
+
+    def construct(self, *inputs: Any) -> Any:
+        return self.gather(self.embedding_table, inputs[0], 0)
+
+
+class LayerNorm(Cell):
+    """gamma * normalised(x) + beta over the last dims, of shape `normalized_shape`."""
+
+    def __init__(self, normalized_shape: Any, epsilon: float = 1e-7) -> None:
+        super().__init__()
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.gamma = Parameter(initializer("ones", shape, np.float32), "gamma")
+        self.beta = Parameter(initializer("zeros", shape, np.float32), "beta")
+        self.layer_norm = ops.LayerNorm(-len(shape), -len(shape), epsilon)
+
+    def construct(self, *inputs: Any) -> Any:
+        return self.layer_norm(inputs[0], self.gamma, self.beta)

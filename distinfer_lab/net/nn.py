@@ -1,0 +1,26 @@
+"""Cells, layers, losses and optimizers under the one name that MindSpore gives them: `nn`."""
+
+from .cell import Cell, SequentialCell
+from .layers import GELU, Dense, Embedding, Flatten, LayerNorm, ReLU, Sigmoid, Softmax, Tanh
+from .losses import MSELoss, SoftmaxCrossEntropyWithLogits
+from .optimizers import SGD, Adam, Momentum, Optimizer
+
+__all__ = [
+    "GELU",
+    "SGD",
+    "Adam",
+    "Cell",
+    "Dense",
+    "Embedding",
+    "Flatten",
+    "LayerNorm",
+    "MSELoss",
+    "Momentum",
+    "Optimizer",
+    "ReLU",
+    "SequentialCell",
+    "Sigmoid",
+    "Softmax",
+    "SoftmaxCrossEntropyWithLogits",
+    "Tanh",
+]

@@ -1,0 +1,378 @@
+"""Operators that work on each element by itself, with numpy's broadcasting.
+
+A dim of size 1 that is stretched carries no factor: every card needs it whole.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import GraphError
+from ..graph import Operator, Rule, Spec
+
+if TYPE_CHECKING:
+    from ..build import GraphBuilder
+
+__all__ = [
+    "Add",
+    "AddScalar",
+    "Div",
+    "Exp",
+    "GeLU",
+    "Log",
+    "Mul",
+    "Neg",
+    "ReLU",
+    "Scale",
+    "Sigmoid",
+    "Sqrt",
+    "Square",
+    "Sub",
+    "SumTo",
+    "Tanh",
+    "UnaryGrad",
+    "broadcast_factors",
+    "same_dtype",
+]
+
+Array = NDArray[Any]
+Factors = tuple[str | None, ...]
+
+
+def same_dtype(op: Operator, *inputs: Spec) -> np.dtype[Any]:
+    """The dtype that all inputs share.
+
+    Raises
+    ------
+    GraphError
+        If they differ: nothing is converted behind the caller's back.
+    """
+    found = {str(spec.dtype) for spec in inputs}
+    if len(found) > 1:
+        raise GraphError(f"{op.name}: inputs of dtypes {', '.join(sorted(found))}; give all one dtype")
+    return inputs[0].dtype
+
+
+def broadcast_factors(shapes: Sequence[tuple[int, ...]], output: tuple[int, ...]) -> tuple[Factors, ...]:
+    """For each input the factor of each dim, named d0, d1 ... by the output's dims."""
+    out = []
+    for shape in shapes:
+        first = len(output) - len(shape)
+        out.append(
+            tuple(f"d{first + i}" if n == output[first + i] else None for i, n in enumerate(shape))
+        )
+    return tuple(out)
+
+
+class _Binary(Operator):
+    """output = f(x, y), broadcast."""
+
+    def infer(self, *inputs: Spec) -> Spec:
+        x, y = inputs
+        dtype = same_dtype(self, x, y)
+        try:
+            return Spec(np.broadcast_shapes(x.shape, y.shape), dtype)
+        except ValueError as err:
+            raise GraphError(
+                f"{self.name}: shapes {list(x.shape)} and {list(y.shape)} do not broadcast; "
+                "align them on the right, with equal sizes or 1"
+            ) from err
+
+    def rule(self, *inputs: Spec) -> Rule:
+        output = np.broadcast_shapes(*(spec.shape for spec in inputs))
+        names = tuple(f"d{i}" for i in range(len(output)))
+        return Rule(broadcast_factors([s.shape for s in inputs], output), names, order=names)
+
+
+def _sum_back(build: "GraphBuilder", grad: str, value: str) -> str:
+    """`grad`, summed over what broadcasting stretched, in the shape of `value`."""
+    shape = build.spec(value).shape
+    return grad if build.spec(grad).shape == shape else build.add(SumTo(shape), grad)
+
+
+@dataclass(frozen=True)
+class Add(_Binary):
+    """x + y."""
+
+    def forward(self, *inputs: Array) -> Array:
+        return np.add(*inputs)
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        return [_sum_back(build, grad, value) for value in inputs]
+
+
+@dataclass(frozen=True)
+class Sub(_Binary):
+    """x - y."""
+
+    def forward(self, *inputs: Array) -> Array:
+        return np.subtract(*inputs)
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        return [_sum_back(build, grad, inputs[0]), _sum_back(build, build.add(Neg(), grad), inputs[1])]
+
+
+@dataclass(frozen=True)
+class Mul(_Binary):
+    """x * y."""
+
+    def forward(self, *inputs: Array) -> Array:
+        return np.multiply(*inputs)
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        x, y = inputs
+        return [_sum_back(build, build.add(Mul(), grad, y), x), _sum_back(build, build.add(Mul(), grad, x), y)]
+
+
+@dataclass(frozen=True)
+class Div(_Binary):
+    """x / y."""
+
+    def forward(self, *inputs: Array) -> Array:
+        return np.true_divide(*inputs)
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        x, y = inputs
+        dx = build.add(Div(), grad, y)
+        dy = build.add(Neg(), build.add(Mul(), dx, output))
+        return [_sum_back(build, dx, x), _sum_back(build, dy, y)]
+
+
+class Unary(Operator):
+    """output = f(x), with its slope as a formula of x and the output."""
+
+    def infer(self, *inputs: Spec) -> Spec:
+        return inputs[0]
+
+    def rule(self, *inputs: Spec) -> Rule:
+        names = tuple(f"d{i}" for i in range(len(inputs[0].shape)))
+        return Rule((names,), names, order=names)
+
+    def slope(self, x: Array, y: Array) -> Array:
+        """df/dx where f(x) = y."""
+        raise NotImplementedError
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        return [build.add(UnaryGrad(self), inputs[0], output, grad)]
+
+
+@dataclass(frozen=True)
+class UnaryGrad(Operator):
+    """The gradient of a unary operator: slope(x, y) * dy."""
+
+    of: Unary
+
+    @property
+    def name(self) -> str:
+        return f"{self.of.name}Grad"
+
+    def infer(self, *inputs: Spec) -> Spec:
+        return inputs[0]
+
+    def forward(self, *inputs: Array) -> Array:
+        x, y, grad = inputs
+        return np.asarray(self.of.slope(x, y) * grad, x.dtype)
+
+    def rule(self, *inputs: Spec) -> Rule:
+        names = tuple(f"d{i}" for i in range(len(inputs[0].shape)))
+        return Rule((names,) * 3, names, order=names)
+
+
+@dataclass(frozen=True)
+class Neg(Unary):
+    """-x."""
+
+    def forward(self, *inputs: Array) -> Array:
+        return np.negative(inputs[0])
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        return [build.add(Neg(), grad)]
+
+
+@dataclass(frozen=True)
+class ReLU(Unary):
+    """max(x, 0); its slope at 0 is 0."""
+
+    def forward(self, *inputs: Array) -> Array:
+        return np.maximum(inputs[0], np.zeros((), inputs[0].dtype))
+
+    def slope(self, x: Array, y: Array) -> Array:
+        return (x > 0).astype(x.dtype)
+
+
+@dataclass(frozen=True)
+class GeLU(Unary):
+    """x * Phi(x) by the tanh form, as MindSpore's `GeLU` and GPT-2 have it.
+
+    References
+    ----------
+    Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, section 2.
+    """
+
+    def forward(self, *inputs: Array) -> Array:
+        x = inputs[0]
+        return np.asarray(0.5 * x * (1 + np.tanh(_gelu_inner(x))), x.dtype)
+
+    def slope(self, x: Array, y: Array) -> Array:
+        t = np.tanh(_gelu_inner(x))
+        inner_slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+        return np.asarray(0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner_slope)
+
+
+def _gelu_inner(x: Array) -> Array:
+    return np.asarray(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
+
+
+@dataclass(frozen=True)
+class Sigmoid(Unary):
+    """1 / (1 + exp(-x)), without overflow."""
+
+    def forward(self, *inputs: Array) -> Array:
+        x = inputs[0]
+        small = np.exp(-np.abs(x))
+        return np.asarray(np.where(x >= 0, 1, small) / (1 + small), x.dtype)
+
+    def slope(self, x: Array, y: Array) -> Array:
+        return np.asarray(y * (1 - y))
+
+
+@dataclass(frozen=True)
+class Tanh(Unary):
+    """tanh(x)."""
+
+    def forward(self, *inputs: Array) -> Array:
+        return np.tanh(inputs[0])
+
+    def slope(self, x: Array, y: Array) -> Array:
+        return np.asarray(1 - y * y)
+
+
+@dataclass(frozen=True)
+class Exp(Unary):
+    """exp(x)."""
+
+    def forward(self, *inputs: Array) -> Array:
+        return np.exp(inputs[0])
+
+    def slope(self, x: Array, y: Array) -> Array:
+        return y
+
+
+@dataclass(frozen=True)
+class Log(Unary):
+    """The natural logarithm."""
+
+    def forward(self, *inputs: Array) -> Array:
+        return np.log(inputs[0])
+
+    def slope(self, x: Array, y: Array) -> Array:
+        return np.asarray(1 / x)
+
+
+@dataclass(frozen=True)
+class Sqrt(Unary):
+    """The square root."""
+
+    def forward(self, *inputs: Array) -> Array:
+        return np.sqrt(inputs[0])
+
+    def slope(self, x: Array, y: Array) -> Array:
+        return np.asarray(0.5 / y)
+
+
+@dataclass(frozen=True)
+class Square(Unary):
+    """x * x."""
+
+    def forward(self, *inputs: Array) -> Array:
+        return np.square(inputs[0])
+
+    def slope(self, x: Array, y: Array) -> Array:
+        return np.asarray(2 * x)
+
+
+@dataclass(frozen=True)
+class Scale(Unary):
+    """x * factor, a number that is part of the graph."""
+
+    factor: float
+
+    def forward(self, *inputs: Array) -> Array:
+        return np.asarray(inputs[0] * self.factor, inputs[0].dtype)
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        return [build.add(Scale(self.factor), grad)]
+
+
+@dataclass(frozen=True)
+class AddScalar(Unary):
+    """x + amount, a number that is part of the graph."""
+
+    amount: float
+
+    def forward(self, *inputs: Array) -> Array:
+        return np.asarray(inputs[0] + self.amount, inputs[0].dtype)
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        return [grad]
+
+
+@dataclass(frozen=True)
+class SumTo(Operator):
+    """Sum over what broadcasting to the input's shape would stretch; the opposite of broadcasting."""
+
+    shape: tuple[int, ...]
+
+    def infer(self, *inputs: Spec) -> Spec:
+        return Spec(self.shape, inputs[0].dtype)
+
+    def forward(self, *inputs: Array) -> Array:
+        x = inputs[0]
+        extra = x.ndim - len(self.shape)
+        stretched = tuple(i for i, n in enumerate(self.shape) if n == 1 and x.shape[extra + i] != 1)
+        out = x.sum(axis=(*range(extra), *(extra + i for i in stretched)), keepdims=True, dtype=x.dtype)
+        return np.asarray(out.reshape(self.shape), x.dtype)
+
+    def rule(self, *inputs: Spec) -> Rule:
+        shape = inputs[0].shape
+        names = tuple(f"d{i}" for i in range(len(shape)))
+        extra = len(shape) - len(self.shape)
+        output = tuple(
+            names[extra + i] if n == shape[extra + i] else None for i, n in enumerate(self.shape)
+        )
+        return Rule((names,), output, frozenset(names) - frozenset(output), names)
+
+    def local(
+        self,
+        whole: Sequence[Spec],
+        inputs: Sequence[tuple[tuple[int, int], ...]],
+        output: tuple[tuple[int, int], ...],
+    ) -> "Operator":
+        return SumTo(tuple(b - a for a, b in output))
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        from .shapes import BroadcastTo
+
+        return [build.add(BroadcastTo(build.spec(inputs[0]).shape), grad)]

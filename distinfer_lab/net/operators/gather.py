@@ -1,0 +1,124 @@
+"""Rows of a table by number, and its opposites.
+
+A table that is cut by rows gives, on each card, zeros for the rows that others hold: partial
+values, whose sum over the cards is the answer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import GraphError
+from ..graph import Operator, Region, Rule, Spec
+
+if TYPE_CHECKING:
+    from ..build import GraphBuilder
+
+__all__ = ["Gather", "GatherGrad", "OneHot"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Gather(Operator):
+    """table[ids]: the entries of `axis` 0 by their numbers; a number outside the table gives zeros.
+
+    Parameters
+    ----------
+    axis
+        Only 0 is supported.
+    first_row
+        On a card: the number of the first row that it holds.
+    """
+
+    axis: int = 0
+    first_row: int = 0
+
+    def infer(self, *inputs: Spec) -> Spec:
+        table, ids = inputs
+        if self.axis != 0 or not table.shape:
+            raise GraphError(f"Gather: axis {self.axis} of a table of shape {list(table.shape)}; only 0 can be")
+        if ids.dtype.kind not in "iu":
+            raise GraphError(f"Gather: ids of dtype {ids.dtype}; they must be integers")
+        return Spec((*ids.shape, *table.shape[1:]), table.dtype)
+
+    def forward(self, *inputs: Array) -> Array:
+        table, ids = inputs
+        rows = ids.astype(np.int64) - self.first_row
+        held = (rows >= 0) & (rows < len(table))
+        out: Array = table[np.where(held, rows, 0)] if len(table) else np.zeros((*ids.shape, *table.shape[1:]), table.dtype)
+        out[~held] = 0
+        return out
+
+    def rule(self, *inputs: Spec) -> Rule:
+        table, ids = inputs
+        columns = tuple(f"c{i}" for i in range(1, len(table.shape)))
+        rows = tuple(f"i{i}" for i in range(len(ids.shape)))
+        return Rule((("v", *columns), rows), (*rows, *columns), frozenset("v"), ("v", *columns, *rows))
+
+    def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
+        return replace(self, first_row=inputs[0][0][0])
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        table, ids = inputs
+        return [build.add(GatherGrad(build.spec(table).shape[0]), ids, grad), None]
+
+
+@dataclass(frozen=True)
+class GatherGrad(Operator):
+    """A table of `rows` rows, in which every row is the sum of the gradients that ids send to it."""
+
+    rows: int
+    first_row: int = 0
+
+    def infer(self, *inputs: Spec) -> Spec:
+        ids, grad = inputs
+        return Spec((self.rows, *grad.shape[len(ids.shape) :]), grad.dtype)
+
+    def forward(self, *inputs: Array) -> Array:
+        ids, grad = inputs
+        out = np.zeros((self.rows, *grad.shape[ids.ndim :]), grad.dtype)
+        rows = ids.astype(np.int64) - self.first_row
+        held = (rows >= 0) & (rows < self.rows)
+        np.add.at(out, rows[held], grad[held])
+        return out
+
+    def rule(self, *inputs: Spec) -> Rule:
+        ids, grad = inputs
+        names = tuple(f"i{i}" for i in range(len(ids.shape)))
+        columns = tuple(f"c{i}" for i in range(1, 1 + len(grad.shape) - len(names)))
+        return Rule((names, (*names, *columns)), ("v", *columns), frozenset(names), ("v", *columns, *names))
+
+    def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
+        start, stop = output[0]
+        return GatherGrad(stop - start, start)
+
+
+@dataclass(frozen=True)
+class OneHot(Operator):
+    """For each id a row of `depth` zeros with a one at the id."""
+
+    depth: int
+    dtype: str = "float32"
+
+    def infer(self, *inputs: Spec) -> Spec:
+        if inputs[0].dtype.kind not in "iu":
+            raise GraphError(f"OneHot: ids of dtype {inputs[0].dtype}; they must be integers")
+        return Spec((*inputs[0].shape, self.depth), np.dtype(self.dtype))
+
+    def forward(self, *inputs: Array) -> Array:
+        return (inputs[0][..., None] == np.arange(self.depth)).astype(self.dtype)
+
+    def rule(self, *inputs: Spec) -> Rule:
+        names = tuple(f"d{i}" for i in range(len(inputs[0].shape)))
+        return Rule((names,), (*names, None), order=names)
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        return [None]

@@ -1,0 +1,273 @@
+"""Tensors, parameters, and the values that stand for them while a net is traced."""
+
+from typing import Any, Protocol
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArgumentTypeError, GraphError
+from .build import GraphBuilder
+from .graph import NodeStrategy, Operator, Region, Spec
+from .initializer import Initializer, Values
+from .operators import Add, AddScalar, Div, MatMul, Mul, Neg, Scale, Sub
+
+__all__ = ["Parameter", "Source", "Tensor", "Traced", "apply", "bfloat16", "dtypes"]
+
+Array = NDArray[Any]
+
+bfloat16 = np.dtype(ml_dtypes.bfloat16)
+
+dtypes: dict[str, np.dtype[Any]] = {
+    name: np.dtype(name)
+    for name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+} | {"bfloat16": bfloat16}
+"""MindSpore's names of dtypes, as numpy's dtypes."""
+
+
+class Arithmetic:
+    """The operators of Python; a number on either side becomes part of the graph."""
+
+    def __add__(self, other: Any) -> Any:
+        return apply(AddScalar(other), self) if _is_number(other) else apply(Add(), self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return self + other
+
+    def __sub__(self, other: Any) -> Any:
+        return apply(AddScalar(-other), self) if _is_number(other) else apply(Sub(), self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return apply(AddScalar(other), apply(Neg(), self))
+
+    def __mul__(self, other: Any) -> Any:
+        return apply(Scale(other), self) if _is_number(other) else apply(Mul(), self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return self * other
+
+    def __truediv__(self, other: Any) -> Any:
+        return apply(Scale(1 / other), self) if _is_number(other) else apply(Div(), self, other)
+
+    def __matmul__(self, other: Any) -> Any:
+        return apply(MatMul(), self, other)
+
+    def __neg__(self) -> Any:
+        return apply(Neg(), self)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+class Tensor(Arithmetic):
+    """An array, by MindSpore's name.
+
+    Parameters
+    ----------
+    input_data
+        Whatever numpy takes. float64 becomes float32 unless `dtype` says otherwise when it
+        is a list or a number; an array keeps its dtype.
+    dtype
+        A numpy dtype, or its name.
+
+    Examples
+    --------
+    >>> Tensor([1, 2], "float32") * 2
+    Tensor(shape=[2], dtype=float32, value=[2. 4.])
+    """
+
+    def __init__(self, input_data: Any, dtype: Any = None) -> None:
+        if isinstance(input_data, Tensor):
+            input_data = input_data.asnumpy()
+        plain = not isinstance(input_data, np.ndarray | np.generic)
+        array = np.asarray(input_data, None if dtype is None else np.dtype(dtype))
+        if array.dtype == object:
+            raise ArgumentTypeError(f"a Tensor is made of numbers, not of {type(input_data).__name__}")
+        self._array = array.astype(np.float32) if plain and dtype is None and array.dtype == np.float64 else array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of each dim."""
+        return self._array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The numpy dtype."""
+        return self._array.dtype
+
+    def asnumpy(self) -> Array:
+        """The array itself."""
+        return self._array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
+        return np.asarray(self._array, dtype)
+
+    def __repr__(self) -> str:
+        value = np.array2string(self._array, threshold=20, edgeitems=2, separator=" ")
+        return f"Tensor(shape={list(self.shape)}, dtype={self.dtype}, value={value})"
+
+
+class Source(Protocol):
+    """Where a parameter's values are: an initialiser, an array, or shards on cards."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole tensor."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the elements."""
+
+    def region(self, region: Region, name: str = "") -> Array:
+        """The elements of a region, in its shape."""
+
+
+class Parameter(Arithmetic):
+    """A named tensor of a net: shape, dtype and where its values come from.
+
+    Parameters
+    ----------
+    default_input
+        A Tensor, an array, a number, or what `initializer` gives. An array is cut, never
+        copied whole to each card.
+    name
+        By default the name of the attribute that it is set to.
+    requires_grad
+        Whether optimizers train it.
+    parallel_optimizer
+        Whether `enable_parallel_optimizer` may cut it.
+    """
+
+    def __init__(
+        self,
+        default_input: Any,
+        name: str | None = None,
+        requires_grad: bool = True,
+        parallel_optimizer: bool = True,
+    ) -> None:
+        if not isinstance(default_input, Initializer):
+            default_input = Values(Tensor(default_input).asnumpy())
+        self.initial: Source = default_input
+        self.source: Source = default_input
+        self.name = name or "Parameter"
+        self.named = name is not None
+        self.requires_grad = requires_grad
+        self.parallel_optimizer = parallel_optimizer
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of each dim of the whole tensor."""
+        return self.source.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The numpy dtype."""
+        return self.source.dtype
+
+    @property
+    def spec(self) -> Spec:
+        """Shape and dtype as one record."""
+        return Spec(self.shape, np.dtype(self.dtype))
+
+    def region(self, region: Region) -> Array:
+        """The elements of a region (per dim a start and a stop), in its shape."""
+        return self.source.region(region, self.name)
+
+    def asnumpy(self) -> Array:
+        """The whole value; gathered, if it lies in shards on cards."""
+        return self.region(tuple((0, n) for n in self.shape))
+
+    def set_data(self, data: Any) -> None:
+        """Replace the value.
+
+        Raises
+        ------
+        GraphError
+            If the shape differs.
+        """
+        value = Tensor(data).asnumpy()
+        if value.shape != self.shape:
+            raise GraphError(
+                f"{self.name}: a value of shape {list(value.shape)} for a parameter of shape {list(self.shape)}"
+            )
+        self.source = self.initial = Values(value.astype(self.dtype))
+
+    def __repr__(self) -> str:
+        return f"Parameter(name={self.name}, shape={list(self.shape)}, dtype={self.dtype})"
+
+
+class Traced(Arithmetic):
+    """A value of a net that is being traced: it has a shape and a dtype, and no elements."""
+
+    def __init__(self, build: GraphBuilder, name: str) -> None:
+        self.build, self.name = build, name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The size of each dim."""
+        return self.build.spec(self.name).shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The numpy dtype."""
+        return self.build.spec(self.name).dtype
+
+    def asnumpy(self) -> Array:
+        """Not possible: elements come when the net runs."""
+        raise GraphError(
+            "a net was asked for elements while it is traced; `construct` may use shapes and operators only"
+        )
+
+    def __bool__(self) -> bool:
+        raise GraphError("`construct` branches on a value of a tensor, which is not known while it is traced")
+
+    def __repr__(self) -> str:
+        return f"Traced({self.name}, shape={list(self.shape)}, dtype={self.dtype})"
+
+
+def apply(op: Operator, *operands: Any, strategy: NodeStrategy | None = None) -> Any:
+    """Add a node where an operand is being traced; compute at once where none is.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If an operand is neither a Tensor, a Parameter nor a traced value.
+    GraphError
+        If the operands do not fit.
+    """
+    build = next((x.build for x in operands if isinstance(x, Traced)), None)
+    if build is not None:
+        names = [_name_of(build, op, x) for x in operands]
+        return Traced(build, build.add(op, *names, strategy=strategy))
+    arrays = [_array_of(op, x) for x in operands]
+    op.infer(*(Spec(a.shape, a.dtype) for a in arrays))
+    return Tensor(np.asarray(op.forward(*arrays)))
+
+
+def _name_of(build: GraphBuilder, op: Operator, operand: Any) -> str:
+    if isinstance(operand, Traced):
+        return operand.name
+    if isinstance(operand, Parameter):
+        return build.param(operand.name, operand.spec)
+    if isinstance(operand, Tensor | np.ndarray):
+        raise GraphError(
+            f"{op.name}: a Tensor was made inside `construct`; make it a Parameter of the net with "
+            "requires_grad=False, so that cards can hold it"
+        )
+    return _refuse(op, operand)
+
+
+def _array_of(op: Operator, operand: Any) -> Array:
+    if isinstance(operand, Tensor | Parameter):
+        return operand.asnumpy()
+    if isinstance(operand, np.ndarray):
+        return operand
+    return _refuse(op, operand)
+
+
+def _refuse(op: Operator, operand: Any) -> Any:
+    raise ArgumentTypeError(f"{op.name} takes Tensors and Parameters, not {type(operand).__name__}: {operand!r:.60}")
