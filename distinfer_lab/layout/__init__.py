@@ -4,6 +4,7 @@ from .box import Box, Boxes, box_at, intersect_boxes, nonempty_boxes, volumes
 from .layout import Layout
 from .mesh import Mesh
 from .strategy import Strategy
+from .transfers import Transfers, plan_transfers
 
 __all__ = [
     "Box",
@@ -11,8 +12,10 @@ __all__ = [
     "Layout",
     "Mesh",
     "Strategy",
+    "Transfers",
     "box_at",
     "intersect_boxes",
     "nonempty_boxes",
+    "plan_transfers",
     "volumes",
 ]

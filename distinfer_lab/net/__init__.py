@@ -5,7 +5,7 @@ from .build import GraphBuilder
 from .cell import Cell, SequentialCell
 from .differentiate import differentiate
 from .evaluate import check_value, evaluate
-from .graph import AxisStrategy, Graph, Node, NodeStrategy, Operator, Region, Rule, Spec
+from .graph import AxisStrategy, Graph, Node, NodeStrategy, Operator, Origin, Region, Rule, Spec
 from .initializer import Initializer, get_seed, initializer, set_seed
 from .tensor import Parameter, Source, Tensor
 from .trace import spec_of, trace, training_graph
@@ -19,6 +19,7 @@ __all__ = [
     "Node",
     "NodeStrategy",
     "Operator",
+    "Origin",
     "Parameter",
     "Region",
     "Rule",

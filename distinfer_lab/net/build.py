@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ..errors import GraphError
-from .graph import Graph, Node, NodeStrategy, Operator, Spec
+from .graph import Graph, Node, NodeStrategy, Operator, Origin, Spec
 
 __all__ = ["GraphBuilder"]
 
@@ -28,7 +28,7 @@ class GraphBuilder:
         self._inputs: dict[str, Spec] = {}
         self._params: dict[str, Spec] = {}
         self._specs: dict[str, Spec] = {}
-        self._origin: str | None = None
+        self._origin: Origin | None = None
 
     def input(self, name: str, spec: Spec) -> str:
         """Add an input."""
@@ -76,9 +76,9 @@ class GraphBuilder:
         return self._specs[name]
 
     @contextmanager
-    def origin(self, of: str) -> Iterator[None]:
-        """Nodes added inside belong to the gradient of `of` (a value) or its update (a parameter)."""
-        before, self._origin = self._origin, of
+    def origin(self, of: str, grad: str | None) -> Iterator[None]:
+        """Nodes added inside are made for this (see `Origin`)."""
+        before, self._origin = self._origin, Origin(of, grad)
         try:
             yield
         finally:

@@ -37,7 +37,7 @@ def differentiate(build: GraphBuilder, loss: str, wrt: Sequence[str]) -> dict[st
         )
     forward = tuple(build.nodes)
     reached = _reached(forward, wrt)
-    with build.origin(loss):
+    with build.origin(loss, None):
         grads = {loss: build.add(Constant(1.0, str(spec.dtype)))}
     for node in reversed(forward):
         if node.output in grads and node.output in reached:
@@ -55,8 +55,9 @@ def _reached(nodes: Sequence[Node], wrt: Sequence[str]) -> set[str]:
 
 
 def _hand_on(build: GraphBuilder, node: Node, grads: dict[str, str], reached: set[str]) -> None:
-    with build.origin(node.output):
-        parts = node.op.gradient(build, node.inputs, node.output, grads[node.output])
+    grad = grads[node.output]
+    with build.origin(node.output, grad):
+        parts = node.op.gradient(build, node.inputs, node.output, grad)
         for name, part in zip(node.inputs, parts, strict=True):
             if part is None or name not in reached:
                 continue

@@ -23,7 +23,7 @@ from ..errors import GraphError
 if TYPE_CHECKING:
     from .build import GraphBuilder
 
-__all__ = ["AxisStrategy", "Graph", "Node", "NodeStrategy", "Operator", "Rule", "Spec"]
+__all__ = ["AxisStrategy", "Graph", "Node", "NodeStrategy", "Operator", "Origin", "Region", "Rule", "Spec"]
 
 Array = NDArray[Any]
 Region = tuple[tuple[int, int], ...]
@@ -59,6 +59,15 @@ class AxisStrategy(NamedTuple):
     axis_sizes: tuple[int, ...]
     inputs: tuple[tuple[tuple[str, ...], ...], ...]
     """For each input, for each dim, the axes that cut it, major first."""
+
+
+class Origin(NamedTuple):
+    """What a node of a gradient or of an update was made for."""
+
+    of: str
+    """The forward value whose operator is differentiated, or the parameter that is updated."""
+    grad: str | None
+    """The gradient that it starts from."""
 
 
 NodeStrategy = tuple[tuple[int, ...], ...] | AxisStrategy
@@ -112,8 +121,8 @@ class Node:
     inputs: tuple[str, ...]
     strategy: NodeStrategy | None = None
     """How the user asked for it to be cut (`.shard(...)`)."""
-    origin: str | None = None
-    """For a node of a gradient: the output of the forward node that it differentiates."""
+    origin: Origin | None = None
+    """For a node of a gradient or of an optimizer's update; None for the net's own nodes."""
 
 
 @dataclass(frozen=True)

@@ -70,12 +70,12 @@ class Optimizer:
         """Add the nodes of one step; gives parameter or state -> the value that replaces it."""
         names = {name: build.param(name, state.spec) for name, state in self.states.items()}
         out: dict[str, str] = {}
-        with build.origin("global_step"):
+        with build.origin("global_step", None):
             out["global_step"] = build.add(AddScalar(1), names["global_step"])
             out |= self._shared(build)
         for param in self.params:
             if param.name in grads:
-                with build.origin(param.name):
+                with build.origin(param.name, grads[param.name]):
                     grad = self._decayed(build, param, grads[param.name])
                     out |= self._step(build, param.name, grad, out)
         return out

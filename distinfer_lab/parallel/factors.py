@@ -1,0 +1,151 @@
+"""From what the user says of one operator to layouts: factors get mesh axes.
+
+    MatMul   inputs (m k) (k n), output (m n)      shard ((2, 1), (1, 4)) on 8 cards
+    parts    m 2, k 1, n 4                          mesh  Mesh(m=2, n=4)
+    layouts  x (m, -)   w (-, n)   y (m, n)         on 16: Mesh(m=2, n=4, repeat=2)
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ..errors import ShardingError
+from ..layout import Layout, Mesh
+from ..net import AxisStrategy, Node, Rule, Spec
+from .sharding import NodeSharding
+
+__all__ = ["Axes", "cut_by_axes", "data_parallel_parts", "describe", "read_strategy", "mesh_of_parts"]
+
+Axes = Mapping[str, tuple[str, ...]]
+"""Factor -> the mesh axes that cut it, major first."""
+
+
+def describe(node: Node, params: Sequence[str]) -> str:
+    """A node by its operator and the first parameter that it reads."""
+    named = [name for name in node.inputs if name in params]
+    return f"{node.op.name} of {named[0]!r}" if named else f"{node.op.name} ({node.output})"
+
+
+def read_strategy(
+    node: Node, rule: Rule, specs: Sequence[Spec], devices: int, what: str
+) -> tuple[Mesh, Axes]:
+    """The mesh and the axes that a node's own strategy means.
+
+    Raises
+    ------
+    ShardingError
+        If it does not fit the operator, its shapes or the cards.
+    """
+    strategy = node.strategy
+    assert strategy is not None
+    if isinstance(strategy, AxisStrategy):
+        return _read_axes(strategy, rule, specs, devices, what)
+    parts = _parts_of_factors(strategy, rule, specs, what)
+    return mesh_of_parts(parts, rule, devices, what)
+
+
+def _parts_of_factors(
+    strategy: Sequence[Sequence[int]], rule: Rule, specs: Sequence[Spec], what: str
+) -> dict[str, int]:
+    _check_count(len(strategy), rule, what)
+    parts: dict[str, int] = {}
+    for i, (cuts, factors, spec) in enumerate(zip(strategy, rule.inputs, specs, strict=True)):
+        if len(cuts) != len(factors):
+            raise ShardingError(
+                f"{what}: strategy {tuple(cuts)} for input {i} of shape {list(spec.shape)}; "
+                "give one number per dim"
+            )
+        for dim, (n, factor) in enumerate(zip(cuts, factors, strict=True)):
+            _check_cut(n, factor, i, dim, spec, what)
+            if factor is not None and parts.setdefault(factor, n) != n:
+                raise ShardingError(
+                    f"{what}: dim {dim} of input {i} is cut into {n} parts, but another dim of factor "
+                    f"{factor!r}, which goes with it, into {parts[factor]}; cut both alike"
+                )
+    return parts
+
+
+def _check_count(given: int, rule: Rule, what: str) -> None:
+    if given != len(rule.inputs):
+        raise ShardingError(f"{what} has {len(rule.inputs)} inputs, but {given} strategies; give one per input")
+
+
+def _check_cut(n: int, factor: str | None, i: int, dim: int, spec: Spec, what: str) -> None:
+    size = spec.shape[dim]
+    if n < 1:
+        raise ShardingError(f"{what}: input {i}, dim {dim} is cut into {n} parts; 1 or more are possible")
+    if factor is None and n > 1:
+        raise ShardingError(
+            f"{what}: input {i}, dim {dim} is cut into {n} parts, but the operator needs it whole; use 1"
+        )
+    if size % n:
+        fits = max(k for k in range(1, n) if size % k == 0)
+        raise ShardingError(
+            f"{what}: input {i}, dim {dim} has {size} elements, which {n} parts cannot share evenly; "
+            f"use {fits} parts"
+        )
+
+
+def mesh_of_parts(parts: Mapping[str, int], rule: Rule, devices: int, what: str) -> tuple[Mesh, Axes]:
+    """One axis for each factor that is cut, in the operator's order; cards left over repeat, on the right.
+
+    Raises
+    ------
+    ShardingError
+        If there are more parts than cards, or the cards cannot be shared evenly.
+    """
+    cut = [(factor, parts[factor]) for factor in rule.order if parts.get(factor, 1) > 1]
+    total = math.prod(n for _, n in cut)
+    if total > devices or devices % total:
+        words = " x ".join(f"{factor} {n}" for factor, n in cut)
+        raise ShardingError(
+            f"{what}: {words} makes {total} parts for {devices} cards; the product must divide {devices}"
+        )
+    if devices // total > 1 or not cut:
+        cut.append(("repeat", devices // total))
+    mesh = Mesh(tuple(factor for factor, _ in cut), tuple(n for _, n in cut))
+    return mesh, {factor: (factor,) for factor, _ in cut if factor != "repeat"}
+
+
+def _read_axes(
+    strategy: AxisStrategy, rule: Rule, specs: Sequence[Spec], devices: int, what: str
+) -> tuple[Mesh, Axes]:
+    """A strategy by named axes; one dim may be cut by several."""
+    _check_count(len(strategy.inputs), rule, what)
+    total = math.prod(strategy.axis_sizes)
+    if total > devices or devices % total:
+        raise ShardingError(f"{what}: a layout of {total} cards for {devices}; the product must divide {devices}")
+    names, sizes = strategy.axis_names, strategy.axis_sizes
+    if devices // total > 1:
+        names, sizes = (*names, "repeat"), (*sizes, devices // total)
+    axis_size = dict(zip(names, sizes, strict=True))
+    axes: dict[str, tuple[str, ...]] = {}
+    for i, (dims, factors, spec) in enumerate(zip(strategy.inputs, rule.inputs, specs, strict=True)):
+        if len(dims) != len(factors):
+            raise ShardingError(f"{what}: a layout of {len(dims)} dims for input {i} of shape {list(spec.shape)}")
+        for dim, (cut, factor) in enumerate(zip(dims, factors, strict=True)):
+            _check_cut(math.prod(axis_size[a] for a in cut), factor, i, dim, spec, what)
+            if factor is not None and axes.setdefault(factor, cut) != cut:
+                raise ShardingError(
+                    f"{what}: dim {dim} of input {i} is cut by {cut}, but another dim of factor {factor!r}, "
+                    f"which goes with it, by {axes[factor]}; cut both alike"
+                )
+    return Mesh(names, sizes), {factor: cut for factor, cut in axes.items() if cut}
+
+
+def data_parallel_parts(rule: Rule, specs: Sequence[Spec], output: Spec, devices: int) -> dict[str, int]:
+    """MindSpore's default: the first dim in as many parts as it and the cards have in common."""
+    if rule.output and rule.output[0] is not None:
+        return {rule.output[0]: math.gcd(output.shape[0], devices)}
+    if not rule.output and rule.inputs and rule.inputs[0] and rule.inputs[0][0] is not None:
+        return {rule.inputs[0][0]: math.gcd(specs[0].shape[0], devices)}
+    return {}
+
+
+def cut_by_axes(mesh: Mesh, axes: Axes, rule: Rule) -> NodeSharding:
+    """The layouts of a node's inputs and output once each factor has its axes."""
+
+    def layout(factors: Sequence[str | None]) -> Layout:
+        return Layout(mesh, tuple(axes.get(f, ()) if f is not None else () for f in factors))
+
+    sums = tuple(axis for factor in sorted(rule.sums) for axis in axes.get(factor, ()))
+    return NodeSharding(tuple(layout(f) for f in rule.inputs), layout(rule.output), sums)

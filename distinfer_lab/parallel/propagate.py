@@ -1,0 +1,281 @@
+"""Propagation: from a few operators' strategies to a layout for everything.
+
+The net's own nodes, in order of precedence: what `shard` says; what a training strategy file
+says; in auto_parallel what a neighbour's layout suggests, forwards and backwards; else data
+parallel, the first dim cut. The nodes of a gradient follow the node that they differentiate,
+and the nodes of an update follow their parameter. A parameter lies as its first reader wants it.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..errors import ShardingError
+from ..layout import Layout, Strategy
+from ..net import Graph, Node, NodeStrategy, Rule, Spec
+from .factors import Axes, cut_by_axes, data_parallel_parts, describe, mesh_of_parts, read_strategy
+from .sharding import NodeSharding, Sharding, is_cut, same_layout, whole_mesh
+
+__all__ = ["MODES", "node_name", "propagate"]
+
+MODES = ("stand_alone", "data_parallel", "semi_auto_parallel", "auto_parallel")
+
+
+def propagate(
+    graph: Graph,
+    devices: int,
+    *,
+    full_batch: bool = True,
+    mode: str = "semi_auto_parallel",
+    loaded: Mapping[str, NodeStrategy] | None = None,
+    parallel_optimizer: bool = False,
+) -> Sharding:
+    """Find the layout of every value of a net on `devices` cards.
+
+    Parameters
+    ----------
+    graph
+        What tracing gave.
+    full_batch
+        False: the graph was traced with one card's share of the batch; sizes are taken times
+        `devices`.
+    mode
+        One of `MODES`. stand_alone cuts nothing; data_parallel ignores `shard`.
+    loaded
+        Node name -> strategy, of a training strategy file.
+    parallel_optimizer
+        Cut parameters that an optimizer updates, and their states, among the cards that
+        would hold equal shards, where their rows can be shared evenly.
+
+    Raises
+    ------
+    ShardingError
+        If a strategy does not fit its operator or the cards, or readers of one parameter
+        want it in different layouts.
+    """
+    if devices < 1:
+        raise ShardingError(f"devices={devices}: a net runs on 1 card or more")
+    if mode not in MODES:
+        raise ShardingError(f"mode={mode!r} is not one of {', '.join(MODES)}")
+    if not full_batch:
+        graph = _whole_batch(graph, devices)
+    return _Propagation(graph, devices, mode, loaded or {}, parallel_optimizer).sharding(full_batch)
+
+
+def _whole_batch(graph: Graph, devices: int) -> Graph:
+    inputs = {
+        name: Spec((spec.shape[0] * devices, *spec.shape[1:]), spec.dtype) if spec.shape else spec
+        for name, spec in graph.inputs.items()
+    }
+    return replace(graph, inputs=inputs)
+
+
+def node_name(node: Node, params: Mapping[str, object]) -> str | None:
+    """The name of a node in a strategy file: its operator and its first parameter; None without one."""
+    named = [name for name in node.inputs if name in params]
+    return f"{node.op.name}_{named[0]}" if named else None
+
+
+class _Propagation:
+    def __init__(
+        self,
+        graph: Graph,
+        devices: int,
+        mode: str,
+        loaded: Mapping[str, NodeStrategy],
+        parallel_optimizer: bool,
+    ) -> None:
+        self.graph, self.devices, self.mode, self.loaded = graph, devices, mode, loaded
+        self.parallel_optimizer = parallel_optimizer
+        self.forward = [node for node in graph.nodes if node.origin is None]
+        self.nodes: dict[str, NodeSharding] = {}
+        self.params: dict[str, Layout] = {}
+        self.grads: dict[str, Node] = {}
+        self.by_output = {node.output: node for node in graph.nodes}
+
+    def sharding(self, full_batch: bool) -> Sharding:
+        self._cut_forward()
+        for node in self.forward:
+            self._place_params(node)
+        if self.parallel_optimizer:
+            self._shard_updated()
+        for node in self.graph.nodes:
+            if node.origin is not None:
+                self._cut_behind(node)
+        for name, spec in self.graph.params.items():
+            self.params.setdefault(name, self._whole(spec))
+        shapes = {name: self.graph.params[name].shape for name in self.params}
+        ordered = {name: self.params[name] for name in self.graph.params}
+        return Sharding(
+            self.devices,
+            Strategy(ordered, shapes, self.devices),
+            {name: self._input(spec, full_batch) for name, spec in self.graph.inputs.items()},
+            self.nodes,
+            self._operators(),
+        )
+
+    def _operators(self) -> dict[str, NodeStrategy]:
+        out: dict[str, NodeStrategy] = {}
+        for node in self.forward:
+            name = node_name(node, self.graph.params)
+            if name is not None:
+                out[name] = tuple(layout.parts for layout in self.nodes[node.output].inputs)
+        return out
+
+    def _whole(self, spec: Spec) -> Layout:
+        return Layout(whole_mesh(self.devices), ((),) * len(spec.shape))
+
+    def _input(self, spec: Spec, full_batch: bool) -> Layout:
+        if full_batch or not spec.shape:
+            return self._whole(spec)
+        return Layout(whole_mesh(self.devices), (("repeat",), *((),) * (len(spec.shape) - 1)))
+
+    def _rule(self, node: Node) -> Rule:
+        return node.op.rule(*self._specs(node))
+
+    def _specs(self, node: Node) -> list[Spec]:
+        return [self.graph.specs[name] for name in node.inputs]
+
+    # The net's own nodes
+
+    def _cut_forward(self) -> None:
+        for node in self.forward:
+            strategy = self._strategy(node)
+            if strategy is not None:
+                self._cut_as_told(replace(node, strategy=strategy))
+        if self.mode == "auto_parallel":
+            while any([self._spread(node) for node in (*self.forward, *reversed(self.forward))]):
+                pass
+        for node in self.forward:
+            if node.output not in self.nodes:
+                self._cut_by_default(node)
+
+    def _strategy(self, node: Node) -> NodeStrategy | None:
+        if self.mode in ("stand_alone", "data_parallel"):
+            return None
+        if node.strategy is not None:
+            return node.strategy
+        return self.loaded.get(node_name(node, self.graph.params) or "")
+
+    def _cut_as_told(self, node: Node) -> None:
+        rule = self._rule(node)
+        what = describe(node, list(self.graph.params))
+        mesh, axes = read_strategy(node, rule, self._specs(node), self.devices, what)
+        self.nodes[node.output] = cut_by_axes(mesh, axes, rule)
+
+    def _cut_by_default(self, node: Node) -> None:
+        rule = self._rule(node)
+        parts: Mapping[str, int] = {}
+        if self.mode != "stand_alone":
+            parts = data_parallel_parts(
+                rule, self._specs(node), self.graph.specs[node.output], self.devices
+            )
+        mesh, axes = mesh_of_parts(parts, rule, self.devices, describe(node, list(self.graph.params)))
+        self.nodes[node.output] = cut_by_axes(mesh, axes, rule)
+
+    def _spread(self, node: Node) -> bool:
+        """Cut a node as its neighbours are, if one of them is cut already; True if that was new."""
+        if node.output in self.nodes:
+            return False
+        rule = self._rule(node)
+        hints = [
+            (factors, self.nodes[name].output)
+            for factors, name in zip(rule.inputs, node.inputs, strict=True)
+            if name in self.nodes
+        ]
+        for reader in self.forward:
+            if reader.output in self.nodes:
+                layouts = zip(reader.inputs, self.nodes[reader.output].inputs, strict=True)
+                hints += [(rule.output, layout) for name, layout in layouts if name == node.output]
+        hints = [(factors, layout) for factors, layout in hints if is_cut(layout)]
+        if not hints:
+            return False
+        mesh = hints[0][1].mesh
+        axes = _axes_of([(f, layout) for f, layout in hints if layout.mesh == mesh])
+        self.nodes[node.output] = cut_by_axes(mesh, self._fitting(node, rule, axes, hints[0][1]), rule)
+        return True
+
+    def _fitting(self, node: Node, rule: Rule, axes: Axes, like: Layout) -> Axes:
+        """Without the factors whose dims the axes cannot cut evenly."""
+        out = dict(axes)
+        operands = [*zip(rule.inputs, self._specs(node), strict=True), (rule.output, self.graph.specs[node.output])]
+        for factors, spec in operands:
+            for factor, size in zip(factors, spec.shape, strict=True):
+                if factor in out and size % math.prod(like.mesh.axis_size(a) for a in out[factor]):
+                    del out[factor]
+        return out
+
+    def _place_params(self, node: Node) -> None:
+        for name, layout in zip(node.inputs, self.nodes[node.output].inputs, strict=True):
+            if name not in self.graph.params:
+                continue
+            shape = self.graph.params[name].shape
+            first = self.params.setdefault(name, layout)
+            if not same_layout(first, layout, shape):
+                raise ShardingError(
+                    f"{name}: its readers want it in different layouts, {first!r} and {layout!r} "
+                    f"(the latter for {describe(node, list(self.graph.params))}); shard them alike"
+                )
+
+    def _shard_updated(self) -> None:
+        """Cut the rows of every updated parameter among its replicas, where that is even."""
+        for name in self.graph.updates:
+            layout = self.params.get(name)
+            if layout is None or not layout.dims or layout.replicas == 1:
+                continue
+            rows = layout.shard_shape(self.graph.params[name].shape)[0]
+            if rows % layout.replicas == 0:
+                self.params[name] = replace(layout, optimizer_shards=layout.replicas)
+
+    # Nodes of gradients and updates
+
+    def _cut_behind(self, node: Node) -> None:
+        assert node.origin is not None
+        if node.origin.of in self.graph.params:
+            self._cut_update(node, node.origin.of)
+            return
+        source = self.nodes[node.origin.of]
+        rule = self._rule(node)
+        hints = []
+        for factors, name in zip(rule.inputs, node.inputs, strict=True):
+            layout = self._behind(node, name, source)
+            if layout is not None and layout.mesh == source.mesh:
+                hints.append((factors, layout))
+        axes = self._fitting(node, rule, _axes_of(hints), source.output)
+        self.nodes[node.output] = cut_by_axes(source.mesh, axes, rule)
+
+    def _behind(self, node: Node, name: str, source: NodeSharding) -> Layout | None:
+        """How a value lies that a gradient node reads, as the differentiated node sees it."""
+        assert node.origin is not None
+        forward = self.by_output[node.origin.of]
+        if name in (node.origin.of, node.origin.grad):
+            return source.output
+        if name in forward.inputs:
+            return source.inputs[forward.inputs.index(name)]
+        return self.nodes[name].output if name in self.nodes else None
+
+    def _cut_update(self, node: Node, param: str) -> None:
+        spec = self.graph.params[param]
+        layout = self.params.setdefault(param, self._whole(spec))
+
+        def like_param(name: str) -> Layout:
+            found = self.graph.specs[name]
+            return layout if found.shape == spec.shape else self._whole(found)
+
+        inputs = tuple(like_param(name) for name in node.inputs)
+        for name, wanted in zip(node.inputs, inputs, strict=True):
+            if name in self.graph.params:
+                self.params.setdefault(name, wanted)
+        self.nodes[node.output] = NodeSharding(inputs, like_param(node.output))
+
+
+def _axes_of(hints: list[tuple[tuple[str | None, ...], Layout]]) -> dict[str, tuple[str, ...]]:
+    """Factor -> axes, by the layouts of some operands on one mesh; the first to claim an axis has it."""
+    out: dict[str, tuple[str, ...]] = {}
+    used: set[str] = set()
+    for factors, layout in hints:
+        for factor, axes in zip(factors, layout.dims, strict=True):
+            if factor is not None and axes and factor not in out and not used.intersection(axes):
+                out[factor] = axes
+                used.update(axes)
+    return out

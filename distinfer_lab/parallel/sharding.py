@@ -1,0 +1,63 @@
+"""How a net is cut: a layout for every value that a node reads or gives."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..layout import Layout, Mesh, Strategy
+from ..net import NodeStrategy
+
+__all__ = ["NodeSharding", "Sharding", "same_layout"]
+
+
+@dataclass(frozen=True)
+class NodeSharding:
+    """One node's cut: all its layouts are on one mesh."""
+
+    inputs: tuple[Layout, ...]
+    output: Layout
+    sums: tuple[str, ...] = ()
+    """The mesh axes over which the output is partial, and must be added up."""
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh that the node's layouts are on."""
+        return self.output.mesh
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """What `propagate` found."""
+
+    devices: int
+    strategy: Strategy
+    """Parameter -> layout, with full shapes."""
+    inputs: Mapping[str, Layout]
+    """The net's inputs, as MindSpore lays them out."""
+    nodes: Mapping[str, NodeSharding]
+    """For each node, by the name of its output."""
+    operators: Mapping[str, NodeStrategy]
+    """Node name -> parts per dim of each input, for each operator that reads a parameter:
+    what a strategy file lists."""
+
+    def __repr__(self) -> str:
+        return f"Sharding of {len(self.nodes)} nodes on {self.devices} cards\n{self.strategy!r}"
+
+
+def same_layout(a: Layout, b: Layout, shape: Any) -> bool:
+    """Whether both put the same box of a tensor on every rank, whatever their axes are called."""
+    if a == b:
+        return True
+    ranks = a.ranks.tolist() == b.ranks.tolist()
+    return ranks and bool((a.boxes(shape) == b.boxes(shape)).all())
+
+
+def whole_mesh(devices: int) -> Mesh:
+    """The mesh of a value that nothing cuts."""
+    return Mesh(("repeat",), (devices,))
+
+
+def is_cut(layout: Layout) -> bool:
+    """Whether any dim is in more than one part."""
+    return math.prod(layout.parts) * layout.optimizer_shards > 1
