@@ -1,0 +1,270 @@
+"""Writing slice files: headers first, then pieces in any order, then one rename.
+
+    with SliceWriter(path, specs) as writer:        <path>.tmp, of its final size at once
+        writer.write("w", box, array)               each piece straight to its place
+                                                    on leaving: all there? checksum or cipher,
+                                                    fsync, rename; after an error: nothing
+"""
+
+import os
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, EncryptionError
+from ..layout import Box
+from .ckpt import CRC_WORD, headers
+from .encryption import check_key, encrypt
+from .entry import Entry, Piece, TensorSpec, byte_runs
+from .safetensors_file import header
+
+__all__ = ["CHUNK_BYTES", "SliceWriter", "save_slice"]
+
+Array = NDArray[Any]
+
+CHUNK_BYTES = 536_870_912
+"""Where MindSpore 2.x begins another message of one tensor."""
+WINDOW_BYTES = 4 << 20
+
+
+class SliceWriter:
+    """Writes one rank's file; a context manager.
+
+    Parameters
+    ----------
+    path
+        Where the file will be. It appears when it is complete, in place of one before it.
+    specs
+        What it will hold, in order.
+    format
+        "ckpt" or "safetensors".
+    chunk_bytes
+        The most content of one message of a `.ckpt` file.
+    crc_check
+        Append a checksum (`.ckpt`).
+    enc_key, enc_mode
+        Encrypt.
+    sync
+        Wait until the file is on the disk.
+
+    Raises
+    ------
+    CheckpointError
+        If the format cannot hold what is asked, or options exclude each other.
+    CheckpointFileError
+        If the place cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        specs: Sequence[TensorSpec],
+        *,
+        format: str = "ckpt",  # noqa: A002  MindSpore's word
+        chunk_bytes: int = CHUNK_BYTES,
+        crc_check: bool = False,
+        enc_key: bytes | None = None,
+        enc_mode: str = "AES-GCM",
+        sync: bool = True,
+    ) -> None:
+        self.path = os.fspath(path)
+        self.specs = tuple(specs)
+        self._check_options(format, chunk_bytes, crc_check, enc_key, enc_mode)
+        self._crc, self._key, self._mode, self._sync = crc_check, enc_key, enc_mode, sync
+        self._temporary = f"{self.path}.tmp"
+        heads, self._entries, self._size = _laid_out(self.specs, format, chunk_bytes)
+        self._left = {spec.name: spec.nbytes for spec in self.specs if spec.text is None}
+        try:
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._open()
+        except OSError as err:
+            raise CheckpointFileError(f"{self.path}: {err.strerror}; choose a folder that can be written") from err
+        try:
+            os.truncate(self._file.fileno(), self._size)
+            for offset, head in heads:
+                self._pwrite(memoryview(head), offset)
+            self._write_texts(format)
+        except BaseException:
+            self._discard()
+            raise
+
+    def _check_options(
+        self, format: str, chunk_bytes: int, crc: bool, key: bytes | None, mode: str  # noqa: A002
+    ) -> None:
+        if format not in ("ckpt", "safetensors"):
+            raise CheckpointError(f"{self.path}: format {format!r} is not 'ckpt' or 'safetensors'")
+        if chunk_bytes < 1:
+            raise CheckpointError(f"{self.path}: chunk_bytes={chunk_bytes} must be 1 or more")
+        if (crc or key is not None) and format != "ckpt":
+            raise CheckpointError(f"{self.path}: only .ckpt files carry a checksum or are encrypted")
+        if key is not None:
+            check_key(key, mode)
+            if crc:
+                raise EncryptionError(f"{self.path}: an encrypted file carries no checksum; choose one of them")
+        names = [spec.name for spec in self.specs]
+        if not all(isinstance(name, str) and name for name in names):
+            raise ArgumentTypeError(f"{self.path}: every entry needs a name that is a text")
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise CheckpointError(f"{self.path}: {twice!r} is to be written twice")
+
+    def _open(self) -> Any:
+        if self._key is not None:
+            # The plain bytes never have a name; only the cipher does.
+            return tempfile.TemporaryFile(dir=Path(self.path).parent)
+        return Path(self._temporary).open("w+b")
+
+    def _write_texts(self, format: str) -> None:  # noqa: A002
+        for spec in self.specs:
+            if spec.text is not None and format == "ckpt":
+                self._scatter(self._entries[spec.name], 0, memoryview(spec.text.encode("utf-32-le")))
+
+    def __enter__(self) -> "SliceWriter":
+        return self
+
+    def __exit__(self, kind: object, *exc: object) -> None:
+        if kind is not None:
+            self._discard()
+            return
+        try:
+            self._commit()
+        except BaseException:
+            self._discard()
+            raise
+
+    def write(self, name: str, box: Box, array: Array) -> None:
+        """Write the elements of a box; every element must be written once.
+
+        Raises
+        ------
+        CheckpointError
+            If there is no such tensor, or the array does not fit the box.
+        """
+        entry = self._entries.get(name)
+        if entry is None or entry.is_text:
+            raise CheckpointError(f"{self.path}: no tensor {name!r} was announced")
+        if array.shape != box.shape or array.dtype != entry.dtype:
+            raise CheckpointError(
+                f"{self.path}: {name}: an array of shape {list(array.shape)} and dtype {array.dtype} for a box of "
+                f"shape {list(box.shape)} and dtype {entry.dtype}"
+            )
+        box.within(Box.whole(entry.shape))
+        if not array.size:
+            return
+        source = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        at = 0
+        for start, nbytes in byte_runs(entry.shape, box, entry.dtype.itemsize):
+            self._scatter(entry, start, source[at : at + nbytes])
+            at += nbytes
+        self._left[name] -= at
+
+    def _scatter(self, entry: Entry, start: int, source: memoryview) -> None:
+        for piece in entry.pieces:
+            if start >= piece.nbytes:
+                start -= piece.nbytes
+                continue
+            count = min(piece.nbytes - start, len(source))
+            self._pwrite(source[:count], piece.offset + start)
+            source, start = source[count:], 0
+            if not len(source):
+                return
+
+    def _pwrite(self, source: memoryview, offset: int) -> None:
+        while len(source):
+            try:
+                count = os.pwrite(self._file.fileno(), source, offset)
+            except OSError as err:
+                raise CheckpointFileError(f"{self.path}: {err.strerror}; nothing was left there") from err
+            source, offset = source[count:], offset + count
+
+    def _commit(self) -> None:
+        for name, left in self._left.items():
+            if left:
+                raise CheckpointError(f"{self.path}: {name}: {left} bytes were not written, or some twice")
+        try:
+            if self._crc:
+                self._append_crc()
+            if self._key is not None:
+                self._encrypt(self._key)
+            elif self._sync:
+                os.fsync(self._file.fileno())
+            self._file.close()
+            Path(self._temporary).replace(self.path)
+        except OSError as err:
+            raise CheckpointFileError(f"{self.path}: {err.strerror}; nothing was left there") from err
+
+    def _append_crc(self) -> None:
+        crc = 0
+        for at in range(0, self._size, WINDOW_BYTES):
+            crc = zlib.crc32(os.pread(self._file.fileno(), min(WINDOW_BYTES, self._size - at), at), crc)
+        self._pwrite(memoryview(CRC_WORD + crc.to_bytes(10, "big")), self._size)
+
+    def _encrypt(self, key: bytes) -> None:
+        self._file.seek(0)
+        with Path(self._temporary).open("wb") as target:
+            encrypt(self._file, target.write, key, self._mode)
+            target.flush()
+            if self._sync:
+                os.fsync(target.fileno())
+
+    def _discard(self) -> None:
+        self._file.close()
+        Path(self._temporary).unlink(missing_ok=True)
+
+
+def _laid_out(
+    specs: Sequence[TensorSpec], format: str, chunk_bytes: int  # noqa: A002
+) -> tuple[list[tuple[int, bytes]], dict[str, Entry], int]:
+    """Headers with their offsets, entries with their pieces, and the size of the file."""
+    heads: list[tuple[int, bytes]] = []
+    entries: dict[str, Entry] = {}
+    at = 0
+    if format == "safetensors":
+        head, ordered = header(specs)
+        heads.append((0, head))
+        at = len(head)
+        for spec in ordered:
+            entries[spec.name] = Entry(spec.name, "", spec.dtype, spec.shape, (Piece(at, spec.nbytes),))
+            at += spec.nbytes
+        return heads, entries, at
+    for spec in specs:
+        pieces = []
+        for head, size in headers(spec, chunk_bytes):
+            heads.append((at, head))
+            pieces.append(Piece(at + len(head), size))
+            at += len(head) + size
+        kind = "str" if spec.text is not None else ""
+        entries[spec.name] = Entry(spec.name, kind, spec.dtype, spec.shape, tuple(pieces))
+    return heads, entries, at
+
+
+def save_slice(path: str | os.PathLike[str], values: Mapping[str, Array | str], **options: Any) -> None:
+    """Write a file that holds these arrays and texts; options as `SliceWriter` takes them.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If a value is neither an array nor a text.
+    """
+    specs = []
+    for name, value in values.items():
+        if isinstance(value, str):
+            specs.append(TensorSpec(name, np.dtype("<U1"), (), value))
+        elif isinstance(value, np.ndarray | np.generic):
+            specs.append(TensorSpec(name, _little(value.dtype), value.shape))
+        else:
+            raise ArgumentTypeError(f"{os.fspath(path)}: {name} is {type(value).__name__}, not an array or a text")
+    with SliceWriter(path, specs, **options) as writer:
+        for name, value in values.items():
+            if not isinstance(value, str):
+                array = np.asarray(value)
+                writer.write(name, Box.whole(array.shape), array.astype(_little(array.dtype), copy=False))
+
+
+def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype.newbyteorder("<") if dtype.byteorder == ">" else dtype
