@@ -1,0 +1,336 @@
+"""Strategy files: which rank holds which slice of each parameter, and how operators were cut.
+
+    train_strategy.ckpt   protobuf; full shapes are not in it
+    train_strategy.json   the same and the full shapes
+
+Where pipeline stages were merged into one file, a parameter is named "<stage>-<name>".
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError, EncodeError
+
+from ..errors import CheckpointError, CheckpointFileError, LayoutError
+from ..layout import Layout, Strategy
+from ..layout.dialects.mindspore import MindSporeLayout, from_layout, to_layout
+from .strategy_schema import message_class
+
+__all__ = [
+    "OperatorStrategy",
+    "StrategyFile",
+    "as_strategy",
+    "merge_pipeline_strategys",
+    "read_strategy",
+    "write_strategy",
+]
+
+LARGEST_BYTES = 1 << 30
+LARGEST_MESH = 1 << 22
+"""Ranks of a layout; more are taken for damage, before anything is allocated for them."""
+STAGE_NAME = re.compile(r"(\d+)-(.+)", re.DOTALL)
+
+
+class OperatorStrategy(NamedTuple):
+    """How one operator was cut."""
+
+    stage: int
+    """Its pipeline stage."""
+    inputs: tuple[tuple[int, ...], ...]
+    """For each input, for each dim, the number of parts."""
+
+
+@dataclass(frozen=True)
+class StrategyFile:
+    """What a strategy file says, by its own names."""
+
+    current_stage: int = 1
+    """How often the file was saved (no pipeline stage)."""
+    operators: Mapping[str, OperatorStrategy] = field(default_factory=dict)
+    """`<operator>_<parameter>` -> its strategy."""
+    layouts: Mapping[str, MindSporeLayout] = field(default_factory=dict)
+    """Parameter, as named in the file -> its layout."""
+
+    @property
+    def merged(self) -> bool:
+        """Whether every parameter is named "<stage>-<name>", as merging pipeline stages does."""
+        return bool(self.layouts) and all(STAGE_NAME.fullmatch(name) for name in self.layouts)
+
+    def strategy(self) -> Strategy:
+        """The layouts as a Strategy; a parameter of several merged stages lies on the ranks of all.
+
+        Raises
+        ------
+        LayoutError
+            If a layout is not possible; the text names the parameter.
+        """
+        if not self.layouts:
+            raise LayoutError("the strategy file holds no parameter's layout; save it after the net was compiled")
+        stages: dict[str, list[int]] = {}
+        items: dict[str, MindSporeLayout] = {}
+        for full_name, item in self.layouts.items():
+            found = STAGE_NAME.fullmatch(full_name) if self.merged else None
+            name = found[2] if found else full_name
+            if name in items and items[name] != item:
+                raise LayoutError(f"{name}: its pipeline stages lay it out differently; they must agree")
+            items[name] = item
+            stages.setdefault(name, []).append(int(found[1]) if found else 0)
+        shapes = {n: item.tensor_shape for n, item in items.items() if item.tensor_shape is not None}
+        return Strategy({n: _layout(n, item, stages[n]) for n, item in items.items()}, shapes)
+
+    @classmethod
+    def from_strategy(
+        cls,
+        strategy: Strategy,
+        operators: Mapping[str, OperatorStrategy] | None = None,
+        current_stage: int = 1,
+    ) -> "StrategyFile":
+        """The file that says this strategy; layouts beyond the first stage get "<stage>-" names."""
+        layouts: dict[str, MindSporeLayout] = {}
+        staged = any(layout.first_ranks != (0,) for layout in strategy.values())
+        for name, layout in strategy.items():
+            item = from_layout(layout, strategy.shapes.get(name))
+            for first in layout.first_ranks:
+                layouts[f"{first // layout.mesh.size}-{name}" if staged else name] = item
+        return cls(current_stage, dict(operators or {}), layouts)
+
+
+def _layout(name: str, item: MindSporeLayout, stages: Sequence[int]) -> Layout:
+    try:
+        return to_layout(item, sorted(set(stages)))
+    except LayoutError as err:
+        raise LayoutError(f"{name}: {err}") from err
+
+
+def as_strategy(source: Strategy | StrategyFile | str | os.PathLike[str]) -> Strategy:
+    """A Strategy, whether it is given as one or as a file."""
+    if isinstance(source, Strategy):
+        return source
+    if isinstance(source, StrategyFile):
+        return source.strategy()
+    try:
+        return read_strategy(source).strategy()
+    except LayoutError as err:
+        raise CheckpointError(f"{os.fspath(source)}: {err}") from err
+
+
+def read_strategy(path: str | os.PathLike[str]) -> StrategyFile:
+    """Read a strategy file, protobuf or JSON.
+
+    Raises
+    ------
+    CheckpointFileError
+        If there is no such file, or it cannot be read.
+    CheckpointError
+        If it is no strategy file.
+    """
+    name = os.fspath(path)
+    try:
+        if Path(name).stat().st_size > LARGEST_BYTES:
+            raise CheckpointError(f"{name}: a strategy file above {LARGEST_BYTES} bytes is not accepted")
+        data = Path(name).read_bytes()
+    except OSError as err:
+        raise CheckpointFileError(f"{name}: {err.strerror}; check the path of the strategy file") from err
+    found = _from_json(name, data) if name.endswith(".json") else _from_protobuf(name, data)
+    for param, item in found.layouts.items():
+        _check_item(name, param, item)
+    return found
+
+
+def _check_item(path: str, param: str, item: MindSporeLayout) -> None:
+    size = 1
+    for n in item.dev_matrix:
+        size *= n
+    if size > LARGEST_MESH or len(item.dev_matrix) > 32 or len(item.tensor_map) > 64:
+        raise CheckpointError(
+            f"{path}: {param:.200}: dev_matrix {list(item.dev_matrix)[:8]} has {size} ranks; "
+            f"at most {LARGEST_MESH} are accepted"
+        )
+
+
+def _from_protobuf(path: str, data: bytes) -> StrategyFile:
+    message = message_class("ParallelStrategyMap")()
+    try:
+        message.ParseFromString(data)
+    except DecodeError as err:
+        raise CheckpointError(f"{path}: it is no strategy file, or is damaged ({err})") from err
+    operators = {
+        item.node_name: OperatorStrategy(
+            item.parallel_strategys.stage,
+            tuple(tuple(s.dim) for s in item.parallel_strategys.parallel_strategy),
+        )
+        for item in message.parallel_strategy_item
+    }
+    layouts = {
+        item.param_name: _item(path, item.param_name, item.parallel_layouts)
+        for item in message.parallel_layout_item
+    }
+    return StrategyFile(message.current_stage, operators, layouts)
+
+
+def _item(path: str, param: str, found: Any) -> MindSporeLayout:
+    if not found.dev_matrix or not found.tensor_map:
+        raise CheckpointError(f"{path}: {param:.200}: its layout has no dev_matrix or no tensor_map")
+    maps = [tuple(m.dim) for m in found.tensor_map]
+    tensor_map: tuple[Any, ...] = maps[0]
+    if len(maps) > 1:
+        # One message per dim; a tensor of one dim has an empty one behind it.
+        tensor_map = tuple(m for m in maps if m)
+    return MindSporeLayout(
+        tuple(found.dev_matrix[0].dim),
+        tensor_map,
+        found.opt_weight_shard_step,
+        found.opt_weight_shard_size,
+        tuple(found.param_split_shape[0].dim) if found.param_split_shape else (),
+        tuple(found.indices_offset[0].dim) if found.indices_offset else (),
+        found.field,
+    )
+
+
+def _from_json(path: str, data: bytes) -> StrategyFile:
+    try:
+        found = json.loads(data)
+        operators = {
+            name: OperatorStrategy(int(item["stage"]), tuple(map(_sizes, item["parallel_strategy"])))
+            for name, item in found.get("parallel_strategy_item", {}).items()
+        }
+        layouts = {
+            name: MindSporeLayout(
+                _sizes(item["dev_matrix"]),
+                tuple(_sizes(e) if isinstance(e, list) else int(e) for e in item["tensor_map"]),
+                int(item["opt_weight_shard_step"]),
+                int(item["opt_weight_shard_size"]),
+                _sizes(item.get("param_split_shape", [])),
+                _sizes(item.get("indices_offset", [])),
+                int(item["field"]),
+                _sizes(item["tensor_shape"]) if "tensor_shape" in item else None,
+            )
+            for name, item in found["parallel_layout_item"].items()
+        }
+        return StrategyFile(int(found["current_stage"]), operators, layouts)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as err:
+        raise CheckpointError(
+            f"{path}: it is no strategy file, or is damaged ({type(err).__name__}: {err!s:.200})"
+        ) from err
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(n) is int for n in value):
+        raise TypeError(f"{value!r:.60} is no list of integers")
+    return tuple(value)
+
+
+def write_strategy(path: str | os.PathLike[str], source: StrategyFile) -> None:
+    """Write a strategy file, JSON if the name ends so, else protobuf; in MindSpore's own bytes.
+
+    Raises
+    ------
+    CheckpointFileError
+        If the place cannot be written.
+    CheckpointError
+        If the format cannot say something (JSON needs the full shapes).
+    """
+    name = os.fspath(path)
+    data = _to_json(name, source) if name.endswith(".json") else _to_protobuf(name, source)
+    temporary = Path(f"{name}.tmp")
+    try:
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.replace(name)
+    except OSError as err:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointFileError(f"{name}: {err.strerror}; choose a folder that can be written") from err
+
+
+def _to_protobuf(path: str, source: StrategyFile) -> bytes:
+    message = message_class("ParallelStrategyMap")(current_stage=source.current_stage)
+    for name, operator in source.operators.items():
+        item = message.parallel_strategy_item.add(node_name=name)
+        item.parallel_strategys.stage = operator.stage
+        for parts in operator.inputs:
+            item.parallel_strategys.parallel_strategy.add(dim=parts)
+    for name, layout in source.layouts.items():
+        _add_layout(message.parallel_layout_item.add(param_name=name).parallel_layouts, layout)
+    try:
+        data: bytes = message.SerializeToString()
+    except EncodeError as err:
+        raise CheckpointError(f"{path}: {err}") from err
+    return data
+
+
+def _add_layout(target: Any, layout: MindSporeLayout) -> None:
+    target.dev_matrix.add(dim=layout.dev_matrix)
+    if any(isinstance(e, tuple) for e in layout.tensor_map):
+        for entry in layout.tensor_map:
+            target.tensor_map.add(dim=entry if isinstance(entry, tuple) else (entry,))
+        if len(layout.tensor_map) == 1:
+            target.tensor_map.add()
+    else:
+        target.tensor_map.add(dim=layout.tensor_map)
+    target.param_split_shape.add(dim=layout.split_sizes)
+    target.indices_offset.add(dim=layout.split_offsets)
+    target.field = layout.field
+    target.opt_weight_shard_step = layout.opt_shard_step
+    target.opt_weight_shard_size = layout.opt_shard_size
+
+
+def _to_json(path: str, source: StrategyFile) -> bytes:
+    layouts = {}
+    for name, layout in source.layouts.items():
+        if layout.tensor_shape is None:
+            raise CheckpointError(f"{path}: {name}: JSON needs its full shape; write a .ckpt strategy file")
+        layouts[name] = {
+            "dev_matrix": layout.dev_matrix,
+            "field": layout.field,
+            "opt_weight_shard_size": layout.opt_shard_size,
+            "opt_weight_shard_step": layout.opt_shard_step,
+            "tensor_map": layout.tensor_map,
+            "tensor_shape": layout.tensor_shape,
+        }
+        if layout.split_sizes:
+            layouts[name] |= {"param_split_shape": layout.split_sizes, "indices_offset": layout.split_offsets}
+    operators = {
+        name: {"parallel_strategy": item.inputs, "stage": item.stage} for name, item in source.operators.items()
+    }
+    found = {
+        "current_stage": source.current_stage,
+        "parallel_layout_item": layouts,
+        "parallel_strategy_item": operators,
+    }
+    return json.dumps(found, separators=(",", ":"), sort_keys=True).encode()
+
+
+def merge_pipeline_strategys(
+    src_strategy_dirs: str | os.PathLike[str], dst_strategy_file: str | os.PathLike[str]
+) -> None:
+    """Merge the strategy files of all pipeline stages, a folder of `.ckpt` files, into one.
+
+    The stage of a file is the one that its operators name.
+
+    Raises
+    ------
+    CheckpointFileError
+        If the folder cannot be read or has no strategy file.
+    CheckpointError
+        If a file is no strategy file, or two files are of one stage.
+    """
+    folder = Path(src_strategy_dirs)
+    paths = sorted(folder.glob("*.ckpt"))
+    if not paths:
+        raise CheckpointFileError(f"{folder}: no .ckpt strategy files there; check the folder")
+    operators: dict[str, OperatorStrategy] = {}
+    layouts: dict[str, MindSporeLayout] = {}
+    for path in paths:
+        found = read_strategy(path)
+        stage = next((item.stage for item in found.operators.values()), 0)
+        for name, layout in found.layouts.items():
+            if f"{stage}-{name}" in layouts:
+                raise CheckpointError(f"{path}: stage {stage} has {name!r} already, from another file; remove one")
+            layouts[f"{stage}-{name}"] = layout
+        operators |= found.operators
+    write_strategy(dst_strategy_file, StrategyFile(1, operators, layouts))
