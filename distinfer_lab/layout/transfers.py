@@ -66,7 +66,9 @@ def plan_transfers(
     meets = nonempty_boxes(common) & filled[:, None] & nonempty_boxes(wanted)[None]
     _check_filled(common, meets, wanted, want_of, dst_ranks)
     # For each destination row, the shards that its box meets.
-    dst_row, shard = np.nonzero(meets[:, want_of].T)
+    rows = np.argsort(dst_ranks, kind="stable")
+    dst_row, shard = np.nonzero(meets[:, want_of[rows]].T)
+    dst_row = rows[dst_row]
     src = _choose(shard, shard_of, src_ranks, dst_ranks[dst_row], same_cards)
     return Transfers(src, dst_ranks[dst_row], common[shard, want_of[dst_row]])
 

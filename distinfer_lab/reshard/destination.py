@@ -68,10 +68,10 @@ def _destination(record: TensorRecord, dst: Strategy, states: str) -> Layout:
     if record.name in dst:
         return dst[record.name]
     followed = followed_parameter(record.name, dst)
-    if followed is not None and states == "follow" and dst[followed].ndim == len(record.shape):
-        return dst[followed]
-    if followed is not None or record.kind == "plain":
+    if record.kind == "plain" or (followed is not None and states == "replicate"):
         return Layout.replicated(dst.ranks, len(record.shape))
+    if followed is not None:
+        return dst[followed]
     raise ReshardError(
         f"{record.name}: the destination strategy has no layout for it; it names {_some(dst)}. "
         "Is it the strategy of another net?"

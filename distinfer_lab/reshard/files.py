@@ -166,7 +166,7 @@ class _Writing:
                 if common is not None:
                     there = _shifted(common, part.dst, part.src)
                     file = self.checkpoint.files[part.src_rank]
-                    read_part(file, tensor.source, there, data[common.within(window).slices()])
+                    read_part(file, tensor.source, there, data[(*common.within(window).slices(), ...)])
             digest.update(data.reshape(-1).view(np.uint8))
             writer.write(tensor.name, window, data)
         return digest.hexdigest()
