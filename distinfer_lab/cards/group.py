@@ -131,6 +131,11 @@ class CardGroup(Displayed):
         """The Dask client behind the group."""
         return self._client
 
+    @property
+    def placement_keys(self) -> frozenset[str]:
+        """The placements that are on the cards."""
+        return frozenset() if self._closed else frozenset(self._placements)
+
     def close(self) -> None:
         """Forget all shards, and end the cluster if it is an embedded one. May be called twice."""
         if self._closed:
@@ -161,18 +166,56 @@ class CardGroup(Displayed):
         return self.start(work).result()
 
     def place(self, sources: Sequence[tasks.Source]) -> Placement:
-        """Let card r read its shards from `sources[r]`; cards without a source hold nothing of it."""
-        if len(sources) > len(self):
-            raise CardError(f"{len(sources)} sources for {len(self)} cards; use a group of {len(sources)}")
-        placement = Placement(f"placement-{uuid.uuid4().hex[:12]}", tuple(sources))
+        """Let card r read its shards from `sources[r]`; cards without a source hold nothing of it.
+
+        Raises
+        ------
+        CardError
+            If there are more sources than cards.
+        """
+        self._check_count(len(sources))
+        placement = Placement(f"placement-{uuid.uuid4().hex[:12]}", tuple((s,) for s in sources))
 
         def work(run: Run) -> Placement:
-            self._repeat(lambda: self._fill(placement, range(len(placement.sources)), run))
+            self._repeat(lambda: self._fill(placement, range(len(sources)), placement.sources, run))
             self._placements[placement.key] = placement
             return placement
 
         out: Placement = self.wait_for(work)
         return out
+
+    def extend(self, placement: Placement, sources: Sequence[tasks.Source]) -> None:
+        """Let card r read further shards of a placement from `sources[r]`."""
+        self._check_count(len(sources))
+
+        def work(run: Run) -> None:
+            self._ready(placement)
+            more = tuple((s,) for s in sources)
+            self._fill(placement, range(len(more)), more, run, afresh=False)
+            known = placement.sources + ((),) * (len(more) - len(placement.sources))
+            placement.sources = tuple(a + b for a, b in itertools.zip_longest(known, more, fillvalue=()))
+
+        self.wait_for(work)
+
+    def refill(self, placement: Placement) -> None:
+        """Put a placement back to what its sources say, on all cards; training since is undone."""
+
+        def work(run: Run) -> None:
+            ranks = range(len(placement.sources))
+            self._repeat(lambda: self._fill(placement, ranks, placement.sources, run))
+            placement.complete = -1
+
+        self.wait_for(work)
+
+    def replace(self, placement: Placement, sources: Sequence[tasks.Source]) -> None:
+        """Give a placement other values, from other sources."""
+        self._check_count(len(sources))
+        placement.sources = tuple((s,) for s in sources)
+        self.refill(placement)
+
+    def _check_count(self, count: int) -> None:
+        if count > len(self):
+            raise CardError(f"shards for {count} cards, but the group has {len(self)}; use CardGroup({count})")
 
     def drop(self, placement: Placement) -> None:
         """Free a placement's memory on all cards."""
@@ -189,6 +232,17 @@ class CardGroup(Displayed):
             return self._gang(tasks.pull, asked)
 
         out: dict[int, dict[str, Any]] = self.wait_for(work)
+        return out
+
+    def dtypes(self, placement: Placement, rank: int) -> dict[str, Any]:
+        """The dtypes of what one card holds of a placement."""
+
+        def work(run: Run) -> dict[str, Any]:
+            self._ready(placement)
+            found: dict[str, Any] = self._gang(tasks.dtypes, {rank: (placement.key,)})[rank]
+            return found
+
+        out: dict[str, Any] = self.wait_for(work)
         return out
 
     def save(
@@ -260,8 +314,15 @@ class CardGroup(Displayed):
         there = self._client.run(tasks.sees, tuple(paths), workers=self._addresses)
         return None not in here.values() and all(seen == here for seen in there.values())
 
-    def _fill(self, placement: Placement, ranks: Sequence[int], run: Run) -> None:
-        self._gang(tasks.place, {r: (placement.key, placement.sources[r]) for r in ranks}, run)
+    def _fill(
+        self,
+        placement: Placement,
+        ranks: Sequence[int],
+        sources: Sequence[tuple[tasks.Source, ...]],
+        run: Run,
+        afresh: bool = True,
+    ) -> None:
+        self._gang(tasks.place, {r: (placement.key, sources[r], afresh) for r in ranks}, run)
         placement.lost.difference_update(ranks)
 
     def _ready(self, placement: Placement) -> None:
@@ -277,7 +338,7 @@ class CardGroup(Displayed):
                 "go back to the last checkpoint"
             )
         if placement.lost:
-            self._fill(placement, sorted(placement.lost), Run(self._cancel))
+            self._fill(placement, sorted(placement.lost), placement.sources, Run(self._cancel))
 
     def _repeat(self, work: Callable[[], Any]) -> Any:
         """Do work that changes nothing; when a card was lost and is back, do it once more."""

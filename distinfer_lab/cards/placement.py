@@ -12,8 +12,8 @@ class Placement:
     """Where a placement came from, and what has become of it; the values are on the cards."""
 
     key: str
-    sources: tuple[Source, ...]
-    """For each card what it was filled from, to fill it again if it is lost."""
+    sources: tuple[tuple[Source, ...], ...]
+    """For each card what it was filled from, in order, to fill it again if it is lost."""
     complete: int = -1
     """The last training step that every card finished; its values are in force."""
     lost: set[int] = field(default_factory=set)

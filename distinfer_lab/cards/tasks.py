@@ -1,7 +1,7 @@
 """What runs on a card: one function per kind of work, each one Dask task per card and gang."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from ..errors import CardError
 from .records import CardMemory, Epoch, Peer, Ticket
 from .store import Placed, open_store
 
-__all__ = ["Source", "begin_epoch", "cancel", "drop", "introduce", "memory", "place", "pull", "run", "save", "sees"]
+__all__ = ["CardProgram", "Source", "begin_epoch", "cancel", "drop", "dtypes", "introduce", "keep_program", "memory", "place", "pull", "run", "save", "sees"]
 
 Array = NDArray[Any]
 
@@ -35,11 +35,14 @@ class CardProgram(Protocol):
         """Compute, by the collectives of `card`."""
 
 
-def place(ticket: Ticket, key: str, source: Source) -> int:
-    """Fill a placement from its source; gives the bytes held."""
+def place(ticket: Ticket, key: str, sources: Sequence[Source], afresh: bool) -> int:
+    """Fill a placement from its sources, beside what it holds or in place of it; gives the bytes read."""
     with open_store(ticket.store).work(ticket) as store:
-        values = source.read()
-        store.put(key, values)
+        values: dict[str, Array] = {}
+        for source in sources:
+            store.check()
+            values |= source.read()
+        store.put(key, values, afresh)
         return sum(v.nbytes for v in values.values())
 
 
@@ -49,6 +52,12 @@ def pull(ticket: Ticket, key: str, names: tuple[str, ...], complete: int) -> dic
         placed = store.placed(key)
         placed.settle(complete)
         return {name: _value(placed, name, ticket.rank) for name in names}
+
+
+def dtypes(ticket: Ticket, key: str) -> dict[str, Any]:
+    """The dtype of each shard of a placement."""
+    with open_store(ticket.store).work(ticket) as store:
+        return {name: value.dtype for name, value in store.placed(key).values.items()}
 
 
 def _value(placed: Placed, name: str, rank: int) -> Array:

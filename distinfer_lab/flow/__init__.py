@@ -1,0 +1,48 @@
+"""The flow: the four steps, by MindSpore's names."""
+
+from ..checkpoint import merge_pipeline_strategys
+from ..reshard import rank_list_for_transform, transform_checkpoints
+from .callbacks import Callback, CheckpointConfig, LossMonitor, ModelCheckpoint, RunContext
+from .context import (
+    ParallelContext,
+    ParallelMode,
+    auto_parallel_context,
+    get_auto_parallel_context,
+    reset_auto_parallel_context,
+    set_auto_parallel_context,
+)
+from .load import (
+    LoadResult,
+    build_searched_strategy,
+    load_checkpoint,
+    load_distributed_checkpoint,
+    load_param_into_net,
+    save_checkpoint,
+)
+from .model import Model
+from .predict_layout import PredictLayout
+
+__all__ = [
+    "Callback",
+    "CheckpointConfig",
+    "LoadResult",
+    "LossMonitor",
+    "Model",
+    "ModelCheckpoint",
+    "ParallelContext",
+    "ParallelMode",
+    "PredictLayout",
+    "RunContext",
+    "auto_parallel_context",
+    "build_searched_strategy",
+    "get_auto_parallel_context",
+    "load_checkpoint",
+    "load_distributed_checkpoint",
+    "load_param_into_net",
+    "merge_pipeline_strategys",
+    "rank_list_for_transform",
+    "reset_auto_parallel_context",
+    "save_checkpoint",
+    "set_auto_parallel_context",
+    "transform_checkpoints",
+]

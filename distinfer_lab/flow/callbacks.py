@@ -169,7 +169,11 @@ class ModelCheckpoint(Callback):
     def _save(self, run: RunContext) -> None:
         name = f"{self.prefix}-{run.epoch}_{run.step_in_epoch}.{self.config.format}"
         paths = run.model.save(
-            self.directory, name, integrated=self.config.integrated_save, **self.config.file_options
+            self.directory,
+            name,
+            integrated=self.config.integrated_save,
+            at=(run.epoch - 1, run.step_in_epoch),
+            **self.config.file_options,
         )
         self._saved.append(list(paths))
         while self.config.keep_checkpoint_max and len(self._saved) > self.config.keep_checkpoint_max:

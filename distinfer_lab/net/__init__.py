@@ -6,7 +6,7 @@ from .cell import Cell, SequentialCell
 from .differentiate import differentiate
 from .evaluate import check_value, evaluate
 from .graph import AxisStrategy, Graph, Node, NodeStrategy, Operator, Origin, Region, Rule, Spec
-from .initializer import Initializer, get_seed, initializer, set_seed
+from .initializer import Initializer, Values, get_seed, initializer, set_seed
 from .tensor import Parameter, Source, Tensor
 from .trace import spec_of, trace, training_graph
 
@@ -27,6 +27,7 @@ __all__ = [
     "Source",
     "Spec",
     "Tensor",
+    "Values",
     "check_value",
     "differentiate",
     "evaluate",

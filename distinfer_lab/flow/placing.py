@@ -1,0 +1,171 @@
+"""A net on a card group: where its values lie, and how they got there.
+
+A net may be placed on several groups; each placement is its own. What was loaded or trained on
+a group stays in force for that net on that group until something else is loaded.
+"""
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cards import CardGroup, Placement
+from ..layout import Layout, Strategy
+from ..net import Cell, Parameter, Region, Source, Values
+
+__all__ = ["InitialShare", "PlacedNet", "place_initial", "placed_net", "remember"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class InitialPart:
+    """One shard of an initial value."""
+
+    name: str
+    region: Region
+    source: Source
+
+
+@dataclass(frozen=True)
+class InitialShare:
+    """One card's shards of initial values; arrays of the user are cut before they are sent."""
+
+    parts: tuple[InitialPart, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the shards."""
+        sizes = (int(np.prod([b - a for a, b in p.region], dtype=np.int64)) for p in self.parts)
+        return sum(n * p.source.dtype.itemsize for n, p in zip(sizes, self.parts, strict=True))
+
+    def read(self) -> dict[str, Array]:
+        """The shards by name."""
+        return {part.name: part.source.region(part.region, part.name) for part in self.parts}
+
+
+@dataclass(frozen=True)
+class CutValues:
+    """A piece of an array of the user's, that stands for that region and no other."""
+
+    array: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.array.dtype
+
+    def region(self, region: Region, name: str = "") -> Array:
+        """The piece."""
+        return self.array.copy()
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedNet:
+    """A net's values on a group."""
+
+    group: CardGroup
+    placement: Placement
+    strategy: Strategy
+    """How they lie, states included."""
+
+    def dtype_of(self, name: str) -> np.dtype[Any]:
+        """The dtype of a value, asked of the first card that holds it."""
+        rank = int(self.strategy[name].ranks[0])
+        return self.group.dtypes(self.placement, rank)[name]
+
+    def gather(self, name: str, region: Region) -> Array:
+        """Fetch a region of a parameter from the cards that hold it, each element once."""
+        layout, shape = self.strategy[name], self.strategy.shapes[name]
+        boxes = layout.boxes(shape)
+        primary = layout.replica_ids() == 0
+        rows = [int(i) for i in np.flatnonzero(primary) if _meets(boxes[i].tolist(), region)]
+        ranks = layout.ranks
+        found = self.group.pull(self.placement, {int(ranks[i]): [name] for i in rows})
+        dtype = found[int(ranks[rows[0]])][name].dtype if rows else np.dtype(np.float32)
+        out = np.empty(tuple(b - a for a, b in region), dtype)
+        for i in rows:
+            box = boxes[i].tolist()
+            common = [(max(a, c), min(b, d)) for (a, b), (c, d) in zip(box, region, strict=True)]
+            there = tuple(slice(a - box[d][0], b - box[d][0]) for d, (a, b) in enumerate(common))
+            here = tuple(slice(a - region[d][0], b - region[d][0]) for d, (a, b) in enumerate(common))
+            out[here] = found[int(ranks[i])][name][there]
+        return out
+
+
+def _meets(box: list[list[int]], region: Region) -> bool:
+    return all(max(a, c) < min(b, d) for (a, b), (c, d) in zip(box, region, strict=True))
+
+
+@dataclass(frozen=True)
+class OnCards:
+    """Where a parameter's values are once its net is placed: fetched only when asked for."""
+
+    net: PlacedNet
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def region(self, region: Region, name: str = "") -> Array:
+        """The elements of a region, gathered."""
+        return self.net.gather(name, region)
+
+
+_placed: "weakref.WeakKeyDictionary[Cell, weakref.WeakKeyDictionary[CardGroup, PlacedNet]]" = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def placed_net(net: Cell, group: CardGroup) -> PlacedNet | None:
+    """What lies of a net on a group; None if nothing does."""
+    found = _placed.get(net, {}).get(group)
+    return None if found is None or found.placement.key not in group.placement_keys else found
+
+
+def remember(net: Cell, placed: PlacedNet) -> None:
+    """Put a placement in force for its net on its group; one before it is freed."""
+    before = placed_net(net, placed.group)
+    if before is not None and before.placement is not placed.placement:
+        placed.group.drop(before.placement)
+    _placed.setdefault(net, weakref.WeakKeyDictionary())[placed.group] = placed
+    for name, param in net.parameters_dict().items():
+        if name in placed.strategy:
+            param.source = OnCards(placed, np.dtype(param.dtype), param.shape)
+
+
+def place_initial(
+    group: CardGroup, params: Mapping[str, Parameter], strategy: Strategy, into: PlacedNet | None = None
+) -> PlacedNet:
+    """Let every card make, or be sent, its shards of initial values; beside those of `into`, if given."""
+    parts: list[list[InitialPart]] = [[] for _ in range(strategy.ranks)]
+    for name, layout in strategy.items():
+        regions = _regions(layout, strategy.shapes[name])
+        source = params[name].initial
+        for rank, region in regions.items():
+            cut: Source = source
+            if isinstance(source, Values):
+                cut = CutValues(source.region(region, name))
+            parts[rank].append(InitialPart(name, region, cut))
+    shares = [InitialShare(tuple(p)) for p in parts]
+    if into is None:
+        return PlacedNet(group, group.place(shares), strategy)
+    group.extend(into.placement, shares)
+    both = Strategy(
+        {**into.strategy, **strategy},
+        {**into.strategy.shapes, **strategy.shapes},
+        max(into.strategy.ranks, strategy.ranks),
+    )
+    return PlacedNet(group, into.placement, both)
+
+
+def _regions(layout: Layout, shape: tuple[int, ...]) -> dict[int, Region]:
+    boxes = layout.boxes(shape).tolist()
+    return {
+        int(rank): tuple((a, b) for a, b in box)
+        for rank, box in zip(layout.ranks.tolist(), boxes, strict=True)
+    }

@@ -1,0 +1,47 @@
+"""The predict layout: what `infer_predict_layout` gives and `load_distributed_checkpoint` takes."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..display import Displayed
+from ..layout import Layout, Strategy
+from ..layout.dialects.mindspore import LayoutTuple, layout_tuple
+from ..parallel import Sharding
+
+__all__ = ["PredictLayout"]
+
+
+class PredictLayout(Mapping[str, LayoutTuple], Displayed):
+    """Parameter -> MindSpore's tuple of 12 items; `dict(layout)` gives plain tuples.
+
+    Attributes
+    ----------
+    strategy : Strategy
+        The same as layouts.
+    inputs : Mapping[str, Layout]
+        The net's inputs, as MindSpore lays them out.
+    """
+
+    def __init__(self, sharding: Sharding, names: list[str]) -> None:
+        found = sharding.strategy
+        self.strategy = Strategy({n: found[n] for n in names}, found.shapes, found.ranks)
+        self.inputs: Mapping[str, Layout] = dict(sharding.inputs)
+
+    def __getitem__(self, name: str) -> LayoutTuple:
+        return layout_tuple(self.strategy[name], self.strategy.shapes[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.strategy)
+
+    def __len__(self) -> int:
+        return len(self.strategy)
+
+    def __repr__(self) -> str:
+        lines = [f"PredictLayout of {len(self)} parameters on {self.strategy.ranks} cards"]
+        for name, items in self.items():
+            layout: Any = self.strategy[name]
+            lines.append(
+                f"  {name}  {items[6]} -> {items[2]} a card  {layout.describe_cut() or '(no dims)'}  "
+                f"dev_matrix {items[0]} tensor_map {items[1]}"
+            )
+        return "\n".join(lines)
