@@ -1,3 +1,123 @@
-"""distinfer_lab: a workbench for distributed inference."""
+"""distinfer_lab: distributed inference, from sliced checkpoints to predictions on a card group.
+
+    import distinfer_lab as dl
+
+    with dl.CardGroup(4):
+        layout = model.infer_predict_layout(dl.Tensor(data))
+        dl.load_distributed_checkpoint(net, files, layout, "train_strategy.ckpt")
+        result = model.predict(dl.Tensor(data))
+
+Names are loaded when they are first used, so that importing this package starts nothing and
+brings in neither Dask nor matplotlib.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    ".cards": ("CardGroup", "CardMemory", "GroupMemory", "Run", "current_group"),
+    ".checkpoint": (
+        "Checkpoint",
+        "SliceFile",
+        "StrategyFile",
+        "open_checkpoint",
+        "open_slice",
+        "read_strategy",
+        "save_slice",
+        "write_strategy",
+    ),
+    ".flow": (
+        "Callback",
+        "CheckpointConfig",
+        "LoadResult",
+        "LossMonitor",
+        "Model",
+        "ModelCheckpoint",
+        "ParallelMode",
+        "PredictLayout",
+        "auto_parallel_context",
+        "build_searched_strategy",
+        "get_auto_parallel_context",
+        "load_checkpoint",
+        "load_distributed_checkpoint",
+        "load_param_into_net",
+        "merge_pipeline_strategys",
+        "rank_list_for_transform",
+        "reset_auto_parallel_context",
+        "save_checkpoint",
+        "set_auto_parallel_context",
+        "transform_checkpoints",
+    ),
+    ".layout": ("Box", "Layout", "Mesh", "Strategy"),
+    ".net": ("Cell", "Parameter", "Tensor", "initializer", "set_seed"),
+    ".parallel": ("Program", "Sharding", "partition", "propagate"),
+    ".reshard": ("ReshardPlan", "ReshardResult", "plan_reshard", "reshard_files"),
+    ".widgets": ("LayoutView",),
+}
+_MODULES = {"nn": ".net.nn", "ops": ".net.ops", "errors": ".errors", "sample": ".flow.sample", "context": ".flow.context"}
+_NAMES = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted([*_NAMES, *_MODULES])]  # noqa: PLE0604  all are texts
+
+if TYPE_CHECKING:
+    from .cards import CardGroup, CardMemory, GroupMemory, Run, current_group
+    from .checkpoint import (
+        Checkpoint,
+        SliceFile,
+        StrategyFile,
+        open_checkpoint,
+        open_slice,
+        read_strategy,
+        save_slice,
+        write_strategy,
+    )
+    from .flow import (
+        Callback,
+        CheckpointConfig,
+        LoadResult,
+        LossMonitor,
+        Model,
+        ModelCheckpoint,
+        ParallelMode,
+        PredictLayout,
+        auto_parallel_context,
+        build_searched_strategy,
+        get_auto_parallel_context,
+        load_checkpoint,
+        load_distributed_checkpoint,
+        load_param_into_net,
+        merge_pipeline_strategys,
+        rank_list_for_transform,
+        reset_auto_parallel_context,
+        save_checkpoint,
+        set_auto_parallel_context,
+        transform_checkpoints,
+    )
+    from .layout import Box, Layout, Mesh, Strategy
+    from .net import Cell, Parameter, Tensor, initializer, set_seed
+    from .net import nn as nn
+    from .net import ops as ops
+    from .parallel import Program, Sharding, partition, propagate
+    from .reshard import ReshardPlan, ReshardResult, plan_reshard, reshard_files
+    from .widgets import LayoutView
+
+_DTYPES = ("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(import_module(_NAMES[name], __name__), name)
+    elif name in _MODULES:
+        value = import_module(_MODULES[name], __name__)
+    elif name in _DTYPES:
+        value = import_module(".net.tensor", __name__).dtypes[name]
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_DTYPES})

@@ -7,6 +7,7 @@ Its workers' memory limits are off: Dask must not spill or pause a card.
 """
 
 import ipaddress
+import logging
 import sys
 import warnings
 from typing import Any
@@ -23,6 +24,8 @@ __all__ = ["attach", "check_versions", "embed", "ranked_addresses", "versions", 
 
 def embed(cards: int, processes: bool) -> Client:
     """Start a cluster of `cards` workers in this process, or in processes of their own."""
+    # In-process connections that end are no news; Dask tells them even after a clean end.
+    logging.getLogger("distributed.batched").setLevel(logging.WARNING)
     options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "dashboard": False}
     if processes:
         options["silence_logs"] = 50

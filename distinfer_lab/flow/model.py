@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..cards import CardGroup, CardRestartedError, current_group
-from ..checkpoint import OperatorStrategy, StrategyFile, read_strategy, write_strategy
+from ..checkpoint import OperatorStrategy, StrategyFile, followed_parameter, read_strategy, write_strategy
 from ..errors import ArgumentTypeError, CardError, ContextError
 from ..layout import Strategy
 from ..net import Cell, Graph, NodeStrategy, Parameter, Tensor, spec_of, trace, training_graph
@@ -159,8 +159,8 @@ class Model:
         ArgumentTypeError
             If the data are not Tensors.
         ContextError
-            If the mode is neither semi_auto_parallel nor auto_parallel, or full_batch is not
-            True.
+            If the mode is neither semi_auto_parallel nor auto_parallel, full_batch is not
+            True, or, on more than one card, no training strategy file is set.
         CheckpointFileError
             If the training strategy file is set and missing.
         GraphError, ShardingError
@@ -183,6 +183,11 @@ class Model:
             raise ContextError(
                 "infer_predict_layout needs the whole batch on every card; call "
                 "set_auto_parallel_context(full_batch=True)"
+            )
+        if self._devices(context) > 1 and not context.strategy_ckpt_load_file:
+            raise ContextError(
+                "infer_predict_layout on several cards needs the training strategy; call "
+                "set_auto_parallel_context(strategy_ckpt_load_file='train_strategy.ckpt')"
             )
         graph, sharding = self._cut(self._trace(predict_data), context)
         names = [name for name in self.network.parameters_dict() if name in graph.params]
@@ -402,7 +407,8 @@ class _Training:
 
     def _write_strategy(self) -> None:
         if self.context.strategy_ckpt_save_file and self.context.is_cut:
-            write_strategy(self.context.strategy_ckpt_save_file, strategy_file_of(self.sharding))
+            names = self.model.network.parameters_dict()
+            write_strategy(self.context.strategy_ckpt_save_file, strategy_file_of(self.sharding, names))
 
     def _go_back(self, err: CardRestartedError) -> tuple[int, int]:
         """Put the last state that can be had again on all cards; gives its position."""
@@ -425,13 +431,12 @@ class _Training:
         return 0, 0
 
 
-def strategy_file_of(sharding: Sharding) -> StrategyFile:
-    """What a strategy file says of a sharding; scalars that are not a net's are left out."""
+def strategy_file_of(sharding: Sharding, params: Mapping[str, Parameter]) -> StrategyFile:
+    """What a strategy file says of a sharding: operators, a net's parameters and their states."""
     operators = {
         name: OperatorStrategy(0, tuple(tuple(dims) for dims in inputs))
         for name, inputs in sharding.operators.items()
         if isinstance(inputs, tuple)
     }
-    layouts = {name: layout for name, layout in sharding.strategy.items() if layout.dims}
-    strategy = Strategy(layouts, sharding.strategy.shapes, sharding.devices)
-    return StrategyFile.from_strategy(strategy, operators)
+    named = [n for n in sharding.strategy if n in params or followed_parameter(n, params)]
+    return StrategyFile.from_strategy(_only(sharding.strategy, named), operators)

@@ -160,6 +160,8 @@ class _Propagation:
     def _cut_as_told(self, node: Node) -> None:
         rule = self._rule(node)
         what = describe(node, list(self.graph.params))
+        if self.by_output[node.output].strategy is None:
+            what += " (by the training strategy file; `shard` in the net goes before it)"
         mesh, axes = read_strategy(node, rule, self._specs(node), self.devices, what)
         self.nodes[node.output] = cut_by_axes(mesh, axes, rule)
 

@@ -1,0 +1,5 @@
+"""`python -m distinfer_lab` is the command `distinfer`."""
+
+from .cli import main
+
+main()
