@@ -380,4 +380,7 @@ class _Reconciliation:
 def _held_whole(held: Mapping[int, Entry]) -> Layout:
     """Every rank that has the entry holds all of it."""
     ndim = len(next(iter(held.values())).shape)
-    return Layout(Mesh(("repeat",), (1,)), ((),) * ndim, first_ranks=tuple(sorted(held)))
+    ranks = sorted(held)
+    if ranks == list(range(ranks[0], ranks[0] + len(ranks))):
+        return Layout(Mesh(("repeat",), (len(ranks),)), ((),) * ndim, first_ranks=(ranks[0],))
+    return Layout(Mesh(("repeat",), (1,)), ((),) * ndim, first_ranks=tuple(ranks))

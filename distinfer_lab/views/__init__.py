@@ -4,10 +4,17 @@ from .holding import Holding, hold, needed_volumes
 from .links import Links, link_cards, partner_sets
 from .movement import bars_svg, bytes_in_words, traffic_svg
 from .pictures import layout_pair_svg, layout_svg, mesh_svg, strategy_svg
-from .reprs import layout_html, mesh_html, register, strategy_html, table_html
+from .records import checkpoint_html, group_html, load_html, memory_html, plan_html, register_records
+from .reprs import layout_html, mesh_html, strategy_html, table_html
+from .reprs import register as register_layouts
 from .svg import STORED_CARDS, Drawing, img_html, stored
 
 __all__ = [
+    "plan_html",
+    "memory_html",
+    "load_html",
+    "group_html",
+    "checkpoint_html",
     "STORED_CARDS",
     "Drawing",
     "Holding",
@@ -31,3 +38,9 @@ __all__ = [
     "table_html",
     "traffic_svg",
 ]
+
+
+def register() -> None:
+    """Tell `display` how each record is drawn; called once, when something is first shown."""
+    register_layouts()
+    register_records()

@@ -1,0 +1,138 @@
+"""The form in which notebooks are committed: executed, and the same bytes for the same content.
+
+    python -m distinfer_lab.notebooks --run notebooks       execute, then normalise
+    python -m distinfer_lab.notebooks notebooks             normalise
+    python -m distinfer_lab.notebooks --check notebooks     fail if one is not in that form
+
+No widget state, no timings, no execution times, stable cell ids, counts 1, 2, 3 ...
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import nbformat
+
+from .errors import CheckpointFileError
+
+__all__ = ["main", "normalised", "problems"]
+
+LONGEST_CELL = 15
+LARGEST_OUTPUT = 50_000
+VOLATILE = ("application/vnd.jupyter.widget-view+json",)
+
+
+def normalised(notebook: Any) -> Any:
+    """The notebook in its committed form (changed in place, and given back)."""
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    count = 0
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number:02d}"
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            cell.outputs = [_output(o, count) for o in _joined(cell.outputs)]
+    return notebook
+
+
+def _joined(outputs: list[Any]) -> list[Any]:
+    """Neighbouring pieces of one stream as one: how they were cut is chance."""
+    out: list[Any] = []
+    for output in outputs:
+        if out and output.output_type == "stream" == out[-1].output_type and out[-1].name == output.name:
+            out[-1].text += output.text
+        else:
+            out.append(output)
+    return out
+
+
+def _output(output: Any, count: int) -> Any:
+    if output.output_type == "execute_result":
+        output.execution_count = count
+    for data in [output.get("data", {})]:
+        for kind in VOLATILE:
+            if kind in data:
+                # The model's id is new in every run; the text and the picture beside it stay.
+                del data[kind]
+    return output
+
+
+def problems(notebook: Any) -> list[str]:
+    """What keeps a notebook from its form, in words."""
+    out = []
+    if "widgets" in notebook.metadata:
+        out.append("it carries widget state")
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        if len(cell.source.splitlines()) > LONGEST_CELL:
+            out.append(f"cell {number} has more than {LONGEST_CELL} lines")
+        if cell.execution_count is None:
+            out.append(f"cell {number} was not executed")
+        out += [f"cell {number}: {p}" for output in cell.outputs for p in _output_problems(output)]
+    return out
+
+
+def _output_problems(output: Any) -> list[str]:
+    out = []
+    if output.output_type == "error":
+        out.append("it ends in an error")
+    if output.get("name") == "stderr":
+        out.append("it writes to stderr")
+    for kind, data in output.get("data", {}).items():
+        text = data if isinstance(data, str) else ""
+        if len(text) > LARGEST_OUTPUT:
+            out.append(f"{kind} of {len(text)} characters")
+        if kind == "text/plain" and re.search(r"object at 0x|VBox\(children=", text):
+            out.append(f"its text has no meaning: {text[:60]}")
+    return out
+
+
+def _text(notebook: Any) -> str:
+    return nbformat.writes(notebook) + "\n"
+
+
+def _execute(path: Path) -> Any:
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(path.parent)}}).execute()
+    return notebook
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Change nothing; fail if a notebook is not in its form.")
+@click.option("--run", is_flag=True, help="Execute each notebook first.")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def main(check: bool, run: bool, folder: Path) -> None:
+    """Bring the notebooks of a folder into the form in which they are committed."""
+    paths = sorted(folder.glob("*.ipynb"))
+    if not paths:
+        raise CheckpointFileError(f"{folder}: no notebooks there")
+    failed = False
+    for path in paths:
+        before = path.read_text()
+        notebook = normalised(_execute(path) if run else nbformat.reads(before, as_version=4))
+        found = problems(notebook)
+        if check and _text(notebook) != before:
+            found.append("it is not normalised; run python -m distinfer_lab.notebooks on its folder")
+        if not check:
+            path.write_text(_text(notebook))
+        for problem in found:
+            click.echo(f"{path}: {problem}", err=True)
+        failed |= bool(found)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""What Jupyter shows of checkpoints, plans, card groups and what they report.
+
+Checkpoints and plans are known by their classes; what lives above views is known by its public
+name and by the few attributes that the functions here read.
+"""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import display
+from ..checkpoint import Checkpoint
+from ..layout import Mesh, Strategy
+from ..reshard import ReshardPlan, ReshardResult
+from .movement import bars_svg, bytes_in_words, traffic_svg
+from .pictures import mesh_svg
+from .reprs import BESIDE_TABLE, ROWS, strategy_html, table_html
+from .svg import img_html, stored
+
+__all__ = ["checkpoint_html", "group_html", "load_html", "memory_html", "plan_html", "register_records"]
+
+
+class Group(Protocol):
+    """What is shown of a card group."""
+
+    def __len__(self) -> int: ...
+
+
+class Memory(Protocol):
+    """What is shown of the memory of a group."""
+
+    held_bytes: NDArray[np.int64]
+    peak_bytes: NDArray[np.int64]
+
+
+class Loaded(Protocol):
+    """What is shown of a load."""
+
+    strategy: Strategy
+    held_bytes: Sequence[int]
+
+
+def checkpoint_html(checkpoint: Checkpoint) -> str:
+    """A line of sums, and a table of the first tensors."""
+    rows = [
+        [r.name, str(list(r.shape)), str(r.dtype), r.layout.describe_cut() or "(no dims)", r.kind]
+        for r in list(checkpoint.tensors.values())[:ROWS]
+    ]
+    line = (
+        f"<p>Checkpoint of {checkpoint.ranks} ranks: {len(checkpoint.tensors)} tensors, "
+        f"{bytes_in_words(checkpoint.full_nbytes)} ({bytes_in_words(checkpoint.nbytes)} in the slices)</p>"
+    )
+    held = [sum(e.nbytes for e in file.entries.values()) for file in checkpoint.files]
+    bars = img_html(bars_svg(held, "Bytes per slice file"), "Bytes per slice file")
+    columns = ["tensor", "shape", "dtype", "cut", "kind"]
+    return line + bars + table_html(columns, rows, len(checkpoint.tensors))
+
+
+def plan_html(plan: ReshardPlan) -> str:
+    """Who sends how much to whom, and the sums."""
+    svg = traffic_svg(plan.traffic, f"{plan.src_count} training cards to {plan.dst_count} inference cards")
+    rows = [
+        ["moved between cards", bytes_in_words(plan.moved_bytes)],
+        ["lower bound", bytes_in_words(plan.bound_bytes)],
+        ["most that a card ends with", bytes_in_words(int(plan.needed_bytes.max(initial=0)))],
+        ["pieces", f"{plan.pieces:,}"],
+    ]
+    return img_html(svg, "Bytes from each card to each card") + table_html(["", ""], rows, len(rows))
+
+
+def result_html(result: ReshardResult) -> str:
+    """The sums of a finished reshard, and its plan."""
+    return f"<p>{escape(repr(result))}</p>{plan_html(result.plan)}"
+
+
+def group_html(group: Group) -> str:
+    """The cards of a group."""
+    svg = stored(lambda cards: mesh_svg(Mesh(("card",), (max(len(group), 1),)), max_cards=cards), BESIDE_TABLE)
+    return img_html(svg, repr(group)) + f"<p>{escape(repr(group))}</p>"
+
+
+def memory_html(memory: Memory) -> str:
+    """What each card holds."""
+    held: list[int] = [int(n) for n in memory.held_bytes]
+    return img_html(bars_svg(held, "Bytes of shards on each card"), "Bytes of shards on each card")
+
+
+def load_html(loaded: Loaded) -> str:
+    """How the parameters lie, and the bytes on each card."""
+    bars = bars_svg(list(loaded.held_bytes), "Bytes of parameters on each card")
+    return strategy_html(loaded.strategy) + img_html(bars, "Bytes of parameters on each card")
+
+
+def _layout_of(holder: Any) -> str:
+    return strategy_html(holder.strategy)
+
+
+def register_records() -> None:
+    """Tell `display` how these are drawn."""
+    display.register(Checkpoint, checkpoint_html)
+    display.register(ReshardPlan, plan_html)
+    display.register(ReshardResult, result_html)
+    display.register("distinfer_lab.cards.CardGroup", group_html)
+    display.register("distinfer_lab.cards.GroupMemory", memory_html)
+    display.register("distinfer_lab.flow.LoadResult", load_html)
+    display.register("distinfer_lab.flow.PredictLayout", _layout_of)
