@@ -14,7 +14,7 @@ brings in neither Dask nor matplotlib.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from .version import __version__
 
 _HOMES = {
     ".cards": ("CardGroup", "CardMemory", "GroupMemory", "Run", "current_group"),
@@ -56,7 +56,13 @@ _HOMES = {
     ".reshard": ("ReshardPlan", "ReshardResult", "plan_reshard", "reshard_files"),
     ".widgets": ("LayoutView",),
 }
-_MODULES = {"nn": ".net.nn", "ops": ".net.ops", "errors": ".errors", "sample": ".flow.sample", "context": ".flow.context"}
+_MODULES = {
+    "nn": ".net.nn",
+    "ops": ".net.ops",
+    "errors": ".errors",
+    "sample": ".flow.sample",
+    "context": ".flow.context",
+}
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *sorted([*_NAMES, *_MODULES])]  # noqa: PLE0604  all are texts

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from . import __version__
 from .errors import DistinferError
+from .version import __version__
 
 __all__ = ["main"]
 
@@ -45,7 +45,9 @@ def demo(cards: int, predict_cards: int, processes: bool) -> None:
 
 @main.command()
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
-@click.option("--strategy", type=click.Path(exists=True, path_type=Path), help="The strategy file of a folder.")
+@click.option(
+    "--strategy", type=click.Path(exists=True, path_type=Path), help="The strategy file of a folder."
+)
 @click.option("--key", help="The key of an encrypted checkpoint, in hex.")
 @click.option("--mode", default="AES-GCM", show_default=True, help="AES-GCM, AES-CBC or SM4-CBC.")
 def inspect(path: Path, strategy: Path | None, key: str | None, mode: str) -> None:
@@ -91,12 +93,22 @@ def _key(text: str | None) -> bytes | None:
 @main.command()
 @click.argument("src", type=click.Path(exists=True, path_type=Path))
 @click.argument("dst", type=click.Path(path_type=Path))
-@click.option("--src-strategy", type=click.Path(exists=True, path_type=Path), help="None: every file is whole.")
+@click.option(
+    "--src-strategy", type=click.Path(exists=True, path_type=Path), help="None: every file is whole."
+)
 @click.option("--dst-strategy", type=click.Path(exists=True, path_type=Path), help="None: one whole file.")
-@click.option("--format", "output_format", default="ckpt", type=click.Choice(["ckpt", "safetensors"]), show_default=True)
-@click.option("--prefix", default="checkpoint_", show_default=True, help="Files are rank_N/<prefix>N.<format>.")
-@click.option("--states", default="follow", type=click.Choice(["follow", "replicate", "mindspore"]), show_default=True)
-@click.option("--buffer-mib", default=32, show_default=True, type=click.IntRange(min=1), help="Memory for data, MiB.")
+@click.option(
+    "--format", "output_format", default="ckpt", type=click.Choice(["ckpt", "safetensors"]), show_default=True
+)
+@click.option(
+    "--prefix", default="checkpoint_", show_default=True, help="Files are rank_N/<prefix>N.<format>."
+)
+@click.option(
+    "--states", default="follow", type=click.Choice(["follow", "replicate", "mindspore"]), show_default=True
+)
+@click.option(
+    "--buffer-mib", default=32, show_default=True, type=click.IntRange(min=1), help="Memory for data, MiB."
+)
 @click.option("--plan", "only_plan", is_flag=True, help="Tell the plan; write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
 @click.option("--key", help="The key of an encrypted source, in hex.")

@@ -36,7 +36,9 @@ def predict_strategy_for(cards: int) -> NodeStrategy:
     return ((rows, 1), (1, columns))
 
 
-def run_demo(cards: int = TRAIN_CARDS, predict_cards: int = 4, processes: bool = False, out: Any = None) -> bool:
+def run_demo(
+    cards: int = TRAIN_CARDS, predict_cards: int = 4, processes: bool = False, out: Any = None
+) -> bool:
     """Run the four steps, telling each; True if the prediction equals one card's.
 
     Parameters
@@ -57,7 +59,9 @@ def run_demo(cards: int = TRAIN_CARDS, predict_cards: int = 4, processes: bool =
         with CardGroup(cards, processes=processes) as group:
             model = train_sample(folder, group)
             trained = model.network.parameters_dict()["matmul_weight"].asnumpy()
-            say.done(f"2 epochs of 2 steps; slices in rank_0_ckpt .. rank_{cards - 1}_ckpt, {strategy_file.name}")
+            say.done(
+                f"2 epochs of 2 steps; slices in rank_0_ckpt .. rank_{cards - 1}_ckpt, {strategy_file.name}"
+            )
         say(f"[2/4] infer the predict layout for {predict_cards} cards")
         with (
             CardGroup(predict_cards, processes=processes) as group,

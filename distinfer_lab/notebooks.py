@@ -99,7 +99,7 @@ def _output_problems(output: Any) -> list[str]:
 
 
 def _text(notebook: Any) -> str:
-    return nbformat.writes(notebook) + "\n"
+    return f"{nbformat.writes(notebook)}\n"
 
 
 def _execute(path: Path) -> Any:

@@ -168,7 +168,7 @@ class _Half:
 def _bytes_of(buffer: Any) -> memoryview:
     if isinstance(buffer, np.ndarray):
         # numpy's own view: dtypes that the buffer protocol does not know (bfloat16) pass too.
-        return memoryview(buffer.reshape(-1).view(np.uint8))
+        return buffer.reshape(-1).view(np.uint8).data
     return memoryview(buffer)
 
 
@@ -194,9 +194,7 @@ class Channels:
         self._sockets: dict[int, socket.socket] = {}
         self._serials: dict[tuple[int, bool], int] = {}
 
-    def exchange(
-        self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]
-    ) -> dict[int, Array]:
+    def exchange(self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]) -> dict[int, Array]:
         """Send an array to each of some cards and receive one from each of some, all at once.
 
         Parameters
@@ -231,7 +229,7 @@ class Channels:
         others = [rank for rank in ranks if rank != self.rank]
         mine = flat[runs[self.rank]]
         parts = self.exchange(
-            {rank: flat[runs[rank]] for rank in others}, {rank: (mine.shape, mine.dtype) for rank in others}
+            {rank: flat[runs[rank]] for rank in others}, dict.fromkeys(others, (mine.shape, mine.dtype))
         )
         parts[self.rank] = mine
         total = parts[ranks[0]].copy()
@@ -317,7 +315,9 @@ class Channels:
             connection.sendall(HELLO.pack(MAGIC, self.epoch.nonce, self.epoch.number, self.rank))
             _read_exactly(connection, len(WELCOME))
         except OSError as err:
-            raise ChannelClosedError(f"card {peer} at {host}:{port} does not let card {self.rank} in: {err}") from err
+            raise ChannelClosedError(
+                f"card {peer} at {host}:{port} does not let card {self.rank} in: {err}"
+            ) from err
         return connection
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from distributed import Client, Nanny, Scheduler, SpecCluster, Worker
 from distributed.comm import get_address_host
 
-from .. import __version__
 from ..errors import ArgumentTypeError, CardError
+from ..version import __version__
 
 __all__ = ["attach", "check_versions", "embed", "ranked_addresses", "versions", "warn_if_open"]
 

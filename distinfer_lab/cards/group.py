@@ -81,7 +81,9 @@ class CardGroup(Displayed):
         self.embedded = address is None and client is None
         self.processes = processes or not self.embedded
         self._owns_client = client is None
-        self._client = cluster.embed(cards or 1, processes) if self.embedded else cluster.attach(address, client)
+        self._client = (
+            cluster.embed(cards or 1, processes) if self.embedded else cluster.attach(address, client)
+        )
         self._name = f"distinfer-{uuid.uuid4().hex[:12]}"
         self._runs = itertools.count(1)
         self._owner = ThreadPoolExecutor(1, thread_name_prefix="cards")
@@ -103,7 +105,9 @@ class CardGroup(Displayed):
         self._client.wait_for_workers(cards or 1, timeout=60)
         self._addresses = cluster.ranked_addresses(self._client, cards)
         cluster.check_versions(self._client, self._addresses)
-        self._client.register_plugin(CardStore(self._name, (os.uname().nodename, os.getpid())), name=self._name)
+        self._client.register_plugin(
+            CardStore(self._name, (os.uname().nodename, os.getpid())), name=self._name
+        )
         self._join()
 
     def __len__(self) -> int:
@@ -215,13 +219,15 @@ class CardGroup(Displayed):
 
     def _check_count(self, count: int) -> None:
         if count > len(self):
-            raise CardError(f"shards for {count} cards, but the group has {len(self)}; use CardGroup({count})")
+            raise CardError(
+                f"shards for {count} cards, but the group has {len(self)}; use CardGroup({count})"
+            )
 
     def drop(self, placement: Placement) -> None:
         """Free a placement's memory on all cards."""
         if self._placements.pop(placement.key, None) is not None and not self._closed:
             ranks = range(len(placement.sources))
-            self.wait_for(lambda run: self._gang(tasks.drop, {r: (placement.key,) for r in ranks}))
+            self.wait_for(lambda run: self._gang(tasks.drop, dict.fromkeys(ranks, (placement.key,))))
 
     def pull(self, placement: Placement, names: Mapping[int, Sequence[str]]) -> dict[int, dict[str, Any]]:
         """Fetch shards to the controller: rank -> names, gives rank -> name -> array."""
@@ -483,9 +489,7 @@ class CardGroup(Displayed):
             yield
 
 
-def _check_arguments(
-    cards: int | None, processes: bool, address: str | None, client: Client | None
-) -> None:
+def _check_arguments(cards: int | None, processes: bool, address: str | None, client: Client | None) -> None:
     if cards is not None and (not isinstance(cards, int) or isinstance(cards, bool)):
         raise ArgumentTypeError(f"cards is a number of cards, not {cards!r}")
     if cards is not None and cards < 1:
@@ -493,7 +497,9 @@ def _check_arguments(
     if address is not None and client is not None:
         raise ContextError("address and client both name a cluster; give one of them")
     if processes and (address is not None or client is not None):
-        raise ContextError("processes=True is for an embedded cluster; a given one has the workers that it has")
+        raise ContextError(
+            "processes=True is for an embedded cluster; a given one has the workers that it has"
+        )
     if cards is None and address is None and client is None:
         raise ContextError("how many cards? Write CardGroup(8), or give the address of a Dask scheduler")
 
@@ -507,7 +513,5 @@ def current_group() -> CardGroup:
         If there is none.
     """
     if not _groups:
-        raise ContextError(
-            "there are no cards; work inside `with CardGroup(8):`, or pass cards= to Model"
-        )
+        raise ContextError("there are no cards; work inside `with CardGroup(8):`, or pass cards= to Model")
     return _groups[-1]

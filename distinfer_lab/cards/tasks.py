@@ -12,7 +12,22 @@ from ..errors import CardError
 from .records import CardMemory, Epoch, Peer, Ticket
 from .store import Placed, open_store
 
-__all__ = ["CardProgram", "Source", "begin_epoch", "cancel", "drop", "dtypes", "introduce", "keep_program", "memory", "place", "pull", "run", "save", "sees"]
+__all__ = [
+    "CardProgram",
+    "Source",
+    "begin_epoch",
+    "cancel",
+    "drop",
+    "dtypes",
+    "introduce",
+    "keep_program",
+    "memory",
+    "place",
+    "pull",
+    "run",
+    "save",
+    "sees",
+]
 
 Array = NDArray[Any]
 
@@ -62,7 +77,9 @@ def dtypes(ticket: Ticket, key: str) -> dict[str, Any]:
 
 def _value(placed: Placed, name: str, rank: int) -> Array:
     if name not in placed.values:
-        raise CardError(f"card {rank} holds no shard of {name!r}; it holds {', '.join(placed.values) or 'nothing'}")
+        raise CardError(
+            f"card {rank} holds no shard of {name!r}; it holds {', '.join(placed.values) or 'nothing'}"
+        )
     return placed.values[name]
 
 

@@ -24,7 +24,14 @@ from .entry import Entry
 from .slice_file import SliceFile, open_slice
 from .strategy_file import StrategyFile, as_strategy
 
-__all__ = ["STATE_PREFIXES", "Checkpoint", "TensorRecord", "followed_parameter", "open_checkpoint", "rank_files"]
+__all__ = [
+    "STATE_PREFIXES",
+    "Checkpoint",
+    "TensorRecord",
+    "followed_parameter",
+    "open_checkpoint",
+    "rank_files",
+]
 
 STATE_PREFIXES = ("moments", "moment1", "moment2", "adam_m", "adam_v", "accu_grads", "accum", "stat")
 """How optimizers name the states of a parameter: `<prefix>.<parameter>`."""
@@ -147,7 +154,7 @@ def _digest(file: SliceFile, name: str) -> bytes:
         box = Box.whole(entry.shape)
         if entry.shape:
             box = Box((first, *box.start[1:]), (min(first + step, rows), *box.stop[1:]))
-        digest.update(file.read(name, box).reshape(-1).view(np.uint8))
+        digest.update(file.read(name, box).reshape(-1).view(np.uint8).data)
     return digest.digest()
 
 
@@ -166,7 +173,9 @@ def rank_files(source: Files) -> list[str]:
     if isinstance(source, Mapping):
         gaps = sorted(set(range(len(source))) - set(source))
         if gaps:
-            raise CheckpointFileError(f"there is no file for rank {gaps[0]}; give one for each rank from 0 on")
+            raise CheckpointFileError(
+                f"there is no file for rank {gaps[0]}; give one for each rank from 0 on"
+            )
         return [os.fspath(source[rank]) for rank in range(len(source))]
     if not isinstance(source, str | os.PathLike):
         if not isinstance(source, Sequence) or not all(isinstance(p, str | os.PathLike) for p in source):
@@ -337,7 +346,9 @@ class _Reconciliation:
         try:
             return layout.full_shape(entry.shape)
         except LayoutError as err:
-            raise CheckpointError(f"{self.files[rank].path}: {name}: {err}; the strategy is of another net") from err
+            raise CheckpointError(
+                f"{self.files[rank].path}: {name}: {err}; the strategy is of another net"
+            ) from err
 
     def _check_slices(
         self, name: str, layout: Layout, shape: tuple[int, ...], held: Mapping[int, Entry]

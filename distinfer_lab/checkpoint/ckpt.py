@@ -70,7 +70,9 @@ class _Cursor:
             if byte < 0x80:
                 self.at += i + 1
                 return value & (2**64 - 1)
-        raise self.fail("a number does not end" if len(data) == VARINT_BYTES else "the file ends inside a number")
+        raise self.fail(
+            "a number does not end" if len(data) == VARINT_BYTES else "the file ends inside a number"
+        )
 
     def field(self) -> tuple[int, int]:
         key = self.varint()
@@ -134,7 +136,9 @@ def index_ckpt(path: str, read_at: ReadAt, size: int) -> dict[str, Entry]:
             raise cursor.fail(f"{name!r} comes again, after other entries", begin)
         found.setdefault(name, []).append(tensor)
         if (tensor.dims, tensor.type_name) != (found[name][0].dims, found[name][0].type_name):
-            raise cursor.fail(f"a further part of {name!r} has other dims or another type than its first", begin)
+            raise cursor.fail(
+                f"a further part of {name!r} has other dims or another type than its first", begin
+            )
         last = name
     if not found:
         raise CheckpointError(f"{path}: the file holds no entry; it is empty or no .ckpt file")
@@ -188,7 +192,9 @@ def _entry(path: str, name: str, tensors: list[_Tensor]) -> Entry:
     nbytes = sum(piece.nbytes for piece in pieces)
     if first.type_name == "str":
         if nbytes % 4:
-            raise CheckpointError(f"{path}: {name}: a text of {nbytes} bytes; it must be a multiple of 4 (UTF-32)")
+            raise CheckpointError(
+                f"{path}: {name}: a text of {nbytes} bytes; it must be a multiple of 4 (UTF-32)"
+            )
         return Entry(name, "str", np.dtype(f"<U{max(nbytes // 4, 1)}"), (), pieces)
     if first.type_name not in CKPT_TYPES:
         raise CheckpointError(

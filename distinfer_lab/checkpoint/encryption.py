@@ -78,7 +78,9 @@ def decrypt(path: str, source: BinaryIO, size: int, key: bytes, mode: str) -> It
     def take(count: int, what: str) -> bytes:
         nonlocal left
         if not 0 <= count <= left:
-            raise EncryptionError(f"{path}: {what} of {count} bytes, but {left} are left; the file is damaged")
+            raise EncryptionError(
+                f"{path}: {what} of {count} bytes, but {left} are left; the file is damaged"
+            )
         left -= count
         return source.read(count)
 
@@ -92,14 +94,18 @@ def decrypt(path: str, source: BinaryIO, size: int, key: bytes, mode: str) -> It
         iv = take(iv_length, "an iv")
         length = INT.unpack(take(4, "a cipher's length"))[0]
         if total != 8 + iv_length + length or not 0 <= length <= LARGEST_CIPHER:
-            raise EncryptionError(f"{path}: a block of {total} bytes with {length} of cipher; the file is damaged")
+            raise EncryptionError(
+                f"{path}: a block of {total} bytes with {length} of cipher; the file is damaged"
+            )
         yield _decrypt_block(path, take(length, "a cipher"), key, mode, iv, tag)
 
 
 def _check_magic(path: str, magic: int, mode: str) -> None:
     found = MAGICS.get(magic & 0xFFFFFFFF)
     if found is None:
-        raise EncryptionError(f"{path}: a block begins with {magic:#x}, which no mode has; the file is damaged")
+        raise EncryptionError(
+            f"{path}: a block begins with {magic:#x}, which no mode has; the file is damaged"
+        )
     if found != mode:
         raise EncryptionError(f"{path} is encrypted by {found}, not {mode}; pass dec_mode={found!r}")
 

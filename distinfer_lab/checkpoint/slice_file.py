@@ -141,11 +141,15 @@ class SliceFile:
         tail = self._read_at(max(self.size - CRC_BYTES, 0), CRC_BYTES)
         if not tail.startswith(CRC_WORD) or len(tail) < CRC_BYTES:
             if crc_check:
-                raise CheckpointError(f"{self.path}: the file carries no checksum; open it with crc_check=False")
+                raise CheckpointError(
+                    f"{self.path}: the file carries no checksum; open it with crc_check=False"
+                )
             return self.size
         end = self.size - CRC_BYTES
         if crc_check and (found := self._crc(end)) != int.from_bytes(tail[len(CRC_WORD) :], "big"):
-            raise CheckpointError(f"{self.path}: its checksum is wrong (the content's is {found}); it is damaged")
+            raise CheckpointError(
+                f"{self.path}: its checksum is wrong (the content's is {found}); it is damaged"
+            )
         return end
 
     def _crc(self, end: int) -> int:
@@ -200,7 +204,9 @@ class SliceFile:
         try:
             return data.decode("utf-32-le")
         except UnicodeDecodeError as err:
-            raise CheckpointError(f"{self.path}: {name}: its text is not UTF-32; the file is damaged") from err
+            raise CheckpointError(
+                f"{self.path}: {name}: its text is not UTF-32; the file is damaged"
+            ) from err
 
     def read(self, name: str, box: Box | None = None) -> Array:
         """The elements of a box of an entry (of all of it, if no box is given), in the box's shape.
@@ -233,7 +239,7 @@ class SliceFile:
         if runs is None:
             self._read_windows(entry, box, out)
             return
-        target = memoryview(out.reshape(-1).view(np.uint8))
+        target = out.reshape(-1).view(np.uint8).data
         at = 0
         for start, nbytes in runs:
             self._fill(entry, start, target[at : at + nbytes])
@@ -252,7 +258,7 @@ class SliceFile:
             for first in range(box.start[dim], box.stop[dim], rows):
                 part = window[: min(rows, box.stop[dim] - first)]
                 start = (outer + first * row) * entry.dtype.itemsize
-                self._fill(entry, start, memoryview(part.reshape(-1).view(np.uint8)))
+                self._fill(entry, start, part.reshape(-1).view(np.uint8).data)
                 at = first - box.start[dim]
                 out[(*index, slice(at, at + len(part)))] = part[(slice(None), *inner)]
 
@@ -276,7 +282,9 @@ class SliceFile:
             try:
                 count = os.preadv(self._fd, [target], offset)
             except OSError as err:
-                raise CheckpointFileError(f"{self.path}: {entry.name} at byte {offset}: {err.strerror}") from err
+                raise CheckpointFileError(
+                    f"{self.path}: {entry.name} at byte {offset}: {err.strerror}"
+                ) from err
             if not count:
                 raise CheckpointError(f"{self.path}: the file became shorter while {entry.name} was read")
             target, offset = target[count:], offset + count

@@ -70,7 +70,9 @@ class StrategyFile:
             If a layout is not possible; the text names the parameter.
         """
         if not self.layouts:
-            raise LayoutError("the strategy file holds no parameter's layout; save it after the net was compiled")
+            raise LayoutError(
+                "the strategy file holds no parameter's layout; save it after the net was compiled"
+            )
         stages: dict[str, list[int]] = {}
         items: dict[str, MindSporeLayout] = {}
         for full_name, item in self.layouts.items():
@@ -295,7 +297,8 @@ def _to_json(path: str, source: StrategyFile) -> bytes:
         if layout.split_sizes:
             layouts[name] |= {"param_split_shape": layout.split_sizes, "indices_offset": layout.split_offsets}
     operators = {
-        name: {"parallel_strategy": item.inputs, "stage": item.stage} for name, item in source.operators.items()
+        name: {"parallel_strategy": item.inputs, "stage": item.stage}
+        for name, item in source.operators.items()
     }
     found = {
         "current_stage": source.current_stage,
@@ -330,7 +333,9 @@ def merge_pipeline_strategys(
         stage = next((item.stage for item in found.operators.values()), 0)
         for name, layout in found.layouts.items():
             if f"{stage}-{name}" in layouts:
-                raise CheckpointError(f"{path}: stage {stage} has {name!r} already, from another file; remove one")
+                raise CheckpointError(
+                    f"{path}: stage {stage} has {name!r} already, from another file; remove one"
+                )
             layouts[f"{stage}-{name}"] = layout
         operators |= found.operators
     write_strategy(dst_strategy_file, StrategyFile(1, operators, layouts))

@@ -1,9 +1,9 @@
 """Writing slice files: headers first, then pieces in any order, then one rename.
 
-    with SliceWriter(path, specs) as writer:        <path>.tmp, of its final size at once
-        writer.write("w", box, array)               each piece straight to its place
-                                                    on leaving: all there? checksum or cipher,
-                                                    fsync, rename; after an error: nothing
+with SliceWriter(path, specs) as writer:        <path>.tmp, of its final size at once
+writer.write("w", box, array)               each piece straight to its place
+on leaving: all there? checksum or cipher,
+fsync, rename; after an error: nothing
 """
 
 import os
@@ -65,7 +65,7 @@ class SliceWriter:
         path: str | os.PathLike[str],
         specs: Sequence[TensorSpec],
         *,
-        format: str = "ckpt",  # noqa: A002  MindSpore's word
+        format: str = "ckpt",
         chunk_bytes: int = CHUNK_BYTES,
         crc_check: bool = False,
         enc_key: bytes | None = None,
@@ -83,7 +83,9 @@ class SliceWriter:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
             self._file = self._open()
         except OSError as err:
-            raise CheckpointFileError(f"{self.path}: {err.strerror}; choose a folder that can be written") from err
+            raise CheckpointFileError(
+                f"{self.path}: {err.strerror}; choose a folder that can be written"
+            ) from err
         try:
             os.truncate(self._file.fileno(), self._size)
             for offset, head in heads:
@@ -94,7 +96,12 @@ class SliceWriter:
             raise
 
     def _check_options(
-        self, format: str, chunk_bytes: int, crc: bool, key: bytes | None, mode: str  # noqa: A002
+        self,
+        format: str,
+        chunk_bytes: int,
+        crc: bool,
+        key: bytes | None,
+        mode: str,
     ) -> None:
         if format not in ("ckpt", "safetensors"):
             raise CheckpointError(f"{self.path}: format {format!r} is not 'ckpt' or 'safetensors'")
@@ -105,7 +112,9 @@ class SliceWriter:
         if key is not None:
             check_key(key, mode)
             if crc:
-                raise EncryptionError(f"{self.path}: an encrypted file carries no checksum; choose one of them")
+                raise EncryptionError(
+                    f"{self.path}: an encrypted file carries no checksum; choose one of them"
+                )
         names = [spec.name for spec in self.specs]
         if not all(isinstance(name, str) and name for name in names):
             raise ArgumentTypeError(f"{self.path}: every entry needs a name that is a text")
@@ -119,7 +128,7 @@ class SliceWriter:
             return tempfile.TemporaryFile(dir=Path(self.path).parent)
         return Path(self._temporary).open("w+b")
 
-    def _write_texts(self, format: str) -> None:  # noqa: A002
+    def _write_texts(self, format: str) -> None:
         for spec in self.specs:
             if spec.text is not None and format == "ckpt":
                 self._scatter(self._entries[spec.name], 0, memoryview(spec.text.encode("utf-32-le")))
@@ -156,7 +165,7 @@ class SliceWriter:
         box.within(Box.whole(entry.shape))
         if not array.size:
             return
-        source = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        source = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         at = 0
         for start, nbytes in byte_runs(entry.shape, box, entry.dtype.itemsize):
             self._scatter(entry, start, source[at : at + nbytes])
@@ -218,7 +227,9 @@ class SliceWriter:
 
 
 def _laid_out(
-    specs: Sequence[TensorSpec], format: str, chunk_bytes: int  # noqa: A002
+    specs: Sequence[TensorSpec],
+    format: str,
+    chunk_bytes: int,
 ) -> tuple[list[tuple[int, bytes]], dict[str, Entry], int]:
     """Headers with their offsets, entries with their pieces, and the size of the file."""
     heads: list[tuple[int, bytes]] = []
@@ -258,7 +269,9 @@ def save_slice(path: str | os.PathLike[str], values: Mapping[str, Array | str], 
         elif isinstance(value, np.ndarray | np.generic):
             specs.append(TensorSpec(name, _little(value.dtype), value.shape))
         else:
-            raise ArgumentTypeError(f"{os.fspath(path)}: {name} is {type(value).__name__}, not an array or a text")
+            raise ArgumentTypeError(
+                f"{os.fspath(path)}: {name} is {type(value).__name__}, not an array or a text"
+            )
     with SliceWriter(path, specs, **options) as writer:
         for name, value in values.items():
             if not isinstance(value, str):

@@ -77,7 +77,7 @@ def load_distributed_checkpoint(
     strict_load: bool = False,
     dec_key: bytes | None = None,
     dec_mode: str = "AES-GCM",
-    format: str = "ckpt",  # noqa: A002  MindSpore's word
+    format: str = "ckpt",
     name_map: Mapping[str, str] | None = None,
     *,
     cards: CardGroup | None = None,
@@ -137,13 +137,14 @@ def load_distributed_checkpoint(
         dst = _predict_strategy(predict_strategy, params, list(matching.entries))
         plan = _planned(matching, checkpoint, dst)
         names = {entry: (name, np.dtype(params[name].dtype)) for name, entry in matching.entries.items()}
-        shares: list[Any] = list(
-            shares_of(plan, checkpoint, names=names, dec_key=dec_key, dec_mode=dec_mode)
-        )
+        shares: list[Any] = list(shares_of(plan, checkpoint, names=names, dec_key=dec_key, dec_mode=dec_mode))
         if not group.sees([file.path for file in checkpoint.files]):
             shares = [GivenShare(share.read()) for share in shares]
     strategy = Strategy(
-        {name: dst[name] if dst is not None else Layout.replicated(1, len(params[name].shape)) for name in matching.entries},
+        {
+            name: dst[name] if dst is not None else Layout.replicated(1, len(params[name].shape))
+            for name in matching.entries
+        },
         {name: params[name].shape for name in matching.entries},
         plan.dst_count,
     )
@@ -371,7 +372,7 @@ def save_checkpoint(
     append_dict: Mapping[str, Any] | None = None,
     enc_key: bytes | None = None,
     enc_mode: str = "AES-GCM",
-    format: str = "ckpt",  # noqa: A002  MindSpore's word
+    format: str = "ckpt",
     crc_check: bool = False,
 ) -> None:
     """Write a net, a mapping of name to value, or a list of {"name", "data"}, whole, to one file.
@@ -394,7 +395,9 @@ def save_checkpoint(
         values: dict[str, Any] = dict(save_obj.parameters_dict())
     elif isinstance(save_obj, Mapping):
         values = dict(save_obj)
-    elif isinstance(save_obj, list) and all(isinstance(i, Mapping) and {"name", "data"} <= i.keys() for i in save_obj):
+    elif isinstance(save_obj, list) and all(
+        isinstance(i, Mapping) and {"name", "data"} <= i.keys() for i in save_obj
+    ):
         values = {item["name"]: item["data"] for item in save_obj}
     else:
         raise ArgumentTypeError(

@@ -1,10 +1,10 @@
 """A model: a net, perhaps a loss and an optimizer, and the cards that it trains and predicts on.
 
-    model = Model(net, loss_fn, optimizer)         inside `with CardGroup(8):`
-    model.train(2, dataset, callbacks=[...])       step 1
-    layout = model.infer_predict_layout(x)         step 2
-    load_distributed_checkpoint(net, files, ...)   step 3
-    y = model.predict(x)                           step 4
+model = Model(net, loss_fn, optimizer)         inside `with CardGroup(8):`
+model.train(2, dataset, callbacks=[...])       step 1
+layout = model.infer_predict_layout(x)         step 2
+load_distributed_checkpoint(net, files, ...)   step 3
+y = model.predict(x)                           step 4
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -167,7 +167,9 @@ class Model:
             If the net cannot be traced or cut.
         """
         if not predict_data:
-            raise ArgumentTypeError("infer_predict_layout needs the predict data: pass the Tensors of one prediction")
+            raise ArgumentTypeError(
+                "infer_predict_layout needs the predict data: pass the Tensors of one prediction"
+            )
         for value in predict_data:
             if not isinstance(value, Tensor):
                 raise ArgumentTypeError(
@@ -271,9 +273,7 @@ class Model:
     def _cut(self, graph: Graph, context: ParallelContext, at_least: int = 1) -> tuple[Graph, Sharding]:
         """Propagate as the context says; a net that lies on several cards needs all of them."""
         devices = max(self._devices(context), at_least)
-        return graph, propagate(
-            graph, devices, mode=context.parallel_mode, loaded=loaded_operators(context)
-        )
+        return graph, propagate(graph, devices, mode=context.parallel_mode, loaded=loaded_operators(context))
 
 
 def loaded_operators(context: ParallelContext) -> Mapping[str, NodeStrategy]:
@@ -433,10 +433,6 @@ class _Training:
 
 def strategy_file_of(sharding: Sharding, params: Mapping[str, Parameter]) -> StrategyFile:
     """What a strategy file says of a sharding: operators, a net's parameters and their states."""
-    operators = {
-        name: OperatorStrategy(0, tuple(tuple(dims) for dims in inputs))
-        for name, inputs in sharding.operators.items()
-        if isinstance(inputs, tuple)
-    }
+    operators = {name: OperatorStrategy(0, inputs) for name, inputs in sharding.operators.items()}
     named = [n for n in sharding.strategy if n in params or followed_parameter(n, params)]
     return StrategyFile.from_strategy(_only(sharding.strategy, named), operators)

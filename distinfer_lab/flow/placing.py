@@ -78,7 +78,8 @@ class PlacedNet:
     def dtype_of(self, name: str) -> np.dtype[Any]:
         """The dtype of a value, asked of the first card that holds it."""
         rank = int(self.strategy[name].ranks[0])
-        return self.group.dtypes(self.placement, rank)[name]
+        dtype: np.dtype[Any] = self.group.dtypes(self.placement, rank)[name]
+        return dtype
 
     def gather(self, name: str, region: Region) -> Array:
         """Fetch a region of a parameter from the cards that hold it, each element once."""
@@ -123,7 +124,8 @@ _placed: "weakref.WeakKeyDictionary[Cell, weakref.WeakKeyDictionary[CardGroup, P
 
 def placed_net(net: Cell, group: CardGroup) -> PlacedNet | None:
     """What lies of a net on a group; None if nothing does."""
-    found = _placed.get(net, {}).get(group)
+    groups = _placed.get(net)
+    found = None if groups is None else groups.get(group)
     return None if found is None or found.placement.key not in group.placement_keys else found
 
 

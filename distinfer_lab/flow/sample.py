@@ -52,7 +52,7 @@ class SampleNet(Cell):
         self.neg = ops.Neg()
         self.weight = Parameter(Tensor(np.full((96, 16), 0.5, np.float32)), name="matmul_weight")
 
-    def construct(self, x: Any) -> Any:  # type: ignore[override]
+    def construct(self, x: Any) -> Any:
         return self.neg(self.matmul(x, self.weight))
 
 

@@ -6,7 +6,7 @@ One box is a `Box`; many are an int64 array of shape (n, ndim, 2), `[..., 0]` th
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,12 @@ class Box(NamedTuple):
     def slices(self) -> tuple[slice, ...]:
         """The region as an index of a numpy array."""
         return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+
+    def of(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The region of an array, as a view (also of an array of no dims, where an index would copy)."""
+        index: tuple[Any, ...] = (*self.slices(), ...)
+        view: NDArray[Any] = array[index]
+        return view
 
     def within(self, outer: "Box") -> "Box":
         """Give this region in the coordinates of `outer`, which must hold it.

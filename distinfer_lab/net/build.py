@@ -92,5 +92,7 @@ class GraphBuilder:
             if node.output in needed:
                 kept.append(node)
                 needed.update(node.inputs)
-        params = {name: spec for name, spec in self._params.items() if name in needed or name in (updates or {})}
+        params = {
+            name: spec for name, spec in self._params.items() if name in needed or name in (updates or {})
+        }
         return Graph(dict(self._inputs), params, tuple(reversed(kept)), tuple(outputs), dict(updates or {}))

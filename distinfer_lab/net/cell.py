@@ -1,13 +1,13 @@
 """Nets as people write them: cells that hold parameters and other cells.
 
-    class Net(Cell):
-        def __init__(self):
-            super().__init__()
-            self.fc1 = Dense(96, 64)            its parameters: fc1.weight, fc1.bias
-            self.relu = ops.ReLU()
+class Net(Cell):
+def __init__(self):
+super().__init__()
+self.fc1 = Dense(96, 64)            its parameters: fc1.weight, fc1.bias
+self.relu = ops.ReLU()
 
-        def construct(self, x):
-            return self.relu(self.fc1(x))
+def construct(self, x):
+return self.relu(self.fc1(x))
 """
 
 from collections.abc import Iterator, Sequence
@@ -64,7 +64,9 @@ class Cell:
         for attribute, param in params.items():
             if id(param) not in seen:
                 seen.add(id(param))
-                own = param.name.rsplit(".", 1)[-1] if prefix and param.name.startswith(prefix) else param.name
+                own = (
+                    param.name.rsplit(".", 1)[-1] if prefix and param.name.startswith(prefix) else param.name
+                )
                 yield prefix + (own or attribute), param
         for name, cell in cells.items():
             yield from cell._walk(f"{prefix}{name}.", seen)

@@ -77,10 +77,10 @@ class Initializer:
 
     def _uniform(self, region: Region, name: str) -> Array:
         """Uniform in (0, 1), float64."""
-        number = np.zeros((), np.uint64)
+        number: Array = np.zeros((), np.uint64)
         for (start, stop), size in zip(region, self.shape, strict=True):
             number = number[..., None] * np.uint64(size) + np.arange(start, stop, dtype=np.uint64)
-        word = number + np.uint64(xxhash.xxh3_64_intdigest(name, seed=self.seed))
+        word = number + np.uint64(xxhash.xxh3_64_intdigest(name.encode(), seed=self.seed))
         word = (word + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             word = (word ^ (word >> np.uint64(shift))) * np.uint64(factor)

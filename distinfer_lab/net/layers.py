@@ -1,5 +1,6 @@
 """Layers by MindSpore's names; each holds the primitives that `shard` can be called on."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,9 +36,7 @@ def _initial(init: Any, shape: tuple[int, ...], what: str) -> Any:
 class _Activation(Cell):
     """A layer that is one primitive, reachable as `.primitive`."""
 
-    def __init__(self, primitive: ops.Primitive) -> None:
-        super().__init__()
-        self.primitive = primitive
+    primitive: ops.Primitive
 
     def shard(self, in_strategy: Any) -> "_Activation":
         """Set how the primitive is cut; gives itself."""
@@ -52,45 +51,51 @@ class ReLU(_Activation):
     """max(x, 0)."""
 
     def __init__(self) -> None:
-        super().__init__(ops.ReLU())
+        super().__init__()
+        self.primitive = ops.ReLU()
 
 
 class GELU(_Activation):
     """x * Phi(x), by the tanh form."""
 
     def __init__(self) -> None:
-        super().__init__(ops.GeLU())
+        super().__init__()
+        self.primitive = ops.GeLU()
 
 
 class Sigmoid(_Activation):
     """1 / (1 + exp(-x))."""
 
     def __init__(self) -> None:
-        super().__init__(ops.Sigmoid())
+        super().__init__()
+        self.primitive = ops.Sigmoid()
 
 
 class Tanh(_Activation):
     """tanh(x)."""
 
     def __init__(self) -> None:
-        super().__init__(ops.Tanh())
+        super().__init__()
+        self.primitive = ops.Tanh()
 
 
 class Softmax(_Activation):
     """exp(x) over its sum along `axis`."""
 
     def __init__(self, axis: int = -1) -> None:
-        super().__init__(ops.Softmax(axis))
+        super().__init__()
+        self.primitive = ops.Softmax(axis)
 
 
 class Flatten(_Activation):
     """All dims but the first become one."""
 
     def __init__(self) -> None:
-        super().__init__(ops.Flatten())
+        super().__init__()
+        self.primitive = ops.Flatten()
 
 
-ACTIVATIONS: dict[str, type[_Activation]] = {
+ACTIVATIONS: dict[str, Callable[[], _Activation]] = {
     "relu": ReLU,
     "gelu": GELU,
     "sigmoid": Sigmoid,
@@ -167,7 +172,9 @@ class Embedding(Cell):
     def __init__(self, vocab_size: int, embedding_size: int, embedding_table: Any = "normal") -> None:
         super().__init__()
         shape = (vocab_size, embedding_size)
-        self.embedding_table = Parameter(_initial(embedding_table, shape, "embedding_table"), "embedding_table")
+        self.embedding_table = Parameter(
+            _initial(embedding_table, shape, "embedding_table"), "embedding_table"
+        )
         self.gather = ops.Gather()
 
     def construct(self, *inputs: Any) -> Any:

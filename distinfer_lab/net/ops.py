@@ -82,7 +82,9 @@ def read_strategy(op: str, in_strategy: Any) -> NodeStrategy:
         If it is no tuple of tuples of integers, and no tuple of `Layout` dims.
     """
     if not isinstance(in_strategy, tuple | list):
-        raise ArgumentTypeError(f"{op}.shard takes one tuple per input, e.g. ((2, 1), (1, 4)), not {in_strategy!r}")
+        raise ArgumentTypeError(
+            f"{op}.shard takes one tuple per input, e.g. ((2, 1), (1, 4)), not {in_strategy!r}"
+        )
     if in_strategy and all(isinstance(s, LayoutDims) for s in in_strategy):
         layout = in_strategy[0].layout
         return AxisStrategy(layout.names, layout.sizes, tuple(s.dims for s in in_strategy))

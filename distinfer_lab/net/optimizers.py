@@ -199,7 +199,9 @@ class Adam(Optimizer):
             build.add(AddScalar(1.0), build.add(Scale(-1.0), shared[name]))
             for name in ("beta1_power", "beta2_power")
         ]
-        return build.add(Div(), build.add(Mul(), "learning_rate", build.add(Sqrt(), one_minus[1])), one_minus[0])
+        return build.add(
+            Div(), build.add(Mul(), "learning_rate", build.add(Sqrt(), one_minus[1])), one_minus[0]
+        )
 
     def _step(self, build: GraphBuilder, name: str, grad: str, shared: Mapping[str, str]) -> dict[str, str]:
         mean = _blend(build, f"moment1.{name}", grad, self.beta1)
@@ -214,10 +216,12 @@ class Adam(Optimizer):
 
 
 def _blend(build: GraphBuilder, state: str, value: str, beta: float) -> str:
-    """beta * state + (1 - beta) * value."""
+    """Beta * state + (1 - beta) * value."""
     return build.add(Add(), build.add(Scale(beta), state), build.add(Scale(1 - beta), value))
 
 
 def _refuse_loss_scale(loss_scale: float) -> None:
     if loss_scale != 1.0:
-        raise ContextError(f"loss_scale={loss_scale} is not supported; gradients are computed unscaled, use 1.0")
+        raise ContextError(
+            f"loss_scale={loss_scale} is not supported; gradients are computed unscaled, use 1.0"
+        )

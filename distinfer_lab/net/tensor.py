@@ -1,6 +1,6 @@
 """Tensors, parameters, and the values that stand for them while a net is traced."""
 
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -84,7 +84,9 @@ class Tensor(Arithmetic):
         array = np.asarray(input_data, None if dtype is None else np.dtype(dtype))
         if array.dtype == object:
             raise ArgumentTypeError(f"a Tensor is made of numbers, not of {type(input_data).__name__}")
-        self._array = array.astype(np.float32) if plain and dtype is None and array.dtype == np.float64 else array
+        self._array = (
+            array.astype(np.float32) if plain and dtype is None and array.dtype == np.float64 else array
+        )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -258,7 +260,7 @@ def _name_of(build: GraphBuilder, op: Operator, operand: Any) -> str:
             f"{op.name}: a Tensor was made inside `construct`; make it a Parameter of the net with "
             "requires_grad=False, so that cards can hold it"
         )
-    return _refuse(op, operand)
+    _refuse(op, operand)
 
 
 def _array_of(op: Operator, operand: Any) -> Array:
@@ -266,8 +268,10 @@ def _array_of(op: Operator, operand: Any) -> Array:
         return operand.asnumpy()
     if isinstance(operand, np.ndarray):
         return operand
-    return _refuse(op, operand)
+    _refuse(op, operand)
 
 
-def _refuse(op: Operator, operand: Any) -> Any:
-    raise ArgumentTypeError(f"{op.name} takes Tensors and Parameters, not {type(operand).__name__}: {operand!r:.60}")
+def _refuse(op: Operator, operand: Any) -> NoReturn:
+    raise ArgumentTypeError(
+        f"{op.name} takes Tensors and Parameters, not {type(operand).__name__}: {operand!r:.60}"
+    )

@@ -50,7 +50,9 @@ def trace(net: Cell, *inputs: Any) -> Graph:
     return build.graph(outputs)
 
 
-def training_graph(net: Cell, loss_fn: Callable[..., Any], optimizer: Optimizer, data: Any, label: Any) -> Graph:
+def training_graph(
+    net: Cell, loss_fn: Callable[..., Any], optimizer: Optimizer, data: Any, label: Any
+) -> Graph:
     """One training step as a graph: its output is the loss, its updates the new parameters and states.
 
     Parameters
@@ -91,10 +93,7 @@ def _call(build: GraphBuilder, net: Cell, specs: Sequence[Spec]) -> list[str]:
     for output in outputs:
         if not isinstance(output, Traced | Parameter):
             raise GraphError(f"{type(net).__name__} gave {output!r:.60}; `construct` must give tensors")
-    return [
-        o.name if isinstance(o, Traced) else build.param(o.name, o.spec)
-        for o in outputs
-    ]
+    return [o.name if isinstance(o, Traced) else build.param(o.name, o.spec) for o in outputs]
 
 
 def _input_names(net: Cell, count: int) -> list[str]:

@@ -15,7 +15,18 @@ from ..errors import GraphError
 from ..net import Operator, Region
 from .program import AllReduce, Compute, Held, Program, Redistribute, piece_slices, regions
 
-__all__ = ["CardProgram", "CardStep", "CardView", "Channels", "Exchange", "Shards", "run_card", "run_step", "shard_of", "view_of"]
+__all__ = [
+    "CardProgram",
+    "CardStep",
+    "CardView",
+    "Channels",
+    "Exchange",
+    "Shards",
+    "run_card",
+    "run_step",
+    "shard_of",
+    "view_of",
+]
 
 Array = NDArray[Any]
 Slices = tuple[slice, ...]
@@ -96,9 +107,12 @@ def _exchange(program: Program, instruction: Redistribute, rank: int) -> Exchang
     old, new = regions(src, program.ranks)[rank], regions(dst, program.ranks)[rank]
     pieces = program.transfers(instruction)
     sends, receives, own = [], [], None
-    for giver, taker, box in zip(pieces.src_rank.tolist(), pieces.dst_rank.tolist(), pieces.boxes, strict=True):
+    for giver, taker, box in zip(
+        pieces.src_rank.tolist(), pieces.dst_rank.tolist(), pieces.boxes, strict=True
+    ):
         if giver == taker == rank:
-            assert old is not None and new is not None
+            assert old is not None
+            assert new is not None
             own = (piece_slices(old, box), piece_slices(new, box))
         elif giver == rank:
             assert old is not None

@@ -1,8 +1,8 @@
 """From what the user says of one operator to layouts: factors get mesh axes.
 
-    MatMul   inputs (m k) (k n), output (m n)      shard ((2, 1), (1, 4)) on 8 cards
-    parts    m 2, k 1, n 4                          mesh  Mesh(m=2, n=4)
-    layouts  x (m, -)   w (-, n)   y (m, n)         on 16: Mesh(m=2, n=4, repeat=2)
+MatMul   inputs (m k) (k n), output (m n)      shard ((2, 1), (1, 4)) on 8 cards
+parts    m 2, k 1, n 4                          mesh  Mesh(m=2, n=4)
+layouts  x (m, -)   w (-, n)   y (m, n)         on 16: Mesh(m=2, n=4, repeat=2)
 """
 
 import math
@@ -13,7 +13,7 @@ from ..layout import Layout, Mesh
 from ..net import AxisStrategy, Node, Rule, Spec
 from .sharding import NodeSharding
 
-__all__ = ["Axes", "cut_by_axes", "data_parallel_parts", "describe", "read_strategy", "mesh_of_parts"]
+__all__ = ["Axes", "cut_by_axes", "data_parallel_parts", "describe", "mesh_of_parts", "read_strategy"]
 
 Axes = Mapping[str, tuple[str, ...]]
 """Factor -> the mesh axes that cut it, major first."""
@@ -66,7 +66,9 @@ def _parts_of_factors(
 
 def _check_count(given: int, rule: Rule, what: str) -> None:
     if given != len(rule.inputs):
-        raise ShardingError(f"{what} has {len(rule.inputs)} inputs, but {given} strategies; give one per input")
+        raise ShardingError(
+            f"{what} has {len(rule.inputs)} inputs, but {given} strategies; give one per input"
+        )
 
 
 def _check_cut(n: int, factor: str | None, i: int, dim: int, spec: Spec, what: str) -> None:
@@ -113,7 +115,9 @@ def _read_axes(
     _check_count(len(strategy.inputs), rule, what)
     total = math.prod(strategy.axis_sizes)
     if total > devices or devices % total:
-        raise ShardingError(f"{what}: a layout of {total} cards for {devices}; the product must divide {devices}")
+        raise ShardingError(
+            f"{what}: a layout of {total} cards for {devices}; the product must divide {devices}"
+        )
     names, sizes = strategy.axis_names, strategy.axis_sizes
     if devices // total > 1:
         names, sizes = (*names, "repeat"), (*sizes, devices // total)
@@ -121,7 +125,9 @@ def _read_axes(
     axes: dict[str, tuple[str, ...]] = {}
     for i, (dims, factors, spec) in enumerate(zip(strategy.inputs, rule.inputs, specs, strict=True)):
         if len(dims) != len(factors):
-            raise ShardingError(f"{what}: a layout of {len(dims)} dims for input {i} of shape {list(spec.shape)}")
+            raise ShardingError(
+                f"{what}: a layout of {len(dims)} dims for input {i} of shape {list(spec.shape)}"
+            )
         for dim, (cut, factor) in enumerate(zip(dims, factors, strict=True)):
             _check_cut(math.prod(axis_size[a] for a in cut), factor, i, dim, spec, what)
             if factor is not None and axes.setdefault(factor, cut) != cut:

@@ -20,7 +20,17 @@ from ..display import Displayed
 from ..layout import Layout, Strategy, Transfers, box_at, plan_transfers, volumes
 from ..net import Operator, Region, Spec
 
-__all__ = ["AllReduce", "Collective", "Compute", "Held", "Instruction", "Program", "Redistribute", "piece_slices", "regions"]
+__all__ = [
+    "AllReduce",
+    "Collective",
+    "Compute",
+    "Held",
+    "Instruction",
+    "Program",
+    "Redistribute",
+    "piece_slices",
+    "regions",
+]
 
 Rows = NDArray[np.int64]
 

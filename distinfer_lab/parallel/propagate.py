@@ -114,8 +114,8 @@ class _Propagation:
             self._operators(),
         )
 
-    def _operators(self) -> dict[str, NodeStrategy]:
-        out: dict[str, NodeStrategy] = {}
+    def _operators(self) -> dict[str, tuple[tuple[int, ...], ...]]:
+        out: dict[str, tuple[tuple[int, ...], ...]] = {}
         for node in self.forward:
             name = node_name(node, self.graph.params)
             if name is not None:
@@ -144,7 +144,8 @@ class _Propagation:
             if strategy is not None:
                 self._cut_as_told(replace(node, strategy=strategy))
         if self.mode == "auto_parallel":
-            while any([self._spread(node) for node in (*self.forward, *reversed(self.forward))]):
+            both_ways = (*self.forward, *reversed(self.forward))
+            while sum(self._spread(node) for node in both_ways):
                 pass
         for node in self.forward:
             if node.output not in self.nodes:
@@ -169,9 +170,7 @@ class _Propagation:
         rule = self._rule(node)
         parts: Mapping[str, int] = {}
         if self.mode != "stand_alone":
-            parts = data_parallel_parts(
-                rule, self._specs(node), self.graph.specs[node.output], self.devices
-            )
+            parts = data_parallel_parts(rule, self._specs(node), self.graph.specs[node.output], self.devices)
         mesh, axes = mesh_of_parts(parts, rule, self.devices, describe(node, list(self.graph.params)))
         self.nodes[node.output] = cut_by_axes(mesh, axes, rule)
 
@@ -200,7 +199,10 @@ class _Propagation:
     def _fitting(self, node: Node, rule: Rule, axes: Axes, like: Layout) -> Axes:
         """Without the factors whose dims the axes cannot cut evenly."""
         out = dict(axes)
-        operands = [*zip(rule.inputs, self._specs(node), strict=True), (rule.output, self.graph.specs[node.output])]
+        operands = [
+            *zip(rule.inputs, self._specs(node), strict=True),
+            (rule.output, self.graph.specs[node.output]),
+        ]
         for factors, spec in operands:
             for factor, size in zip(factors, spec.shape, strict=True):
                 if factor in out and size % math.prod(like.mesh.axis_size(a) for a in out[factor]):

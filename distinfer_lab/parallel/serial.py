@@ -75,7 +75,7 @@ class _Alone:
 
 
 def _summed(group: Any, name: str, values: Sequence[Shards]) -> Array:
-    total = values[group[0]][name].copy()
+    total: Array = values[group[0]][name].copy()
     for rank in group[1:]:
         total += values[rank][name]
     return total

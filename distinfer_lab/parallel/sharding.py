@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..layout import Layout, Mesh, Strategy
-from ..net import NodeStrategy
 
 __all__ = ["NodeSharding", "Sharding", "same_layout"]
 
@@ -37,7 +36,7 @@ class Sharding:
     """The net's inputs, as MindSpore lays them out."""
     nodes: Mapping[str, NodeSharding]
     """For each node, by the name of its output."""
-    operators: Mapping[str, NodeStrategy]
+    operators: Mapping[str, tuple[tuple[int, ...], ...]]
     """Node name -> parts per dim of each input, for each operator that reads a parameter:
     what a strategy file lists."""
 

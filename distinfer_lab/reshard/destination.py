@@ -1,8 +1,8 @@
 """What the destination strategy leaves unsaid: optimizer states, plain entries, MindSpore's way.
 
-    states="follow"     moments.w lies as w does
-    states="replicate"  every rank gets all of moments.w
-    states="mindspore"  rank r keeps the slice that source rank r held, as MindSpore leaves it
+states="follow"     moments.w lies as w does
+states="replicate"  every rank gets all of moments.w
+states="mindspore"  rank r keeps the slice that source rank r held, as MindSpore leaves it
 """
 
 from collections.abc import Mapping, Sequence

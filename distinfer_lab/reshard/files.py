@@ -59,7 +59,7 @@ def reshard_files(
     out_dir: str | os.PathLike[str],
     *,
     prefix: str = "checkpoint_",
-    format: str = "ckpt",  # noqa: A002  MindSpore's word
+    format: str = "ckpt",
     states: str = "follow",
     buffer_bytes: int = BUFFER_BYTES,
     overwrite: bool = False,
@@ -166,8 +166,8 @@ class _Writing:
                 if common is not None:
                     there = _shifted(common, part.dst, part.src)
                     file = self.checkpoint.files[part.src_rank]
-                    read_part(file, tensor.source, there, data[(*common.within(window).slices(), ...)])
-            digest.update(data.reshape(-1).view(np.uint8))
+                    read_part(file, tensor.source, there, common.within(window).of(data))
+            digest.update(data.reshape(-1).view(np.uint8).data)
             writer.write(tensor.name, window, data)
         return digest.hexdigest()
 

@@ -99,7 +99,8 @@ class ReshardPlan(Mapping[str, TensorPlan], Displayed):
     @property
     def needed_bytes(self) -> Rows:
         """Bytes that each destination rank ends with, int64, shape (dst_count,)."""
-        return self.traffic.sum(axis=0)
+        needed: Rows = self.traffic.sum(axis=0)
+        return needed
 
     @property
     def moved_bytes(self) -> int:

@@ -23,7 +23,9 @@ def execute(plan: ReshardPlan, src: Mapping[tuple[int, str], NDArray[Any]]) -> S
         for rank, box in inner.items():
             out[rank, name] = np.empty(box.shape, tensor.dtype)
         pieces = tensor.transfers
-        for i, (giver, taker) in enumerate(zip(pieces.src_rank.tolist(), pieces.dst_rank.tolist(), strict=True)):
+        for i, (giver, taker) in enumerate(
+            zip(pieces.src_rank.tolist(), pieces.dst_rank.tolist(), strict=True)
+        ):
             box = box_at(pieces.boxes, i)
             there = src[giver, name][box.within(outer[giver]).slices()]
             out[taker, name][box.within(inner[taker]).slices()] = there

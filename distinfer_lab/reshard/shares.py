@@ -83,7 +83,7 @@ class Share:
 def _read_tensor(tensor: ShareTensor, files: dict[int, SliceFile]) -> Array:
     out = np.empty(tensor.shape, tensor.dtype)
     for part in tensor.parts:
-        read_part(files[part.src_rank], tensor.source, part.src, out[(*part.dst.slices(), ...)])
+        read_part(files[part.src_rank], tensor.source, part.src, part.dst.of(out))
     return out
 
 

@@ -79,7 +79,9 @@ def transform_checkpoints(
 
 
 def rank_list_for_transform(
-    rank_id: int, src_strategy_file: Path | Strategy | None = None, dst_strategy_file: Path | Strategy | None = None
+    rank_id: int,
+    src_strategy_file: Path | Strategy | None = None,
+    dst_strategy_file: Path | Strategy | None = None,
 ) -> list[int]:
     """The source ranks whose files one destination rank needs, ascending: no more than it does need.
 

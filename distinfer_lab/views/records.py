@@ -78,7 +78,9 @@ def result_html(result: ReshardResult) -> str:
 
 def group_html(group: Group) -> str:
     """The cards of a group."""
-    svg = stored(lambda cards: mesh_svg(Mesh(("card",), (max(len(group), 1),)), max_cards=cards), BESIDE_TABLE)
+    svg = stored(
+        lambda cards: mesh_svg(Mesh(("card",), (max(len(group), 1),)), max_cards=cards), BESIDE_TABLE
+    )
     return img_html(svg, repr(group)) + f"<p>{escape(repr(group))}</p>"
 
 

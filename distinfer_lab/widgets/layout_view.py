@@ -86,7 +86,7 @@ class LayoutView(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no ty
     def _add_choice(self) -> None:
         choice = ipywidgets.Dropdown(options=list(self._pairs), value=self.parameter, description="Parameter")
         traitlets.link((choice, "value"), (self, "parameter"))
-        self.children = (choice, *self.children)
+        self.children: tuple[Any, ...] = (choice, self.picture, self._errors)
 
     def _pair_named(self, name: str) -> LayoutPair:
         if name not in self._pairs:

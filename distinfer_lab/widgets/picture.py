@@ -20,7 +20,7 @@ __all__ = ["Picture", "with_still"]
 HERE = Path(__file__).parent
 
 
-class Picture(anywidget.AnyWidget):
+class Picture(anywidget.AnyWidget):  # type: ignore[misc]  # skipped: it imports untyped ipywidgets
     """An SVG with tiles (elements with a `data-key`), live in the page.
 
     Parameters

@@ -44,7 +44,9 @@ def test_every_tensor_of_every_rank_is_the_cut_of_the_whole(name: str, output: s
     found = case(name)
     paths = reshard(found, tmp_path, output, buffer_bytes=700)
     assert len(paths) == found.facts["dst_devices"]
-    source_names = {n for f in (found.folder / "src").rglob("*.*") for n in open_slice(f, **found.key).entries}
+    source_names = {
+        n for f in (found.folder / "src").rglob("*.*") for n in open_slice(f, **found.key).entries
+    }
     for rank, path in enumerate(paths):
         with open_slice(path) as written:
             assert set(written.entries) == source_names
@@ -81,7 +83,9 @@ def test_equals_what_mindspore_wrote(name: str, output: str, tmp_path: Path) -> 
     else:
         ours = reshard(found, tmp_path, "ckpt")
         files = [p for p in (found.folder / output).rglob("*.*") if p.suffix in (".ckpt", ".safetensors")]
-        theirs = {int("".join(c for c in str(p.relative_to(found.folder)) if c.isdigit())[:1]): p for p in files}
+        theirs = {
+            int("".join(c for c in str(p.relative_to(found.folder)) if c.isdigit())[:1]): p for p in files
+        }
     compared = 0
     for rank, path in theirs.items():
         marks = found.facts["outputs"].get(str(path.relative_to(found.folder)), {})
@@ -117,7 +121,9 @@ def test_states_can_be_left_as_mindspore_leaves_them(name: str, tmp_path: Path) 
         with open_slice(path) as mine, open_slice(theirs) as written:
             for entry in written.entries.values():
                 if not entry.is_text:
-                    np.testing.assert_array_equal(mine.read(entry.name), written.read(entry.name), strict=True)
+                    np.testing.assert_array_equal(
+                        mine.read(entry.name), written.read(entry.name), strict=True
+                    )
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if "rank_list_for_transform" in case(n).facts])

@@ -140,7 +140,7 @@ def test_one_shape_for_many_parameters_is_refused():
 
 def test_a_shape_that_does_not_fit_names_its_parameter():
     """The parameter is named when its layout cannot cut it."""
-    with pytest.raises(LayoutError, match="fc1.bias: dim 0 has 90 elements"):
+    with pytest.raises(LayoutError, match=r"fc1\.bias: dim 0 has 90 elements"):
         LayoutView(TRAIN, INFER, shape={"fc1.bias": (90,)})
 
 
@@ -153,5 +153,5 @@ def test_cards_and_parameters_that_are_not_there_are_refused():
         view.selected = "train:8"
     with pytest.raises(LayoutError, match="parameter='x' is not in both strategies"):
         view.parameter = "x"
-    with pytest.raises(LayoutError, match="parameter='only.train' is not in both"):
+    with pytest.raises(LayoutError, match=r"parameter='only\.train' is not in both"):
         LayoutView(TRAIN, INFER, parameter="only.train")

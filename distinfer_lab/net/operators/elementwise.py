@@ -62,9 +62,7 @@ def broadcast_factors(shapes: Sequence[tuple[int, ...]], output: tuple[int, ...]
     out = []
     for shape in shapes:
         first = len(output) - len(shape)
-        out.append(
-            tuple(f"d{first + i}" if n == output[first + i] else None for i, n in enumerate(shape))
-        )
+        out.append(tuple(f"d{first + i}" if n == output[first + i] else None for i, n in enumerate(shape)))
     return tuple(out)
 
 
@@ -131,7 +129,10 @@ class Mul(_Binary):
         self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
     ) -> Sequence[str | None]:
         x, y = inputs
-        return [_sum_back(build, build.add(Mul(), grad, y), x), _sum_back(build, build.add(Mul(), grad, x), y)]
+        return [
+            _sum_back(build, build.add(Mul(), grad, y), x),
+            _sum_back(build, build.add(Mul(), grad, x), y),
+        ]
 
 
 @dataclass(frozen=True)
@@ -357,9 +358,7 @@ class SumTo(Operator):
         shape = inputs[0].shape
         names = tuple(f"d{i}" for i in range(len(shape)))
         extra = len(shape) - len(self.shape)
-        output = tuple(
-            names[extra + i] if n == shape[extra + i] else None for i, n in enumerate(self.shape)
-        )
+        output = tuple(names[extra + i] if n == shape[extra + i] else None for i, n in enumerate(self.shape))
         return Rule((names,), output, frozenset(names) - frozenset(output), names)
 
     def local(

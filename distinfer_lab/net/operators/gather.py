@@ -40,7 +40,9 @@ class Gather(Operator):
     def infer(self, *inputs: Spec) -> Spec:
         table, ids = inputs
         if self.axis != 0 or not table.shape:
-            raise GraphError(f"Gather: axis {self.axis} of a table of shape {list(table.shape)}; only 0 can be")
+            raise GraphError(
+                f"Gather: axis {self.axis} of a table of shape {list(table.shape)}; only 0 can be"
+            )
         if ids.dtype.kind not in "iu":
             raise GraphError(f"Gather: ids of dtype {ids.dtype}; they must be integers")
         return Spec((*ids.shape, *table.shape[1:]), table.dtype)
@@ -49,7 +51,11 @@ class Gather(Operator):
         table, ids = inputs
         rows = ids.astype(np.int64) - self.first_row
         held = (rows >= 0) & (rows < len(table))
-        out: Array = table[np.where(held, rows, 0)] if len(table) else np.zeros((*ids.shape, *table.shape[1:]), table.dtype)
+        out: Array = (
+            table[np.where(held, rows, 0)]
+            if len(table)
+            else np.zeros((*ids.shape, *table.shape[1:]), table.dtype)
+        )
         out[~held] = 0
         return out
 
@@ -112,7 +118,7 @@ class OneHot(Operator):
         return Spec((*inputs[0].shape, self.depth), np.dtype(self.dtype))
 
     def forward(self, *inputs: Array) -> Array:
-        return (inputs[0][..., None] == np.arange(self.depth)).astype(self.dtype)
+        return np.asarray(inputs[0][..., None] == np.arange(self.depth), self.dtype)
 
     def rule(self, *inputs: Spec) -> Rule:
         names = tuple(f"d{i}" for i in range(len(inputs[0].shape)))

@@ -120,8 +120,7 @@ class Transpose(Operator):
         shape = inputs[0].shape
         if sorted(self.perm) != list(range(len(shape))):
             raise GraphError(
-                f"{self.name}: perm {list(self.perm)} for an input of {len(shape)} dims; "
-                "name each dim once"
+                f"{self.name}: perm {list(self.perm)} for an input of {len(shape)} dims; name each dim once"
             )
         return Spec(tuple(shape[p] for p in self.perm), inputs[0].dtype)
 
@@ -160,8 +159,7 @@ class BroadcastTo(Operator):
         names = tuple(f"d{i}" for i in range(len(self.shape)))
         first = len(self.shape) - len(inputs[0].shape)
         source = tuple(
-            names[first + i] if n == self.shape[first + i] else None
-            for i, n in enumerate(inputs[0].shape)
+            names[first + i] if n == self.shape[first + i] else None for i, n in enumerate(inputs[0].shape)
         )
         return Rule((source,), names, order=names)
 
