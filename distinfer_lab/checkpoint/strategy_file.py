@@ -161,6 +161,11 @@ def _from_protobuf(path: str, data: bytes) -> StrategyFile:
         message.ParseFromString(data)
     except DecodeError as err:
         raise CheckpointError(f"{path}: it is no strategy file, or is damaged ({err})") from err
+    names = [item.node_name for item in message.parallel_strategy_item]
+    names += [item.param_name for item in message.parallel_layout_item]
+    for name in names:
+        if not isinstance(name, str):  # how the library gives bytes that are no text
+            raise CheckpointError(f"{path}: the name {name!r:.80} is not UTF-8; the file is damaged")
     operators = {
         item.node_name: OperatorStrategy(
             item.parallel_strategys.stage,

@@ -1,0 +1,109 @@
+"""A checkpoint: files and strategy put against each other before a byte of data is read."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from distinfer_lab.checkpoint import open_checkpoint, rank_files, save_slice
+from distinfer_lab.errors import ArgumentTypeError, CheckpointError, CheckpointFileError
+from distinfer_lab.layout import Layout, Mesh, Strategy
+
+from ..oracle import CASES, case
+
+COLUMNS = Strategy({"w": Layout(Mesh(("dp", "tp"), (2, 2)), ((), ("tp",)))}, {"w": (4, 6)})
+WHOLE = np.arange(24, dtype=np.float32).reshape(4, 6)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four ranks: two halves of w, each held twice; its moments; a plain step; a text."""
+    for rank in range(4):
+        half = np.ascontiguousarray(WHOLE[:, 3 * (rank % 2) : 3 * (rank % 2) + 3])
+        values = {"w": half, "moments.w": 2 * half, "step": np.array([7], np.int32), "note": "same"}
+        save_slice(tmp_path / f"rank_{rank}" / "a.ckpt", values)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_full_shapes_are_the_truth(name):
+    """The shape of every whole tensor follows from slices and strategy, for every case."""
+    found = case(name)
+    with open_checkpoint(found.folder / "src", found.src_strategy, **found.key) as checkpoint:
+        for param, array in found.full.items():
+            if param in checkpoint.tensors:
+                assert checkpoint.tensors[param].shape == array.shape
+                assert checkpoint.tensors[param].dtype == array.dtype
+
+
+def test_opening_reads_no_data(folder):
+    """Only headers; states follow their parameter; what is whole everywhere is plain."""
+    with open_checkpoint(folder, COLUMNS) as checkpoint:
+        assert [file.nbytes_read for file in checkpoint.files] == [16] * 4  # the text
+        kinds = {name: record.kind for name, record in checkpoint.tensors.items()}
+        assert kinds == {"w": "parameter", "moments.w": "state", "step": "plain"}
+        assert checkpoint.tensors["moments.w"].layout == COLUMNS["w"]
+        assert dict(checkpoint.texts) == {"note": "same"}
+        assert repr(checkpoint).startswith("Checkpoint of 4 ranks: 3 tensors, 196 bytes (464 in the slices)")
+
+
+def test_files_out_of_order_are_found(folder):
+    """By rank numbers in the paths; by replicas where the paths say nothing; by shapes."""
+    paths = rank_files(folder)
+    with pytest.raises(CheckpointError, match=r"rank_1/a\.ckpt stands at place 0, but its path says rank 1"):
+        open_checkpoint([paths[1], paths[0], paths[2], paths[3]], COLUMNS)
+    renamed = []
+    for i, rank in enumerate((1, 0, 2, 3)):
+        renamed.append(folder / f"part-{i}.ckpt")
+        shutil.copy(paths[rank], renamed[-1])
+    with (
+        open_checkpoint(renamed, COLUMNS) as checkpoint,
+        pytest.raises(CheckpointError, match=r"w: rank 0 .*part-0.*rank 2 .*part-2.*not in rank order"),
+    ):
+        checkpoint.check_replicas()
+
+
+def test_a_missing_rank_is_named(folder):
+    """In a folder, in a mapping, and against the strategy."""
+    shutil.rmtree(folder / "rank_2")
+    with pytest.raises(CheckpointFileError, match="there is no file of rank 2, though there is one of rank 3"):
+        open_checkpoint(folder, COLUMNS)
+    with pytest.raises(CheckpointFileError, match="there is no file for rank 1"):
+        open_checkpoint({0: folder / "rank_0/a.ckpt", 2: folder / "rank_1/a.ckpt"}, COLUMNS)
+    with pytest.raises(CheckpointError, match="the strategy is for 4 ranks, but 2 files were given"):
+        open_checkpoint([folder / "rank_0/a.ckpt", folder / "rank_1/a.ckpt"], COLUMNS)
+    with pytest.raises(CheckpointFileError, match="no such file or folder"):
+        open_checkpoint(folder / "nowhere", COLUMNS)
+    with pytest.raises(ArgumentTypeError, match="a list of paths in rank order, not 7"):
+        open_checkpoint(7)
+
+
+def test_slices_that_disagree_with_the_strategy_are_named(folder):
+    """A slice of another shape, one that is missing, one too many, another dtype."""
+    save_slice(folder / "rank_2" / "b.ckpt", {"w": np.zeros((4, 2), np.float32)})
+    with pytest.raises(CheckpointError, match=r"rank_2/b.ckpt: w has shape \[4, 2\].*gives rank 2 \[4, 3\] of \[4, 6\]"):
+        open_checkpoint(folder, COLUMNS)
+    save_slice(folder / "rank_2" / "c.ckpt", {"v": np.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"rank_2/c.ckpt \(rank 2\) has no w, though the strategy puts"):
+        open_checkpoint(folder, COLUMNS)
+    save_slice(folder / "rank_2" / "d.ckpt", {"w": np.zeros((4, 3), np.float16)})
+    with pytest.raises(CheckpointError, match="w is Float32 in .* but Float16 in .*rank_2/d.ckpt"):
+        open_checkpoint(folder, COLUMNS)
+
+
+def test_entries_that_should_be_equal_and_are_not_are_named(folder):
+    """Texts at once; tensors held whole when replicas are compared; shapes without a strategy."""
+    with pytest.raises(CheckpointError, match=r"v has shape \[1\] .* but \[2\] in .*give the strategy"):
+        for rank in range(4):
+            save_slice(folder / f"rank_{rank}" / "z.ckpt", {"v": np.zeros(1 + rank)})
+        open_checkpoint(folder)
+    for rank in range(4):
+        save_slice(folder / f"rank_{rank}" / "zz.ckpt", {"note": f"text {rank}"})
+    with pytest.raises(CheckpointError, match="note: its text differs between"):
+        open_checkpoint(folder)
+
+
+def test_of_several_files_of_a_rank_the_last_counts(folder):
+    """By name, as MindSpore has it."""
+    save_slice(folder / "rank_1" / "0.ckpt", {"old": np.zeros(1)})
+    assert rank_files(folder)[1].endswith("rank_1/a.ckpt")
