@@ -1,11 +1,16 @@
-"""Hypothesis strategies that several tests share: meshes, layouts, tensors."""
+"""Hypothesis strategies that several tests share: meshes, layouts, nets."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from hypothesis import reject
 from hypothesis import strategies as st
 
+from distinfer_lab.errors import LayoutError
 from distinfer_lab.layout import Layout, Mesh
+from distinfer_lab.net import Graph, GraphBuilder, Operator, Spec, differentiate, operators
 
 
 @st.composite
@@ -57,6 +62,119 @@ def shapes_for(draw: st.DrawFn, *layouts: Layout) -> tuple[int, ...]:
     return tuple(shape)
 
 
+@st.composite
+def layout_pairs(draw: st.DrawFn, max_ndim: int = 3) -> tuple[Layout, Layout, tuple[int, ...]]:
+    """Two layouts of one tensor, and a shape that both can cut."""
+    ndim = draw(st.integers(0, max_ndim))
+    src, dst = draw(layouts(ndim)), draw(layouts(ndim))
+    shape = draw(shapes_for(src, dst))
+    try:
+        src.boxes(shape), dst.boxes(shape)
+    except LayoutError:  # explicit sizes of one that the other cannot cut
+        reject()
+    return src, dst, shape
+
+
 def numbered(shape: tuple[int, ...]) -> np.ndarray:
     """A tensor whose every element is different, so that a misplaced one shows."""
     return np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
+
+
+def divisors(n: int) -> list[int]:
+    """The numbers that divide n."""
+    return [k for k in range(1, n + 1) if n % k == 0]
+
+
+@st.composite
+def random_nets(draw: st.DrawFn) -> tuple[Graph, int, dict[str, Any], dict[str, Any]]:
+    """A random net of two dims, random valid strategies, cards, whole float64 parameters and inputs.
+
+    Half of the nets also give the gradients of the sum of their output by every parameter.
+    """
+    devices = draw(st.sampled_from([1, 2, 4, 6, 8]))
+    build, random = GraphBuilder(), np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    params: dict[str, Any] = {}
+
+    def param(*shape: int) -> str:
+        name = f"p{len(params)}"
+        params[name] = random.normal(size=shape)
+        return build.param(name, Spec(shape, np.dtype("float64")))
+
+    inputs: dict[str, Any] = {}
+    if draw(st.booleans()):
+        inputs["x"] = random.normal(size=(8, 12))
+        value = build.input("x", Spec((8, 12), np.dtype("float64")))
+    else:
+        inputs["x"] = random.integers(0, 16, (8,))
+        ids = build.input("x", Spec((8,), np.dtype("int64")))
+        value = _cut(draw, build, operators.Gather(), devices, param(16, 12), ids)
+    for _ in range(draw(st.integers(1, 5))):
+        value = _more(draw, build, devices, param, value)
+    if draw(st.booleans()):
+        loss = build.add(operators.ReduceMean() if draw(st.booleans()) else operators.ReduceSum(), value)
+        grads = differentiate(build, loss, list(params))
+        return build.graph([loss, *grads.values()]), devices, params, inputs
+    graph = build.graph([value])
+    return graph, devices, {name: params[name] for name in graph.params}, inputs
+
+
+def _more(draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..., str], value: str) -> str:
+    """One or two more nodes on a value of two dims, which end in a value of two dims."""
+    rows, columns = build.spec(value).shape
+    width = draw(st.sampled_from([4, 6, 12]))
+    kinds: dict[str, Callable[[], tuple[Operator, list[str]]]] = {
+        "MatMul": lambda: (operators.MatMul(), [value, param(columns, width)]),
+        "MatMul tb": lambda: (operators.MatMul(False, True), [value, param(width, columns)]),
+        "MatMul ta": lambda: (operators.MatMul(True), [value, param(rows, width)]),
+        "BiasAdd": lambda: (operators.BiasAdd(), [value, param(columns)]),
+        "Add": lambda: (operators.Add(), [value, param(columns)]),
+        "Sub": lambda: (operators.Sub(), [param(1, columns), value]),
+        "Mul": lambda: (operators.Mul(), [value, param(rows, 1)]),
+        "Div": lambda: (operators.Div(), [value, build.add(operators.Exp(), param(rows, columns))]),
+        "Neg": lambda: (operators.Neg(), [value]),
+        "Tanh": lambda: (operators.Tanh(), [value]),
+        "GeLU": lambda: (operators.GeLU(), [value]),
+        "Sigmoid": lambda: (operators.Sigmoid(), [value]),
+        "ReLU": lambda: (operators.ReLU(), [value]),
+        "Softmax": lambda: (operators.Softmax(draw(st.sampled_from([0, 1]))), [value]),
+        "LayerNorm": lambda: (operators.LayerNorm(), [value, param(columns), param(columns)]),
+        "ReduceSum": lambda: (operators.ReduceSum((0,), True), [value]),
+        "ReduceMean": lambda: (operators.ReduceMean((1,), True), [value]),
+        "Transpose": lambda: (operators.Transpose((1, 0)), [value]),
+        "twice": lambda: (operators.Mul(), [value, value]),
+    }
+    if draw(st.integers(0, 6)) == 0:
+        return _batched(draw, build, devices, param, value)
+    op, operands = kinds[draw(st.sampled_from(sorted(kinds)))]()
+    return _cut(draw, build, op, devices, *operands)
+
+
+def _batched(draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..., str], value: str) -> str:
+    """To three dims by a reshape, a batched product there, and back by a flatten."""
+    rows, columns = build.spec(value).shape
+    split = draw(st.sampled_from(divisors(columns)))
+    folded = _cut(draw, build, operators.Reshape((rows, split, columns // split)), devices, value)
+    product = _cut(draw, build, operators.BatchMatMul(), devices, folded, param(rows, columns // split, 4))
+    return _cut(draw, build, operators.Flatten(), devices, product)
+
+
+def _cut(draw: st.DrawFn, build: GraphBuilder, op: Operator, devices: int, *operands: str) -> str:
+    """Add a node, with no strategy or with a random one that fits.
+
+    Parameters get one reader each, so that no two readers can want one in two ways.
+    """
+    if draw(st.integers(0, 3)) == 0:
+        return build.add(op, *operands)
+    specs = [build.spec(name) for name in operands]
+    rule = op.rule(*specs)
+    sizes: dict[str, int] = {}
+    for spec, factors in [*zip(specs, rule.inputs, strict=True), (op.infer(*specs), rule.output)]:
+        for factor, size in zip(factors, spec.shape, strict=True):
+            if factor is not None:  # a reshape's factor has two sizes, and must cut both
+                sizes[factor] = math.gcd(sizes.get(factor, 0), size)
+    left, parts = devices, {}
+    for factor in draw(st.permutations(sorted(sizes))):
+        parts[factor] = draw(st.sampled_from([k for k in divisors(sizes[factor]) if left % k == 0]))
+        left //= parts[factor]
+    strategy = tuple(tuple(parts.get(f or "", 1) for f in factors) for factors in rule.inputs)
+    return build.add(op, *operands, strategy=strategy)

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import ContextError, GraphError
 from .build import GraphBuilder
 from .initializer import initializer
-from .operators import Add, AddScalar, Div, Mul, Scale, Sqrt, Square, Sub
+from .operators import Add, AddScalar, Cast, Div, Mul, Scale, Sqrt, Square, Sub
 from .tensor import Parameter
 
 __all__ = ["SGD", "Adam", "Momentum", "Optimizer"]
@@ -119,11 +119,12 @@ class _WithVelocity(Optimizer):
 
     def _step(self, build: GraphBuilder, name: str, grad: str, shared: Mapping[str, str]) -> dict[str, str]:
         state = f"{self.prefix}.{name}"
-        velocity = build.add(Add(), build.add(Mul(), state, "momentum"), grad)
+        momentum = _like(build, "momentum", name)
+        velocity = build.add(Add(), build.add(Mul(), state, momentum), grad)
         change = velocity
         if self.nesterov:
-            change = build.add(Add(), grad, build.add(Mul(), velocity, "momentum"))
-        step = build.add(Mul(), change, "learning_rate")
+            change = build.add(Add(), grad, build.add(Mul(), velocity, momentum))
+        step = build.add(Mul(), change, _like(build, "learning_rate", name))
         return {state: velocity, name: build.add(Sub(), name, step)}
 
 
@@ -207,12 +208,18 @@ class Adam(Optimizer):
         mean = _blend(build, f"moment1.{name}", grad, self.beta1)
         square = _blend(build, f"moment2.{name}", build.add(Square(), grad), self.beta2)
         root = build.add(AddScalar(self.eps), build.add(Sqrt(), square))
-        step = build.add(Mul(), build.add(Div(), mean, root), self._rate(build, shared))
+        step = build.add(Mul(), build.add(Div(), mean, root), _like(build, self._rate(build, shared), name))
         return {
             f"moment1.{name}": mean,
             f"moment2.{name}": square,
             name: build.add(Sub(), name, step),
         }
+
+
+def _like(build: GraphBuilder, scalar: str, param: str) -> str:
+    """A shared float32 scalar in the dtype of the parameter that it works on."""
+    dtype = build.spec(param).dtype
+    return scalar if build.spec(scalar).dtype == dtype else build.add(Cast(str(dtype)), scalar)
 
 
 def _blend(build: GraphBuilder, state: str, value: str, beta: float) -> str:

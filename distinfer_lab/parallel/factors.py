@@ -26,7 +26,7 @@ def describe(node: Node, params: Sequence[str]) -> str:
 
 
 def read_strategy(
-    node: Node, rule: Rule, specs: Sequence[Spec], devices: int, what: str
+    node: Node, rule: Rule, specs: Sequence[Spec], output: Spec, devices: int, what: str
 ) -> tuple[Mesh, Axes]:
     """The mesh and the axes that a node's own strategy means.
 
@@ -38,9 +38,18 @@ def read_strategy(
     strategy = node.strategy
     assert strategy is not None
     if isinstance(strategy, AxisStrategy):
-        return _read_axes(strategy, rule, specs, devices, what)
-    parts = _parts_of_factors(strategy, rule, specs, what)
-    return mesh_of_parts(parts, rule, devices, what)
+        mesh, axes = _read_axes(strategy, rule, specs, devices, what)
+    else:
+        parts = _parts_of_factors(strategy, rule, specs, what)
+        mesh, axes = mesh_of_parts(parts, rule, devices, what)
+    for dim, (size, factor) in enumerate(zip(output.shape, rule.output, strict=True)):
+        n = math.prod(mesh.axis_size(a) for a in axes.get(factor or "", ()))
+        if size % n:
+            raise ShardingError(
+                f"{what}: the output's dim {dim} has {size} elements, which {n} parts cannot share evenly; "
+                f"use {math.gcd(size, n)} parts"
+            )
+    return mesh, axes
 
 
 def _parts_of_factors(
@@ -140,11 +149,13 @@ def _read_axes(
 
 def data_parallel_parts(rule: Rule, specs: Sequence[Spec], output: Spec, devices: int) -> dict[str, int]:
     """MindSpore's default: the first dim in as many parts as it and the cards have in common."""
-    if rule.output and rule.output[0] is not None:
-        return {rule.output[0]: math.gcd(output.shape[0], devices)}
-    if not rule.output and rule.inputs and rule.inputs[0] and rule.inputs[0][0] is not None:
-        return {rule.inputs[0][0]: math.gcd(specs[0].shape[0], devices)}
-    return {}
+    leading = rule.output or (rule.inputs[0] if rule.inputs else ())
+    factor = leading[0] if leading else None
+    if factor is None:
+        return {}
+    operands = [*zip(specs, rule.inputs, strict=True), (output, rule.output)]
+    sizes = [n for spec, names in operands for n, name in zip(spec.shape, names, strict=True) if name == factor]
+    return {factor: math.gcd(devices, *sizes)}
 
 
 def cut_by_axes(mesh: Mesh, axes: Axes, rule: Rule) -> NodeSharding:

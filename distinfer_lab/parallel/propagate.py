@@ -163,7 +163,9 @@ class _Propagation:
         what = describe(node, list(self.graph.params))
         if self.by_output[node.output].strategy is None:
             what += " (by the training strategy file; `shard` in the net goes before it)"
-        mesh, axes = read_strategy(node, rule, self._specs(node), self.devices, what)
+        mesh, axes = read_strategy(
+            node, rule, self._specs(node), self.graph.specs[node.output], self.devices, what
+        )
         self.nodes[node.output] = cut_by_axes(mesh, axes, rule)
 
     def _cut_by_default(self, node: Node) -> None:

@@ -3,6 +3,7 @@
 from .elementwise import (
     Add,
     AddScalar,
+    Cast,
     Div,
     Exp,
     GeLU,
@@ -40,6 +41,7 @@ __all__ = [
     "BatchMatMul",
     "BiasAdd",
     "BroadcastTo",
+    "Cast",
     "Constant",
     "Div",
     "Exp",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Add",
     "AddScalar",
+    "Cast",
     "Div",
     "Exp",
     "GeLU",
@@ -336,6 +337,24 @@ class AddScalar(Unary):
         self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
     ) -> Sequence[str | None]:
         return [grad]
+
+
+@dataclass(frozen=True)
+class Cast(Unary):
+    """The same numbers in another dtype."""
+
+    dtype: str
+
+    def infer(self, *inputs: Spec) -> Spec:
+        return Spec(inputs[0].shape, np.dtype(self.dtype))
+
+    def forward(self, *inputs: Array) -> Array:
+        return inputs[0].astype(self.dtype)
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        return [build.add(Cast(str(build.spec(inputs[0]).dtype)), grad)]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,143 @@
+"""Files to files: a bounded buffer, nothing half written, no byte read that is not needed."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distinfer_lab.checkpoint import open_checkpoint, open_slice, save_slice
+from distinfer_lab.errors import CheckpointError, CheckpointFileError, ReshardError
+from distinfer_lab.layout import Layout, Mesh, Strategy
+from distinfer_lab.reshard import plan_checkpoint, reshard_files, shares_of, transform_checkpoints
+from distinfer_lab.reshard.files import windows
+
+MIB = 1 << 20
+
+
+def rows(n):
+    return Layout(Mesh(("tp",), (n,)), (("tp",), ()))
+
+
+@pytest.fixture
+def big(tmp_path):
+    """64 MiB of float32 in four slices of rows, with a state, a step and a text."""
+    whole = np.arange(4096 * 4096, dtype=np.float32).reshape(4096, 4096)
+    for rank in range(4):
+        part = whole[1024 * rank : 1024 * (rank + 1)]
+        values = {"w": part, "moments.w": part[:, :8].copy(), "step": np.array(3), "note": "text"}
+        del values["moments.w"]
+        save_slice(tmp_path / f"src/rank_{rank}/a.ckpt", values, sync=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("to", ["rows", "columns", "one"])
+def test_memory_stays_within_the_buffer(big, to):
+    """64 MiB through a buffer of 1 MiB; the peak is the buffer, a window, and small change."""
+    dst = {
+        "rows": Strategy({"w": rows(2)}),
+        "columns": Strategy({"w": Layout(Mesh(("tp",), (2,)), ((), ("tp",)))}),
+        "one": None,
+    }[to]
+    with open_checkpoint(big / "src", Strategy({"w": rows(4)}, {"w": (4096, 4096)})) as checkpoint:
+        tracemalloc.start()
+        result = reshard_files(checkpoint, dst, big / "out", buffer_bytes=MIB, sync=False)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert result.buffer_bytes <= MIB
+    assert peak < 8 * MIB
+    if to != "columns":
+        assert result.read_bytes == result.needed_bytes
+    with open_slice(result.paths[-1]) as written:
+        shape = written.entries["w"].shape
+        first = np.ravel_multi_index((4096 - shape[0], 4096 - shape[1]), (4096, 4096))
+        assert written.read("w")[0, 0] == np.float32(first)
+        assert written.text("note") == "text"
+        assert written.read("step") == 3
+
+
+@given(
+    st.lists(st.integers(1, 7), max_size=4).map(tuple), st.integers(1, 8), st.integers(1, 200)
+)
+def test_windows_tile_in_order_within_the_limit(shape, itemsize, limit):
+    """Each contiguous, all in row-major order, none above the limit (but one element)."""
+    at = 0
+    for box in windows(shape, itemsize, limit):
+        assert box.size * itemsize <= max(limit, itemsize)
+        numbers = np.arange(int(np.prod(shape))).reshape(shape)[box.slices()].reshape(-1)
+        np.testing.assert_array_equal(numbers, np.arange(at, at + box.size))
+        at += box.size
+    assert at == np.prod(shape)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Two slices of rows of w, its moments cut alike, and a step."""
+    whole = np.arange(32, dtype=np.float32).reshape(8, 4)
+    for rank in range(2):
+        part = np.ascontiguousarray(whole[4 * rank : 4 * rank + 4])
+        values = {"w": part, "moments.w": -part, "step": np.array([3], np.int32)}
+        save_slice(tmp_path / f"src/rank_{rank}/a.ckpt", values)
+    return tmp_path
+
+
+SRC = Strategy({"w": rows(2)}, {"w": (8, 4)})
+DST = Strategy({"w": Layout(Mesh(("tp",), (4,)), ((), ("tp",)))})
+
+
+def test_states_follow_their_parameter_or_are_replicated(small):
+    """By default moments.w lies as w; states="replicate" gives all of it to every rank."""
+    transform_checkpoints(small / "src", small / "follow", "c", SRC, DST)
+    transform_checkpoints(small / "src", small / "whole", "c", SRC, DST, states="replicate")
+    with open_slice(small / "follow/rank_2/c2.ckpt") as found:
+        np.testing.assert_array_equal(found.read("moments.w"), -found.read("w"))
+        assert found.read("step") == 3
+    with open_slice(small / "whole/rank_2/c2.ckpt") as found:
+        np.testing.assert_array_equal(found.read("moments.w"), -np.arange(32).reshape(8, 4))
+    with pytest.raises(ReshardError, match="states='lost' is not one of follow, replicate, mindspore"):
+        transform_checkpoints(small / "src", small / "x", "c", SRC, DST, states="lost")
+
+
+def test_a_failure_leaves_nothing(small):
+    """A destination that lacks a parameter; a source damaged half way; the folder stays as it was."""
+    before = sorted(p.name for p in small.iterdir())
+    with pytest.raises(ReshardError, match="w: the destination strategy has no layout for it; it names v"):
+        transform_checkpoints(small / "src", small / "out", "c", SRC, Strategy({"v": rows(2)}))
+    with open_checkpoint(small / "src", SRC) as checkpoint:
+        path = small / "src/rank_1/a.ckpt"
+        path.write_bytes(path.read_bytes()[:60])
+        with pytest.raises(CheckpointError, match="the file became shorter while w was read"):
+            reshard_files(checkpoint, DST, small / "out")
+    assert sorted(p.name for p in small.iterdir()) == before
+
+
+def test_bad_targets_are_named(small):
+    """A folder that is there, and one that cannot be made."""
+    (small / "out").mkdir()
+    with pytest.raises(CheckpointFileError, match="out exists; choose another folder, or pass overwrite=True"):
+        transform_checkpoints(small / "src", small / "out", "c", SRC, DST)
+    with pytest.raises(CheckpointFileError, match="choose a folder that can be written"):
+        transform_checkpoints(small / "src", "/proc/no/out", "c", SRC, DST)
+    with pytest.raises(ReshardError, match="buffer_bytes=0: at least 1 byte is needed"):
+        transform_checkpoints(small / "src", small / "new", "c", SRC, DST, buffer_bytes=0)
+
+
+def test_digests_are_those_of_the_shards(small):
+    """Equal shards have equal digests, whatever the window; different ones have not."""
+    with open_checkpoint(small / "src", SRC) as checkpoint:
+        one = reshard_files(checkpoint, Strategy({"w": rows(1)}), small / "a", buffer_bytes=16)
+        two = reshard_files(checkpoint, None, small / "b")
+    assert one.digests == two.digests
+    assert one.digests[0]["w"] != one.digests[0]["moments.w"]
+
+
+def test_a_share_reads_its_bytes_and_no_others(small):
+    """What a card takes into memory, from a description that holds paths and no data."""
+    with open_checkpoint(small / "src", SRC) as checkpoint:
+        shares = shares_of(plan_checkpoint(checkpoint, Strategy({"w": rows(4)}), names=["w"]), checkpoint)
+    whole = np.arange(32, dtype=np.float32).reshape(8, 4)
+    for rank, share in enumerate(shares):
+        assert share.nbytes == 32
+        assert list(share.paths) == [rank // 2]
+        np.testing.assert_array_equal(share.read()["w"], whole[2 * rank : 2 * rank + 2])
