@@ -149,7 +149,9 @@ def _more(draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..
     return _cut(draw, build, op, devices, *operands)
 
 
-def _batched(draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..., str], value: str) -> str:
+def _batched(
+    draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..., str], value: str
+) -> str:
     """To three dims by a reshape, a batched product there, and back by a flatten."""
     rows, columns = build.spec(value).shape
     split = draw(st.sampled_from(divisors(columns)))

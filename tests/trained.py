@@ -101,4 +101,13 @@ def check_against_mindspore(job: Job, values: Mapping[str, np.ndarray]) -> None:
             np.testing.assert_allclose(values[name], expected, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-__all__ = ["MLP", "MLP_CUTS", "SAMPLE", "STRATEGY", "Job", "OracleMlp", "check_against_mindspore", "seeded_batch"]
+__all__ = [
+    "MLP",
+    "MLP_CUTS",
+    "SAMPLE",
+    "STRATEGY",
+    "Job",
+    "OracleMlp",
+    "check_against_mindspore",
+    "seeded_batch",
+]

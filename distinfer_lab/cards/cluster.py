@@ -26,7 +26,9 @@ def embed(cards: int, processes: bool) -> Client:
     """Start a cluster of `cards` workers in this process, or in processes of their own."""
     # In-process connections that end are no news; Dask tells them even after a clean end.
     logging.getLogger("distributed.batched").setLevel(logging.WARNING)
-    options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "dashboard": False}
+    # Dask's pages are served on loopback too, on any free port.
+    pages = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, **pages}
     if processes:
         options["silence_logs"] = 50
     workers = {
@@ -39,7 +41,7 @@ def embed(cards: int, processes: bool) -> Client:
     protocol = {"protocol": "tcp://", "host": "127.0.0.1"} if processes else {"protocol": "inproc://"}
     cluster = SpecCluster(
         workers=workers,
-        scheduler={"cls": Scheduler, "options": {**protocol, "dashboard": False}},
+        scheduler={"cls": Scheduler, "options": {**protocol, **pages}},
         silence_logs=50,
         name=f"cards-{cards}",
     )

@@ -91,7 +91,7 @@ class CardGroup(Displayed):
         self._placements: dict[str, Placement] = {}
         self._programs: dict[str, Any] = {}
         self._epoch: Epoch | None = None
-        self._closed = False
+        self._closed = self._registered = False
         self._blas = ThreadpoolController()
         try:
             self._open(cards)
@@ -102,12 +102,14 @@ class CardGroup(Displayed):
     def _open(self, cards: int | None) -> None:
         if not self.embedded:
             cluster.warn_if_open(self._client)
-        self._client.wait_for_workers(cards or 1, timeout=60)
+        with contextlib.suppress(TimeoutError):  # too few of them have a text of their own
+            self._client.wait_for_workers(cards or 1, timeout=60 if self.embedded else 5)
         self._addresses = cluster.ranked_addresses(self._client, cards)
         cluster.check_versions(self._client, self._addresses)
         self._client.register_plugin(
             CardStore(self._name, (os.uname().nodename, os.getpid())), name=self._name
         )
+        self._registered = True
         self._join()
 
     def __len__(self) -> int:
@@ -146,8 +148,9 @@ class CardGroup(Displayed):
             return
         self._closed = True
         self._owner.shutdown(wait=True, cancel_futures=True)
-        with contextlib.suppress(Exception):
-            self._client.unregister_worker_plugin(self._name)
+        if self._registered:
+            with contextlib.suppress(OSError, TimeoutError):
+                self._client.unregister_worker_plugin(self._name)
         if self.embedded:
             owned = self._client.cluster
             self._client.close()
@@ -297,7 +300,10 @@ class CardGroup(Displayed):
             self._ready(placement)
             key = self._keep(program)
             cards = range(len(inputs))
-            asked = {r: (key, placement.key, inputs[r], tuple(wanted[r]), placement.complete) for r in cards}
+            asked = {
+                r: (key, placement.key, inputs[r], tuple(wanted[r]), placement.complete, training)
+                for r in cards
+            }
             number, got = self._numbered_gang(tasks.run, asked)
             if training:
                 placement.confirm(number)

@@ -151,10 +151,12 @@ def run(
     inputs: Mapping[str, Array],
     wanted: tuple[str, ...],
     complete: int,
+    training: bool,
 ) -> tuple[dict[str, Array], int]:
     """Run a kept program once; gives the outputs that the controller wants, and the bytes sent.
 
-    Updates of a training step wait as pending values until a later task confirms this run.
+    Updates of a training step wait as pending values until a later task confirms this run;
+    those of any other run are let go.
     """
     with open_store(ticket.store).work(ticket) as store:
         if program_key not in store.programs:
@@ -164,6 +166,7 @@ def run(
         assert store.channels is not None
         before = store.channels.sent_bytes
         outputs, updates = store.programs[program_key](ticket.rank, placed.values, inputs, store)
-        placed.pending, placed.pending_run = updates, ticket.run
+        if training:
+            placed.pending, placed.pending_run = updates, ticket.run
         store.count(0)
         return {name: outputs[name] for name in wanted}, store.channels.sent_bytes - before

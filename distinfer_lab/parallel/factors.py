@@ -154,7 +154,9 @@ def data_parallel_parts(rule: Rule, specs: Sequence[Spec], output: Spec, devices
     if factor is None:
         return {}
     operands = [*zip(specs, rule.inputs, strict=True), (output, rule.output)]
-    sizes = [n for spec, names in operands for n, name in zip(spec.shape, names, strict=True) if name == factor]
+    sizes = [
+        n for spec, names in operands for n, name in zip(spec.shape, names, strict=True) if name == factor
+    ]
     return {factor: math.gcd(devices, *sizes)}
 
 

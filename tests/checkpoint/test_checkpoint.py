@@ -66,7 +66,9 @@ def test_files_out_of_order_are_found(folder):
 def test_a_missing_rank_is_named(folder):
     """In a folder, in a mapping, and against the strategy."""
     shutil.rmtree(folder / "rank_2")
-    with pytest.raises(CheckpointFileError, match="there is no file of rank 2, though there is one of rank 3"):
+    with pytest.raises(
+        CheckpointFileError, match="there is no file of rank 2, though there is one of rank 3"
+    ):
         open_checkpoint(folder, COLUMNS)
     with pytest.raises(CheckpointFileError, match="there is no file for rank 1"):
         open_checkpoint({0: folder / "rank_0/a.ckpt", 2: folder / "rank_1/a.ckpt"}, COLUMNS)
@@ -81,7 +83,9 @@ def test_a_missing_rank_is_named(folder):
 def test_slices_that_disagree_with_the_strategy_are_named(folder):
     """A slice of another shape, one that is missing, one too many, another dtype."""
     save_slice(folder / "rank_2" / "b.ckpt", {"w": np.zeros((4, 2), np.float32)})
-    with pytest.raises(CheckpointError, match=r"rank_2/b.ckpt: w has shape \[4, 2\].*gives rank 2 \[4, 3\] of \[4, 6\]"):
+    with pytest.raises(
+        CheckpointError, match=r"rank_2/b.ckpt: w has shape \[4, 2\].*gives rank 2 \[4, 3\] of \[4, 6\]"
+    ):
         open_checkpoint(folder, COLUMNS)
     save_slice(folder / "rank_2" / "c.ckpt", {"v": np.zeros(1)})
     with pytest.raises(CheckpointError, match=r"rank_2/c.ckpt \(rank 2\) has no w, though the strategy puts"):

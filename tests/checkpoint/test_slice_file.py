@@ -33,13 +33,19 @@ def test_every_entry_has_the_bytes_that_mindspore_saw(name):
     facts = case(name).facts
     compared = 0
     for path in files_of(name):
-        known = {**facts["src_files"], **facts.get("outputs", {})}.get(str(path.relative_to(case(name).folder)))
+        known = {**facts["src_files"], **facts.get("outputs", {})}.get(
+            str(path.relative_to(case(name).folder))
+        )
         if not isinstance(known, dict):
             continue
         with open_slice(path) as found:
             assert list(found.entries) == [n for n in known if n != "__metadata__"]
             for entry in found.entries.values():
-                raw = found.text(entry.name).encode("utf-32-le") if entry.is_text else found.read(entry.name).tobytes()
+                raw = (
+                    found.text(entry.name).encode("utf-32-le")
+                    if entry.is_text
+                    else found.read(entry.name).tobytes()
+                )
                 assert hashlib.sha256(raw).hexdigest() == known[entry.name]["sha256"]
                 assert entry.type_name == known[entry.name]["dtype"]
                 if not entry.is_text:
@@ -55,7 +61,10 @@ def test_writing_the_same_content_gives_the_same_bytes(name, tmp_path):
         with open_slice(path) as found:
             if found.format != "ckpt":
                 continue
-            values = {e.name: found.text(e.name) if e.is_text else found.read(e.name) for e in found.entries.values()}
+            values = {
+                e.name: found.text(e.name) if e.is_text else found.read(e.name)
+                for e in found.entries.values()
+            }
         chunk = 1024 if name.startswith("chunked") and "src" in path.parts else 536_870_912
         crc = path.read_bytes()[-17:].startswith(b"crc_num")
         save_slice(tmp_path / "again.ckpt", values, chunk_bytes=chunk, crc_check=crc)
@@ -160,7 +169,9 @@ def test_short_runs_are_read_in_windows(tmp_path):
     array = np.arange(3 * 40_000 * 20, dtype=np.float32).reshape(3, 40_000, 20)
     save_slice(tmp_path / "a.ckpt", {"t": array}, sync=False)
     with open_slice(tmp_path / "a.ckpt") as found:
-        np.testing.assert_array_equal(found.read("t", Box((1, 5, 3), (3, 39_990, 5))), array[1:3, 5:39_990, 3:5])
+        np.testing.assert_array_equal(
+            found.read("t", Box((1, 5, 3), (3, 39_990, 5))), array[1:3, 5:39_990, 3:5]
+        )
 
 
 def test_rows_are_read_and_nothing_else(tmp_path):
@@ -177,7 +188,10 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     save_slice(tmp_path / "a.ckpt", {"w": np.ones(3)})
     before = (tmp_path / "a.ckpt").read_bytes()
     spec = [TensorSpec("w", np.dtype("float32"), (4,))]
-    with pytest.raises(CheckpointError, match="w: 8 bytes were not written"), SliceWriter(tmp_path / "a.ckpt", spec) as w:
+    with (
+        pytest.raises(CheckpointError, match="w: 8 bytes were not written"),
+        SliceWriter(tmp_path / "a.ckpt", spec) as w,
+    ):
         w.write("w", Box((0,), (2,)), np.zeros(2, np.float32))
     with pytest.raises(KeyError), SliceWriter(tmp_path / "a.ckpt", spec):
         raise KeyError
@@ -189,9 +203,15 @@ def test_writing_refuses_what_does_not_fit(tmp_path):
     """Unknown names, wrong shapes, names twice, options that exclude each other."""
     path = tmp_path / "a.ckpt"
     spec = TensorSpec("w", np.dtype("float32"), (4,))
-    with pytest.raises(CheckpointError, match="no tensor 'v' was announced"), SliceWriter(path, [spec]) as writer:
+    with (
+        pytest.raises(CheckpointError, match="no tensor 'v' was announced"),
+        SliceWriter(path, [spec]) as writer,
+    ):
         writer.write("v", Box((0,), (4,)), np.zeros(4, np.float32))
-    with pytest.raises(CheckpointError, match=r"shape \[4\] and dtype float64 for a box"), SliceWriter(path, [spec]) as w:
+    with (
+        pytest.raises(CheckpointError, match=r"shape \[4\] and dtype float64 for a box"),
+        SliceWriter(path, [spec]) as w,
+    ):
         w.write("w", Box((0,), (4,)), np.zeros(4))
     with pytest.raises(CheckpointError, match="'w' is to be written twice"):
         SliceWriter(path, [spec, spec])
@@ -229,13 +249,22 @@ BAD = {
     "an endless number": (b"\x0a" + b"\xff" * 12, "a number does not end"),
     "a wrong wire type": (b"\x08\x01", "at byte 0: no checkpoint entry begins here"),
     "a map tensor": (b"\x0a\x05\x0a\x01m\x1a\x00", "'m' is a map tensor, which is not supported"),
-    "an unknown field": (b"\x0a\x05\x0a\x01m\x22\x00", "field 4 of wire type 2 does not belong into an entry"),
+    "an unknown field": (
+        b"\x0a\x05\x0a\x01m\x22\x00",
+        "field 4 of wire type 2 does not belong into an entry",
+    ),
     "no tensor": (b"\x0a\x03\x0a\x01m", "'m' has no tensor"),
     "no name": (b"\x0a\x02\x12\x00", "a tensor has no type"),
     "a name that is no text": (entry(b"\xff\xfe", b"", b"Float32", bytes(4)), "a name is not UTF-8"),
-    "an unknown type": (entry(b"w", b"\x08\x02", b"Complex", bytes(8)), "w is of type 'Complex', which is not"),
+    "an unknown type": (
+        entry(b"w", b"\x08\x02", b"Complex", bytes(8)),
+        "w is of type 'Complex', which is not",
+    ),
     "Int4": (entry(b"w", b"\x08\x02", b"Int4", bytes(1)), "w is of type 'Int4', which is not supported"),
-    "dims that disagree": (entry(b"w", b"\x08\x03", b"Float32", bytes(8)), r"dims \[3\] of Float32, which take 12 bytes"),
+    "dims that disagree": (
+        entry(b"w", b"\x08\x03", b"Float32", bytes(8)),
+        r"dims \[3\] of Float32, which take 12 bytes",
+    ),
     "a name that comes again": (
         GOOD + entry(b"v", b"\x08\x02", b"Float32", bytes(8)) + GOOD,
         "'w' comes again, after other entries",
@@ -244,7 +273,10 @@ BAD = {
         GOOD + entry(b"w", b"\x08\x03", b"Float32", bytes(4)),
         "a further part of 'w' has other dims or another type",
     ),
-    "a text cut": (entry(b"t", b"\x08\x00", b"str", bytes(5)), "a text of 5 bytes; it must be a multiple of 4"),
+    "a text cut": (
+        entry(b"t", b"\x08\x00", b"str", bytes(5)),
+        "a text of 5 bytes; it must be a multiple of 4",
+    ),
 }
 
 
@@ -264,12 +296,21 @@ BAD_SAFETENSORS = {
     "a header beyond the file": ((1 << 40).to_bytes(8, "little") + b"{}", "a header of 1099511627776 bytes"),
     "no JSON": ((5).to_bytes(8, "little") + b"{nope", "the header is not JSON"),
     "a list": ((2).to_bytes(8, "little") + b"[]", "the header is no JSON object"),
-    "no offsets": (b'{"w":{"dtype":"F32","shape":[1]}}', "w: its header entry lacks dtype, shape or data_offsets"),
-    "an unknown dtype": (b'{"w":{"dtype":"C64","shape":[1],"data_offsets":[0,4]}}', "dtype 'C64' is not one of"),
+    "no offsets": (
+        b'{"w":{"dtype":"F32","shape":[1]}}',
+        "w: its header entry lacks dtype, shape or data_offsets",
+    ),
+    "an unknown dtype": (
+        b'{"w":{"dtype":"C64","shape":[1],"data_offsets":[0,4]}}',
+        "dtype 'C64' is not one of",
+    ),
     "a negative size": (b'{"w":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}}', "are not lists of sizes"),
     "too long": (b'{"w":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}', "do not fit that"),
     "a hole": (b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}', "tensors overlap or leave a hole"),
-    "too much data": (b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', "4 bytes follow the last tensor"),
+    "too much data": (
+        b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        "4 bytes follow the last tensor",
+    ),
 }
 
 

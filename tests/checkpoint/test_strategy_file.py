@@ -18,7 +18,10 @@ from distinfer_lab.layout import Layout, Mesh, Strategy
 from ..oracle import CASES, ORACLE, case
 
 FILES = sorted(
-    p for n in CASES for p in case(n).folder.rglob("*strategy*") if p.suffix in (".ckpt", ".json") and p.is_file()
+    p
+    for n in CASES
+    for p in case(n).folder.rglob("*strategy*")
+    if p.suffix in (".ckpt", ".json") and p.is_file()
 )
 
 
@@ -66,7 +69,9 @@ def test_a_dash_in_a_parameters_name_is_no_stage(tmp_path):
 
 def test_bad_files_are_named(tmp_path):
     """Missing, of another kind, without layouts, with impossible ones."""
-    with pytest.raises(CheckpointFileError, match=r"nope\.ckpt: No such file.*check the path of the strategy file"):
+    with pytest.raises(
+        CheckpointFileError, match=r"nope\.ckpt: No such file.*check the path of the strategy file"
+    ):
         read_strategy(tmp_path / "nope.ckpt")
     (tmp_path / "a.ckpt").write_bytes(b"no protobuf")
     with pytest.raises(CheckpointError, match=r"a\.ckpt: it is no strategy file, or is damaged"):

@@ -24,12 +24,18 @@ def test_each_element_comes_once_and_from_a_holder(drawn, same_cards):
     held = {int(r): box for r, box in zip(src.ranks, src.boxes(shape).tolist(), strict=True)}
     wanted = {int(r): box for r, box in zip(dst.ranks, dst.boxes(shape).tolist(), strict=True)}
     got = {rank: np.zeros(shape, np.int64) for rank in wanted}
-    for giver, taker, box in zip(pieces.src_rank.tolist(), pieces.dst_rank.tolist(), pieces.boxes.tolist(), strict=True):
+    for giver, taker, box in zip(
+        pieces.src_rank.tolist(), pieces.dst_rank.tolist(), pieces.boxes.tolist(), strict=True
+    ):
         region = tuple(slice(a, b) for a, b in box)
         got[taker][region] += 1
         assert all(a <= c and d <= b for (a, b), (c, d) in zip(held[giver], box, strict=True))
         mine = held.get(taker)
-        if same_cards and mine is not None and all(a <= c and d <= b for (a, b), (c, d) in zip(mine, box, strict=True)):
+        if (
+            same_cards
+            and mine is not None
+            and all(a <= c and d <= b for (a, b), (c, d) in zip(mine, box, strict=True))
+        ):
             assert giver == taker
     for rank, box in wanted.items():
         expected = np.zeros(shape, np.int64)
@@ -49,7 +55,9 @@ def test_holes_and_overlaps_name_the_rank():
     """Half a tensor cannot fill a whole one, and two that overlap are no cut."""
     whole = np.array([[[0, 4]]])
     ranks, dst = np.array([0, 1]), np.array([5])
-    with pytest.raises(ReshardError, match=r"leave a hole in box \(0,\):\(4,\) of destination rank 5: 2 elements for 4"):
+    with pytest.raises(
+        ReshardError, match=r"leave a hole in box \(0,\):\(4,\) of destination rank 5: 2 elements for 4"
+    ):
         plan_transfers(np.array([[[0, 2]], [[0, 2]]]), ranks, whole, dst)
     with pytest.raises(ReshardError, match="overlap in box .* of destination rank 5: 6 elements for 4"):
         plan_transfers(np.array([[[0, 3]], [[1, 4]]]), ranks, whole, dst)

@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 
 from distinfer_lab.errors import ArgumentTypeError, ContextError, GraphError
-from distinfer_lab.net import Cell, Parameter, SequentialCell, Tensor, evaluate, initializer, nn, ops, set_seed, trace
+from distinfer_lab.net import (
+    Cell,
+    Parameter,
+    SequentialCell,
+    Tensor,
+    evaluate,
+    initializer,
+    nn,
+    ops,
+    set_seed,
+    trace,
+)
 
 
 class Mlp(Cell):
@@ -49,7 +60,9 @@ def test_strategies_reach_the_graph():
     net.fc1.bias_add.shard(((2, 4), (4,)))
     grid = ops.Layout((2, 4), ("dp", "mp"))
     net.fc2.matmul.shard((grid("dp", "mp"), grid("None", "mp")))
-    strategies = {node.op.name: node.strategy for node in trace(net, Tensor(np.zeros((8, 6), np.float32))).nodes}
+    strategies = {
+        node.op.name: node.strategy for node in trace(net, Tensor(np.zeros((8, 6), np.float32))).nodes
+    }
     assert strategies["BiasAdd"] == ((2, 4), (4,))
     assert strategies["ReLU"] is None
     assert strategies["MatMul"].inputs == ((("dp",), ("mp",)), ((), ("mp",)))
@@ -154,7 +167,9 @@ def test_bad_arguments_of_layers_are_named():
         nn.Momentum([], 0.1, 0.9)
     with pytest.raises(ContextError, match=r"SGD: dampening=0.5 is not supported"):
         nn.SGD(Mlp().trainable_params(), dampening=0.5)
-    with pytest.raises(ArgumentTypeError, match=r"MatMul.shard takes a tuple of integers for each input, not 2"):
+    with pytest.raises(
+        ArgumentTypeError, match=r"MatMul.shard takes a tuple of integers for each input, not 2"
+    ):
         ops.MatMul().shard((2, (1, 4)))
     with pytest.raises(GraphError, match=r"w: a value of shape \[3\] for a parameter of shape \[2\]"):
         Parameter(np.zeros(2), name="w").set_data(np.zeros(3))

@@ -38,7 +38,11 @@ KNOWN = {
     "MatMul ta": (ops.MatMul(True), [a := numbers(6, 4), b := numbers(6, 2)], a.T @ b),
     "MatMul tb": (ops.MatMul(False, True), [a := numbers(4, 6), b := numbers(2, 6)], a @ b.T),
     "MatMul ta tb": (ops.MatMul(True, True), [a := numbers(6, 4), b := numbers(2, 6)], a.T @ b.T),
-    "BatchMatMul": (ops.BatchMatMul(), [a := numbers(2, 4, 6), b := numbers(2, 6, 2)], np.einsum("bmk,bkn->bmn", a, b)),
+    "BatchMatMul": (
+        ops.BatchMatMul(),
+        [a := numbers(2, 4, 6), b := numbers(2, 6, 2)],
+        np.einsum("bmk,bkn->bmn", a, b),
+    ),
     "BatchMatMul ta": (
         ops.BatchMatMul(True),
         [a := numbers(2, 3, 6, 4), b := numbers(2, 1, 6, 2)],
@@ -209,16 +213,36 @@ def test_large_values_do_not_overflow():
 
 F32, I32 = np.dtype("float32"), np.dtype("int32")
 REFUSED = [
-    (ops.MatMul(), [((4, 6), F32), (((5, 2)), F32)], r"MatMul: the inner dims of \[4, 6\] and \[5, 2\] are 6 and 5"),
-    (ops.MatMul(), [((4, 6, 1), F32), ((6, 2), F32)], r"MatMul: .*both need 2 dims \(BatchMatMul takes more\)"),
+    (
+        ops.MatMul(),
+        [((4, 6), F32), (((5, 2)), F32)],
+        r"MatMul: the inner dims of \[4, 6\] and \[5, 2\] are 6 and 5",
+    ),
+    (
+        ops.MatMul(),
+        [((4, 6, 1), F32), ((6, 2), F32)],
+        r"MatMul: .*both need 2 dims \(BatchMatMul takes more\)",
+    ),
     (ops.Add(), [((4, 6), F32), ((5,), F32)], r"Add: shapes \[4, 6\] and \[5\] do not broadcast"),
     (ops.Add(), [((4,), F32), ((4,), I32)], "Add: inputs of dtypes float32, int32; give all one dtype"),
-    (ops.BiasAdd(), [((4, 6), F32), ((4,), F32)], r"BiasAdd: .*bias of shape \[4\]; the bias has one entry for each"),
-    (ops.Reshape((5, 5)), [((4, 6), F32)], r"Reshape: \[4, 6\] has 24 elements, which do not fit shape \[5, 5\]"),
+    (
+        ops.BiasAdd(),
+        [((4, 6), F32), ((4,), F32)],
+        r"BiasAdd: .*bias of shape \[4\]; the bias has one entry for each",
+    ),
+    (
+        ops.Reshape((5, 5)),
+        [((4, 6), F32)],
+        r"Reshape: \[4, 6\] has 24 elements, which do not fit shape \[5, 5\]",
+    ),
     (ops.Transpose((0, 0)), [((4, 6), F32)], r"Transpose: perm \[0, 0\] for an input of 2 dims"),
     (ops.Softmax(2), [((4, 6), F32)], r"Softmax: axis 2 for an input of 2 dims; use -2..1"),
     (ops.Gather(), [((4, 6), F32), ((2,), F32)], "Gather: ids of dtype float32; they must be integers"),
-    (ops.LayerNorm(), [((4, 6), F32), ((4,), F32), ((6,), F32)], r"LayerNorm: gamma \[4\].*its last dims, \[6\]"),
+    (
+        ops.LayerNorm(),
+        [((4, 6), F32), ((4,), F32), ((6,), F32)],
+        r"LayerNorm: gamma \[4\].*its last dims, \[6\]",
+    ),
     (ops.SoftmaxCrossEntropyWithLogits(), [((4, 6), F32), ((4,), F32)], r"labels \[4\]; both have the shape"),
     (ops.BroadcastTo((3,)), [((2,), F32)], r"BroadcastTo: \[2\] does not broadcast to \[3\]"),
 ]

@@ -107,6 +107,8 @@ def test_sparse_labels_are_rows_of_an_identity():
     """Class numbers give the loss that one-hot rows give."""
     logits = Tensor(np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32))
     ids = np.array([0, 2, 1, 1], np.int32)
-    dense = nn.SoftmaxCrossEntropyWithLogits(reduction="sum")(logits, Tensor(np.eye(3, dtype=np.float32)[ids]))
+    dense = nn.SoftmaxCrossEntropyWithLogits(reduction="sum")(
+        logits, Tensor(np.eye(3, dtype=np.float32)[ids])
+    )
     sparse = nn.SoftmaxCrossEntropyWithLogits(sparse=True, reduction="sum")(logits, Tensor(ids))
     np.testing.assert_array_equal(sparse.asnumpy(), dense.asnumpy())

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from distinfer_lab.errors import ShardingError
 from distinfer_lab.layout import Layout, Mesh
@@ -45,7 +44,9 @@ def test_a_cut_net_equals_the_uncut_one(drawn):
     program = partition(graph, propagate(graph, devices))
     found = run_whole(program, params, inputs)
     for name, expected in evaluate(graph, params, inputs).items():
-        np.testing.assert_allclose(found[name], expected, rtol=1e-9, atol=1e-9, err_msg=f"{name}\n{program!r}")
+        np.testing.assert_allclose(
+            found[name], expected, rtol=1e-9, atol=1e-9, err_msg=f"{name}\n{program!r}"
+        )
 
 
 def train(job, cut_as, devices=8, **options):
@@ -124,8 +125,12 @@ class Together:
 
             def all_reduce(self, array, group):
                 others = [r for r in group if r != rank]
-                got = self.exchange(dict.fromkeys(others, array), {r: (array.shape, array.dtype) for r in others})
-                return sum(({**got, rank: array}[r] for r in sorted(group)[1:]), {**got, rank: array}[min(group)])
+                got = self.exchange(
+                    dict.fromkeys(others, array), dict.fromkeys(others, (array.shape, array.dtype))
+                )
+                return sum(
+                    ({**got, rank: array}[r] for r in sorted(group)[1:]), {**got, rank: array}[min(group)]
+                )
 
         return Card()
 
@@ -135,7 +140,7 @@ class Together:
 def test_cards_that_run_at_once_equal_the_serial_interpreter(drawn):
     """Bit for bit: every card in a thread of its own, from a pickled program."""
     graph, devices, params, inputs = drawn
-    program = pickle.loads(pickle.dumps(partition(graph, propagate(graph, devices))))  # noqa: S301  our own
+    program = pickle.loads(pickle.dumps(partition(graph, propagate(graph, devices))))
     given_params, given_inputs = cut(program, params), cut(program, inputs)
     expected, _ = run_serial(program, given_params, given_inputs)
     together, found = Together(devices), {}

@@ -57,9 +57,7 @@ def test_memory_stays_within_the_buffer(big, to):
         assert written.read("step") == 3
 
 
-@given(
-    st.lists(st.integers(1, 7), max_size=4).map(tuple), st.integers(1, 8), st.integers(1, 200)
-)
+@given(st.lists(st.integers(1, 7), max_size=4).map(tuple), st.integers(1, 8), st.integers(1, 200))
 def test_windows_tile_in_order_within_the_limit(shape, itemsize, limit):
     """Each contiguous, all in row-major order, none above the limit (but one element)."""
     at = 0
@@ -115,7 +113,9 @@ def test_a_failure_leaves_nothing(small):
 def test_bad_targets_are_named(small):
     """A folder that is there, and one that cannot be made."""
     (small / "out").mkdir()
-    with pytest.raises(CheckpointFileError, match="out exists; choose another folder, or pass overwrite=True"):
+    with pytest.raises(
+        CheckpointFileError, match="out exists; choose another folder, or pass overwrite=True"
+    ):
         transform_checkpoints(small / "src", small / "out", "c", SRC, DST)
     with pytest.raises(CheckpointFileError, match="choose a folder that can be written"):
         transform_checkpoints(small / "src", "/proc/no/out", "c", SRC, DST)

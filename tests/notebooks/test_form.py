@@ -1,0 +1,80 @@
+"""Notebooks: committed executed and normalised; what is not in that form is named."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from click.testing import CliRunner
+
+from distinfer_lab.notebooks import main, normalised, problems
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+def test_the_committed_notebooks_are_in_their_form():
+    """As CI checks it."""
+    assert [n.name for n in NOTEBOOKS] == ["00_start_here.ipynb"]
+    done = CliRunner().invoke(main, ["--check", str(FOLDER)])
+    assert (done.exit_code, done.output) == (0, "")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_few_cells_are_left_out_of_the_comparison(path):
+    """At most a tenth is tagged nbval-ignore-output, and none is skipped."""
+    cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+    tags = [tag for cell in cells for tag in cell.metadata.get("tags", [])]
+    assert tags.count("nbval-ignore-output") <= len(cells) / 10
+    assert "nbval-skip" not in tags
+
+
+def made(*outputs, source="x"):
+    cell = nbformat.v4.new_code_cell(source, outputs=list(outputs), execution_count=7)
+    return nbformat.v4.new_notebook(cells=[cell], metadata={"widgets": {"state": {}}})
+
+
+def stream(name, text):
+    return nbformat.v4.new_output("stream", name=name, text=text)
+
+
+def test_normalising_takes_out_what_changes_from_run_to_run():
+    """Widget state and models, counts, the pieces of a stream; the text beside a widget stays."""
+    data = {"application/vnd.jupyter.widget-view+json": {"model_id": "abc"}, "text/plain": "LayoutView(w)"}
+    widget = nbformat.v4.new_output("execute_result", data=data, execution_count=7)
+    notebook = normalised(made(stream("stdout", "a\n"), stream("stdout", "b\n"), widget))
+    assert "widgets" not in notebook.metadata
+    cell = notebook.cells[0]
+    assert (cell.id, cell.execution_count) == ("cell-00", 1)
+    assert [o.get("text") for o in cell.outputs] == ["a\nb\n", None]
+    assert cell.outputs[1].data == {"text/plain": "LayoutView(w)"}
+    assert nbformat.writes(normalised(notebook)) == nbformat.writes(notebook)
+
+
+def test_what_is_wrong_with_a_notebook_is_named():
+    """Widget state, long cells, errors, stderr, texts without meaning, outputs too large."""
+    data = {"text/plain": "<X object at 0x7f>", "text/html": "x" * 50_001}
+    outputs = [
+        nbformat.v4.new_output("error", ename="E", evalue="", traceback=[]),
+        stream("stderr", "warning"),
+        nbformat.v4.new_output("display_data", data=data),
+    ]
+    assert problems(made(*outputs, source="x\n" * 16)) == [
+        "it carries widget state",
+        "cell 0 has more than 15 lines",
+        "cell 0: it ends in an error",
+        "cell 0: it writes to stderr",
+        "cell 0: its text has no meaning: <X object at 0x7f>",
+        "cell 0: text/html of 50001 characters",
+    ]
+
+
+def test_a_notebook_that_is_not_normalised_fails_the_check(tmp_path):
+    """And is brought into its form without --check; an empty folder is an error."""
+    nbformat.write(made(stream("stdout", "a")), tmp_path / "a.ipynb")
+    check = CliRunner().invoke(main, ["--check", str(tmp_path)])
+    assert check.exit_code == 1
+    assert "it is not normalised" in check.output
+    assert CliRunner().invoke(main, [str(tmp_path)]).exit_code == 0
+    assert CliRunner().invoke(main, ["--check", str(tmp_path)]).exit_code == 0
+    (tmp_path / "empty").mkdir()
+    assert CliRunner().invoke(main, [str(tmp_path / "empty")]).exit_code == 1
