@@ -27,6 +27,7 @@ def test_the_demo_proves_its_prediction(arguments):
     """As a command of its own: four steps, moved against bound, the proof, status 0, nothing on stderr."""
     done = subprocess.run(
         [sys.executable, "-m", "distinfer_lab", "demo", *arguments],
+        check=False,
         capture_output=True,
         text=True,
         cwd=ROOT,
