@@ -15,6 +15,8 @@
 A text names the thing, its value, the rule that it breaks, and the way out.
 """
 
+from collections.abc import Iterable
+
 __all__ = [
     "ArgumentTypeError",
     "CardError",
@@ -27,6 +29,7 @@ __all__ = [
     "LayoutError",
     "ReshardError",
     "ShardingError",
+    "listed",
 ]
 
 
@@ -72,3 +75,16 @@ class ContextError(DistinferError, ValueError):
 
 class ArgumentTypeError(DistinferError, TypeError):
     """An argument is of the wrong kind."""
+
+
+def listed(names: Iterable[str], most: int = 6) -> str:
+    """Names for a text: the first few, and how many more there are.
+
+    Examples
+    --------
+    >>> listed("abcdefgh"), listed("")
+    ('a, b, c, d, e, f and 2 more', 'nothing')
+    """
+    found = list(names)
+    rest = f" and {len(found) - most} more" if len(found) > most else ""
+    return (", ".join(found[:most]) or "nothing") + rest

@@ -5,12 +5,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from hypothesis import reject
+from hypothesis import reject, settings
 from hypothesis import strategies as st
 
 from distinfer_lab.errors import LayoutError
 from distinfer_lab.layout import Layout, Mesh
 from distinfer_lab.net import Graph, GraphBuilder, Operator, Spec, differentiate, operators
+
+
+def examples(count: int) -> int:
+    """How many examples a test takes that is content with `count` by default."""
+    return count * 10 if settings.get_current_profile_name() == "thorough" else count
 
 
 @st.composite

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from distributed import get_worker
 from numpy.typing import NDArray
 
-from ..errors import CardError
+from ..errors import CardError, listed
 from .records import CardMemory, Epoch, Peer, Ticket
 from .store import Placed, open_store
 
@@ -77,9 +77,7 @@ def dtypes(ticket: Ticket, key: str) -> dict[str, Any]:
 
 def _value(placed: Placed, name: str, rank: int) -> Array:
     if name not in placed.values:
-        raise CardError(
-            f"card {rank} holds no shard of {name!r}; it holds {', '.join(placed.values) or 'nothing'}"
-        )
+        raise CardError(f"card {rank} holds no shard of {name!r}; it holds {listed(placed.values)}")
     return placed.values[name]
 
 

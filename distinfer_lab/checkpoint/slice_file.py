@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CheckpointError, CheckpointFileError, EncryptionError
+from ..errors import CheckpointError, CheckpointFileError, EncryptionError, listed
 from ..layout import Box
 from .ckpt import CRC_BYTES, CRC_WORD, index_ckpt
 from .encryption import MAGICS, decrypt
@@ -183,7 +183,7 @@ class SliceFile:
             If there is none.
         """
         if name not in self.entries:
-            raise CheckpointError(f"{self.path} has no entry {name!r}; it has {_listed(list(self.entries))}")
+            raise CheckpointError(f"{self.path} has no entry {name!r}; it has {listed(self.entries)}")
         return self.entries[name]
 
     def text(self, name: str) -> str:
@@ -288,11 +288,6 @@ class SliceFile:
             if not count:
                 raise CheckpointError(f"{self.path}: the file became shorter while {entry.name} was read")
             target, offset = target[count:], offset + count
-
-
-def _listed(names: list[str], most: int = 8) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
 
 
 def list_of_runs(entry: Entry, box: Box) -> list[tuple[int, int]] | None:

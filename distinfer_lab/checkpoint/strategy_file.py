@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, EncodeError
 
-from ..errors import CheckpointError, CheckpointFileError, LayoutError
+from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, LayoutError, listed
 from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import MindSporeLayout, from_layout, to_layout
 from .strategy_schema import message_class
@@ -115,6 +115,8 @@ def as_strategy(source: Strategy | StrategyFile | str | os.PathLike[str]) -> Str
         return source
     if isinstance(source, StrategyFile):
         return source.strategy()
+    if not isinstance(source, str | os.PathLike):
+        raise ArgumentTypeError(f"a strategy is a Strategy or a strategy file's path, not {source!r:.60}")
     try:
         return read_strategy(source).strategy()
     except LayoutError as err:
@@ -161,6 +163,9 @@ def _from_protobuf(path: str, data: bytes) -> StrategyFile:
         message.ParseFromString(data)
     except DecodeError as err:
         raise CheckpointError(f"{path}: it is no strategy file, or is damaged ({err})") from err
+    if not message.IsInitialized():
+        lacking = listed(message.FindInitializationErrors())
+        raise CheckpointError(f"{path}: it is no strategy file, or is damaged (it lacks {lacking})")
     names = [item.node_name for item in message.parallel_strategy_item]
     names += [item.param_name for item in message.parallel_layout_item]
     for name in names:

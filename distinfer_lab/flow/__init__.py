@@ -3,6 +3,7 @@
 from ..checkpoint import merge_pipeline_strategys
 from ..reshard import rank_list_for_transform, transform_checkpoints
 from .callbacks import Callback, CheckpointConfig, LossMonitor, ModelCheckpoint, RunContext
+from .communication import get_group_size, get_rank, init
 from .context import (
     ParallelContext,
     ParallelMode,
@@ -36,6 +37,9 @@ __all__ = [
     "auto_parallel_context",
     "build_searched_strategy",
     "get_auto_parallel_context",
+    "get_group_size",
+    "get_rank",
+    "init",
     "load_checkpoint",
     "load_distributed_checkpoint",
     "load_param_into_net",

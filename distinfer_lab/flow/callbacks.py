@@ -27,6 +27,7 @@ class RunContext:
     step: int
     """Steps done in all, from 1."""
     steps_per_epoch: int
+    """0 where the dataset does not say."""
     loss: float
 
 

@@ -18,6 +18,8 @@ from typing import Any, Final
 from ..errors import ArgumentTypeError, ContextError
 
 __all__ = [
+    "GRAPH_MODE",
+    "PYNATIVE_MODE",
     "ParallelContext",
     "ParallelMode",
     "auto_parallel_context",
@@ -25,7 +27,11 @@ __all__ = [
     "parallel_context",
     "reset_auto_parallel_context",
     "set_auto_parallel_context",
+    "set_context",
 ]
+
+GRAPH_MODE: Final = 0
+PYNATIVE_MODE: Final = 1
 
 
 class ParallelMode:
@@ -183,3 +189,7 @@ def auto_parallel_context(**settings: Any) -> Iterator[ParallelContext]:
     finally:
         with _lock:
             _current = before
+
+
+def set_context(**settings: Any) -> None:
+    """Accepted for MindSpore's scripts (mode, device_target, device_id ...): cards need none of it."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..cards import CardGroup, current_group
 from ..checkpoint import Checkpoint, as_strategy, open_checkpoint, open_slice, save_slice
 from ..display import Displayed
-from ..errors import ArgumentTypeError, CheckpointError, ContextError
+from ..errors import ArgumentTypeError, CheckpointError, ContextError, listed
 from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import strategy_from_tuples
 from ..net import Cell, Parameter, Tensor
@@ -127,6 +127,8 @@ def load_distributed_checkpoint(
     """
     if not isinstance(network, Cell):
         raise ArgumentTypeError(f"network is a Cell, not {type(network).__name__}")
+    if format not in ("ckpt", "safetensors"):
+        raise ContextError(f"format={format!r} is not 'ckpt' or 'safetensors'")
     group = current_group() if cards is None else cards
     train = train_strategy_filename or parallel_context().strategy_ckpt_load_file or None
     params = network.parameters_dict()
@@ -197,7 +199,7 @@ class _Matching:
             else:
                 raise CheckpointError(
                     f"{name}: the files have no entry for this parameter of the net; they have "
-                    f"{_some(list(checkpoint.tensors))}. Pass name_map={{entry: {name!r}}}, or "
+                    f"{listed(checkpoint.tensors)}. Pass name_map={{entry: {name!r}}}, or "
                     f"allow_missing=[{name!r}] to leave it as it is"
                 )
         self.missing = tuple(lost)
@@ -226,7 +228,7 @@ class _Matching:
         if record.shape != param.shape:
             raise CheckpointError(
                 f"{name}: the net has shape {list(param.shape)}, but the files' {entry} has {list(record.shape)}; "
-                "the checkpoint is of another net"
+                "the checkpoint is of another net, or the training strategy is missing"
             )
         if record.dtype == param.dtype:
             return
@@ -258,10 +260,6 @@ def _kind(dtype: np.dtype[Any]) -> str:
     return "float" if dtype.kind == "f" or dtype.name.startswith(("bfloat", "float")) else dtype.name
 
 
-def _some(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def _predict_strategy(given: Any, params: Mapping[str, Parameter], names: Sequence[str]) -> Strategy | None:
     """The destination, checked against the net."""
     if given is None:
@@ -276,7 +274,7 @@ def _predict_strategy(given: Any, params: Mapping[str, Parameter], names: Sequen
         if name not in strategy:
             raise CheckpointError(
                 f"{name}: the predict strategy has no layout for this parameter of the net; it names "
-                f"{_some(list(strategy))}. Infer it again with model.infer_predict_layout"
+                f"{listed(strategy)}. Infer it again with model.infer_predict_layout"
             )
         known = strategy.shapes.get(name)
         if known is not None and known != params[name].shape:
@@ -333,6 +331,10 @@ def load_checkpoint(
         for name, entry in file.entries.items():
             if not name.startswith(prefixes) or not prefixes:
                 out[name] = file.text(name) if entry.is_text else Parameter(file.read(name), name)
+    if prefixes and not out:
+        raise CheckpointError(
+            f"nothing is left of {os.fspath(ckpt_file_name)} after filter_prefix={prefixes}; filter less"
+        )
     if net is not None:
         load_param_into_net(net, out, strict_load)
     return out

@@ -7,7 +7,7 @@ load_distributed_checkpoint(net, files, ...)   step 3
 y = model.predict(x)                           step 4
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -191,9 +191,9 @@ class Model:
                 "infer_predict_layout on several cards needs the training strategy; call "
                 "set_auto_parallel_context(strategy_ckpt_load_file='train_strategy.ckpt')"
             )
-        graph, sharding = self._cut(self._trace(predict_data), context)
-        names = [name for name in self.network.parameters_dict() if name in graph.params]
-        return PredictLayout(sharding, names)
+        _, sharding = self._cut(self._trace(predict_data), context)
+        shapes = {name: param.shape for name, param in self.network.parameters_dict().items()}
+        return PredictLayout(sharding, shapes)
 
     def predict(self, *predict_data: Any) -> Any:
         """Run the net on the cards; gives the whole result as a Tensor, or a tuple of them.
@@ -311,7 +311,7 @@ class _Training:
         self.devices = model._devices(self.context)
         self.stacked = not self.context.full_batch and self.context.parallel_mode != ParallelMode.STAND_ALONE
         self.program: Program | None = None
-        self.done = 0
+        self.steps_before: dict[int, int] = {}
         self.failures = 0
 
     def run(self) -> None:
@@ -334,20 +334,25 @@ class _Training:
         """Train from a position (epochs done, steps done in the next) to the end."""
         context = None
         for epoch in range(position[0], self.epochs):
-            batches = list(self.dataset) if not isinstance(self.dataset, Sequence) else self.dataset
-            if not len(batches):
-                raise ContextError("the dataset gives no batches; it must be possible to iterate it again")
             skipped = position[1] if epoch == position[0] else 0
-            for step in range(skipped, len(batches)):
-                loss = self._step(batches[step])
-                self.done = epoch * len(batches) + step + 1
-                context = RunContext(self.model, epoch + 1, step + 1, self.done, len(batches), loss)
-                for callback in self.callbacks:
-                    callback.on_train_step_end(context)
+            count = 0
+            for count, batch in enumerate(self.dataset, 1):
+                if count > skipped:
+                    loss = self._step(batch)
+                    step = self.steps_before.setdefault(epoch, 0) + count
+                    context = RunContext(self.model, epoch + 1, count, step, self._steps_per_epoch(), loss)
+                    for callback in self.callbacks:
+                        callback.on_train_step_end(context)
+            if not count:
+                raise ContextError("the dataset gives no batches; it must be possible to iterate it again")
+            self.steps_before[epoch + 1] = self.steps_before.get(epoch, 0) + count
             if context is not None:
                 for callback in self.callbacks:
                     callback.on_train_epoch_end(context)
         return context
+
+    def _steps_per_epoch(self) -> int:
+        return len(self.dataset) if isinstance(self.dataset, Sized) else 0
 
     def _step(self, batch: Any) -> float:
         data, label = self._whole_batch(batch)

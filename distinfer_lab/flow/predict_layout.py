@@ -22,9 +22,14 @@ class PredictLayout(Mapping[str, LayoutTuple], Displayed):
         The net's inputs, as MindSpore lays them out.
     """
 
-    def __init__(self, sharding: Sharding, names: list[str]) -> None:
+    def __init__(self, sharding: Sharding, shapes: Mapping[str, tuple[int, ...]]) -> None:
         found = sharding.strategy
-        self.strategy = Strategy({n: found[n] for n in names}, found.shapes, found.ranks)
+        # A parameter that this net never reads is whole on every card.
+        layouts = {
+            name: found[name] if name in found else Layout.replicated(found.ranks, len(shape))
+            for name, shape in shapes.items()
+        }
+        self.strategy = Strategy(layouts, shapes, found.ranks)
         self.inputs: Mapping[str, Layout] = dict(sharding.inputs)
 
     def __getitem__(self, name: str) -> LayoutTuple:

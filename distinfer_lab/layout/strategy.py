@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..display import Displayed
-from ..errors import LayoutError
+from ..errors import LayoutError, listed
 from .box import Boxes
 from .layout import Layout
 
@@ -78,9 +78,7 @@ class Strategy(Mapping[str, Layout], Displayed):
             If the parameter is not named, its shape is unknown, or the cut does not fit.
         """
         if name not in self:
-            raise LayoutError(
-                f"{name}: the strategy has no layout for it; it names {', '.join(self) or 'nothing'}"
-            )
+            raise LayoutError(f"{name}: the strategy has no layout for it; it names {listed(self)}")
         full = self.shapes.get(name) if shape is None else shape
         if full is None:
             raise LayoutError(f"{name}: the strategy does not know its shape; give one")

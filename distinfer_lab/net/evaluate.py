@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import GraphError
+from ..errors import GraphError, listed
 from .graph import Graph, Spec
 
 __all__ = ["check_value", "evaluate"]
@@ -43,7 +43,7 @@ def check_value(kind: str, name: str, spec: Spec, given: Mapping[str, Array]) ->
         Naming the value, its shape and dtype, and what was expected.
     """
     if name not in given:
-        raise GraphError(f"{kind} {name!r} is missing; given are {', '.join(given) or 'none'}")
+        raise GraphError(f"{kind} {name!r} is missing; given are {listed(given)}")
     value = np.asarray(given[name])
     if Spec(value.shape, value.dtype) != spec:
         raise GraphError(

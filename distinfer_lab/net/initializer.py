@@ -28,6 +28,8 @@ Array = NDArray[Any]
 
 DISTRIBUTIONS = ("zeros", "ones", "normal", "uniform", "xavier_uniform", "he_uniform")
 
+WINDOW_ELEMENTS = 1 << 18
+
 _seed = [0]
 
 
@@ -70,6 +72,18 @@ class Initializer:
         if self.kind in ("zeros", "ones", "constant"):
             number = {"zeros": 0.0, "ones": 1.0}.get(self.kind, self.value)
             return np.full(extent, number, self.dtype)
+        if not extent:
+            return self._random(region, name)
+        out = np.empty(extent, self.dtype)
+        # In runs of rows: the float64 values on the way take many times the memory of the result.
+        rows = max(WINDOW_ELEMENTS // max(math.prod(extent[1:]), 1), 1)
+        for first in range(0, extent[0], rows):
+            start = region[0][0] + first
+            stop = min(start + rows, region[0][1])
+            out[first : first + rows] = self._random(((start, stop), *region[1:]), name)
+        return out
+
+    def _random(self, region: Region, name: str) -> Array:
         uniform = self._uniform(region, name)
         if self.kind == "normal":
             return np.asarray(0.01 * ndtri(uniform), self.dtype)

@@ -5,12 +5,12 @@ states="replicate"  every rank gets all of moments.w
 states="mindspore"  rank r keeps the slice that source rank r held, as MindSpore leaves it
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from ..checkpoint import Checkpoint, TensorRecord, followed_parameter
-from ..errors import ReshardError
+from ..errors import ReshardError, listed
 from ..layout import Boxes, Layout, Strategy, Transfers
 from .plan import ReshardPlan, TensorPlan, plan_reshard
 
@@ -73,14 +73,9 @@ def _destination(record: TensorRecord, dst: Strategy, states: str) -> Layout:
     if followed is not None:
         return dst[followed]
     raise ReshardError(
-        f"{record.name}: the destination strategy has no layout for it; it names {_some(dst)}. "
+        f"{record.name}: the destination strategy has no layout for it; it names {listed(dst)}. "
         "Is it the strategy of another net?"
     )
-
-
-def _some(dst: Mapping[str, Layout]) -> str:
-    names = list(dst)
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def _left_alone(record: TensorRecord, ranks: int) -> TensorPlan:

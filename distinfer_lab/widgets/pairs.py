@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ArgumentTypeError, LayoutError
+from ..errors import ArgumentTypeError, LayoutError, listed
 from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import strategy_from_tuples
 from ..views import Drawing, Links, layout_pair_svg, link_cards, stored
@@ -99,7 +99,7 @@ def pair_layouts(
     names = [name for name in src if name in dst]
     if not names:
         raise LayoutError(
-            f"training names {_named(src)}, inference names {_named(dst)}: no parameter is in both; "
+            f"training names {listed(src)}, inference names {listed(dst)}: no parameter is in both; "
             "give strategies of the same net"
         )
     shapes = {**src.shapes, **dst.shapes, **_shapes_by_name(shape, names)}
@@ -151,8 +151,3 @@ def _pair(name: str, src: Strategy, dst: Strategy, shapes: Mapping[str, tuple[in
     for strategy in (src, dst):
         strategy.boxes(name, shapes[name])
     return LayoutPair(name, src[name], dst[name], shapes[name], (src.ranks, dst.ranks))
-
-
-def _named(strategy: Strategy) -> str:
-    names = list(strategy)
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "nothing"

@@ -1,7 +1,10 @@
 """Card groups: real Dask workers, in this process and in processes, that hold shards and are lost and found."""
 
+import asyncio
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -271,3 +274,42 @@ def test_no_process_stays_behind():
             break
         time.sleep(0.1)
     assert not alive
+
+
+def test_a_run_is_a_handle(cards):
+    """Its progress and result can be had from a script, and awaited in a cell."""
+    placement = cards.place([Numbers(r) for r in range(4)])
+    run = cards.start(lambda run: cards.pull(placement, {1: ["w"]})[1]["w"].tolist())
+
+    async def wait():
+        return await run
+
+    assert asyncio.run(wait()) == [1, 1, 1]
+    assert run.done
+    assert run.result() == [1, 1, 1]
+    run.cancel()
+    assert not run.cancelled
+    cards.drop(placement)
+
+
+def test_under_tls_the_channels_are_tls():
+    """On a cluster with TLS the cards' own sockets use its certificates, and a plain stranger gets nowhere."""
+    with LocalCluster(
+        n_workers=2,
+        processes=False,
+        threads_per_worker=1,
+        protocol="tls://",
+        security=True,
+        dashboard_address=":0",
+    ) as cluster:
+        client = cluster.get_client()
+        with CardGroup(2, client=client) as group:
+            placement = group.place([Numbers(r) for r in range(2)])
+            found, _ = group.run(add_all, placement, inputs(2), wanted(2))
+            np.testing.assert_array_equal(found[0]["y"], [3, 3, 3])
+            host, port, _ = group._epoch.peers[0]
+            with socket.create_connection((host, port), timeout=20) as stranger:
+                stranger.sendall(bytes(60))
+                with contextlib.suppress(ConnectionResetError):
+                    assert not stranger.recv(100).startswith(b"ok")
+        client.close()

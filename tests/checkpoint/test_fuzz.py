@@ -12,6 +12,7 @@ from distinfer_lab.checkpoint import open_slice, read_strategy
 from distinfer_lab.errors import DistinferError
 
 from ..oracle import ORACLE, case
+from ..strategies import examples
 
 CASES = ORACLE / "cases"
 SLICES = [
@@ -68,7 +69,7 @@ def in_bounds(work, size: int) -> None:
 
 
 @given(damaged(SLICES))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 def test_a_damaged_slice_file_raises_only_our_errors(tmp_path_factory, drawn):
     """Opening it and reading all of it."""
     source, data = drawn
@@ -88,7 +89,7 @@ def test_a_damaged_slice_file_raises_only_our_errors(tmp_path_factory, drawn):
 
 
 @given(damaged(STRATEGIES))
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 def test_a_damaged_strategy_file_raises_only_our_errors(tmp_path_factory, drawn):
     """Reading it and making a Strategy of it."""
     source, data = drawn

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distinfer_lab.checkpoint import SliceWriter, TensorSpec, open_slice, save_slice
@@ -153,7 +153,6 @@ def tensors_and_boxes(draw):
 
 
 @given(tensors_and_boxes())
-@settings(deadline=None)
 def test_a_box_is_what_numpy_cuts(tmp_path_factory, drawn):
     """Any box of any tensor, however its bytes are chunked, equals the slice of the whole."""
     shape, box, chunk = drawn

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distinfer_lab.errors import ReshardError
@@ -16,7 +16,6 @@ def planned(src, dst, shape, **options):
 
 
 @given(layout_pairs(), st.booleans())
-@settings(deadline=None)
 def test_each_element_comes_once_and_from_a_holder(drawn, same_cards):
     """Counted element by element on plain arrays; what a card holds itself is not sent to it."""
     src, dst, shape = drawn

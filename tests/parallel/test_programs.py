@@ -23,7 +23,7 @@ from distinfer_lab.parallel import (
     view_of,
 )
 
-from ..strategies import random_nets
+from ..strategies import examples, random_nets
 from ..trained import MLP, MLP_CUTS, SAMPLE, STRATEGY, check_against_mindspore
 
 
@@ -37,7 +37,7 @@ def run_whole(program, params, inputs):
 
 
 @given(random_nets())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=examples(150))
 def test_a_cut_net_equals_the_uncut_one(drawn):
     """Random nets of all operators with random valid strategies; outputs and gradients."""
     graph, devices, params, inputs = drawn
@@ -136,7 +136,7 @@ class Together:
 
 
 @given(random_nets())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=examples(25))
 def test_cards_that_run_at_once_equal_the_serial_interpreter(drawn):
     """Bit for bit: every card in a thread of its own, from a pickled program."""
     graph, devices, params, inputs = drawn

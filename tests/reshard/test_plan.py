@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from distinfer_lab.errors import LayoutError, ReshardError
@@ -31,7 +31,6 @@ def cut(strategy, shapes, whole):
 
 
 @given(jobs(), st.booleans())
-@settings(deadline=None)
 def test_the_serial_executor_is_merge_and_cut_again(job, same_cards):
     """And moved bytes are the bound, which brute force over single elements gives too."""
     src, dst = job
