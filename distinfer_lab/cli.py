@@ -29,7 +29,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--cards", default=8, show_default=True, type=click.IntRange(8, 8), help="Cards to train on.")
+@click.option("--cards", default=8, show_default=True, type=click.IntRange(1, 128), help="Cards to train on.")
 @click.option("--predict-cards", default=4, show_default=True, type=click.IntRange(1, 128))
 @click.option("--processes", is_flag=True, help="Every card is a process of its own.")
 def demo(cards: int, predict_cards: int, processes: bool) -> None:

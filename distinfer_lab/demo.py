@@ -16,24 +16,17 @@ from .flow.sample import (
     SampleNet,
     create_ckpt_file_list,
     create_predict_data,
+    strategy_for,
     train_sample,
 )
 from .layout import Strategy
-from .net import NodeStrategy, Tensor
+from .net import Tensor
 from .views import bytes_in_words
 
-__all__ = ["predict_strategy_for", "run_demo"]
+__all__ = ["run_demo"]
 
 TOLERANCE = 1e-5
 """Relative to the largest result: float32 sums in another order."""
-
-
-def predict_strategy_for(cards: int) -> NodeStrategy:
-    """A strategy of the sample's product for a number of predict cards: columns first, then rows."""
-    columns = int(np.gcd(cards, 4 if cards > 4 else cards))
-    columns = int(np.gcd(columns, 16))
-    rows = int(np.gcd(cards // columns, 128))
-    return ((rows, 1), (1, columns))
 
 
 def run_demo(
@@ -44,7 +37,7 @@ def run_demo(
     Parameters
     ----------
     cards
-        Cards to train on; the sample is cut for 8.
+        Cards to train on; they must be able to share 128 rows evenly.
     predict_cards
         Cards to predict on.
     processes
@@ -72,7 +65,7 @@ def run_demo(
                 device_num=None,
             ),
         ):
-            net = SampleNet(predict_strategy_for(predict_cards))
+            net = SampleNet(strategy_for(predict_cards))
             model = Model(net)
             data = Tensor(create_predict_data())
             layout = model.infer_predict_layout(data)

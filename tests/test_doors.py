@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import distinfer_lab as dl
 from distinfer_lab.checkpoint import open_slice
 from distinfer_lab.cli import main
-from distinfer_lab.demo import predict_strategy_for
+from distinfer_lab.flow.sample import strategy_for
 
 from .oracle import case
 
@@ -62,11 +62,21 @@ def test_the_demo_fails_if_the_prediction_differs(monkeypatch):
 @pytest.mark.parametrize("cards", range(1, 17))
 def test_the_demo_cuts_for_any_number_of_cards(cards):
     """The parts divide the cards and the tensor."""
-    (rows, one), (other, columns) = predict_strategy_for(cards)
+    (rows, one), (other, columns) = strategy_for(cards)
     assert (one, other) == (1, 1)
     assert cards % (rows * columns) == 0
     assert 16 % columns == 0
     assert 128 % rows == 0
+
+
+def test_the_demo_trains_on_other_counts_too():
+    """2 cards to 8; and a count that cannot share the rows says which can."""
+    done = distinfer("demo", "--cards", "2", "--predict-cards", "8")
+    assert done.exit_code == 0
+    assert "[1/4] train on 2 cards" in done.output
+    done = distinfer("demo", "--cards", "3")
+    assert done.exit_code == 1
+    assert "3 cards cannot share the sample's 128 rows evenly; use 1" in done.output
 
 
 def test_inspect_tells_what_a_path_holds():

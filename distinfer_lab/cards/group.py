@@ -4,8 +4,7 @@
         ...                                 the flow finds the group by itself
 
 A piece of work is a gang: one task on each card, which together may talk through direct
-channels. Gangs run one after another, in one owner thread; on a cluster that others use too
-they first take a lease on every worker, or two half-started gangs would wait for each other.
+channels. Gangs run one after another, in one owner thread.
 """
 
 import contextlib
@@ -13,30 +12,23 @@ import itertools
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from distributed import Client, Semaphore, wait
-from threadpoolctl import ThreadpoolController
+from distributed import Client
 
 from ..display import Displayed
 from ..errors import ArgumentTypeError, CardError, ContextError
 from . import cluster, tasks
 from .channels import ChannelClosedError
+from .gang import Gangs
 from .placement import Placement
-from .records import Epoch, GroupMemory, Peer, Ticket
+from .records import GroupMemory
 from .run import Run
-from .store import CancelledError, CardRestartedError, CardStore
+from .store import CardRestartedError, CardStore
 
 __all__ = ["CardGroup", "current_group"]
-
-LOOK_SECONDS = 0.25
-"""How often a waiting controller looks whether all cards are still there."""
-SETTLE_SECONDS = 10.0
-"""How long the cards of a failed gang may take to stop."""
-
-Work = Mapping[int, tuple[Any, ...]]
 
 _groups: list["CardGroup"] = []
 
@@ -85,14 +77,11 @@ class CardGroup(Displayed):
             cluster.embed(cards or 1, processes) if self.embedded else cluster.attach(address, client)
         )
         self._name = f"distinfer-{uuid.uuid4().hex[:12]}"
-        self._runs = itertools.count(1)
         self._owner = ThreadPoolExecutor(1, thread_name_prefix="cards")
         self._owner_id = self._owner.submit(threading.get_ident).result()
         self._placements: dict[str, Placement] = {}
         self._programs: dict[str, Any] = {}
-        self._epoch: Epoch | None = None
         self._closed = self._registered = False
-        self._blas = ThreadpoolController()
         try:
             self._open(cards)
         except BaseException:
@@ -104,16 +93,24 @@ class CardGroup(Displayed):
             cluster.warn_if_open(self._client)
         with contextlib.suppress(TimeoutError):  # too few of them have a text of their own
             self._client.wait_for_workers(cards or 1, timeout=60 if self.embedded else 5)
-        self._addresses = cluster.ranked_addresses(self._client, cards)
-        cluster.check_versions(self._client, self._addresses)
+        addresses = cluster.ranked_addresses(self._client, cards)
+        cluster.check_versions(self._client, addresses)
         self._client.register_plugin(
             CardStore(self._name, (os.uname().nodename, os.getpid())), name=self._name
         )
         self._registered = True
-        self._join()
+        self._gangs = Gangs(
+            self._client,
+            self._name,
+            addresses,
+            embedded=self.embedded,
+            processes=self.processes,
+            on_loss=self._mark_lost,
+        )
+        self._gangs.join()
 
     def __len__(self) -> int:
-        return len(self._addresses)
+        return len(self._gangs.addresses)
 
     def __repr__(self) -> str:
         if self._closed:
@@ -162,14 +159,14 @@ class CardGroup(Displayed):
         """Begin work in the owner thread; gives a handle at once."""
         if self._closed:
             raise CardError("the card group is closed; make a new one")
-        run = Run(self._cancel)
+        run = Run(self._gangs.cancel)
         run.bind(self._owner.submit(run.carry_out, work))
         return run
 
     def wait_for(self, work: Callable[[Run], Any]) -> Any:
         """Do work in the owner thread and wait for it; an interrupt cancels it."""
         if threading.get_ident() == self._owner_id:
-            return work(Run(self._cancel))
+            return work(Run(self._gangs.cancel))
         return self.start(work).result()
 
     def place(self, sources: Sequence[tasks.Source]) -> Placement:
@@ -230,7 +227,7 @@ class CardGroup(Displayed):
         """Free a placement's memory on all cards."""
         if self._placements.pop(placement.key, None) is not None and not self._closed:
             ranks = range(len(placement.sources))
-            self.wait_for(lambda run: self._gang(tasks.drop, dict.fromkeys(ranks, (placement.key,))))
+            self.wait_for(lambda run: self._gangs.run(tasks.drop, dict.fromkeys(ranks, (placement.key,))))
 
     def pull(self, placement: Placement, names: Mapping[int, Sequence[str]]) -> dict[int, dict[str, Any]]:
         """Fetch shards to the controller: rank -> names, gives rank -> name -> array."""
@@ -238,7 +235,7 @@ class CardGroup(Displayed):
         def work(run: Run) -> dict[int, dict[str, Any]]:
             self._ready(placement)
             asked = {r: (placement.key, tuple(n), placement.complete) for r, n in names.items() if n}
-            return self._gang(tasks.pull, asked)
+            return self._gangs.run(tasks.pull, asked)
 
         out: dict[int, dict[str, Any]] = self.wait_for(work)
         return out
@@ -248,7 +245,7 @@ class CardGroup(Displayed):
 
         def work(run: Run) -> dict[str, Any]:
             self._ready(placement)
-            found: dict[str, Any] = self._gang(tasks.dtypes, {rank: (placement.key,)})[rank]
+            found: dict[str, Any] = self._gangs.run(tasks.dtypes, {rank: (placement.key,)})[rank]
             return found
 
         out: dict[str, Any] = self.wait_for(work)
@@ -262,7 +259,7 @@ class CardGroup(Displayed):
         def work(run: Run) -> dict[int, str]:
             self._ready(placement)
             asked = {r: (placement.key, placement.complete, path, write) for r, path in paths.items()}
-            return self._gang(tasks.save, asked)
+            return self._gangs.run(tasks.save, asked)
 
         out: dict[int, str] = self.wait_for(work)
         return out
@@ -304,7 +301,7 @@ class CardGroup(Displayed):
                 r: (key, placement.key, inputs[r], tuple(wanted[r]), placement.complete, training)
                 for r in cards
             }
-            number, got = self._numbered_gang(tasks.run, asked)
+            number, got = self._gangs.run_numbered(tasks.run, asked)
             if training:
                 placement.confirm(number)
             return [got[r][0] for r in cards], [got[r][1] for r in cards]
@@ -317,13 +314,13 @@ class CardGroup(Displayed):
 
     def memory(self) -> GroupMemory:
         """What every card holds, and the most it held, in bytes."""
-        found = self._client.run(tasks.memory, self._name, workers=self._addresses)
+        found = self._client.run(tasks.memory, self._name, workers=self._gangs.addresses)
         return GroupMemory(tuple(sorted(found.values(), key=lambda card: card.rank)))
 
     def sees(self, paths: Sequence[str]) -> bool:
         """Whether every card sees the same files under these paths as this process does."""
         here = tasks.sees(tuple(paths))
-        there = self._client.run(tasks.sees, tuple(paths), workers=self._addresses)
+        there = self._client.run(tasks.sees, tuple(paths), workers=self._gangs.addresses)
         return None not in here.values() and all(seen == here for seen in there.values())
 
     def _fill(
@@ -334,15 +331,15 @@ class CardGroup(Displayed):
         run: Run,
         afresh: bool = True,
     ) -> None:
-        self._gang(tasks.place, {r: (placement.key, sources[r], afresh) for r in ranks}, run)
+        self._gangs.run(tasks.place, {r: (placement.key, sources[r], afresh) for r in ranks}, run)
         placement.lost.difference_update(ranks)
 
     def _ready(self, placement: Placement) -> None:
         """Rejoin after a loss, and fill again what the lost cards held."""
         if placement.key not in self._placements:
             raise CardError("this placement was dropped; load or initialise the net again")
-        if self._epoch is None:
-            self._join()
+        if self._gangs.epoch is None:
+            self._gangs.join()
         if placement.lost and placement.trained:
             lost = ", ".join(map(str, sorted(placement.lost)))
             raise CardRestartedError(
@@ -350,14 +347,14 @@ class CardGroup(Displayed):
                 "go back to the last checkpoint"
             )
         if placement.lost:
-            self._fill(placement, sorted(placement.lost), placement.sources, Run(self._cancel))
+            self._fill(placement, sorted(placement.lost), placement.sources, Run(self._gangs.cancel))
 
     def _repeat(self, work: Callable[[], Any]) -> Any:
         """Do work that changes nothing; when a card was lost and is back, do it once more."""
         try:
             return work()
         except (CardRestartedError, ChannelClosedError):
-            self._join()
+            self._gangs.join()
             return work()
 
     def _keep(self, program: Any) -> str:
@@ -366,133 +363,15 @@ class CardGroup(Displayed):
             if known is program:
                 return key
         key = f"program-{uuid.uuid4().hex[:12]}"
-        self._client.run(tasks.keep_program, self._name, key, program, workers=self._addresses)
+        self._client.run(tasks.keep_program, self._name, key, program, workers=self._gangs.addresses)
         self._programs[key] = program
         return key
 
-    def _join(self) -> None:
-        """Begin a new epoch with the cards that are there."""
-        if self.embedded:
-            self._client.wait_for_workers(len(self._addresses), timeout=60)
-            self._addresses = cluster.ranked_addresses(self._client, len(self._addresses))
-        found: dict[str, Peer] = self._client.run(tasks.introduce, self._name, workers=self._addresses)
-        gone = [r for r, a in enumerate(self._addresses) if found.get(a) is None]
-        if gone:
-            raise CardError(f"card {gone[0]} ({self._addresses[gone[0]]}) is gone; make a new CardGroup")
-        peers = tuple(found[a] for a in self._addresses)
-        self._mark_lost(peers)
-        cards_here = max(sum(p.host == peer.host for p in peers) for peer in peers)
-        number = next(self._runs)
-        epoch = Epoch(number, os.urandom(32), peers, max((os.cpu_count() or 1) // cards_here, 1))
-        ranks = {address: rank for rank, address in enumerate(self._addresses)}
-        self._client.run(tasks.begin_epoch, self._name, epoch, ranks, workers=self._addresses)
-        self._epoch, self._last_peers = epoch, peers
-
-    _last_peers: tuple[Peer, ...] = ()
-
-    def _mark_lost(self, peers: Sequence[Peer]) -> None:
-        lost = [r for r, (a, b) in enumerate(zip(self._last_peers, peers, strict=False)) if a != b]
+    def _mark_lost(self, ranks: list[int]) -> None:
+        """These cards restarted: they hold nothing of any placement, and no program."""
         for placement in self._placements.values():
-            placement.lost.update(r for r in lost if r < len(placement.sources))
-        if lost:
-            self._programs.clear()
-
-    def _gang(self, task: Callable[..., Any], work: Work, run: Run | None = None) -> dict[int, Any]:
-        return self._numbered_gang(task, work, run)[1]
-
-    def _numbered_gang(
-        self, task: Callable[..., Any], work: Work, run: Run | None = None
-    ) -> tuple[int, dict[int, Any]]:
-        """One task on each of some cards; all succeed, or the first real error is raised."""
-        if self._epoch is None:
-            self._join()
-        assert self._epoch is not None
-        number = next(self._runs)
-        with self._client.as_current(), self._lease(), self._few_threads():
-            futures = {self._submit(task, rank, number, args): rank for rank, args in work.items()}
-            try:
-                self._await(futures, run)
-                return number, {rank: future.result() for future, rank in futures.items()}
-            except BaseException as err:
-                self._epoch = None
-                raise self._stop(futures, number, err) from None
-
-    def _submit(self, task: Callable[..., Any], rank: int, number: int, args: tuple[Any, ...]) -> Any:
-        assert self._epoch is not None
-        ticket = Ticket(self._name, rank, self._epoch.number, self._epoch.peers[rank].incarnation, number)
-        pin: dict[str, Any] = {"workers": [self._addresses[rank]], "allow_other_workers": False}
-        if self.embedded:
-            pin = {"resources": {f"card{rank}": 1}}
-        key = f"{task.__name__}-{self._name}-{number}-{rank}"
-        return self._client.submit(task, ticket, *args, key=key, pure=False, retries=0, **pin)
-
-    def _await(self, futures: Mapping[Any, int], run: Run | None) -> None:
-        pending = set(futures)
-        while pending:
-            try:
-                done, pending = wait(pending, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
-            except TimeoutError:
-                self._watch()
-                continue
-            for future in done:
-                if future.status != "finished":
-                    future.result()
-            if run is not None:
-                run.advance(len(futures) - len(pending), len(futures))
-
-    def _watch(self) -> None:
-        """Notice that a card's worker left: a task pinned to it would wait for ever."""
-        if self.embedded:
-            return
-        there = self._client.scheduler_info(n_workers=-1)["workers"]
-        for rank, address in enumerate(self._addresses):
-            if address not in there:
-                raise CardError(f"card {rank} ({address}) left the cluster; make a new CardGroup")
-
-    def _stop(self, futures: Mapping[Any, int], number: int, err: BaseException) -> BaseException:
-        """Stop what is left of a failed gang; gives the error that was the cause."""
-        self._cancel_run(number)
-        with contextlib.suppress(TimeoutError):
-            wait(list(futures), timeout=SETTLE_SECONDS if isinstance(err, Exception) else 1.0)
-        errors = [f.exception() for f in futures if f.status == "error"]
-        self._client.cancel(list(futures), force=True)
-        causes = [e for e in errors if not isinstance(e, ChannelClosedError | CancelledError)]
-        restarted = [e for e in causes if isinstance(e, CardRestartedError)]
-        others = [e for e in causes if not isinstance(e, CardRestartedError)]
-        return next(iter([*others, *restarted]), err)
-
-    def _cancel(self) -> None:
-        self._cancel_run(None)
-
-    def _cancel_run(self, number: int | None) -> None:
-        """Raise the flag that every card looks at; None cancels whatever runs."""
-        if number is None:
-            number = next(self._runs)
-        with contextlib.suppress(OSError, TimeoutError):
-            self._client.run(tasks.cancel, self._name, number, on_error="ignore")
-
-    @contextlib.contextmanager
-    def _lease(self) -> Iterator[None]:
-        """Hold every worker of a shared cluster; always in one order, so that no two wait in a ring."""
-        if self.embedded:
-            yield
-            return
-        with contextlib.ExitStack() as stack:
-            for address in sorted(self._addresses):
-                lock = Semaphore(
-                    1, f"distinfer-{address}", scheduler_rpc=self._client.scheduler, loop=self._client.loop
-                )
-                stack.enter_context(lock)
-            yield
-
-    @contextlib.contextmanager
-    def _few_threads(self) -> Iterator[None]:
-        """In-process cards share this process's BLAS threads; the same number as process cards have."""
-        if self.processes or self._epoch is None:
-            yield
-            return
-        with self._blas.limit(limits=self._epoch.threads):
-            yield
+            placement.lost.update(r for r in ranks if r < len(placement.sources))
+        self._programs.clear()
 
 
 def _check_arguments(cards: int | None, processes: bool, address: str | None, client: Client | None) -> None:

@@ -9,6 +9,7 @@ References
 The net, the data and the settings are those of the tutorial's training script, release 1.3.
 """
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..cards import CardGroup
+from ..errors import ContextError
 from ..net import Cell, NodeStrategy, Parameter, Tensor, ops
 from ..net.nn import Momentum, SoftmaxCrossEntropyWithLogits
 from .callbacks import Callback, CheckpointConfig, ModelCheckpoint
@@ -27,11 +29,25 @@ __all__ = [
     "create_ckpt_file_list",
     "create_predict_data",
     "sample_dataset",
+    "strategy_for",
     "train_sample",
 ]
 
 TRAIN_CARDS = 8
 STRATEGY = ((2, 1), (1, 4))
+ROWS, COLUMNS = 128, 16
+
+
+def strategy_for(cards: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """How the product is cut for a number of cards: the columns in at most 4 parts, then the rows.
+
+    Examples
+    --------
+    >>> strategy_for(8), strategy_for(4), strategy_for(3)
+    (((2, 1), (1, 4)), ((1, 1), (1, 4)), ((1, 1), (1, 1)))
+    """
+    columns = math.gcd(cards, 4)
+    return ((math.gcd(cards // columns, ROWS), 1), (1, columns))
 
 
 class SampleNet(Cell):
@@ -56,14 +72,25 @@ class SampleNet(Cell):
         return self.neg(self.matmul(x, self.weight))
 
 
-def sample_dataset() -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    """Two batches, stacked per rank: data (8, 16, 96) and one-hot labels (8, 16, 16), float32."""
+def sample_dataset(cards: int = TRAIN_CARDS) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """Two batches of 128 rows, stacked per card: data (8, 16, 96) and one-hot labels (8, 16, 16), float32.
+
+    Raises
+    ------
+    ContextError
+        If the cards cannot share 128 rows evenly.
+    """
+    if cards < 1 or ROWS % cards:
+        raise ContextError(
+            f"{cards} cards cannot share the sample's {ROWS} rows evenly; use {math.gcd(cards, ROWS)}"
+        )
     batches = []
     for i in range(2):
         random = np.random.RandomState(i)
         data = random.randn(TRAIN_CARDS, 16, 96).astype(np.float32)
         labels = random.randint(0, 16, (TRAIN_CARDS, 16))
-        batches.append((data, np.eye(16, dtype=np.float32)[labels]))
+        one_hot = np.eye(COLUMNS, dtype=np.float32)[labels]
+        batches.append((data.reshape(cards, -1, 96), one_hot.reshape(cards, -1, COLUMNS)))
     return batches
 
 
@@ -84,7 +111,7 @@ def train_sample(
 ) -> Model:
     """Step 1: train for two epochs of two steps; slices and `train_strategy.ckpt` go to `directory`."""
     folder = Path(directory)
-    net = SampleNet(STRATEGY)
+    net = SampleNet(strategy_for(len(cards)))
     loss = SoftmaxCrossEntropyWithLogits(reduction="mean")
     model = Model(net, loss, Momentum(net.trainable_params(), 0.01, 0.9), cards=cards)
     config = CheckpointConfig(keep_checkpoint_max=1, integrated_save=False)
@@ -92,9 +119,9 @@ def train_sample(
     with auto_parallel_context(
         parallel_mode="semi_auto_parallel",
         full_batch=False,
-        device_num=TRAIN_CARDS,
+        device_num=len(cards),
         strategy_ckpt_save_file=folder / "train_strategy.ckpt",
         strategy_ckpt_load_file="",
     ):
-        model.train(2, sample_dataset(), callbacks=[*(callbacks or []), checkpoints])
+        model.train(2, sample_dataset(len(cards)), callbacks=[*(callbacks or []), checkpoints])
     return model

@@ -92,6 +92,8 @@ def reshard_files(
     """
     if buffer_bytes < 1:
         raise ReshardError(f"buffer_bytes={buffer_bytes}: at least 1 byte is needed")
+    if Path(prefix).name != prefix and prefix:
+        raise ReshardError(f"prefix={prefix!r} is the start of a file name; it may not name a folder")
     target = Path(out_dir)
     if target.exists() and not overwrite:
         raise CheckpointFileError(f"{target} exists; choose another folder, or pass overwrite=True")

@@ -2,6 +2,7 @@
 
 import hashlib
 import struct
+import tracemalloc
 from pathlib import Path
 
 import ml_dtypes
@@ -171,6 +172,23 @@ def test_short_runs_are_read_in_windows(tmp_path):
         np.testing.assert_array_equal(
             found.read("t", Box((1, 5, 3), (3, 39_990, 5))), array[1:3, 5:39_990, 3:5]
         )
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_memory_does_not_grow_with_the_data(suffix, tmp_path):
+    """A file of 8 GiB (with a hole for its data) opens, and gives a box, in a few kB."""
+    path = tmp_path / f"big.{suffix}"
+    spec = TensorSpec("w", np.dtype("float32"), (1 << 16, 1 << 15))
+    writer = SliceWriter(path, [spec], format=suffix)
+    Path(f"{path}.tmp").rename(path)
+    tracemalloc.start()
+    with open_slice(path) as found:
+        assert found.entries["w"].nbytes == 8 << 30
+        np.testing.assert_array_equal(found.read("w", Box((60_000, 5), (60_002, 9))), np.zeros((2, 4)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    writer.__exit__(KeyError)
+    assert peak < 200_000
 
 
 def test_rows_are_read_and_nothing_else(tmp_path):

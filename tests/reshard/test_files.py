@@ -119,6 +119,9 @@ def test_bad_targets_are_named(small):
         transform_checkpoints(small / "src", small / "out", "c", SRC, DST)
     with pytest.raises(CheckpointFileError, match="choose a folder that can be written"):
         transform_checkpoints(small / "src", "/proc/no/out", "c", SRC, DST)
+    for prefix in ("../x", "a/b", "/x"):
+        with pytest.raises(ReshardError, match="is the start of a file name; it may not name a folder"):
+            transform_checkpoints(small / "src", small / "new", prefix, SRC, DST)
     with pytest.raises(ReshardError, match="buffer_bytes=0: at least 1 byte is needed"):
         transform_checkpoints(small / "src", small / "new", "c", SRC, DST, buffer_bytes=0)
 
