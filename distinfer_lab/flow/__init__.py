@@ -12,16 +12,10 @@ from .context import (
     reset_auto_parallel_context,
     set_auto_parallel_context,
 )
-from .load import (
-    LoadResult,
-    build_searched_strategy,
-    load_checkpoint,
-    load_distributed_checkpoint,
-    load_param_into_net,
-    save_checkpoint,
-)
+from .load import LoadResult, load_distributed_checkpoint
 from .model import Model
 from .predict_layout import PredictLayout
+from .single_file import build_searched_strategy, load_checkpoint, load_param_into_net, save_checkpoint
 
 __all__ = [
     "Callback",

@@ -1,6 +1,5 @@
-"""Step 3: checkpoints into nets, each card its share; and MindSpore's other loading and saving jobs."""
+"""Step 3: a sliced checkpoint into a net on the cards, each card its share and no more."""
 
-import fnmatch
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,26 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cards import CardGroup, current_group
-from ..checkpoint import Checkpoint, as_strategy, open_checkpoint, open_slice, save_slice
+from ..checkpoint import Checkpoint, as_strategy, open_checkpoint
 from ..display import Displayed
 from ..errors import ArgumentTypeError, CheckpointError, ContextError, listed
 from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import strategy_from_tuples
-from ..net import Cell, Parameter, Tensor
+from ..net import Cell, Parameter
 from ..reshard import ReshardPlan, plan_reshard, shares_of
 from .context import parallel_context
+from .matching import Matching
 from .placing import PlacedNet, remember
 from .predict_layout import PredictLayout
 
-__all__ = [
-    "LoadResult",
-    "build_searched_strategy",
-    "load_checkpoint",
-    "load_distributed_checkpoint",
-    "load_param_into_net",
-    "load_slices",
-    "save_checkpoint",
-]
+__all__ = ["LoadResult", "load_distributed_checkpoint", "load_slices"]
 
 PathLike = str | os.PathLike[str]
 Files = PathLike | Sequence[PathLike] | Mapping[int, PathLike]
@@ -133,7 +125,7 @@ def load_distributed_checkpoint(
     train = train_strategy_filename or parallel_context().strategy_ckpt_load_file or None
     params = network.parameters_dict()
     with open_checkpoint(checkpoint_filenames, train, dec_key=dec_key, dec_mode=dec_mode) as checkpoint:
-        matching = _Matching(params, checkpoint, strict_load, name_map or {}, allow_missing)
+        matching = Matching(params, checkpoint, strict_load, name_map or {}, allow_missing)
         if check_replicas:
             checkpoint.check_replicas(list(matching.entries.values()))
         dst = _predict_strategy(predict_strategy, params, list(matching.entries))
@@ -173,93 +165,6 @@ class GivenShare:
         return self.values
 
 
-class _Matching:
-    """Which entry of the files each parameter of the net takes."""
-
-    def __init__(
-        self,
-        params: Mapping[str, Parameter],
-        checkpoint: Checkpoint,
-        strict: bool,
-        name_map: Mapping[str, str],
-        allow_missing: Sequence[str],
-    ) -> None:
-        self.checkpoint = checkpoint
-        self.entries: dict[str, str] = {}
-        self.converted: dict[str, str] = {}
-        mapped = {name: entry for entry, name in name_map.items()}
-        lost = []
-        for name, param in params.items():
-            entry = self._entry(mapped.get(name, name), strict)
-            if entry is not None:
-                self._check(name, param, entry, strict)
-                self.entries[name] = entry
-            elif any(fnmatch.fnmatchcase(name, pattern) for pattern in allow_missing):
-                lost.append(name)
-            else:
-                raise CheckpointError(
-                    f"{name}: the files have no entry for this parameter of the net; they have "
-                    f"{listed(checkpoint.tensors)}. Pass name_map={{entry: {name!r}}}, or "
-                    f"allow_missing=[{name!r}] to leave it as it is"
-                )
-        self.missing = tuple(lost)
-        self.renamed = {name: entry for name, entry in self.entries.items() if name != entry}
-        self._check_unique()
-        self.unused = tuple(n for n in checkpoint.tensors if n not in self.entries.values())
-
-    def _entry(self, name: str, strict: bool) -> str | None:
-        tensors = self.checkpoint.tensors
-        if name in tensors or strict:
-            return name if name in tensors else None
-        near = [
-            entry
-            for entry, record in tensors.items()
-            if record.kind != "state" and (_is_affixed(entry, name) or _is_affixed(name, entry))
-        ]
-        if len(near) > 1:
-            raise CheckpointError(
-                f"{name}: the files have no entry of this name, and more than one that is near: "
-                f"{', '.join(near)}; say which by name_map"
-            )
-        return near[0] if near else None
-
-    def _check(self, name: str, param: Parameter, entry: str, strict: bool) -> None:
-        record = self.checkpoint.tensors[entry]
-        if record.shape != param.shape:
-            raise CheckpointError(
-                f"{name}: the net has shape {list(param.shape)}, but the files' {entry} has {list(record.shape)}; "
-                "the checkpoint is of another net, or the training strategy is missing"
-            )
-        if record.dtype == param.dtype:
-            return
-        kinds = [_kind(record.dtype), _kind(np.dtype(param.dtype))]
-        if strict or kinds[0] != kinds[1]:
-            raise CheckpointError(
-                f"{name}: the net has dtype {param.dtype}, but the files' {entry} has {record.dtype}"
-                + ("; strict_load=False converts it" if kinds[0] == kinds[1] else "; these are not converted")
-            )
-        self.converted[name] = str(record.dtype)
-
-    def _check_unique(self) -> None:
-        taken: dict[str, str] = {}
-        for name, entry in self.entries.items():
-            if entry in taken:
-                raise CheckpointError(
-                    f"{name} and {taken[entry]} would both take the files' {entry}; say which by name_map"
-                )
-            taken[entry] = name
-
-
-def _is_affixed(longer: str, shorter: str) -> bool:
-    return longer.endswith(f".{shorter}") or longer.startswith(f"{shorter}.")
-
-
-def _kind(dtype: np.dtype[Any]) -> str:
-    if dtype.kind in "iu":
-        return "integer"
-    return "float" if dtype.kind == "f" or dtype.name.startswith(("bfloat", "float")) else dtype.name
-
-
 def _predict_strategy(given: Any, params: Mapping[str, Parameter], names: Sequence[str]) -> Strategy | None:
     """The destination, checked against the net."""
     if given is None:
@@ -285,7 +190,7 @@ def _predict_strategy(given: Any, params: Mapping[str, Parameter], names: Sequen
     return strategy
 
 
-def _planned(matching: _Matching, checkpoint: Checkpoint, dst: Strategy | None) -> ReshardPlan:
+def _planned(matching: Matching, checkpoint: Checkpoint, dst: Strategy | None) -> ReshardPlan:
     records = {entry: checkpoint.tensors[entry] for entry in matching.entries.values()}
     src = Strategy(
         {n: r.layout for n, r in records.items()}, {n: r.shape for n, r in records.items()}, checkpoint.ranks
@@ -307,129 +212,3 @@ def load_slices(placed: PlacedNet, paths: Sequence[Path]) -> None:
             same_cards=False,
         )
         placed.group.replace(placed.placement, shares_of(plan, checkpoint))
-
-
-def load_checkpoint(
-    ckpt_file_name: PathLike,
-    net: Cell | None = None,
-    strict_load: bool = False,
-    filter_prefix: str | Sequence[str] | None = None,
-    dec_key: bytes | None = None,
-    dec_mode: str = "AES-GCM",
-    crc_check: bool = False,
-) -> dict[str, Any]:
-    """Read one file whole: name -> Parameter (text entries: the text), and into `net` if one is given.
-
-    Raises
-    ------
-    CheckpointFileError, CheckpointError
-        If the file is missing, damaged, encrypted with another key, or does not fit the net.
-    """
-    prefixes = (filter_prefix,) if isinstance(filter_prefix, str) else tuple(filter_prefix or ())
-    out: dict[str, Any] = {}
-    with open_slice(ckpt_file_name, dec_key=dec_key, dec_mode=dec_mode, crc_check=crc_check) as file:
-        for name, entry in file.entries.items():
-            if not name.startswith(prefixes) or not prefixes:
-                out[name] = file.text(name) if entry.is_text else Parameter(file.read(name), name)
-    if prefixes and not out:
-        raise CheckpointError(
-            f"nothing is left of {os.fspath(ckpt_file_name)} after filter_prefix={prefixes}; filter less"
-        )
-    if net is not None:
-        load_param_into_net(net, out, strict_load)
-    return out
-
-
-def load_param_into_net(
-    net: Cell, parameter_dict: Mapping[str, Any], strict_load: bool = False
-) -> tuple[list[str], list[str]]:
-    """Set a net's parameters; gives the names that were not loaded, of the net and of the dict.
-
-    Raises
-    ------
-    CheckpointError
-        If a shape differs, or a dtype that may not be converted.
-    """
-    params = net.parameters_dict()
-    for name, param in params.items():
-        if name not in parameter_dict:
-            continue
-        value = parameter_dict[name]
-        array = value.asnumpy() if isinstance(value, Parameter | Tensor) else np.asarray(value)
-        same_kind = _kind(array.dtype) == _kind(np.dtype(param.dtype))
-        if array.shape != param.shape or not same_kind or (strict_load and array.dtype != param.dtype):
-            raise CheckpointError(
-                f"{name}: the net has shape {list(param.shape)} and dtype {param.dtype}, the checkpoint "
-                f"{list(array.shape)} and {array.dtype}"
-            )
-        param.set_data(array)
-    return [n for n in params if n not in parameter_dict], [n for n in parameter_dict if n not in params]
-
-
-def save_checkpoint(
-    save_obj: Any,
-    ckpt_file_name: PathLike,
-    integrated_save: bool = True,
-    async_save: bool = False,
-    append_dict: Mapping[str, Any] | None = None,
-    enc_key: bytes | None = None,
-    enc_mode: str = "AES-GCM",
-    format: str = "ckpt",
-    crc_check: bool = False,
-) -> None:
-    """Write a net, a mapping of name to value, or a list of {"name", "data"}, whole, to one file.
-
-    Parameters
-    ----------
-    integrated_save, async_save
-        Accepted for MindSpore's scripts; the values are merged, and the file is there on return.
-    append_dict
-        Further entries: numbers, texts, Tensors.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If `save_obj` is of another kind.
-    CheckpointFileError, CheckpointError
-        If the file cannot be written.
-    """
-    if isinstance(save_obj, Cell):
-        values: dict[str, Any] = dict(save_obj.parameters_dict())
-    elif isinstance(save_obj, Mapping):
-        values = dict(save_obj)
-    elif isinstance(save_obj, list) and all(
-        isinstance(i, Mapping) and {"name", "data"} <= i.keys() for i in save_obj
-    ):
-        values = {item["name"]: item["data"] for item in save_obj}
-    else:
-        raise ArgumentTypeError(
-            f"save_obj is a Cell, a mapping of name to value or a list of {{'name', 'data'}}, not {save_obj!r:.60}"
-        )
-    values |= dict(append_dict or {})
-    arrays = {name: _saved_value(value) for name, value in values.items()}
-    save_slice(ckpt_file_name, arrays, format=format, enc_key=enc_key, enc_mode=enc_mode, crc_check=crc_check)
-
-
-def _saved_value(value: Any) -> Any:
-    if isinstance(value, Parameter | Tensor):
-        return value.asnumpy()
-    if isinstance(value, str):
-        return value
-    array = np.asarray(value)
-    # MindSpore keeps a plain float as Float32, and a plain int as Int64.
-    return array.astype(np.float32) if isinstance(value, float) else array
-
-
-def build_searched_strategy(strategy_filename: PathLike) -> Strategy:
-    """The layouts of a training strategy file, by parameter.
-
-    Raises
-    ------
-    ContextError
-        If no file is named.
-    CheckpointFileError, CheckpointError
-        If it is missing or damaged.
-    """
-    if not strategy_filename:
-        raise ContextError("build_searched_strategy needs the name of a strategy file")
-    return as_strategy(strategy_filename)

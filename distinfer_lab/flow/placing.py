@@ -47,25 +47,6 @@ class InitialShare:
         return {part.name: part.source.region(part.region, part.name) for part in self.parts}
 
 
-@dataclass(frozen=True)
-class CutValues:
-    """A piece of an array of the user's, that stands for that region and no other."""
-
-    array: Array
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.array.dtype
-
-    def region(self, region: Region, name: str = "") -> Array:
-        """The piece."""
-        return self.array.copy()
-
-
 @dataclass(frozen=True, eq=False)
 class PlacedNet:
     """A net's values on a group."""
@@ -151,7 +132,7 @@ def place_initial(
         for rank, region in regions.items():
             cut: Source = source
             if isinstance(source, Values):
-                cut = CutValues(source.region(region, name))
+                cut = Values(source.region(region, name), tuple(a for a, _ in region))
             parts[rank].append(InitialPart(name, region, cut))
     shares = [InitialShare(tuple(p)) for p in parts]
     if into is None:

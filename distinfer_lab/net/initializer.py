@@ -114,9 +114,10 @@ class Initializer:
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """Elements that the user gave, as an array."""
+    """Elements that the user gave, as an array; or a piece of it that begins at `start` of the whole."""
 
     array: Array
+    start: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -127,8 +128,9 @@ class Values:
         return self.array.dtype
 
     def region(self, region: Region, name: str = "") -> Array:
-        """A copy of the elements of a region."""
-        part = self.array[tuple(slice(a, b) for a, b in region)]
+        """A copy of the elements of a region of the whole."""
+        start = self.start or (0,) * len(region)
+        part = self.array[tuple(slice(a - s, b - s) for (a, b), s in zip(region, start, strict=True))]
         return np.array(part, order="C")
 
 

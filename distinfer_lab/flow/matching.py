@@ -1,0 +1,101 @@
+"""Which entry of a checkpoint's files each parameter of a net takes."""
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint import Checkpoint
+from ..errors import CheckpointError, listed
+from ..net import Parameter
+
+__all__ = ["Matching", "kind_of"]
+
+
+class Matching:
+    """Which entry of the files each parameter of the net takes."""
+
+    def __init__(
+        self,
+        params: Mapping[str, Parameter],
+        checkpoint: Checkpoint,
+        strict: bool,
+        name_map: Mapping[str, str],
+        allow_missing: Sequence[str],
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.entries: dict[str, str] = {}
+        self.converted: dict[str, str] = {}
+        mapped = {name: entry for entry, name in name_map.items()}
+        lost = []
+        for name, param in params.items():
+            entry = self._entry(mapped.get(name, name), strict)
+            if entry is not None:
+                self._check(name, param, entry, strict)
+                self.entries[name] = entry
+            elif any(fnmatch.fnmatchcase(name, pattern) for pattern in allow_missing):
+                lost.append(name)
+            else:
+                raise CheckpointError(
+                    f"{name}: the files have no entry for this parameter of the net; they have "
+                    f"{listed(checkpoint.tensors)}. Pass name_map={{entry: {name!r}}}, or "
+                    f"allow_missing=[{name!r}] to leave it as it is"
+                )
+        self.missing = tuple(lost)
+        self.renamed = {name: entry for name, entry in self.entries.items() if name != entry}
+        self._check_unique()
+        self.unused = tuple(n for n in checkpoint.tensors if n not in self.entries.values())
+
+    def _entry(self, name: str, strict: bool) -> str | None:
+        tensors = self.checkpoint.tensors
+        if name in tensors or strict:
+            return name if name in tensors else None
+        near = [
+            entry
+            for entry, record in tensors.items()
+            if record.kind != "state" and (_is_affixed(entry, name) or _is_affixed(name, entry))
+        ]
+        if len(near) > 1:
+            raise CheckpointError(
+                f"{name}: the files have no entry of this name, and more than one that is near: "
+                f"{', '.join(near)}; say which by name_map"
+            )
+        return near[0] if near else None
+
+    def _check(self, name: str, param: Parameter, entry: str, strict: bool) -> None:
+        record = self.checkpoint.tensors[entry]
+        if record.shape != param.shape:
+            raise CheckpointError(
+                f"{name}: the net has shape {list(param.shape)}, but the files' {entry} has {list(record.shape)}; "
+                "the checkpoint is of another net, or the training strategy is missing"
+            )
+        if record.dtype == param.dtype:
+            return
+        kinds = [kind_of(record.dtype), kind_of(np.dtype(param.dtype))]
+        if strict or kinds[0] != kinds[1]:
+            raise CheckpointError(
+                f"{name}: the net has dtype {param.dtype}, but the files' {entry} has {record.dtype}"
+                + ("; strict_load=False converts it" if kinds[0] == kinds[1] else "; these are not converted")
+            )
+        self.converted[name] = str(record.dtype)
+
+    def _check_unique(self) -> None:
+        taken: dict[str, str] = {}
+        for name, entry in self.entries.items():
+            if entry in taken:
+                raise CheckpointError(
+                    f"{name} and {taken[entry]} would both take the files' {entry}; say which by name_map"
+                )
+            taken[entry] = name
+
+
+def _is_affixed(longer: str, shorter: str) -> bool:
+    return longer.endswith(f".{shorter}") or longer.startswith(f"{shorter}.")
+
+
+def kind_of(dtype: np.dtype[Any]) -> str:
+    """The kind within which dtypes are converted: "integer", "float", or the dtype's own name."""
+    if dtype.kind in "iu":
+        return "integer"
+    return "float" if dtype.kind == "f" or dtype.name.startswith(("bfloat", "float")) else dtype.name

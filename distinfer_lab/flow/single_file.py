@@ -1,0 +1,143 @@
+"""One file, whole: MindSpore's `load_checkpoint` and `save_checkpoint`, and what goes with them."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint import as_strategy, open_slice, save_slice
+from ..errors import ArgumentTypeError, CheckpointError, ContextError
+from ..layout import Strategy
+from ..net import Cell, Parameter, Tensor
+from .matching import kind_of
+
+__all__ = ["build_searched_strategy", "load_checkpoint", "load_param_into_net", "save_checkpoint"]
+
+PathLike = str | os.PathLike[str]
+
+
+def load_checkpoint(
+    ckpt_file_name: PathLike,
+    net: Cell | None = None,
+    strict_load: bool = False,
+    filter_prefix: str | Sequence[str] | None = None,
+    dec_key: bytes | None = None,
+    dec_mode: str = "AES-GCM",
+    crc_check: bool = False,
+) -> dict[str, Any]:
+    """Read one file whole: name -> Parameter (text entries: the text), and into `net` if one is given.
+
+    Raises
+    ------
+    CheckpointFileError, CheckpointError
+        If the file is missing, damaged, encrypted with another key, or does not fit the net.
+    """
+    prefixes = (filter_prefix,) if isinstance(filter_prefix, str) else tuple(filter_prefix or ())
+    out: dict[str, Any] = {}
+    with open_slice(ckpt_file_name, dec_key=dec_key, dec_mode=dec_mode, crc_check=crc_check) as file:
+        for name, entry in file.entries.items():
+            if not name.startswith(prefixes) or not prefixes:
+                out[name] = file.text(name) if entry.is_text else Parameter(file.read(name), name)
+    if prefixes and not out:
+        raise CheckpointError(
+            f"nothing is left of {os.fspath(ckpt_file_name)} after filter_prefix={prefixes}; filter less"
+        )
+    if net is not None:
+        load_param_into_net(net, out, strict_load)
+    return out
+
+
+def load_param_into_net(
+    net: Cell, parameter_dict: Mapping[str, Any], strict_load: bool = False
+) -> tuple[list[str], list[str]]:
+    """Set a net's parameters; gives the names that were not loaded, of the net and of the dict.
+
+    Raises
+    ------
+    CheckpointError
+        If a shape differs, or a dtype that may not be converted.
+    """
+    params = net.parameters_dict()
+    for name, param in params.items():
+        if name not in parameter_dict:
+            continue
+        value = parameter_dict[name]
+        array = value.asnumpy() if isinstance(value, Parameter | Tensor) else np.asarray(value)
+        same_kind = kind_of(array.dtype) == kind_of(np.dtype(param.dtype))
+        if array.shape != param.shape or not same_kind or (strict_load and array.dtype != param.dtype):
+            raise CheckpointError(
+                f"{name}: the net has shape {list(param.shape)} and dtype {param.dtype}, the checkpoint "
+                f"{list(array.shape)} and {array.dtype}"
+            )
+        param.set_data(array)
+    return [n for n in params if n not in parameter_dict], [n for n in parameter_dict if n not in params]
+
+
+def save_checkpoint(
+    save_obj: Any,
+    ckpt_file_name: PathLike,
+    integrated_save: bool = True,
+    async_save: bool = False,
+    append_dict: Mapping[str, Any] | None = None,
+    enc_key: bytes | None = None,
+    enc_mode: str = "AES-GCM",
+    format: str = "ckpt",
+    crc_check: bool = False,
+) -> None:
+    """Write a net, a mapping of name to value, or a list of {"name", "data"}, whole, to one file.
+
+    Parameters
+    ----------
+    integrated_save, async_save
+        Accepted for MindSpore's scripts; the values are merged, and the file is there on return.
+    append_dict
+        Further entries: numbers, texts, Tensors.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If `save_obj` is of another kind.
+    CheckpointFileError, CheckpointError
+        If the file cannot be written.
+    """
+    if isinstance(save_obj, Cell):
+        values: dict[str, Any] = dict(save_obj.parameters_dict())
+    elif isinstance(save_obj, Mapping):
+        values = dict(save_obj)
+    elif isinstance(save_obj, list) and all(
+        isinstance(i, Mapping) and {"name", "data"} <= i.keys() for i in save_obj
+    ):
+        values = {item["name"]: item["data"] for item in save_obj}
+    else:
+        raise ArgumentTypeError(
+            f"save_obj is a Cell, a mapping of name to value or a list of {{'name', 'data'}}, not {save_obj!r:.60}"
+        )
+    values |= dict(append_dict or {})
+    arrays = {name: _saved_value(value) for name, value in values.items()}
+    save_slice(ckpt_file_name, arrays, format=format, enc_key=enc_key, enc_mode=enc_mode, crc_check=crc_check)
+
+
+def _saved_value(value: Any) -> Any:
+    if isinstance(value, Parameter | Tensor):
+        return value.asnumpy()
+    if isinstance(value, str):
+        return value
+    array = np.asarray(value)
+    # MindSpore keeps a plain float as Float32, and a plain int as Int64.
+    return array.astype(np.float32) if isinstance(value, float) else array
+
+
+def build_searched_strategy(strategy_filename: PathLike) -> Strategy:
+    """The layouts of a training strategy file, by parameter.
+
+    Raises
+    ------
+    ContextError
+        If no file is named.
+    CheckpointFileError, CheckpointError
+        If it is missing or damaged.
+    """
+    if not strategy_filename:
+        raise ContextError("build_searched_strategy needs the name of a strategy file")
+    return as_strategy(strategy_filename)

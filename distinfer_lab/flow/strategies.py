@@ -1,0 +1,38 @@
+"""Strategies on their way between a training strategy file and the nets of the flow."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..checkpoint import OperatorStrategy, StrategyFile, followed_parameter, read_strategy
+from ..layout import Strategy
+from ..net import NodeStrategy
+from ..parallel import Sharding
+from .context import ParallelContext
+
+__all__ = ["loaded_operators", "only", "strategy_file_of"]
+
+
+def loaded_operators(context: ParallelContext) -> Mapping[str, NodeStrategy]:
+    """The operators' strategies of the training strategy file, if one is set.
+
+    Raises
+    ------
+    CheckpointFileError
+        If there is no such file.
+    """
+    if not context.strategy_ckpt_load_file or not context.is_cut:
+        return {}
+    found = read_strategy(context.strategy_ckpt_load_file)
+    return {name: item.inputs for name, item in found.operators.items() if item.inputs}
+
+
+def only(strategy: Strategy, names: Iterable[str]) -> Strategy:
+    """A strategy of fewer parameters, for the same ranks."""
+    return Strategy({n: strategy[n] for n in names}, strategy.shapes, strategy.ranks)
+
+
+def strategy_file_of(sharding: Sharding, params: Mapping[str, Any]) -> StrategyFile:
+    """What a strategy file says of a sharding: operators, a net's parameters and their states."""
+    operators = {name: OperatorStrategy(0, inputs) for name, inputs in sharding.operators.items()}
+    named = [n for n in sharding.strategy if n in params or followed_parameter(n, params)]
+    return StrategyFile.from_strategy(only(sharding.strategy, named), operators)

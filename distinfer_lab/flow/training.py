@@ -1,0 +1,168 @@
+"""Step 1: one call of `Model.train`, step by step on the cards.
+
+A step counts on all cards or on none. When a card is lost, training goes back to the last state
+that can be had again (a saved checkpoint, or the beginning) and does the steps since once more.
+"""
+
+from collections.abc import Iterable, Sequence, Sized
+from typing import TYPE_CHECKING, Any
+
+from ..cards import CardRestartedError
+from ..checkpoint import write_strategy
+from ..errors import CardError, ContextError
+from ..net import Parameter, Tensor, training_graph
+from ..net.nn import Optimizer
+from ..parallel import CardProgram, Program, cut, partition, propagate
+from .callbacks import Callback, RunContext
+from .context import ParallelMode, parallel_context
+from .load import load_slices
+from .placing import place_initial, placed_net, remember
+from .strategies import loaded_operators, only, strategy_file_of
+
+if TYPE_CHECKING:
+    from .model import Model
+
+__all__ = ["Training"]
+
+MOST_LOSSES = 10
+"""How many lost cards one call of train gets over."""
+
+
+class Training:
+    """One call of `Model.train`."""
+
+    def __init__(
+        self,
+        model: "Model",
+        optimizer: Optimizer,
+        epochs: int,
+        dataset: Iterable[Any],
+        callbacks: Sequence[Callback],
+    ) -> None:
+        self.model, self.optimizer, self.epochs, self.dataset = model, optimizer, epochs, dataset
+        self.callbacks = callbacks
+        self.context = parallel_context()
+        self.devices = model.devices(self.context)
+        self.stacked = not self.context.full_batch and self.context.parallel_mode != ParallelMode.STAND_ALONE
+        self.program: Program | None = None
+        self.steps_before: dict[int, int] = {}
+        self.failures = 0
+
+    def run(self) -> None:
+        for callback in self.callbacks:
+            callback.on_train_begin(self.model)
+        self.model.last_saved = None
+        position = (0, 0)
+        context: RunContext | None = None
+        while True:
+            try:
+                context = self._steps_from(position) or context
+                break
+            except CardRestartedError as err:
+                position = self._go_back(err)
+        if context is not None:
+            for callback in self.callbacks:
+                callback.on_train_end(context)
+
+    def _steps_from(self, position: tuple[int, int]) -> RunContext | None:
+        """Train from a position (epochs done, steps done in the next) to the end."""
+        context = None
+        for epoch in range(position[0], self.epochs):
+            skipped = position[1] if epoch == position[0] else 0
+            count = 0
+            for count, batch in enumerate(self.dataset, 1):
+                if count > skipped:
+                    loss = self._step(batch)
+                    step = self.steps_before.setdefault(epoch, 0) + count
+                    context = RunContext(self.model, epoch + 1, count, step, self._steps_per_epoch(), loss)
+                    for callback in self.callbacks:
+                        callback.on_train_step_end(context)
+            if not count:
+                raise ContextError("the dataset gives no batches; it must be possible to iterate it again")
+            self.steps_before[epoch + 1] = self.steps_before.get(epoch, 0) + count
+            if context is not None:
+                for callback in self.callbacks:
+                    callback.on_train_epoch_end(context)
+        return context
+
+    def _steps_per_epoch(self) -> int:
+        return len(self.dataset) if isinstance(self.dataset, Sized) else 0
+
+    def _step(self, batch: Any) -> float:
+        data, label = self._whole_batch(batch)
+        if self.program is None:
+            self._prepare(data, label)
+        program = self.program
+        assert program is not None
+        placed = placed_net(self.model.network, self.model.cards)
+        if placed is None:
+            raise CardError("the net was dropped from the cards while it was trained")
+        inputs = cut(program, {program.inputs[0]: data, "label": label})
+        wanted = [list(program.outputs), *([] for _ in range(program.ranks - 1))]
+        found, sent = self.model.cards.run(self.card_program, placed.placement, inputs, wanted, training=True)
+        self.model.last_program, self.model.last_sent_bytes = program, tuple(sent)
+        return float(found[0][program.outputs[0]])
+
+    def _whole_batch(self, batch: Any) -> tuple[Any, Any]:
+        try:
+            data, label = batch
+        except (TypeError, ValueError) as err:
+            raise ContextError(f"a dataset gives (data, label) pairs, not {type(batch).__name__}") from err
+        arrays = [Tensor(value).asnumpy() for value in (data, label)]
+        if self.stacked:
+            for array in arrays:
+                if array.ndim < 2 or array.shape[0] != self.devices:
+                    raise ContextError(
+                        f"with full_batch=False a batch is stacked per rank, shape ({self.devices}, rows, ...), but "
+                        f"this one has shape {array.shape}; stack it, or set full_batch=True"
+                    )
+            arrays = [a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]) for a in arrays]
+        return arrays[0], arrays[1]
+
+    def _prepare(self, data: Any, label: Any) -> None:
+        """Make the program, and place the net if it does not lie as the program wants it."""
+        model, context = self.model, self.context
+        assert model.loss_fn is not None
+        graph = training_graph(model.network, model.loss_fn, self.optimizer, data, label)
+        self.sharding = propagate(
+            graph,
+            self.devices,
+            mode=context.parallel_mode,
+            loaded=loaded_operators(context),
+            parallel_optimizer=context.enable_parallel_optimizer,
+        )
+        self.params: dict[str, Parameter] = {**model.network.parameters_dict(), **self.optimizer.states}
+        placed = placed_net(model.network, model.cards)
+        missing = [n for n in graph.params if placed is None or n not in placed.strategy]
+        if missing:
+            initial = only(self.sharding.strategy, missing)
+            placed = place_initial(model.cards, self.params, initial, placed)
+            remember(model.network, placed)
+        assert placed is not None
+        self.can_begin_again = not placed.placement.trained
+        self.program = partition(graph, self.sharding, placed.strategy)
+        self.card_program = CardProgram(self.program)
+        self._write_strategy()
+
+    def _write_strategy(self) -> None:
+        if self.context.strategy_ckpt_save_file and self.context.is_cut:
+            names = self.model.network.parameters_dict()
+            write_strategy(self.context.strategy_ckpt_save_file, strategy_file_of(self.sharding, names))
+
+    def _go_back(self, err: CardRestartedError) -> tuple[int, int]:
+        """Put the last state that can be had again on all cards; gives its position."""
+        self.failures += 1
+        if self.failures > MOST_LOSSES:
+            raise err
+        model = self.model
+        placed = placed_net(model.network, model.cards)
+        if placed is None:
+            raise err
+        if model.last_saved is not None:
+            epoch, step, paths = model.last_saved
+            load_slices(placed, paths)
+            return epoch, step
+        if not self.can_begin_again:
+            raise err
+        model.cards.refill(placed.placement)
+        return 0, 0
