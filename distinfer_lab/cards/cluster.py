@@ -6,18 +6,27 @@ worker is killed, for the nanny starts it again on another port. It listens on l
 Its workers' memory limits are off: Dask must not spill or pause a card.
 """
 
+import contextlib
 import ipaddress
 import logging
+import multiprocessing
 import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
+import dask
 import numpy as np
 from distributed import Client, Nanny, Scheduler, SpecCluster, Worker
 from distributed.comm import get_address_host
+from distributed.utils import get_mp_context
 
 from ..errors import ArgumentTypeError, CardError
 from ..version import __version__
+
+PRELOADED = ["distributed", "distributed.nanny", "distributed.worker"] + [
+    f"distinfer_lab.{name}" for name in ("cards", "net", "parallel", "reshard")
+]
 
 __all__ = ["attach", "check_versions", "embed", "ranked_addresses", "versions", "warn_if_open"]
 
@@ -39,13 +48,26 @@ def embed(cards: int, processes: bool) -> Client:
         for rank in range(cards)
     }
     protocol = {"protocol": "tcp://", "host": "127.0.0.1"} if processes else {"protocol": "inproc://"}
-    cluster = SpecCluster(
-        workers=workers,
-        scheduler={"cls": Scheduler, "options": {**protocol, **pages}},
-        silence_logs=50,
-        name=f"cards-{cards}",
-    )
+    with _quick_processes() if processes else contextlib.nullcontext():
+        cluster = SpecCluster(
+            workers=workers,
+            scheduler={"cls": Scheduler, "options": {**protocol, **pages}},
+            silence_logs=50,
+            name=f"cards-{cards}",
+        )
     return Client(cluster, set_as_default=False)
+
+
+@contextlib.contextmanager
+def _quick_processes() -> Iterator[None]:
+    """Start worker processes from one that has imported what they need: 8 in 1.5 s instead of 4.4."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        yield
+        return
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context()  # sets a preload list of its own, once; ours goes after it
+        multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+        yield
 
 
 def attach(address: str | None, client: Client | None) -> Client:

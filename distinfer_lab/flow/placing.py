@@ -14,37 +14,11 @@ from numpy.typing import NDArray
 
 from ..cards import CardGroup, Placement
 from ..layout import Layout, Strategy
-from ..net import Cell, Parameter, Region, Source, Values
+from ..net import Cell, InitialPart, InitialShare, Parameter, Region, Source, Values
 
-__all__ = ["InitialShare", "PlacedNet", "place_initial", "placed_net", "remember"]
+__all__ = ["PlacedNet", "place_initial", "placed_net", "remember"]
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class InitialPart:
-    """One shard of an initial value."""
-
-    name: str
-    region: Region
-    source: Source
-
-
-@dataclass(frozen=True)
-class InitialShare:
-    """One card's shards of initial values; arrays of the user are cut before they are sent."""
-
-    parts: tuple[InitialPart, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the shards."""
-        sizes = (int(np.prod([b - a for a, b in p.region], dtype=np.int64)) for p in self.parts)
-        return sum(n * p.source.dtype.itemsize for n, p in zip(sizes, self.parts, strict=True))
-
-    def read(self) -> dict[str, Array]:
-        """The shards by name."""
-        return {part.name: part.source.region(part.region, part.name) for part in self.parts}
 
 
 @dataclass(frozen=True, eq=False)

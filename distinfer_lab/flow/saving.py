@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..checkpoint import SliceWriter, TensorSpec, save_slice
 from ..errors import CheckpointFileError
@@ -27,7 +26,7 @@ def save_slices(placed: PlacedNet, directory: Path, name: str, file_options: Map
     """
     folder = directory.absolute()
     paths = {rank: folder / f"rank_{rank}_ckpt" / name for rank in range(placed.strategy.ranks)}
-    write = functools.partial(_write_shards, names=tuple(placed.strategy), options=dict(file_options))
+    write = functools.partial(save_slice, **file_options)
     placed.group.save(placed.placement, {rank: os.fspath(path) for rank, path in paths.items()}, write)
     for rank, path in paths.items():
         if not path.exists():
@@ -35,12 +34,6 @@ def save_slices(placed: PlacedNet, directory: Path, name: str, file_options: Map
                 f"{path}: card {rank} wrote it, but it is not to be seen here; save to a folder that all share"
             )
     return list(paths.values())
-
-
-def _write_shards(
-    path: Path, shards: Mapping[str, NDArray[Any]], names: tuple[str, ...], options: dict[str, Any]
-) -> None:
-    save_slice(path, {name: shards[name] for name in names if name in shards}, **options)
 
 
 def save_merged(placed: PlacedNet, path: Path, file_options: Mapping[str, Any]) -> Path:

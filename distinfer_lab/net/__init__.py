@@ -7,6 +7,7 @@ from .differentiate import differentiate
 from .evaluate import check_value, evaluate
 from .graph import AxisStrategy, Graph, Node, NodeStrategy, Operator, Origin, Region, Rule, Spec
 from .initializer import Initializer, Values, get_seed, initializer, set_seed
+from .shares import InitialPart, InitialShare
 from .tensor import Parameter, Source, Tensor
 from .trace import spec_of, trace, training_graph
 
@@ -15,6 +16,8 @@ __all__ = [
     "Cell",
     "Graph",
     "GraphBuilder",
+    "InitialPart",
+    "InitialShare",
     "Initializer",
     "Node",
     "NodeStrategy",

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from ..errors import GraphError
 from .graph import Region
@@ -86,6 +85,8 @@ class Initializer:
     def _random(self, region: Region, name: str) -> Array:
         uniform = self._uniform(region, name)
         if self.kind == "normal":
+            from scipy.special import ndtri  # a quarter of a second that few cards need to spend
+
             return np.asarray(0.01 * ndtri(uniform), self.dtype)
         return np.asarray((2 * uniform - 1) * self._bound(), self.dtype)
 
