@@ -60,6 +60,15 @@ def fail_on_two(rank, values, inputs, card):
     return add_all(rank, values, inputs, card)
 
 
+def fail_late_on_two(rank, values, inputs, card):
+    """A program that all cards finish but card 2, which fails after the last collective."""
+    out = add_all(rank, values, inputs, card)
+    if rank == 2:
+        time.sleep(0.3)
+        raise CheckpointError("card 2 failed at the end")
+    return out
+
+
 def die_on_two(rank, values, inputs, card):
     """A program in which the process of card 2 is killed, once."""
     flag = Path(str(inputs["flag"]))
@@ -118,6 +127,8 @@ def test_updates_count_once_all_cards_are_done(cards):
         cards.run(add_all, placement, inputs(4), wanted(4), training=True)
     with pytest.raises(CheckpointError, match="card 2 found something wrong"):
         cards.run(fail_on_two, placement, inputs(4), wanted(4), training=True)
+    with pytest.raises(CheckpointError, match="card 2 failed at the end"):
+        cards.run(fail_late_on_two, placement, inputs(4), wanted(4), training=True)
     found = cards.pull(placement, {r: ["w"] for r in range(4)})
     assert [found[r]["w"][0] for r in range(4)] == [2, 3, 4, 5]
     cards.refill(placement)
