@@ -32,7 +32,13 @@ __all__ = ["attach", "check_versions", "embed", "ranked_addresses", "versions", 
 
 
 def embed(cards: int, processes: bool) -> Client:
-    """Start a cluster of `cards` workers in this process, or in processes of their own."""
+    """Start a cluster of `cards` workers in this process, or in processes of their own.
+
+    Raises
+    ------
+    CardError
+        If the processes cannot be started.
+    """
     # In-process connections that end are no news; Dask tells them even after a clean end.
     logging.getLogger("distributed.batched").setLevel(logging.WARNING)
     # Dask's pages are served on loopback too, on any free port.
@@ -48,13 +54,19 @@ def embed(cards: int, processes: bool) -> Client:
         for rank in range(cards)
     }
     protocol = {"protocol": "tcp://", "host": "127.0.0.1"} if processes else {"protocol": "inproc://"}
-    with _quick_processes() if processes else contextlib.nullcontext():
-        cluster = SpecCluster(
-            workers=workers,
-            scheduler={"cls": Scheduler, "options": {**protocol, **pages}},
-            silence_logs=50,
-            name=f"cards-{cards}",
-        )
+    try:
+        with _quick_processes() if processes else contextlib.nullcontext():
+            cluster = SpecCluster(
+                workers=workers,
+                scheduler={"cls": Scheduler, "options": {**protocol, **pages}},
+                silence_logs=50,
+                name=f"cards-{cards}",
+            )
+    except RuntimeError as err:
+        raise CardError(
+            f"the {cards} card processes could not be started ({err}). They import the script that starts them, "
+            "so its work must stand under `if __name__ == '__main__':`"
+        ) from None
     return Client(cluster, set_as_default=False)
 
 

@@ -324,3 +324,23 @@ def test_under_tls_the_channels_are_tls():
                 with contextlib.suppress(ConnectionResetError):
                     assert not stranger.recv(100).startswith(b"ok")
         client.close()
+
+
+def test_a_script_without_its_guard_is_told(tmp_path):
+    """Card processes import the script; the error says what to write."""
+    path = tmp_path / "script.py"
+    path.write_text(
+        "import distinfer_lab as dl\nwith dl.CardGroup(2, processes=True) as cards:\n    print(cards)\n"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": root},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "CardError: the 2 card processes could not be started" in done.stderr
+    assert "must stand under `if __name__ == '__main__':`" in done.stderr
