@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cards import CardGroup, Placement
+from ..errors import ContextError
 from ..layout import Layout, Strategy
 from ..net import Cell, InitialPart, InitialShare, Parameter, Region, Source, Values
 
@@ -29,6 +30,8 @@ class PlacedNet:
     placement: Placement
     strategy: Strategy
     """How they lie, states included."""
+    loaded: bool = False
+    """They came from a checkpoint, and not from the net's initial values."""
 
     def dtype_of(self, name: str) -> np.dtype[Any]:
         """The dtype of a value, asked of the first card that holds it."""
@@ -98,7 +101,15 @@ def remember(net: Cell, placed: PlacedNet) -> None:
 def place_initial(
     group: CardGroup, params: Mapping[str, Parameter], strategy: Strategy, into: PlacedNet | None = None
 ) -> PlacedNet:
-    """Let every card make, or be sent, its shards of initial values; beside those of `into`, if given."""
+    """Let every card make, or be sent, its shards of initial values; beside those of `into`, if given.
+
+    Raises
+    ------
+    ContextError
+        If the net was loaded or trained on another group: its initial values are not what is meant.
+    """
+    for name in strategy:
+        _refuse_elsewhere(name, params[name], group)
     parts: list[list[InitialPart]] = [[] for _ in range(strategy.ranks)]
     for name, layout in strategy.items():
         regions = _regions(layout, strategy.shapes[name])
@@ -117,7 +128,18 @@ def place_initial(
         {**into.strategy.shapes, **strategy.shapes},
         max(into.strategy.ranks, strategy.ranks),
     )
-    return PlacedNet(group, into.placement, both)
+    return PlacedNet(group, into.placement, both, into.loaded)
+
+
+def _refuse_elsewhere(name: str, param: Parameter, group: CardGroup) -> None:
+    source = param.source
+    if isinstance(source, OnCards) and source.net.group is not group:
+        placed = source.net
+        if placed.loaded or placed.placement.trained:
+            raise ContextError(
+                f"{name} was {'loaded' if placed.loaded else 'trained'} on {placed.group!r}, and {group!r} holds "
+                "nothing of it; load its checkpoint here with load_distributed_checkpoint"
+            )
 
 
 def _regions(layout: Layout, shape: tuple[int, ...]) -> dict[int, Region]:

@@ -144,3 +144,23 @@ def test_callbacks_check_what_they_are_given():
         ModelCheckpoint(prefix="../x")
     with pytest.raises(ContextError, match="per_print_times=0 is below 1"):
         LossMonitor(0)
+
+
+def test_another_group_does_not_start_from_the_initial_values_again():
+    """What was trained on one group is not silently forgotten on the next; what was not trained may go anywhere."""
+    net = SampleNet()
+    loss, optimizer = nn.SoftmaxCrossEntropyWithLogits(reduction="mean"), nn.SGD(net.trainable_params(), 0.1)
+    set_auto_parallel_context(parallel_mode="data_parallel", full_batch=True)
+    batches = [(d.reshape(128, 96), la.reshape(128, 16)) for d, la in sample_dataset()]
+    with CardGroup(2) as first:
+        Model(net, cards=first).predict(X)
+        with CardGroup(4) as second:
+            Model(net, cards=second).predict(X)
+        Model(net, loss, optimizer, cards=first).train(1, batches)
+    with (
+        CardGroup(2) as third,
+        pytest.raises(
+            ContextError, match=r"matmul_weight was trained on CardGroup\(closed\), and CardGroup\(2 cards"
+        ),
+    ):
+        Model(net, cards=third).predict(X)
