@@ -7,8 +7,9 @@ layouts  x (m, -)   w (-, n)   y (m, n)         on 16: Mesh(m=2, n=4, repeat=2)
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
-from ..errors import ShardingError
+from ..errors import ArgumentTypeError, ShardingError
 from ..layout import Layout, Mesh
 from ..net import AxisStrategy, Node, Rule, Spec
 from .sharding import NodeSharding
@@ -34,6 +35,8 @@ def read_strategy(
     ------
     ShardingError
         If it does not fit the operator, its shapes or the cards.
+    ArgumentTypeError
+        If it is no tuple of tuples of integers.
     """
     strategy = node.strategy
     assert strategy is not None
@@ -55,6 +58,7 @@ def read_strategy(
 def _parts_of_factors(
     strategy: Sequence[Sequence[int]], rule: Rule, specs: Sequence[Spec], what: str
 ) -> dict[str, int]:
+    _check_types(strategy, what)
     _check_count(len(strategy), rule, what)
     parts: dict[str, int] = {}
     for i, (cuts, factors, spec) in enumerate(zip(strategy, rule.inputs, specs, strict=True)):
@@ -73,6 +77,17 @@ def _parts_of_factors(
     return parts
 
 
+def _check_types(strategy: object, what: str) -> None:
+    rows = strategy if isinstance(strategy, Sequence) else (strategy,)
+    for row in rows:
+        numbers = row if isinstance(row, Sequence) and not isinstance(row, str) else (row, None)
+        if not all(isinstance(n, Integral) and not isinstance(n, bool) for n in numbers):
+            raise ArgumentTypeError(
+                f"{what}: strategy {strategy!r}; give a tuple of integers for each input, "
+                "e.g. ((2, 1), (1, 4))"
+            )
+
+
 def _check_count(given: int, rule: Rule, what: str) -> None:
     if given != len(rule.inputs):
         raise ShardingError(
@@ -89,11 +104,16 @@ def _check_cut(n: int, factor: str | None, i: int, dim: int, spec: Spec, what: s
             f"{what}: input {i}, dim {dim} is cut into {n} parts, but the operator needs it whole; use 1"
         )
     if size % n:
-        fits = max(k for k in range(1, n) if size % k == 0)
         raise ShardingError(
             f"{what}: input {i}, dim {dim} has {size} elements, which {n} parts cannot share evenly; "
-            f"use {fits} parts"
+            f"use {_divisor_below(size, n)} parts"
         )
+
+
+def _divisor_below(size: int, bound: int) -> int:
+    """The largest divisor of `size` below `bound`; `bound` may be anything that a user typed."""
+    small = [k for k in range(1, math.isqrt(size) + 1) if size % k == 0]
+    return max(k for k in (*small, *(size // k for k in small)) if k < bound)
 
 
 def mesh_of_parts(parts: Mapping[str, int], rule: Rule, devices: int, what: str) -> tuple[Mesh, Axes]:
@@ -122,29 +142,58 @@ def _read_axes(
 ) -> tuple[Mesh, Axes]:
     """A strategy by named axes; one dim may be cut by several."""
     _check_count(len(strategy.inputs), rule, what)
-    total = math.prod(strategy.axis_sizes)
-    if total > devices or devices % total:
-        raise ShardingError(
-            f"{what}: a layout of {total} cards for {devices}; the product must divide {devices}"
-        )
-    names, sizes = strategy.axis_names, strategy.axis_sizes
-    if devices // total > 1:
-        names, sizes = (*names, "repeat"), (*sizes, devices // total)
-    axis_size = dict(zip(names, sizes, strict=True))
+    mesh = _mesh_of_axes(strategy, devices, what)
     axes: dict[str, tuple[str, ...]] = {}
     for i, (dims, factors, spec) in enumerate(zip(strategy.inputs, rule.inputs, specs, strict=True)):
         if len(dims) != len(factors):
             raise ShardingError(
-                f"{what}: a layout of {len(dims)} dims for input {i} of shape {list(spec.shape)}"
+                f"{what}: a layout of {len(dims)} dims for input {i} of shape {list(spec.shape)}; "
+                "give one entry per dim"
             )
         for dim, (cut, factor) in enumerate(zip(dims, factors, strict=True)):
-            _check_cut(math.prod(axis_size[a] for a in cut), factor, i, dim, spec, what)
+            _check_known(cut, mesh, what)
+            _check_cut(math.prod(mesh.axis_size(a) for a in cut), factor, i, dim, spec, what)
             if factor is not None and axes.setdefault(factor, cut) != cut:
                 raise ShardingError(
                     f"{what}: dim {dim} of input {i} is cut by {cut}, but another dim of factor {factor!r}, "
                     f"which goes with it, by {axes[factor]}; cut both alike"
                 )
-    return Mesh(names, sizes), {factor: cut for factor, cut in axes.items() if cut}
+    _check_used_once(axes, what)
+    return mesh, {factor: cut for factor, cut in axes.items() if cut}
+
+
+def _mesh_of_axes(strategy: AxisStrategy, devices: int, what: str) -> Mesh:
+    names, sizes = strategy.axis_names, strategy.axis_sizes
+    total = math.prod(sizes)
+    if min(sizes, default=1) < 1 or total > devices or devices % total:
+        raise ShardingError(
+            f"{what}: a layout of {' x '.join(map(str, sizes))} = {total} cards for {devices}; "
+            f"the sizes must be 1 or more, and their product must divide {devices}"
+        )
+    if devices // total > 1:
+        repeat = "repeat"
+        while repeat in names:
+            repeat += "_"
+        names, sizes = (*names, repeat), (*sizes, devices // total)
+    return Mesh(names, sizes)
+
+
+def _check_known(cut: Sequence[str], mesh: Mesh, what: str) -> None:
+    for axis in cut:
+        if axis not in mesh.axis_names:
+            raise ShardingError(
+                f"{what}: its layout has no axis {axis!r}; the axes are {', '.join(mesh.axis_names)}"
+            )
+
+
+def _check_used_once(axes: Axes, what: str) -> None:
+    used = [axis for cut in axes.values() for axis in cut]
+    for axis in used:
+        if used.count(axis) > 1:
+            where = ", ".join(factor for factor, cut in axes.items() if axis in cut)
+            raise ShardingError(
+                f"{what}: axis {axis!r} cuts more than once (factor {where}); an axis may cut one factor, once"
+            )
 
 
 def data_parallel_parts(rule: Rule, specs: Sequence[Spec], output: Spec, devices: int) -> dict[str, int]:

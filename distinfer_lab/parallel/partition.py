@@ -27,8 +27,14 @@ def partition(graph: Graph, sharding: Sharding, held: Mapping[str, Layout] | Non
     Raises
     ------
     ShardingError
-        If a parameter is held on ranks that the program has not.
+        If a parameter is held on ranks that the program has not, or the sharding was found with
+        full_batch=False: the graph then counts the rows of one card (a mean's, for one), not of all.
     """
+    if not sharding.full_batch:
+        raise ShardingError(
+            "this sharding was found with full_batch=False, for a graph of one card's share of the batch; "
+            "to run, trace with the whole batch (the shares one after another) and use full_batch=True"
+        )
     return _Partition(graph, sharding, held or {}).program()
 
 

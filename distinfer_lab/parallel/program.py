@@ -8,6 +8,7 @@ The program is the same for all cards; `card(rank)` gives one card's view, in wh
 operator, piece and peer is concrete.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -61,15 +62,19 @@ class AllReduce:
     axes: tuple[str, ...]
     frees: tuple[str, ...] = ()
 
+    def groups(self, held: Held) -> Rows:
+        """The ranks that add up with each other, int64, shape (groups, ranks of each), ascending."""
+        mesh = held.layout.mesh
+        grid = np.arange(mesh.size, dtype=np.int64).reshape(mesh.axis_sizes)
+        summed = [i for i, name in enumerate(mesh.axis_names) if name in self.axes]
+        size = math.prod(mesh.axis_sizes[i] for i in summed)
+        # In mesh order the ranks of a group ascend: row-major numbers, and only some places vary.
+        return np.moveaxis(grid, summed, range(-len(summed), 0)).reshape(-1, size)
+
     def group(self, held: Held, rank: int) -> tuple[int, ...]:
         """The ranks that add up with `rank`, ascending."""
-        mesh = held.layout.mesh
-        grid = np.arange(mesh.size).reshape(mesh.axis_sizes)
-        place = np.unravel_index(rank, mesh.axis_sizes)
-        index = tuple(
-            slice(None) if name in self.axes else place[i] for i, name in enumerate(mesh.axis_names)
-        )
-        return tuple(int(r) for r in np.sort(grid[index], axis=None))
+        groups = self.groups(held)
+        return tuple(groups[np.nonzero(groups == rank)[0][0]].tolist())
 
 
 @dataclass(frozen=True)
@@ -147,13 +152,12 @@ class Program(Displayed):
     def _reduced_bytes(self, instruction: AllReduce) -> Rows:
         """Each card sends the runs of the others, then the sum of its own run to each of them."""
         held = self.values[instruction.output]
-        sizes = volumes(held.layout.boxes(held.spec.shape))
+        groups = instruction.groups(held)
+        n, i = groups.shape[1], np.arange(groups.shape[1])
+        sizes = volumes(held.layout.boxes(held.spec.shape))[groups]
+        own = sizes * (i + 1) // n - sizes * i // n
         out = np.zeros(self.ranks, np.int64)
-        for rank in range(self.ranks):
-            group = instruction.group(held, rank)
-            size, n, i = int(sizes[rank]), len(group), group.index(rank)
-            own = size * (i + 1) // n - size * i // n
-            out[rank] = (size - own + own * (n - 1)) * held.spec.dtype.itemsize
+        out[groups] = (sizes - own + own * (n - 1)) * held.spec.dtype.itemsize
         return out
 
     @property

@@ -3,11 +3,12 @@
 The net's own nodes, in order of precedence: what `shard` says; what a training strategy file
 says; in auto_parallel what a neighbour's layout suggests, forwards and backwards; else data
 parallel, the first dim cut. The nodes of a gradient follow the node that they differentiate,
-and the nodes of an update follow their parameter. A parameter lies as its first reader wants it.
+and the nodes of an update follow their parameter. A parameter lies as its first reader wants it;
+in auto_parallel its other readers follow, in data_parallel every card holds it whole.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from ..errors import ShardingError
@@ -17,6 +18,9 @@ from .factors import Axes, cut_by_axes, data_parallel_parts, describe, mesh_of_p
 from .sharding import NodeSharding, Sharding, is_cut, same_layout, whole_mesh
 
 __all__ = ["MODES", "node_name", "propagate"]
+
+Hints = list[tuple[tuple[str | None, ...], Layout]]
+"""Factors of one operand's dims, and the layout in which that operand lies."""
 
 MODES = ("stand_alone", "data_parallel", "semi_auto_parallel", "auto_parallel")
 
@@ -40,7 +44,8 @@ def propagate(
         False: the graph was traced with one card's share of the batch; sizes are taken times
         `devices`.
     mode
-        One of `MODES`. stand_alone cuts nothing; data_parallel ignores `shard`.
+        One of `MODES`. stand_alone cuts nothing; data_parallel ignores `shard` and cuts the
+        batch only: each card holds every parameter whole, and any card's checkpoint is all of it.
     loaded
         Node name -> strategy, of a training strategy file.
     parallel_optimizer
@@ -112,6 +117,7 @@ class _Propagation:
             {name: self._input(spec, full_batch) for name, spec in self.graph.inputs.items()},
             self.nodes,
             self._operators(),
+            full_batch,
         )
 
     def _operators(self) -> dict[str, tuple[tuple[int, ...], ...]]:
@@ -148,7 +154,7 @@ class _Propagation:
             while sum(self._spread(node) for node in both_ways):
                 pass
         for node in self.forward:
-            if node.output not in self.nodes:
+            if node.output not in self.nodes and not self._follow_params(node):
                 self._cut_by_default(node)
 
     def _strategy(self, node: Node) -> NodeStrategy | None:
@@ -173,15 +179,26 @@ class _Propagation:
         parts: Mapping[str, int] = {}
         if self.mode != "stand_alone":
             parts = data_parallel_parts(rule, self._specs(node), self.graph.specs[node.output], self.devices)
+            parts = {f: n for f, n in parts.items() if f not in _whole_factors(self._placed(node, rule))}
         mesh, axes = mesh_of_parts(parts, rule, self.devices, describe(node, list(self.graph.params)))
         self.nodes[node.output] = cut_by_axes(mesh, axes, rule)
 
-    def _spread(self, node: Node) -> bool:
-        """Cut a node as its neighbours are, if one of them is cut already; True if that was new."""
-        if node.output in self.nodes:
-            return False
-        rule = self._rule(node)
-        hints = [
+    def _placed(self, node: Node, rule: Rule) -> Hints:
+        """In auto_parallel, how the parameters that a node reads lie because of their other readers."""
+        if self.mode != "auto_parallel":
+            return []
+        factors_of = dict(zip(node.inputs, rule.inputs, strict=True))
+        out: Hints = []
+        for reader in self.forward:
+            if reader.output in self.nodes:
+                layouts = zip(reader.inputs, self.nodes[reader.output].inputs, strict=True)
+                shared = ((n, layout) for n, layout in layouts if n in factors_of and n in self.graph.params)
+                out += [(factors_of[name], layout) for name, layout in shared]
+        return out
+
+    def _neighbours(self, node: Node, rule: Rule) -> Hints:
+        """How the values lie that a node reads or gives, where the node on the other side is cut."""
+        out: Hints = [
             (factors, self.nodes[name].output)
             for factors, name in zip(rule.inputs, node.inputs, strict=True)
             if name in self.nodes
@@ -189,13 +206,31 @@ class _Propagation:
         for reader in self.forward:
             if reader.output in self.nodes:
                 layouts = zip(reader.inputs, self.nodes[reader.output].inputs, strict=True)
-                hints += [(rule.output, layout) for name, layout in layouts if name == node.output]
-        hints = [(factors, layout) for factors, layout in hints if is_cut(layout)]
+                out += [(rule.output, layout) for name, layout in layouts if name == node.output]
+        return [(factors, layout) for factors, layout in out if is_cut(layout)]
+
+    def _spread(self, node: Node) -> bool:
+        """Cut a node as its neighbours are, if one of them is cut already; True if that was new."""
+        if node.output in self.nodes:
+            return False
+        rule = self._rule(node)
+        return self._cut_like(node, rule, self._placed(node, rule), self._neighbours(node, rule))
+
+    def _follow_params(self, node: Node) -> bool:
+        """Cut a node as its parameters are for other readers; True if one of them is cut."""
+        rule = self._rule(node)
+        return self._cut_like(node, rule, self._placed(node, rule), [])
+
+    def _cut_like(self, node: Node, rule: Rule, placed: Hints, neighbours: Hints) -> bool:
+        """Cut a node by hints on one mesh: `placed` must be kept, `neighbours` may be."""
+        hints = [(factors, layout) for factors, layout in (*placed, *neighbours) if is_cut(layout)]
         if not hints:
             return False
-        mesh = hints[0][1].mesh
-        axes = _axes_of([(f, layout) for f, layout in hints if layout.mesh == mesh])
-        self.nodes[node.output] = cut_by_axes(mesh, self._fitting(node, rule, axes, hints[0][1]), rule)
+        like = hints[0][1]
+        axes = _axes_of(
+            [(f, layout) for f, layout in hints if layout.mesh == like.mesh], _whole_factors(placed)
+        )
+        self.nodes[node.output] = cut_by_axes(like.mesh, self._fitting(node, rule, axes, like), rule)
         return True
 
     def _fitting(self, node: Node, rule: Rule, axes: Axes, like: Layout) -> Axes:
@@ -215,9 +250,12 @@ class _Propagation:
         for name, layout in zip(node.inputs, self.nodes[node.output].inputs, strict=True):
             if name not in self.graph.params:
                 continue
-            shape = self.graph.params[name].shape
+            spec = self.graph.params[name]
+            if self.mode == "data_parallel":
+                self.params.setdefault(name, self._whole(spec))
+                continue
             first = self.params.setdefault(name, layout)
-            if not same_layout(first, layout, shape):
+            if not same_layout(first, layout, spec.shape):
                 raise ShardingError(
                     f"{name}: its readers want it in different layouts, {first!r} and {layout!r} "
                     f"(the latter for {describe(node, list(self.graph.params))}); shard them alike"
@@ -242,7 +280,7 @@ class _Propagation:
             return
         source = self.nodes[node.origin.of]
         rule = self._rule(node)
-        hints = []
+        hints: Hints = []
         for factors, name in zip(rule.inputs, node.inputs, strict=True):
             layout = self._behind(node, name, source)
             if layout is not None and layout.mesh == source.mesh:
@@ -275,13 +313,24 @@ class _Propagation:
         self.nodes[node.output] = NodeSharding(inputs, like_param(node.output))
 
 
-def _axes_of(hints: list[tuple[tuple[str | None, ...], Layout]]) -> dict[str, tuple[str, ...]]:
-    """Factor -> axes, by the layouts of some operands on one mesh; the first to claim an axis has it."""
+def _axes_of(hints: Hints, whole: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
+    """Factor -> axes, by the layouts of some operands on one mesh; the first to claim an axis has it.
+
+    Factors of `whole` get none.
+    """
     out: dict[str, tuple[str, ...]] = {}
     used: set[str] = set()
     for factors, layout in hints:
         for factor, axes in zip(factors, layout.dims, strict=True):
-            if factor is not None and axes and factor not in out and not used.intersection(axes):
+            if factor is None or factor in out or factor in whole:
+                continue
+            if axes and not used.intersection(axes):
                 out[factor] = axes
                 used.update(axes)
     return out
+
+
+def _whole_factors(placed: Hints) -> set[str]:
+    """The factors of the dims that these layouts leave whole."""
+    dims = (pair for factors, layout in placed for pair in zip(factors, layout.dims, strict=True))
+    return {factor for factor, axes in dims if factor is not None and not axes}

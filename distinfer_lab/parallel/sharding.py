@@ -39,6 +39,8 @@ class Sharding:
     operators: Mapping[str, tuple[tuple[int, ...], ...]]
     """Node name -> parts per dim of each input, for each operator that reads a parameter:
     what a strategy file lists."""
+    full_batch: bool = True
+    """False: found for one card's share of the batch; its layouts cut `devices` times as many rows."""
 
     def __repr__(self) -> str:
         return f"Sharding of {len(self.nodes)} nodes on {self.devices} cards\n{self.strategy!r}"

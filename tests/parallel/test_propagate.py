@@ -1,0 +1,190 @@
+"""Propagation beyond MindSpore's answers: every mode, named axes, shared parameters, bad strategies."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distinfer_lab.errors import ArgumentTypeError, ShardingError
+from distinfer_lab.net import AxisStrategy, Graph, GraphBuilder, Node, Spec, evaluate, operators
+from distinfer_lab.parallel import MODES, assemble, cut, partition, propagate, run_serial
+
+from ..strategies import examples, random_nets
+
+
+def run_whole(program, params, inputs):
+    outputs, _ = run_serial(program, cut(program, params), cut(program, inputs))
+    return {name: assemble(program, name, outputs) for name in program.outputs}
+
+
+def axis_strategy(draw: st.DrawFn, graph: Graph, node: Node, devices: int) -> AxisStrategy:
+    """Named axes in any order, several on one dim, for the factors of a node's inputs."""
+    specs = [graph.specs[name] for name in node.inputs]
+    rule = node.op.rule(*specs)
+    sizes: dict[str, int] = {}
+    for spec, factors in [*zip(specs, rule.inputs, strict=True), (graph.specs[node.output], rule.output)]:
+        for factor, size in zip(factors, spec.shape, strict=True):
+            if factor is not None:
+                sizes[factor] = math.gcd(sizes.get(factor, 0), size)
+    grids = [g for n in (1, 2, 3) for g in itertools.product(range(1, devices + 1), repeat=n)]
+    grid = draw(st.sampled_from([g for g in grids if devices % math.prod(g) == 0]))
+    names, axes = ("a", "b", "repeat")[: len(grid)], {}
+    for axis, size in draw(st.permutations(list(zip(names, grid, strict=True)))):
+        factor = draw(st.sampled_from([None, *sorted(sizes)]))
+        if factor is not None and sizes[factor] % size == 0:
+            axes[factor] = (*axes.get(factor, ()), axis)
+            sizes[factor] //= size
+    dims = tuple(tuple(axes.get(f, ()) for f in factors) for factors in rule.inputs)
+    return AxisStrategy(names, grid, dims)
+
+
+@given(random_nets(), st.data())
+@settings(max_examples=examples(150))
+def test_every_mode_and_named_axes_compute_the_uncut_net(drawn, data):
+    """Tuples, named axes and nothing, mixed over a net, in all four modes, optimizer shards or not."""
+    graph, devices, params, inputs = drawn
+    strategies = {node.output: node.strategy for node in graph.nodes}
+    for node in graph.nodes:
+        kind = data.draw(st.sampled_from(["as it is", "axes", "none"])) if node.origin is None else "as it is"
+        if kind != "as it is":
+            named = axis_strategy(data.draw, graph, node, devices) if kind == "axes" else None
+            strategies[node.output] = named
+    graph = replace(graph, nodes=tuple(replace(n, strategy=strategies[n.output]) for n in graph.nodes))
+    mode, zero = data.draw(st.sampled_from(MODES)), data.draw(st.booleans())
+    sharding = propagate(graph, devices, mode=mode, parallel_optimizer=zero)
+    program = partition(graph, sharding)
+    found = run_whole(program, params, inputs)
+    for name, expected in evaluate(graph, params, inputs).items():
+        np.testing.assert_allclose(
+            found[name], expected, rtol=1e-10, atol=1e-10, err_msg=f"{name} {mode}\n{program!r}"
+        )
+
+
+def single(strategy, devices=8, op=None):
+    build = GraphBuilder()
+    x = build.input("x", Spec((8, 16), np.dtype("float64")))
+    w = build.param("w", Spec((16, 16), np.dtype("float64")))
+    return propagate(build.graph([build.add(op or operators.MatMul(), x, w, strategy=strategy)]), devices)
+
+
+def axes(names, sizes, x, w):
+    return AxisStrategy(names, sizes, (x, w))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "text"),
+    [
+        (((10**15, 1), (1, 1)), "dim 0 has 8 elements, which 1000000000000000 parts cannot .*; use 8 parts"),
+        (((-2, 1), (1, 1)), "input 0, dim 0 is cut into -2 parts"),
+        (
+            ((2, 1, 1), (1, 1)),
+            r"strategy \(2, 1, 1\) for input 0 of shape \[8, 16\]; give one number per dim",
+        ),
+        (axes(("a",), (8,), (("b",), ()), ((), ())), "its layout has no axis 'b'; the axes are a"),
+        (axes(("a",), (8,), (("a",), ("a",)), (("a",), ())), "axis 'a' cuts more than once .factor m, k."),
+        (axes(("a",), (8,), (("a",), ()), ((), ("a",))), "axis 'a' cuts more than once .factor m, n."),
+        (axes(("a", "b"), (0, 2), ((), ()), ((), ())), "a layout of 0 x 2 = 0 cards for 8"),
+        (axes(("a", "b"), (4, 4), ((), ()), ((), ())), "a layout of 4 x 4 = 16 cards for 8"),
+        (axes(("a",), (8,), ((),), ((), ())), r"a layout of 1 dims for input 0 of shape \[8, 16\]"),
+        (axes(("a", "b"), (2, 4), ((), ("a",)), (("b",), ())), "another dim of factor 'k'"),
+    ],
+)
+def test_a_strategy_that_does_not_fit_is_refused_by_its_operator(strategy, text):
+    """The operator, the parameter, the dim and the way out, whatever number was typed."""
+    with pytest.raises(ShardingError, match=f"^MatMul of 'w'.*{text}"):
+        single(strategy)
+
+
+@pytest.mark.parametrize("strategy", [((2.0, 1), (1, 1)), (("2", 1), (1, 1)), ((True, 1), (1, 1)), (2, 1), 8])
+def test_a_strategy_of_other_things_than_integers_is_refused(strategy):
+    """A float, a text, a bool, a flat tuple, a bare number: a TypeError that shows the form."""
+    with pytest.raises(ArgumentTypeError, match=r"MatMul of 'w': strategy .* e\.g\. \(\(2, 1\), \(1, 4\)\)"):
+        single(strategy)
+
+
+def test_an_axis_may_be_called_repeat():
+    """The axis of the cards left over takes another name."""
+    sharding = single(axes(("repeat", "b"), (2, 2), (("repeat",), ("b",)), (("b",), ())))
+    assert sharding.strategy["w"].parts == (2, 1)
+    assert sharding.strategy["w"].replicas == 4
+
+
+def shared(first, second):
+    """An embedding table that is also the head: h = table[ids], y = h @ table.T."""
+    build = GraphBuilder()
+    ids = build.input("ids", Spec((8,), np.dtype("int64")))
+    table = build.param("table", Spec((32, 16), np.dtype("float64")))
+    h = build.add(operators.Gather(), table, ids, strategy=first)
+    return build.graph([build.add(operators.MatMul(False, True), h, table, strategy=second)])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "parts"),
+    [
+        (None, ((1, 1), (8, 1)), (8, 1)),
+        (None, ((1, 4), (2, 4)), (2, 4)),
+        (((1, 8), (1,)), None, (1, 8)),
+        (((8, 1), (1,)), None, (8, 1)),
+        (((1, 1), (8,)), None, (1, 1)),
+    ],
+)
+def test_automatic_readers_of_one_parameter_follow_the_one_that_was_set(first, second, parts):
+    """In auto_parallel a tied table lies once, as the user cut one of its readers; the net computes the same."""
+    graph = shared(first, second)
+    sharding = propagate(graph, 8, mode="auto_parallel")
+    assert sharding.strategy["table"].parts == parts
+    random = np.random.default_rng(1)
+    params, inputs = {"table": random.normal(size=(32, 16))}, {"ids": random.integers(0, 32, 8)}
+    program = partition(graph, sharding)
+    assert not [c for c in program.collectives if "table" in c.value]
+    expected = params["table"][inputs["ids"]] @ params["table"].T
+    np.testing.assert_allclose(run_whole(program, params, inputs)[graph.outputs[0]], expected, rtol=1e-12)
+
+
+def test_two_readers_that_the_user_set_apart_are_refused_in_auto_parallel_too():
+    """No one's strategy is dropped."""
+    with pytest.raises(ShardingError, match="table: its readers want it in different layouts"):
+        propagate(shared(((1, 8), (1,)), ((1, 1), (8, 1))), 8, mode="auto_parallel")
+
+
+def test_data_parallel_cuts_the_batch_and_no_parameter():
+    """A parameter with the batch's own first dim, one that comes first, and one with two readers."""
+    build = GraphBuilder()
+    x = build.input("x", Spec((8, 8), np.dtype("float64")))
+    p, w = (build.param(name, Spec((8, 8), np.dtype("float64"))) for name in "pw")
+    h = build.add(operators.Mul(), build.add(operators.Add(), x, p), w)
+    graph = build.graph([build.add(operators.MatMul(), w, h)])
+    sharding = propagate(graph, 4, mode="data_parallel")
+    assert [sharding.strategy[name].replicas for name in "pw"] == [4, 4]
+    assert sharding.nodes["Add.1"].output.parts == (4, 1)
+    random = np.random.default_rng(2)
+    values = {name: random.normal(size=(8, 8)) for name in "pwx"}
+    found = run_whole(partition(graph, sharding), values, {"x": values["x"]})
+    expected = values["w"] @ ((values["x"] + values["p"]) * values["w"])
+    np.testing.assert_allclose(found[graph.outputs[0]], expected, rtol=1e-12)
+
+
+def test_a_sharding_for_one_cards_share_is_for_reading_only():
+    """full_batch=False tells layouts; a program of it would take one card's rows for all, and is refused."""
+    build = GraphBuilder()
+    x = build.input("x", Spec((2, 16), np.dtype("float32")))
+    graph = build.graph([build.add(operators.ReLU(), x)])
+    sharding = propagate(graph, 8, full_batch=False)
+    assert sharding.inputs["x"].parts == (8, 1)
+    assert sharding.nodes["ReLU.1"].output.parts == (8, 1)
+    with pytest.raises(ShardingError, match="full_batch=False, for a graph of one card's share"):
+        partition(graph, sharding)
+
+
+def test_cards_and_mode_are_checked():
+    """No cards, and a mode that is none."""
+    with pytest.raises(ShardingError, match="devices=0: a net runs on 1 card or more"):
+        single(None, devices=0)
+    build = GraphBuilder()
+    graph = build.graph([build.add(operators.Neg(), build.input("x", Spec((2,), np.dtype("float32"))))])
+    with pytest.raises(ShardingError, match="mode='fast' is not one of stand_alone"):
+        propagate(graph, 2, mode="fast")
