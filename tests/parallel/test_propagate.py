@@ -145,6 +145,20 @@ def test_automatic_readers_of_one_parameter_follow_the_one_that_was_set(first, s
     np.testing.assert_allclose(run_whole(program, params, inputs)[graph.outputs[0]], expected, rtol=1e-12)
 
 
+def test_what_one_reader_holds_whole_no_neighbour_cuts():
+    """The user has the table whole; a product behind a cut by columns would like its columns cut."""
+    build = GraphBuilder()
+    ids = build.input("ids", Spec((8,), np.dtype("int64")))
+    x = build.input("x", Spec((8, 16), np.dtype("float64")))
+    table = build.param("table", Spec((32, 16), np.dtype("float64")))
+    rows = build.add(operators.Gather(), table, ids, strategy=((1, 1), (8,)))
+    columns = build.add(operators.Neg(), x, strategy=((1, 8),))
+    product = build.add(operators.MatMul(False, True), columns, table)
+    sharding = propagate(build.graph([rows, product]), 8, mode="auto_parallel")
+    assert sharding.strategy["table"].replicas == 8
+    assert sharding.nodes[product].sums == ()
+
+
 def test_two_readers_that_the_user_set_apart_are_refused_in_auto_parallel_too():
     """No one's strategy is dropped."""
     with pytest.raises(ShardingError, match="table: its readers want it in different layouts"):
