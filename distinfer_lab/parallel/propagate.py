@@ -32,7 +32,7 @@ def propagate(
     full_batch: bool = True,
     mode: str = "semi_auto_parallel",
     loaded: Mapping[str, NodeStrategy] | None = None,
-    parallel_optimizer: bool = False,
+    parallel_optimizer: bool | Collection[str] = False,
 ) -> Sharding:
     """Find the layout of every value of a net on `devices` cards.
 
@@ -45,12 +45,12 @@ def propagate(
         `devices`.
     mode
         One of `MODES`. stand_alone cuts nothing; data_parallel ignores `shard` and cuts the
-        batch only: each card holds every parameter whole, and any card's checkpoint is all of it.
+        batch only: each card holds every parameter whole (unless `parallel_optimizer` cuts it).
     loaded
         Node name -> strategy, of a training strategy file.
     parallel_optimizer
         Cut parameters that an optimizer updates, and their states, among the cards that
-        would hold equal shards, where their rows can be shared evenly.
+        would hold equal shards, where their rows can be shared evenly; all of them, or those named.
 
     Raises
     ------
@@ -88,7 +88,7 @@ class _Propagation:
         devices: int,
         mode: str,
         loaded: Mapping[str, NodeStrategy],
-        parallel_optimizer: bool,
+        parallel_optimizer: bool | Collection[str],
     ) -> None:
         self.graph, self.devices, self.mode, self.loaded = graph, devices, mode, loaded
         self.parallel_optimizer = parallel_optimizer
@@ -263,8 +263,9 @@ class _Propagation:
 
     def _shard_updated(self) -> None:
         """Cut the rows of every updated parameter among its replicas, where that is even."""
+        named = None if isinstance(self.parallel_optimizer, bool) else self.parallel_optimizer
         for name in self.graph.updates:
-            layout = self.params.get(name)
+            layout = self.params.get(name) if named is None or name in named else None
             if layout is None or not layout.dims or layout.replicas == 1:
                 continue
             rows = layout.shard_shape(self.graph.params[name].shape)[0]

@@ -110,6 +110,18 @@ def test_two_cut_steps_are_two_uncut_steps(job, seed):
         np.testing.assert_allclose(found, values[name], rtol=1e-4, atol=atol, err_msg=f"{name} {job}")
 
 
+def test_the_parallel_optimizer_cuts_what_it_may():
+    """Only the named parameter and its states; the others stay whole on each card."""
+    net = Mlp(0, None, None, None)
+    optimizer = OPTIMIZERS["Momentum"](net.trainable_params())
+    data, label = np.zeros((16, 12), np.float32), np.zeros((16, 8), np.float32)
+    graph = training_graph(net, nn.SoftmaxCrossEntropyWithLogits(reduction="mean"), optimizer, data, label)
+    strategy = propagate(graph, 8, parallel_optimizer=["fc1.weight"]).strategy
+    cut_ones = {name for name in strategy if strategy[name].replicas < 8}
+    assert cut_ones == {"fc1.weight", "moments.fc1.weight"}
+    assert strategy["moments.fc1.weight"].shard_shape((24, 12)) == (3, 12)
+
+
 def blocks(data: int, model: int, count: int = 2, rows: int = 16, width: int = 8) -> Any:
     """Residual blocks, the first product cut by columns and the second by rows, and all gradients."""
     build, f64 = GraphBuilder(), np.dtype("float64")
