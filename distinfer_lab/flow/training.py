@@ -4,11 +4,11 @@ A step counts on all cards or on none. When a card is lost, training goes back t
 that can be had again (a saved checkpoint, or the beginning) and does the steps since once more.
 """
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 from ..cards import CardRestartedError
-from ..checkpoint import write_strategy
+from ..checkpoint import followed_parameter, write_strategy
 from ..errors import CardError, ContextError
 from ..net import Parameter, Tensor, training_graph
 from ..net.nn import Optimizer
@@ -124,14 +124,15 @@ class Training:
         model, context = self.model, self.context
         assert model.loss_fn is not None
         graph = training_graph(model.network, model.loss_fn, self.optimizer, data, label)
+        weights = model.network.parameters_dict()
+        self.params: dict[str, Parameter] = {**weights, **self.optimizer.states}
         self.sharding = propagate(
             graph,
             self.devices,
             mode=context.parallel_mode,
             loaded=loaded_operators(context),
-            parallel_optimizer=context.enable_parallel_optimizer,
+            parallel_optimizer=self._shared_among_holders(weights),
         )
-        self.params: dict[str, Parameter] = {**model.network.parameters_dict(), **self.optimizer.states}
         placed = placed_net(model.network, model.cards)
         missing = [n for n in graph.params if placed is None or n not in placed.strategy]
         if missing:
@@ -144,8 +145,15 @@ class Training:
         self.card_program = CardProgram(self.program)
         self._write_strategy()
 
+    def _shared_among_holders(self, weights: Mapping[str, Parameter]) -> frozenset[str]:
+        """What the parallel optimizer may cut: a state may be cut as the parameter that it follows."""
+        if not self.context.enable_parallel_optimizer:
+            return frozenset()
+        followed = {name: followed_parameter(name, weights) or name for name in self.params}
+        return frozenset(name for name, of in followed.items() if self.params[of].parallel_optimizer)
+
     def _write_strategy(self) -> None:
-        if self.context.strategy_ckpt_save_file and self.context.is_cut:
+        if self.context.strategy_ckpt_save_file and self.context.parallel_mode != ParallelMode.STAND_ALONE:
             names = self.model.network.parameters_dict()
             write_strategy(self.context.strategy_ckpt_save_file, strategy_file_of(self.sharding, names))
 

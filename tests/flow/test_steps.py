@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.checkpoint import open_slice, read_strategy
+from distinfer_lab.checkpoint import open_checkpoint, open_slice, read_strategy
 from distinfer_lab.flow import (
     Callback,
     CheckpointConfig,
@@ -154,6 +154,33 @@ def test_the_parallel_optimizer_cuts_what_a_card_holds(tmp_path):
     with CardGroup(1) as cards:
         load_distributed_checkpoint(again, checkpoints.latest_ckpt_file_names, None, strategy, cards=cards)
         for name, param in again.parameters_dict().items():
+            np.testing.assert_allclose(param.asnumpy(), MLP.expected[f"param/{name}"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_parameter_may_stay_out_of_the_parallel_optimizer(tmp_path):
+    """`Parameter(parallel_optimizer=False)` and its states stay whole; data_parallel, too, says who holds what."""
+    net, loss, optimizer = MLP.make()
+    kept = next(iter(net.parameters_dict()))
+    net.parameters_dict()[kept].parallel_optimizer = False
+    strategy = tmp_path / "strategy.ckpt"
+    set_auto_parallel_context(
+        parallel_mode="data_parallel",
+        full_batch=True,
+        enable_parallel_optimizer=True,
+        strategy_ckpt_save_file=strategy,
+    )
+    config = CheckpointConfig(integrated_save=False)
+    with CardGroup(4) as cards:
+        checkpoints = ModelCheckpoint("z", tmp_path, config)
+        Model(net, loss, optimizer, cards=cards).train(MLP.epochs, MLP.batches(), callbacks=checkpoints)
+    checkpoint = open_checkpoint(checkpoints.latest_ckpt_file_names, strategy)
+    cut = {name for name, layout in checkpoint.strategy.items() if layout.optimizer_shards > 1}
+    assert kept not in cut
+    assert f"moments.{kept}" not in cut
+    assert cut >= {n for n in net.parameters_dict() if n != kept}
+    with CardGroup(1) as cards:
+        load_distributed_checkpoint(net, checkpoints.latest_ckpt_file_names, None, strategy, cards=cards)
+        for name, param in net.parameters_dict().items():
             np.testing.assert_allclose(param.asnumpy(), MLP.expected[f"param/{name}"], rtol=1e-5, atol=1e-6)
 
 
