@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import reject, settings
 from hypothesis import strategies as st
 
 from distinfer_lab.errors import LayoutError
-from distinfer_lab.layout import Layout, Mesh
+from distinfer_lab.layout import SPLITS, Layout, Mesh
 from distinfer_lab.net import Graph, GraphBuilder, Operator, Spec, differentiate, operators
 
 
@@ -26,8 +28,13 @@ def meshes(draw: st.DrawFn, max_axes: int = 3, max_size: int = 4) -> Mesh:
 
 
 @st.composite
-def layouts(draw: st.DrawFn, ndim: int, mesh: Mesh | None = None, max_axes: int = 3) -> Layout:
-    """Any layout of `ndim` dims: axes in any order, replicas, optimizer shards, uneven rows, a stage."""
+def layouts(
+    draw: st.DrawFn, ndim: int, mesh: Mesh | None = None, max_axes: int = 3, split: str = "even"
+) -> Layout:
+    """Any layout of `ndim` dims: axes in any order, replicas, optimizer shards, uneven rows, a stage.
+
+    With `split="any"` also uneven splits of every kind, and meshes that are part of a larger grid.
+    """
     mesh = mesh or draw(meshes(max_axes))
     dims: list[list[str]] = [[] for _ in range(ndim)]
     for axis in draw(st.permutations(mesh.axis_names)):
@@ -43,7 +50,38 @@ def layouts(draw: st.DrawFn, ndim: int, mesh: Mesh | None = None, max_axes: int 
         rows = draw(st.lists(st.integers(0, 5), min_size=plain.parts[0], max_size=plain.parts[0]))
         sizes = (tuple(rows), *(None for _ in range(ndim - 1)))
     first = draw(st.sampled_from([0, mesh.size, 3 * mesh.size]))
-    return Layout(mesh, plain.dims, shards, sizes, (first,))
+    if split == "even":
+        return Layout(mesh, plain.dims, shards, sizes, (first,))
+    # The neighbours of the last axis are k ranks apart, as if another axis ran inside it.
+    apart = draw(st.integers(1, 3))
+    strides = (
+        ()
+        if apart == 1
+        else tuple(apart * math.prod(mesh.axis_sizes[i + 1 :]) for i in range(len(mesh.axis_sizes)))
+    )
+    return Layout(mesh, plain.dims, shards, sizes, (first,), draw(st.sampled_from(SPLITS)), strides=strides)
+
+
+@st.composite
+def any_layouts(draw: st.DrawFn, shape: tuple[int, ...]) -> Layout:
+    """Any layout, of every kind that there is, that can cut a tensor of this shape."""
+    layout = draw(layouts(len(shape), split="any"))
+    fused: list[tuple[int, ...] | None] = []
+    for length in shape:
+        cuts = sorted(draw(st.sets(st.integers(1, max(length - 1, 1)), max_size=2)) if length > 1 else [])
+        fused.append(tuple(b - a for a, b in pairwise([0, *cuts, length])) if cuts else None)
+    if draw(st.booleans()):
+        layout = replace(layout, sizes=(), fused=tuple(fused))
+    if layout.sizes and layout.sizes[0] is not None:
+        cuts = sorted(draw(st.integers(0, shape[0])) for _ in layout.sizes[0][1:])
+        layout = replace(
+            layout, sizes=(tuple(b - a for a, b in pairwise([0, *cuts, shape[0]])), *layout.sizes[1:])
+        )
+    try:
+        layout.regions(shape)
+    except LayoutError:  # an even split that does not come out even
+        layout = replace(layout, split=draw(st.sampled_from(SPLITS[1:])))
+    return layout
 
 
 @st.composite

@@ -344,7 +344,7 @@ class _Reconciliation:
             return known
         rank, entry = next(iter(held.items()))
         try:
-            return layout.full_shape(entry.shape)
+            return layout.full_shape({r: e.shape for r, e in held.items()})
         except LayoutError as err:
             raise CheckpointError(
                 f"{self.files[rank].path}: {name}: {err}; the strategy is of another net"

@@ -6,13 +6,14 @@
     rank   0      1      2      3      4      5 ...
     box  [:,0:4][:,4:8][:,8:12][:,12:16][:,0:4][:,4:8] ...
 
-Whatever the notation a layout came from, planning needs one answer: `boxes(shape)`.
+Whatever the notation a layout came from, planning needs one answer: `regions(shape)`, the boxes
+of every rank and where they lie in its shard. All but fused tensors have one box a rank: `boxes(shape)`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from ..display import Displayed
 from ..errors import LayoutError
 from .box import Boxes
 from .mesh import Mesh
+from .split import SPLITS, Regions, cut_points
 
 __all__ = ["Layout"]
 
@@ -46,12 +48,22 @@ class Layout(Displayed):
     first_ranks
         The rank at which the mesh begins. A pipeline stage s of n ranks begins at s * n;
         more than one entry means that several stages hold the tensor alike.
+    split
+        How dims without explicit sizes are shared: "even", "torch_chunk" or "gspmd_ceil" (see
+        `split.py`).
+    fused
+        For each dim either None or the sizes of the parts that lie one after another along
+        it, each of which is cut by itself: a rank of a fused query, key and value holds a run
+        of each. An empty tuple means none.
+    strides
+        For each mesh axis how far apart in rank its neighbours are, where the mesh is a part
+        of a larger grid (the experts of one group of ranks). An empty tuple means row-major.
 
     Raises
     ------
     LayoutError
-        If an axis is unknown or used twice, sizes do not match their dim's parts, or the
-        replicas cannot be cut into groups of `optimizer_shards`.
+        If an axis is unknown or used twice, sizes do not match their dim's parts, a rank
+        appears twice, or the replicas cannot be cut into groups of `optimizer_shards`.
 
     Examples
     --------
@@ -62,6 +74,9 @@ class Layout(Displayed):
     (96, 4)
     >>> layout.boxes((96, 16))[5].tolist()
     [[0, 96], [4, 8]]
+    >>> qkv = Layout(Mesh(("tp",), (2,)), (("tp",),), fused=((8, 4, 4),))
+    >>> qkv.regions((16,)).boxes[:3].tolist()
+    [[[0, 4]], [[8, 10]], [[12, 14]]]
     """
 
     mesh: Mesh
@@ -69,15 +84,22 @@ class Layout(Displayed):
     optimizer_shards: int = 1
     sizes: tuple[tuple[int, ...] | None, ...] = ()
     first_ranks: tuple[int, ...] = (0,)
+    split: str = "even"
+    fused: tuple[tuple[int, ...] | None, ...] = ()
+    strides: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dims", tuple(tuple(d) for d in self.dims))
-        sizes = tuple(None if s is None else tuple(int(n) for n in s) for s in self.sizes)
-        object.__setattr__(self, "sizes", sizes if any(s is not None for s in sizes) else ())
-        object.__setattr__(self, "first_ranks", tuple(int(r) for r in self.first_ranks))
+        for name in ("sizes", "fused"):
+            given = tuple(None if s is None else tuple(int(n) for n in s) for s in getattr(self, name))
+            object.__setattr__(self, name, given if any(s is not None for s in given) else ())
+        for name in ("first_ranks", "strides"):
+            object.__setattr__(self, name, tuple(int(r) for r in getattr(self, name)))
         self._check_axes()
         self._check_sizes()
+        self._check_fused()
         self._check_ranks()
+        self._check_replicas()
 
     def _check_axes(self) -> None:
         used = [axis for dim in self.dims for axis in dim]
@@ -89,28 +111,44 @@ class Layout(Displayed):
                 )
 
     def _check_sizes(self) -> None:
-        if self.sizes and len(self.sizes) != self.ndim:
-            raise LayoutError(
-                f"sizes are given for {len(self.sizes)} dims of a layout of {self.ndim} dims; "
-                "give one entry per dim, None where the cut is even"
-            )
+        if self.split not in SPLITS:
+            raise LayoutError(f"split={self.split!r} is not one of {', '.join(SPLITS)}")
+        for word, given in (("sizes", self.sizes), ("fused", self.fused)):
+            if given and len(given) != self.ndim:
+                raise LayoutError(
+                    f"{word} are given for {len(given)} dims of a layout of {self.ndim} dims; "
+                    "give one entry per dim, None where there are none"
+                )
         for dim, sizes in enumerate(self.sizes):
-            if sizes is None:
-                continue
-            if len(sizes) != self.parts[dim] or min(sizes) < 0:
+            if sizes is not None and (len(sizes) != self.parts[dim] or min(sizes) < 0):
                 raise LayoutError(
                     f"dim {dim}: sizes {sizes} for {self.parts[dim]} parts; "
                     "give one size, 0 or more, for each part"
                 )
 
+    def _check_fused(self) -> None:
+        for dim, fused in enumerate(self.fused):
+            if fused is not None and (not fused or min(fused) < 1):
+                raise LayoutError(
+                    f"dim {dim}: fused parts of sizes {fused}; give 1 or more elements for each"
+                )
+            if fused is not None and self.sizes and self.sizes[dim] is not None:
+                raise LayoutError(f"dim {dim} has explicit sizes and fused parts; give one of them")
+
     def _check_ranks(self) -> None:
-        starts = sorted(self.first_ranks)
-        if not starts or starts[0] < 0:
+        if not self.first_ranks or min(self.first_ranks) < 0:
             raise LayoutError(f"first ranks {self.first_ranks}: give at least one, none below 0")
-        if any(b - a < self.mesh.size for a, b in pairwise(starts)):
-            raise LayoutError(
-                f"meshes of {self.mesh.size} ranks that begin at ranks {self.first_ranks} overlap"
-            )
+        if self.strides and (len(self.strides) != len(self.mesh.axis_sizes) or min(self.strides) < 0):
+            raise LayoutError(f"strides {self.strides} for {self.mesh!r}; give one, 0 or more, for each axis")
+        if len(self.first_ranks) > 1 or self.strides:
+            ranks, counts = np.unique(self.ranks, return_counts=True)
+            if (counts > 1).any():
+                raise LayoutError(
+                    f"{self.describe_ranks()}: rank {ranks[counts > 1][0]} is there twice; meshes of "
+                    f"{self.mesh.size} ranks that begin at ranks {self.first_ranks} overlap"
+                )
+
+    def _check_replicas(self) -> None:
         replicas = self.mesh.size // math.prod(self.parts)
         if self.optimizer_shards < 1 or replicas % self.optimizer_shards:
             raise LayoutError(
@@ -130,11 +168,14 @@ class Layout(Displayed):
         """Into how many pieces each dim is cut by its axes (optimizer shards not counted)."""
         return tuple(math.prod(self.mesh.axis_size(a) for a in dim) for dim in self.dims)
 
-    @property
+    @cached_property
     def ranks(self) -> NDArray[np.int64]:
         """The ranks that hold a shard, int64, in the order of `boxes()`."""
         grid = np.arange(self.mesh.size, dtype=np.int64)
+        if self.strides:
+            grid = self.mesh.coordinates() @ np.array(self.strides, np.int64)
         out: NDArray[np.int64] = np.add.outer(np.array(self.first_ranks, np.int64), grid).ravel()
+        out.setflags(write=False)
         return out
 
     @property
@@ -179,87 +220,141 @@ class Layout(Displayed):
         Raises
         ------
         LayoutError
+            If the number of dims disagrees, a dim cannot be cut as the layout says, or the
+            layout is fused and has several boxes a rank.
+        """
+        if self.fused:
+            raise LayoutError(f"{self!r}: a rank of a fused layout holds several boxes; use regions()")
+        return self.regions(shape).boxes
+
+    def regions(self, shape: Sequence[int]) -> Regions:
+        """The boxes of every holding rank, and where they lie in its shard, in elements.
+
+        Parameters
+        ----------
+        shape
+            The full shape of the tensor.
+
+        Raises
+        ------
+        LayoutError
             If the number of dims disagrees, or a dim cannot be cut as the layout says.
         """
-        cuts = self._cut_points(shape)
-        pieces = self.piece_numbers()
-        out = np.zeros((self.mesh.size, self.ndim, 2), np.int64)
-        for dim, points in enumerate(cuts):
-            out[:, dim, 0] = points[pieces[:, dim]]
-            out[:, dim, 1] = points[pieces[:, dim] + 1]
-        if self.optimizer_shards > 1:
-            self._cut_rows(out)
-        return np.tile(out, (len(self.first_ranks), 1, 1))
-
-    def _cut_points(self, shape: Sequence[int]) -> list[NDArray[np.int64]]:
         if len(shape) != self.ndim:
             raise LayoutError(
                 f"a layout of {self.ndim} dims for a tensor of {len(shape)} dims, shape {tuple(shape)}"
             )
-        sizes = self.sizes or (None,) * self.ndim
-        return [self._cuts_of_dim(d, int(n), sizes[d]) for d, n in enumerate(shape)]
+        runs = [self._runs(dim, int(n)) for dim, n in enumerate(shape)]
+        pieces = self.piece_numbers()
+        # Row-major over (rank, run of dim 0, run of dim 1, ...); a dim that is not fused has one run.
+        counts = [run.shape[1] for run in runs]
+        each = math.prod(counts)
+        which = np.indices(counts).reshape(self.ndim, each)
+        found = np.zeros((self.mesh.size, each, self.ndim, 3), np.int64)
+        for dim, run in enumerate(runs):
+            found[:, :, dim] = run[pieces[:, dim]][:, which[dim]]
+        if self.optimizer_shards > 1:
+            self._cut_rows(found[:, :, 0])
+        rows = np.tile(found.reshape(self.mesh.size * each, self.ndim, 3), (len(self.first_ranks), 1, 1))
+        return Regions(np.repeat(self.ranks, each), np.ascontiguousarray(rows[..., :2]), rows[..., 2])
 
-    def _cuts_of_dim(self, dim: int, length: int, sizes: tuple[int, ...] | None) -> NDArray[np.int64]:
-        parts = self.parts[dim]
-        if sizes is not None:
-            if sum(sizes) != length:
-                raise LayoutError(
-                    f"dim {dim} has {length} elements, but its sizes {sizes} add up to {sum(sizes)}"
-                )
-            return np.concatenate([[0], np.cumsum(np.array(sizes, np.int64))])
-        if length % parts:
-            fits = max(n for n in range(1, parts) if length % n == 0)
+    def _runs(self, dim: int, length: int) -> NDArray[np.int64]:
+        """Start, stop and start in the shard of every piece of every fused part, shape (parts, fused, 3)."""
+        fused = (self.fused[dim] if self.fused else None) or (length,)
+        if sum(fused) != length:
             raise LayoutError(
-                f"dim {dim} has {length} elements, which {parts} cards of axis "
-                f"{'+'.join(self.dims[dim])} cannot share evenly; use {fits} parts, or explicit sizes"
+                f"dim {dim} has {length} elements, but its fused parts {fused} add up to {sum(fused)}"
             )
-        return np.arange(parts + 1, dtype=np.int64) * (length // parts)
+        axes = [self.mesh.axis_size(a) for a in self.dims[dim]]
+        runs, offset = [], 0
+        shard = np.zeros(self.parts[dim], np.int64)
+        for part in fused:
+            try:
+                cuts = cut_points(part, axes, self.split, self.sizes[dim] if self.sizes else None)
+            except LayoutError as err:
+                where = f"dim {dim} (cut by {'+'.join(self.dims[dim]) or 'nothing'})"
+                raise LayoutError(f"{where} has {err}") from err
+            runs.append(np.stack([offset + cuts[:-1], offset + cuts[1:], shard], axis=-1))
+            shard = shard + np.diff(cuts)
+            offset += part
+        return np.stack(runs, axis=1)
 
-    def _cut_rows(self, boxes: Boxes) -> None:
-        """Cut dim 0 of equal shards among the members of each optimizer group, in place."""
-        rows = boxes[:, 0, 1] - boxes[:, 0, 0]
-        if (rows % self.optimizer_shards).any():
+    def _cut_rows(self, runs: NDArray[np.int64]) -> None:
+        """Cut the rows of equal shards among the members of each optimizer group, in place.
+
+        A shard's rows are cut as they lie in it, so that a run of a fused part may be cut, or
+        left to another member. `runs` is start, stop and start in the shard, (ranks, fused, 3).
+        """
+        ends = runs[..., 2] + runs[..., 1] - runs[..., 0]
+        rows = ends.max(axis=1)
+        if self.split == "even" and (rows % self.optimizer_shards).any():
             bad = int(rows[rows % self.optimizer_shards != 0][0])
             raise LayoutError(
                 f"dim 0 of a shard has {bad} rows, which {self.optimizer_shards} optimizer shards "
-                "cannot share evenly; use a divisor of it"
+                "cannot share evenly; use a divisor of it, or another split"
             )
-        share = rows // self.optimizer_shards
-        boxes[:, 0, 0] += self.optimizer_members() * share
-        boxes[:, 0, 1] = boxes[:, 0, 0] + share
+        share = -(-rows // self.optimizer_shards)
+        first = np.minimum(self.optimizer_members() * share, rows)[:, None]
+        last = np.minimum(first + share[:, None], rows[:, None])
+        start, end = np.maximum(runs[..., 2], first), np.minimum(ends, last)
+        runs[..., 0] += start - runs[..., 2]
+        runs[..., 1] = runs[..., 0] + np.maximum(end - start, 0)
+        runs[..., 2] = np.minimum(start, end) - first
 
     def shard_shape(self, shape: Sequence[int], rank: int | None = None) -> tuple[int, ...]:
         """The shape of what `rank` holds (the first holder, if no rank is given)."""
-        boxes = self.boxes(shape)
         row = 0 if rank is None else self.row_of(rank)
-        return tuple((boxes[row, :, 1] - boxes[row, :, 0]).tolist())
+        regions = self.regions(shape)
+        each = len(regions.ranks) // len(self.ranks)
+        return tuple(regions.ends[row * each : (row + 1) * each].max(axis=0, initial=0).tolist())
 
     def row_of(self, rank: int) -> int:
-        """The row of `boxes()` that belongs to `rank`.
+        """The row of `ranks` (and of `boxes()`) that belongs to `rank`.
 
         Raises
         ------
         LayoutError
             If the rank holds nothing of the tensor.
         """
-        for stage, first in enumerate(self.first_ranks):
-            if first <= rank < first + self.mesh.size:
-                return stage * self.mesh.size + rank - first
-        raise LayoutError(f"rank {rank} holds no shard; the ranks that do are {self.describe_ranks()}")
+        found = np.flatnonzero(self.ranks == rank)
+        if not len(found):
+            raise LayoutError(f"rank {rank} holds no shard; the ranks that do are {self.describe_ranks()}")
+        return int(found[0])
 
-    def full_shape(self, shard_shape: Sequence[int]) -> tuple[int, ...]:
-        """The shape of the whole tensor, from the shape of any one shard of an even layout."""
-        if len(shard_shape) != self.ndim:
+    def full_shape(self, shard_shapes: Mapping[int, Sequence[int]]) -> tuple[int, ...]:
+        """The shape of the whole tensor, from the shapes of shards (rank -> shape).
+
+        One shard is enough for an even layout; of an uneven one, every piece of a dim is needed.
+
+        Raises
+        ------
+        LayoutError
+            If a shape has not as many dims as the layout, or no shard is given of a piece.
+        """
+        for shape in shard_shapes.values():
+            if len(shape) != self.ndim:
+                raise LayoutError(
+                    f"a layout of {self.ndim} dims for a shard of {len(shape)} dims, shape {tuple(shape)}"
+                )
+        return tuple(self._full_length(dim, shard_shapes) for dim in range(self.ndim))
+
+    def _full_length(self, dim: int, shard_shapes: Mapping[int, Sequence[int]]) -> int:
+        for given in (self.sizes, self.fused):
+            if given and (explicit := given[dim]) is not None:
+                return sum(explicit)
+        pieces, groups = self.piece_numbers()[:, dim], 1
+        if dim == 0:
+            groups = self.optimizer_shards
+            pieces = pieces * groups + self.optimizer_members()
+        count = self.parts[dim] * groups
+        if self.split == "even":
+            return int(next(iter(shard_shapes.values()))[dim]) * count
+        found = {int(pieces[self.row_of(r) % self.mesh.size]): int(s[dim]) for r, s in shard_shapes.items()}
+        if len(found) < count:
             raise LayoutError(
-                f"a layout of {self.ndim} dims for a shard of {len(shard_shape)} dims, "
-                f"shape {tuple(shard_shape)}"
+                f"dim {dim}: shards of {len(found)} of its {count} pieces do not tell its length"
             )
-        sizes = self.sizes or (None,) * self.ndim
-        factors = [self.optimizer_shards, *[1] * self.ndim][: self.ndim]
-        return tuple(
-            sum(explicit) if explicit is not None else int(n) * parts * factor
-            for n, parts, factor, explicit in zip(shard_shape, self.parts, factors, sizes, strict=True)
-        )
+        return sum(found.values())
 
     def replica_ids(self) -> NDArray[np.int64]:
         """For every holding rank which copy of its box it holds, int64; 0 is the primary."""
@@ -278,7 +373,9 @@ class Layout(Displayed):
 
     def describe_ranks(self) -> str:
         """The holding ranks in words: "0..7", or "0..3, 8..11"."""
-        return ", ".join(f"{r}..{r + self.mesh.size - 1}" for r in self.first_ranks)
+        grids = self.ranks.reshape(len(self.first_ranks), -1)
+        step = f" by strides {self.strides}" if self.strides else ""
+        return ", ".join(f"{g.min()}..{g.max()}{step}" for g in grids)
 
     @classmethod
     def replicated(cls, ranks: int, ndim: int) -> "Layout":
@@ -292,7 +389,11 @@ class Layout(Displayed):
             words.append(f"optimizer_shards={self.optimizer_shards}")
         if self.sizes:
             words.append(f"sizes={self.sizes}")
-        if self.first_ranks != (0,):
+        if self.fused:
+            words.append(f"fused={self.fused}")
+        if self.split != "even":
+            words.append(self.split)
+        if self.first_ranks != (0,) or self.strides:
             words.append(f"ranks={self.describe_ranks()}")
         return ", ".join(words)
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from distinfer_lab.errors import LayoutError
-from distinfer_lab.layout import Layout, Mesh, box_at, volumes
+from distinfer_lab.layout import SPLITS, Layout, Mesh, box_at, volumes
 from distinfer_lab.layout.dialects.mindspore import MindSporeLayout, to_layout
-from tests.strategies import layouts_with_shape
+from tests.strategies import any_layouts, layouts_with_shape
 
 ORACLE = Path(__file__).parents[1] / "data" / "oracle"
 SLICES = json.loads((ORACLE / "slice_index.json").read_text())
@@ -45,7 +46,103 @@ def test_an_even_shard_tells_the_full_shape(case):
     """From any one shard's shape of an even layout the whole shape follows."""
     layout, shape = case
     if not layout.sizes:
-        assert layout.full_shape(layout.shard_shape(shape)) == shape
+        assert layout.full_shape({0: layout.shard_shape(shape)}) == shape
+
+
+@given(st.data())
+def test_layouts_of_every_kind_are_what_a_slow_loop_gives(data):
+    """Rank by rank, dim by dim, on lists of indices: uneven splits, fused parts, optimizer shards, strides."""
+    shape = tuple(data.draw(st.lists(st.integers(1, 12), min_size=0, max_size=3)))
+    layout = data.draw(any_layouts(shape))
+    regions = layout.regions(shape)
+    expected = {}
+    for first in layout.first_ranks:
+        for place, coordinates in enumerate(np.ndindex(*layout.mesh.axis_sizes)):
+            rank = first + (
+                sum(c * s for c, s in zip(coordinates, layout.strides, strict=True))
+                if layout.strides
+                else place
+            )
+            expected[rank] = indices_by_hand(
+                layout, shape, dict(zip(layout.mesh.axis_names, coordinates, strict=True))
+            )
+    assert sorted(set(regions.ranks.tolist())) == sorted(expected)
+    for rank, lists in expected.items():
+        shard = np.full(regions.shard_shapes(int(layout.ranks.max()) + 1)[rank], -1)
+        assert shard.shape == layout.shard_shape(shape, rank)
+        whole = np.arange(math.prod(shape)).reshape(shape)
+        for box, start, end in zip(
+            *(x[regions.ranks == rank] for x in (regions.boxes, regions.starts, regions.ends)), strict=True
+        ):
+            part = whole[tuple(slice(a, b) for a, b in box)]
+            if part.size:
+                shard[tuple(slice(a, b) for a, b in zip(start, end, strict=True))] = part
+        wanted = whole[np.ix_(*lists)]
+        assert shard.size == wanted.size
+        np.testing.assert_array_equal(shard.ravel(), wanted.ravel())
+
+
+def indices_by_hand(layout, shape, at):
+    """The indices of each dim that the rank at these coordinates holds, in the order of its shard."""
+    lists = []
+    for dim, length in enumerate(shape):
+        mine, offset = [], 0
+        for part in (layout.fused[dim] if layout.fused else None) or (length,):
+            here = list(range(offset, offset + part))
+            sizes = layout.sizes[dim] if layout.sizes else None
+            number, parts = 0, 1
+            for axis in layout.dims[dim]:
+                number = number * layout.mesh.axis_size(axis) + at[axis]
+                parts *= layout.mesh.axis_size(axis)
+                if layout.split == "torch_chunk" and sizes is None:
+                    step = math.ceil(len(here) / layout.mesh.axis_size(axis))
+                    here = here[at[axis] * step : (at[axis] + 1) * step]
+            if sizes is not None:
+                here = here[sum(sizes[:number]) : sum(sizes[: number + 1])]
+            elif layout.split != "torch_chunk":
+                step = math.ceil(len(here) / parts)
+                here = here[number * step : (number + 1) * step]
+            mine += here
+            offset += part
+        lists.append(mine)
+    if layout.optimizer_shards > 1:
+        # The ranks with equal shards differ in the axes that cut nothing; they count in rank order.
+        free = [a for a in layout.mesh.axis_names if a not in layout.axes]
+        member = 0
+        for axis in free:
+            member = member * layout.mesh.axis_size(axis) + at[axis]
+        member %= layout.optimizer_shards
+        step = math.ceil(len(lists[0]) / layout.optimizer_shards)
+        lists[0] = lists[0][member * step : (member + 1) * step]
+    return lists
+
+
+def test_uneven_splits_by_example():
+    """torch's documented chunks, with their empty tails; GSPMD's; and a chunk of a chunk."""
+    tp = Mesh(("tp",), (4,))
+    rows = [Layout(tp, (("tp",),), split=split).boxes((6,)).ravel().tolist() for split in SPLITS[1:]]
+    assert rows[0] == rows[1] == [0, 2, 2, 4, 4, 6, 6, 6]
+    two = Mesh(("a", "b"), (2, 2))
+    nested, flat = (
+        Layout(two, (("a", "b"),), split=split).boxes((5,)).ravel().tolist() for split in SPLITS[1:]
+    )
+    assert nested == [0, 2, 2, 3, 3, 4, 4, 5]
+    assert flat == [0, 2, 2, 4, 4, 5, 5, 5]
+    with pytest.raises(LayoutError, match="several boxes; use regions"):
+        Layout(tp, (("tp",),), fused=((4, 4),)).boxes((8,))
+    with pytest.raises(LayoutError, match=r"its fused parts \(4, 4\) add up to 8"):
+        Layout(tp, (("tp",),), fused=((4, 4),)).regions((9,))
+    with pytest.raises(LayoutError, match="rank 1 is there twice"):
+        Layout(two, ((),), strides=(1, 1))
+    assert Layout(two, ((),), strides=(4, 1), first_ranks=(2,)).ranks.tolist() == [2, 3, 6, 7]
+
+
+@given(st.data())
+def test_uneven_shards_tell_the_full_shape_together(data):
+    """All shards' shapes add up to the whole one."""
+    shape = tuple(data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=3)))
+    layout = data.draw(any_layouts(shape))
+    assert layout.full_shape({int(r): layout.shard_shape(shape, int(r)) for r in layout.ranks}) == shape
 
 
 @pytest.mark.parametrize("case", SLICES, ids=lambda c: f"{c['dev_matrix']}-{c['tensor_map']}")
@@ -111,7 +208,7 @@ def test_manual_sizes_are_rows_in_slice_order():
         (lambda: Layout(Mesh(("a",), (4,)), ((),), first_ranks=(0, 2)), "overlap"),
         (
             lambda: Layout(Mesh(("tp",), (4,)), ((), ("tp",))).boxes((3, 10)),
-            "dim 1 has 10 elements, which 4 cards of axis tp",
+            r"dim 1 \(cut by tp\) has 10 elements, which 4 parts cannot share evenly; use 2",
         ),
         (lambda: Layout(Mesh(("tp",), (4,)), ((), ("tp",))).boxes((3,)), "2 dims for a tensor of 1 dims"),
         (lambda: Layout(Mesh(("a",), (2,)), (("a",),), sizes=((1, 2),)).boxes((4,)), "add up to 3"),

@@ -43,7 +43,7 @@ def test_a_layout_survives_its_tuple(case, count):
     """The tuple says the whole layout, but for uneven sizes and stages, which it cannot say."""
     layout, shape = case
     layout = Layout(layout.mesh, layout.dims, layout.optimizer_shards if count == 12 else 1)
-    shape = layout.full_shape([2] * layout.ndim)
+    shape = layout.full_shape({0: [2] * layout.ndim})
     again, full = layout_from_tuple(layout_tuple(layout, shape)[:count])
     assert full == shape
     np.testing.assert_array_equal(again.boxes(shape), layout.boxes(shape))

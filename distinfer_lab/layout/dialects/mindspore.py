@@ -109,8 +109,11 @@ def from_layout(layout: Layout, shape: Sequence[int] | None = None) -> MindSpore
     Raises
     ------
     LayoutError
-        If a dim other than the first has explicit sizes, which MindSpore cannot say.
+        If MindSpore cannot say it: explicit sizes of a dim other than the first, uneven or
+        fused cuts, or a mesh that is part of a larger grid.
     """
+    if layout.split != "even" or layout.fused or layout.strides:
+        raise LayoutError(f"{layout!r}: MindSpore can only say even cuts, and meshes of consecutive ranks")
     if any(s is not None for s in layout.sizes[1:]):
         raise LayoutError(f"{layout!r}: MindSpore can only say explicit sizes of dim 0")
     last = len(layout.mesh.axis_names) - 1
@@ -203,7 +206,9 @@ def layout_from_tuple(items: Sequence[Any]) -> tuple[Layout, tuple[int, ...]]:
     full_shape = _int_list(items[6], "full_shape") if len(items) > 6 else None
     tensor_map = _tensor_map(items[1], dev_matrix, slice_shape, full_shape)
     layout = to_layout(MindSporeLayout(dev_matrix, tensor_map, 0, size))
-    return layout, layout.full_shape(slice_shape) if full_shape is None else full_shape
+    return layout, layout.full_shape(
+        {int(layout.ranks[0]): slice_shape}
+    ) if full_shape is None else full_shape
 
 
 def _int_list(value: Any, what: str) -> tuple[int, ...]:
