@@ -86,8 +86,8 @@ def _tuple_words(items: Any) -> str:
 
 def _tell_holdings(say: "_Teller", plan: Any, layout: Strategy) -> None:
     say.line("who holds what of matmul_weight [96, 16]:")
-    say.line("  training   " + _holdings(plan.src_ranks, plan.src_boxes))
-    say.line("  inference  " + _holdings(plan.dst_ranks, plan.dst_boxes))
+    say.line("  training   " + _holdings(plan.src.ranks, plan.src.boxes))
+    say.line("  inference  " + _holdings(plan.dst.ranks, plan.dst.boxes))
 
 
 def _holdings(ranks: Any, boxes: Any) -> str:

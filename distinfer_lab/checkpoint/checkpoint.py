@@ -342,22 +342,21 @@ class _Reconciliation:
         known = self.strategy.shapes.get(name)
         if known is not None:
             return known
-        rank, entry = next(iter(held.items()))
         try:
             return layout.full_shape({r: e.shape for r, e in held.items()})
         except LayoutError as err:
             raise CheckpointError(
-                f"{self.files[rank].path}: {name}: {err}; the strategy is of another net"
+                f"{self.files[next(iter(held))].path}: {name}: {err}; the strategy is of another net"
             ) from err
 
     def _check_slices(
         self, name: str, layout: Layout, shape: tuple[int, ...], held: Mapping[int, Entry]
     ) -> None:
         try:
-            boxes = layout.boxes(shape)
+            shapes = layout.regions(shape).shard_shapes(self.strategy.ranks)
         except LayoutError as err:
             raise CheckpointError(f"{name}: {err}; the strategy is of another net") from err
-        wanted = dict(zip(layout.ranks.tolist(), (boxes[..., 1] - boxes[..., 0]).tolist(), strict=True))
+        wanted = {rank: shapes[rank].tolist() for rank in layout.ranks.tolist()}
         for rank, extent in wanted.items():
             if rank not in held:
                 raise CheckpointError(

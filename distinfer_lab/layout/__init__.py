@@ -1,23 +1,27 @@
 """Layout arithmetic: numpy only, no files, no nets, no cluster."""
 
-from .box import Box, Boxes, box_at, intersect_boxes, nonempty_boxes, volumes
+from .box import Box, Boxes, box_at, box_of, intersect_boxes, nonempty_boxes, volumes
 from .layout import Layout
 from .mesh import Mesh
 from .split import SPLITS, Regions
 from .strategy import Strategy
-from .transfers import Transfers, plan_transfers
+from .transfers import Matches, Transfers, expand_ranges, match_regions, plan_transfers
 
 __all__ = [
     "SPLITS",
     "Box",
     "Boxes",
     "Layout",
+    "Matches",
     "Mesh",
     "Regions",
     "Strategy",
     "Transfers",
     "box_at",
+    "box_of",
+    "expand_ranges",
     "intersect_boxes",
+    "match_regions",
     "nonempty_boxes",
     "plan_transfers",
     "volumes",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import LayoutError
 
-__all__ = ["Box", "Boxes", "box_at", "intersect_boxes", "nonempty_boxes", "volumes"]
+__all__ = ["Box", "Boxes", "box_at", "box_of", "intersect_boxes", "nonempty_boxes", "volumes"]
 
 Boxes = NDArray[np.int64]
 
@@ -83,6 +83,11 @@ def box_at(boxes: Boxes, index: int) -> Box:
     """Row `index` of an array of boxes as a `Box`."""
     row = boxes[index].tolist()
     return Box(tuple(a for a, _ in row), tuple(b for _, b in row))
+
+
+def box_of(start: NDArray[np.int64], extent: NDArray[np.int64]) -> Box:
+    """The box of this extent that begins at `start`, both int64, shape (ndim,)."""
+    return Box(tuple(start.tolist()), tuple((start + extent).tolist()))
 
 
 def volumes(boxes: Boxes) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ of every rank and where they lie in its shard. All but fused tensors have one bo
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -370,6 +370,16 @@ class Layout(Displayed):
     def replicas(self) -> int:
         """How many ranks hold each box."""
         return self.mesh.size // math.prod(self.parts) // self.optimizer_shards * len(self.first_ranks)
+
+    @property
+    def pattern(self) -> tuple[Hashable, ...]:
+        """What is equal in two layouts that differ in the rank at which they begin, and in nothing else."""
+        first = self.first_ranks[0]
+        others = tuple(r - first for r in self.first_ranks[1:])
+        return (
+            *(self.mesh.axis_names, self.mesh.axis_sizes, self.dims, self.optimizer_shards),
+            *(self.sizes, self.split, self.fused, self.strides, others),
+        )
 
     def describe_ranks(self) -> str:
         """The holding ranks in words: "0..7", or "0..3, 8..11"."""

@@ -1,6 +1,6 @@
 """A strategy: the layout of every parameter, by name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,8 +56,21 @@ class Strategy(Mapping[str, Layout], Displayed):
     def __getitem__(self, name: str) -> Layout:
         return self._layouts[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._layouts
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._layouts)
+
+    def layouts_of(self, names: Iterable[str]) -> list[Layout]:
+        """The layouts of these parameters, in order; quick for very many.
+
+        Raises
+        ------
+        KeyError
+            If one is not named.
+        """
+        return list(map(self._layouts.__getitem__, names))
 
     def __len__(self) -> int:
         return len(self._layouts)

@@ -130,9 +130,7 @@ class Program(Displayed):
         """The pieces of a redistribution."""
         src, dst = self.values[instruction.inputs[0]], self.values[instruction.output]
         shape = src.spec.shape
-        return plan_transfers(
-            src.layout.boxes(shape), src.layout.ranks, dst.layout.boxes(shape), dst.layout.ranks
-        )
+        return plan_transfers(src.layout.regions(shape), dst.layout.regions(shape))
 
     @cached_property
     def collectives(self) -> tuple[Collective, ...]:

@@ -5,6 +5,7 @@ from .files import BUFFER_BYTES, ReshardResult, reshard_files
 from .plan import ReshardPlan, TensorPlan, plan_reshard
 from .serial import execute
 from .shares import Share, share_of, shares_of
+from .topology import Topology
 from .transform import rank_list_for_transform, transform_checkpoints
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "ReshardResult",
     "Share",
     "TensorPlan",
+    "Topology",
     "execute",
     "plan_checkpoint",
     "plan_reshard",

@@ -5,14 +5,16 @@ states="replicate"  every rank gets all of moments.w
 states="mindspore"  rank r keeps the slice that source rank r held, as MindSpore leaves it
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..checkpoint import Checkpoint, TensorRecord, followed_parameter
 from ..errors import ReshardError, listed
-from ..layout import Boxes, Layout, Strategy, Transfers
-from .plan import ReshardPlan, TensorPlan, plan_reshard
+from ..layout import Layout, Regions, Strategy
+from .classes import Holding
+from .plan import ReshardPlan, plan_holdings
 
 __all__ = ["STATES", "plan_checkpoint"]
 
@@ -47,27 +49,28 @@ def plan_checkpoint(
     """
     if states not in STATES:
         raise ReshardError(f"states={states!r} is not one of {', '.join(STATES)}")
-    records = {n: checkpoint.tensors[n] for n in (checkpoint.tensors if names is None else names)}
-    src = Strategy(
-        {n: r.layout for n, r in records.items()}, {n: r.shape for n, r in records.items()}, checkpoint.ranks
+    records = [checkpoint.tensors[n] for n in (checkpoint.tensors if names is None else names)]
+    count = 1 if dst is None else dst.ranks
+    return plan_holdings(
+        [record.name for record in records],
+        [record.shape for record in records],
+        [record.dtype for record in records],
+        [record.layout for record in records],
+        [_destination(record, dst, states) for record in records],
+        checkpoint.ranks,
+        count,
+        placement=range(count) if same_cards else None,
     )
-    dtypes = {n: r.dtype for n, r in records.items()}
+
+
+def _destination(record: TensorRecord, dst: Strategy | None, states: str) -> Holding:
     if dst is None:
-        return plan_reshard(src, None, dtypes=dtypes, same_cards=same_cards)
-    left = {n for n, r in records.items() if states == "mindspore" and r.kind != "plain" and n not in dst}
-    left = {n for n in left if followed_parameter(n, checkpoint.tensors)}
-    layouts = {n: _destination(r, dst, states) for n, r in records.items() if n not in left}
-    rest = Strategy({n: src[n] for n in layouts}, src.shapes, src.ranks)
-    plan = plan_reshard(rest, Strategy(layouts, ranks=dst.ranks), dtypes=dtypes, same_cards=same_cards)
-    kept = {n: _left_alone(records[n], dst.ranks) for n in left}
-    tensors = {n: kept[n] if n in kept else plan[n] for n in records}
-    return ReshardPlan(tensors, checkpoint.ranks, dst.ranks, same_cards)
-
-
-def _destination(record: TensorRecord, dst: Strategy, states: str) -> Layout:
+        return Layout.replicated(1, len(record.shape))
     if record.name in dst:
         return dst[record.name]
     followed = followed_parameter(record.name, dst)
+    if followed is not None and states == "mindspore" and record.kind != "plain":
+        return KeptSlices(record.layout, dst.ranks)
     if record.kind == "plain" or (followed is not None and states == "replicate"):
         return Layout.replicated(dst.ranks, len(record.shape))
     if followed is not None:
@@ -78,11 +81,28 @@ def _destination(record: TensorRecord, dst: Strategy, states: str) -> Layout:
     )
 
 
-def _left_alone(record: TensorRecord, ranks: int) -> TensorPlan:
-    """Destination rank r gets what the r-th holder has, counted round."""
-    boxes: Boxes = record.layout.boxes(record.shape)
-    dst = np.arange(ranks, dtype=np.int64)
-    row = dst % len(boxes)
-    src_ranks = record.layout.ranks
-    transfers = Transfers(src_ranks[row], dst, boxes[row])
-    return TensorPlan(record.name, record.shape, record.dtype, src_ranks, boxes, dst, boxes[row], transfers)
+@dataclass(frozen=True)
+class KeptSlices:
+    """Destination rank r gets what the r-th holder of a layout has, counted round."""
+
+    layout: Layout
+    count: int
+    """The number of destination ranks."""
+
+    @property
+    def first_ranks(self) -> tuple[int, ...]:
+        """The first destination rank."""
+        return (0,)
+
+    @property
+    def pattern(self) -> Hashable:
+        """What equal ones have in common."""
+        return ("kept", self.layout, self.count)
+
+    def regions(self, shape: Sequence[int]) -> Regions:
+        """Who gets which boxes."""
+        held = self.layout.regions(shape)
+        each = len(held.ranks) // len(self.layout.ranks)
+        ranks = np.repeat(np.arange(self.count, dtype=np.int64), each)
+        rows = np.arange(len(ranks)) % len(held.ranks)
+        return Regions(ranks, held.boxes[rows], held.starts[rows])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layout import box_at
+from ..layout import box_of
 from .plan import ReshardPlan
 
 __all__ = ["execute"]
@@ -18,15 +18,18 @@ def execute(plan: ReshardPlan, src: Mapping[tuple[int, str], NDArray[Any]]) -> S
     """Destination (rank, tensor) -> shard, from source (rank, tensor) -> shard."""
     out: Shards = {}
     for name, tensor in plan.items():
-        outer = {int(r): box_at(tensor.src_boxes, i) for i, r in enumerate(tensor.src_ranks)}
-        inner = {int(r): box_at(tensor.dst_boxes, i) for i, r in enumerate(tensor.dst_ranks)}
-        for rank, box in inner.items():
-            out[rank, name] = np.empty(box.shape, tensor.dtype)
-        pieces = tensor.transfers
-        for i, (giver, taker) in enumerate(
-            zip(pieces.src_rank.tolist(), pieces.dst_rank.tolist(), strict=True)
+        shapes = tensor.dst.shard_shapes(plan.dst_count)
+        for rank in tensor.dst.ranks.tolist():
+            out[rank, name] = np.empty(shapes[rank], tensor.dtype)
+        extents = tensor.pieces.boxes[..., 1] - tensor.pieces.boxes[..., 0]
+        for giver, taker, there, here, extent in zip(
+            tensor.pieces.src_rank.tolist(),
+            tensor.pieces.dst_rank.tolist(),
+            tensor.pieces.src_at,
+            tensor.pieces.dst_at,
+            extents,
+            strict=True,
         ):
-            box = box_at(pieces.boxes, i)
-            there = src[giver, name][box.within(outer[giver]).slices()]
-            out[taker, name][box.within(inner[taker]).slices()] = there
+            piece = box_of(there, extent).of(src[giver, name])
+            box_of(here, extent).of(out[taker, name])[...] = piece
     return out

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint import Checkpoint, SliceFile, open_slice
-from ..layout import Box, box_at
-from .plan import ReshardPlan, TensorPlan
+from ..layout import Box
+from .plan import ReshardPlan
 
 __all__ = ["Part", "Share", "ShareTensor", "read_part", "share_of", "shares_of"]
 
@@ -105,15 +105,34 @@ def share_of(
     dec_mode: str = "AES-GCM",
 ) -> Share:
     """The share of one destination rank (see `shares_of` for the names)."""
-    tensors = []
-    used: set[int] = set()
-    for source, (name, dtype) in (names or {n: (n, t.dtype) for n, t in plan.items()}).items():
-        tensor = _share_tensor(plan[source], rank, name, dtype)
-        if tensor is not None:
-            tensors.append(tensor)
-            used.update(part.src_rank for part in tensor.parts)
-    paths = {r: checkpoint.files[r].path for r in sorted(used)}
-    return Share(rank, paths, tuple(tensors), dec_key, dec_mode)
+    given = {n: (n, plan.class_named(n).dtype) for n in plan} if names is None else names
+    parts = _parts_of(plan, rank)
+    tensors = tuple(
+        ShareTensor(given[source][0], source, shape, given[source][1], parts.get(source, ()))
+        for source, shape in plan.shards_of(rank).items()
+        if source in given
+    )
+    used = sorted({part.src_rank for tensor in tensors for part in tensor.parts})
+    return Share(rank, {r: checkpoint.files[r].path for r in used}, tensors, dec_key, dec_mode)
+
+
+def _parts_of(plan: ReshardPlan, rank: int) -> dict[str, tuple[Part, ...]]:
+    """The pieces that a destination rank takes, tensor by tensor."""
+    found = plan.pieces_of(rank)
+    extent = found.boxes[..., 1] - found.boxes[..., 0]
+    starts = np.flatnonzero(np.diff(found.tensor, prepend=-1))
+    stops = [*starts[1:].tolist(), len(found.tensor)]
+    out: dict[str, tuple[Part, ...]] = {}
+    columns = (found.src_rank, found.src_at, found.src_at + extent, found.dst_at, found.dst_at + extent)
+    for first, stop in zip(starts.tolist(), stops, strict=True):
+        name = plan.names[found.tensor[first]]
+        ndim = len(plan.class_named(name).shape)
+        giver, *corners = (column[first:stop] for column in columns)
+        rows = [map(tuple, corner[:, :ndim].tolist()) for corner in corners]
+        out[name] = tuple(
+            Part(rank, Box(a, b), Box(c, d)) for rank, a, b, c, d in zip(giver.tolist(), *rows, strict=True)
+        )
+    return out
 
 
 def shares_of(plan: ReshardPlan, checkpoint: Checkpoint, **options: Any) -> list[Share]:
@@ -126,19 +145,3 @@ def shares_of(plan: ReshardPlan, checkpoint: Checkpoint, **options: Any) -> list
         `dec_key`, `dec_mode`.
     """
     return [share_of(plan, checkpoint, rank, **options) for rank in range(plan.dst_count)]
-
-
-def _share_tensor(plan: TensorPlan, rank: int, name: str, dtype: np.dtype[Any]) -> ShareTensor | None:
-    row = plan.dst_box(rank)
-    if row is None:
-        return None
-    inner = box_at(row[None], 0)
-    pieces = plan.transfers
-    first, last = np.searchsorted(pieces.dst_rank, [rank, rank + 1])
-    parts = []
-    for i in range(int(first), int(last)):
-        giver = int(pieces.src_rank[i])
-        box = box_at(pieces.boxes, i)
-        outer = box_at(plan.src_box(giver)[None], 0)
-        parts.append(Part(giver, box.within(outer), box.within(inner)))
-    return ShareTensor(name, plan.name, inner.shape, dtype, tuple(parts))

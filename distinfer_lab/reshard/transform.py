@@ -1,6 +1,7 @@
 """MindSpore's offline jobs by its names: a folder of slices in, a folder of other slices out."""
 
 import os
+from collections import Counter
 
 import numpy as np
 
@@ -101,8 +102,20 @@ def rank_list_for_transform(
     if not names:
         raise ReshardError("the two strategies have no parameter in common; are they of one net?")
     shapes = {name: _divisible_shape(src[name], None if dst is None else dst[name]) for name in names}
-    plan = plan_reshard(Strategy({n: src[n] for n in names}, shapes, src.ranks), dst, same_cards=True)
-    return [int(r) for r in np.flatnonzero(plan.traffic[:, rank_id])]
+    plan = plan_reshard(Strategy({n: src[n] for n in names}, shapes, src.ranks), dst, same_cards=False)
+    return _few_of_each(set().union(*(kind.holders_for(rank_id) for kind in plan.classes)))
+
+
+def _few_of_each(choices: set[frozenset[int]]) -> list[int]:
+    """Few numbers such that each set has one of them: always the one that most of the sets left have."""
+    out: list[int] = []
+    while choices:
+        counts = Counter(rank for choice in choices for rank in choice)
+        must = {min(choice) for choice in choices if len(choice) == 1}
+        best = min(must) if must else min(counts, key=lambda rank: (-counts[rank], rank))
+        out.append(best)
+        choices = {choice for choice in choices if best not in choice}
+    return sorted(out)
 
 
 def _divisible_shape(src: Layout, dst: Layout | None) -> tuple[int, ...]:

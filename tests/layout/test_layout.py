@@ -118,7 +118,7 @@ def indices_by_hand(layout, shape, at):
 
 
 def test_uneven_splits_by_example():
-    """torch's documented chunks, with their empty tails; GSPMD's; and a chunk of a chunk."""
+    """The chunks that torch documents, with their empty tails; GSPMD's; and a chunk of a chunk."""
     tp = Mesh(("tp",), (4,))
     rows = [Layout(tp, (("tp",),), split=split).boxes((6,)).ravel().tolist() for split in SPLITS[1:]]
     assert rows[0] == rows[1] == [0, 2, 2, 4, 4, 6, 6, 6]

@@ -1,5 +1,7 @@
 """Plans: moved bytes equal the bound; the serial executor equals merging and cutting again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,62 +9,132 @@ from hypothesis import strategies as st
 
 from distinfer_lab.errors import LayoutError, ReshardError
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import execute, plan_reshard
+from distinfer_lab.reshard import Topology, execute, plan_reshard
 
-from ..strategies import layout_pairs
+from ..strategies import any_layouts
 
 
 @st.composite
 def jobs(draw):
-    """Two strategies of one or two tensors, with shapes that both can cut."""
+    """Two strategies: a few kinds of tensors of every layout there is, several of a kind, some of them elsewhere."""
     src, dst, shapes = {}, {}, {}
-    for name in ("a", "b")[: draw(st.integers(1, 2))]:
-        src[name], dst[name], shapes[name] = draw(layout_pairs())
+    for kind in range(draw(st.integers(1, 3))):
+        shape = tuple(draw(st.lists(st.integers(1, 9), min_size=0, max_size=4)))
+        a, b = draw(any_layouts(shape)), draw(any_layouts(shape))
+        for member in range(draw(st.integers(1, 4))):
+            by = draw(st.sampled_from([(0, 0), (0, 0), (2, 2), (1, 3)]))
+            name = f"{kind}.{member}"
+            src[name], dst[name] = (
+                replace(x, first_ranks=tuple(r + n for r in x.first_ranks))
+                for x, n in zip((a, b), by, strict=True)
+            )
+            shapes[name] = shape
     return Strategy(src, shapes), Strategy(dst)
 
 
 def cut(strategy, shapes, whole):
-    """By plain numpy: (rank, name) -> the slice that the layout gives it."""
+    """By plain numpy: (rank, name) -> the slice that the layout gives it, fused runs one after another."""
     out = {}
     for name, layout in strategy.items():
-        for rank, box in zip(layout.ranks.tolist(), layout.boxes(shapes[name]).tolist(), strict=True):
-            out[rank, name] = whole[name][tuple(slice(a, b) for a, b in box)].copy()
+        regions = layout.regions(shapes[name])
+        for rank in layout.ranks.tolist():
+            rows = np.flatnonzero(regions.ranks == rank)
+            out[rank, name] = np.empty(layout.shard_shape(shapes[name], rank), np.float32)
+            for row in rows:
+                there = tuple(slice(a, b) for a, b in regions.boxes[row].tolist())
+                here = tuple(map(slice, regions.starts[row].tolist(), regions.ends[row].tolist()))
+                out[rank, name][here] = whole[name][there]
     return out
 
 
-@given(jobs(), st.booleans())
-def test_the_serial_executor_is_merge_and_cut_again(job, same_cards):
+@given(jobs(), st.data())
+def test_the_serial_executor_is_merge_and_cut_again(job, data):
     """And moved bytes are the bound, which brute force over single elements gives too."""
     src, dst = job
+    placement, hosts = None, None
+    same_cards = data.draw(st.booleans())
+    if same_cards and data.draw(st.booleans()):
+        cards = max(src.ranks, dst.ranks) + 1
+        placement = data.draw(st.permutations(range(cards)))[: dst.ranks]
+        hosts = Topology(tuple(f"h{data.draw(st.integers(0, 2))}" for _ in range(cards)))
     random = np.random.default_rng(0)
     whole = {name: random.normal(size=shape).astype(np.float32) for name, shape in src.shapes.items()}
-    plan = plan_reshard(src, dst, same_cards=same_cards)
+    plan = plan_reshard(src, dst, same_cards=same_cards, placement=placement, topology=hosts)
     found = execute(plan, cut(src, src.shapes, whole))
     expected = cut(dst, src.shapes, whole)
     assert found.keys() == expected.keys()
     for key, array in expected.items():
         np.testing.assert_array_equal(found[key], array)
-    assert plan.moved_bytes == plan.bound_bytes == brute_bound(src, dst, same_cards)
-    assert plan.needed_bytes.tolist() == [
-        sum(a.nbytes for (rank, _), a in expected.items() if rank == r) for r in range(dst.ranks)
-    ]
+    cards_of = placement or list(range(dst.ranks))
+    assert plan.moved_bytes == plan.bound_bytes == brute_bound(src, dst, cards_of if same_cards else None)
+    needed = [sum(a.nbytes for (rank, _), a in expected.items() if rank == r) for r in range(dst.ranks)]
+    assert plan.needed_bytes.tolist() == needed
+    check_sums(plan, cards_of if same_cards else None)
+    if hosts is not None:
+        check_hosts(plan, src, cards_of, hosts.hosts)
 
 
-def brute_bound(src, dst, same_cards):
-    """Elements that a destination rank needs and does not hold, counted one by one, times 4 bytes."""
+def check_sums(plan, cards_of):
+    """Traffic, loads and a card's list say what the single tensors' pieces say."""
+    traffic = np.zeros((plan.src_count, plan.dst_count), np.int64)
+    by_rank = {rank: [] for rank in range(plan.dst_count)}
+    for number, (name, tensor) in enumerate(plan.items()):
+        pieces = tensor.pieces
+        np.add.at(traffic, (pieces.src_rank, pieces.dst_rank), tensor.nbytes)
+        for giver, taker, box, there, here in zip(*(c.tolist() for c in pieces[1:]), strict=True):
+            by_rank[taker].append((number, giver, box, there, here))
+        assert plan.shards_of(0).get(name) == (
+            tuple(tensor.dst.shard_shapes(plan.dst_count)[0].tolist()) if 0 in tensor.dst.ranks else None
+        )
+    np.testing.assert_array_equal(plan.traffic, traffic)
+    sent = traffic.copy()
+    for rank, card in enumerate(cards_of or []):
+        if card < plan.src_count:
+            sent[card, rank] = 0
+    assert plan.sent_bytes.tolist() == sent.sum(axis=1).tolist()
+    assert plan.received_bytes.tolist() == sent.sum(axis=0).tolist()
+    for rank, rows in by_rank.items():
+        found = plan.pieces_of(rank)
+        listed = []
+        for number, giver, box, there, here in zip(*(c.tolist() for c in found), strict=True):
+            ndim = len(plan.class_named(plan.names[number]).shape)
+            assert box[ndim:] == [[0, 1]] * (len(box) - ndim)
+            listed.append((number, giver, box[:ndim], there[:ndim], here[:ndim]))
+        assert sorted(listed) == sorted(rows)
+        assert [row[0] for row in listed] == sorted(row[0] for row in rows)
+
+
+def check_hosts(plan, src, cards_of, hosts):
+    """A piece comes from the card itself if it can, else from its host if it can."""
+    for name, tensor in plan.items():
+        regions = src[name].regions(src.shapes[name])
+        for giver, taker, box in zip(*(c.tolist() for c in tensor.transfers), strict=True):
+            wanted = np.array(box).reshape(-1, 2)
+            inside = (regions.boxes[..., 0] <= wanted[:, 0]) & (regions.boxes[..., 1] >= wanted[:, 1])
+            holders = set(regions.ranks[inside.all(axis=1)].tolist())
+            card = cards_of[taker]
+            near = {r for r in holders if hosts[r] == hosts[card]}
+            assert giver in ({card} & holders or near or holders)
+
+
+def brute_bound(src, dst, cards_of):
+    """Elements that a destination rank needs and its card does not hold, counted one by one, times 4 bytes."""
     total = 0
     for name, shape in src.shapes.items():
-        held = {}
-        for rank, box in zip(src[name].ranks.tolist(), src[name].boxes(shape).tolist(), strict=True):
-            held[rank] = np.zeros(shape, bool)
-            held[rank][tuple(slice(a, b) for a, b in box)] = True
-        for rank, box in zip(dst[name].ranks.tolist(), dst[name].boxes(shape).tolist(), strict=True):
-            needs = np.zeros(shape, bool)
-            needs[tuple(slice(a, b) for a, b in box)] = True
-            if same_cards and rank in held:
-                needs &= ~held[rank]
-            total += int(needs.sum())
+        held = masks(src[name], shape)
+        for rank, needs in masks(dst[name], shape).items():
+            have = held.get(cards_of[rank]) if cards_of is not None else None
+            total += int((needs if have is None else needs & ~have).sum())
     return 4 * total
+
+
+def masks(layout, shape):
+    """Rank -> which elements it holds."""
+    out = {}
+    regions = layout.regions(shape)
+    for rank, box in zip(regions.ranks.tolist(), regions.boxes.tolist(), strict=True):
+        out.setdefault(rank, np.zeros(shape, bool))[tuple(slice(a, b) for a, b in box)] = True
+    return out
 
 
 def columns(n):
@@ -87,7 +159,7 @@ def test_no_destination_means_one_card_with_everything():
     assert repr(plan).splitlines() == [
         "ReshardPlan of 1 tensors, 4 -> 1 cards, 4 pieces",
         "  moved / bound  720 / 720 bytes (1.00)",
-        "  a card ends with at most 960 bytes",
+        "  a card sends at most 240 bytes, and ends with at most 960",
     ]
 
 
@@ -96,8 +168,12 @@ def test_errors_name_the_tensor():
     src = Strategy({"w": columns(4)}, {"w": (5, 48)})
     with pytest.raises(ReshardError, match="w: the destination strategy has no layout for it"):
         plan_reshard(src, Strategy({"v": columns(4)}))
-    with pytest.raises(LayoutError, match="w: dim 1 has 48 elements, which 5 cards of axis tp cannot share"):
+    with pytest.raises(
+        LayoutError, match=r"w: dim 1 \(cut by tp\) has 48 elements, which 5 parts cannot share"
+    ):
         plan_reshard(src, Strategy({"w": columns(5)}))
     half = Layout(Mesh(("tp",), (2,)), ((), ("tp",)), sizes=(None, (24, 20)))
-    with pytest.raises(LayoutError, match=r"w: dim 1 has 48 elements, but its sizes \(24, 20\) add up to 44"):
+    with pytest.raises(
+        LayoutError, match=r"w: dim 1 \(cut by tp\) has 48 elements, but the sizes \(24, 20\) add up to 44"
+    ):
         plan_reshard(src, Strategy({"w": half}))
