@@ -63,9 +63,9 @@ def layouts(
 
 
 @st.composite
-def any_layouts(draw: st.DrawFn, shape: tuple[int, ...]) -> Layout:
+def any_layouts(draw: st.DrawFn, shape: tuple[int, ...], mesh: Mesh | None = None) -> Layout:
     """Any layout, of every kind that there is, that can cut a tensor of this shape."""
-    layout = draw(layouts(len(shape), split="any"))
+    layout = draw(layouts(len(shape), mesh, split="any"))
     fused: list[tuple[int, ...] | None] = []
     for length in shape:
         cuts = sorted(draw(st.sets(st.integers(1, max(length - 1, 1)), max_size=2)) if length > 1 else [])

@@ -2,6 +2,7 @@
 
 from .destination import STATES, plan_checkpoint
 from .files import BUFFER_BYTES, ReshardResult, reshard_files
+from .placement import cheapest_placement
 from .plan import ReshardPlan, TensorPlan, plan_reshard
 from .serial import execute
 from .shares import Share, share_of, shares_of
@@ -16,6 +17,7 @@ __all__ = [
     "Share",
     "TensorPlan",
     "Topology",
+    "cheapest_placement",
     "execute",
     "plan_checkpoint",
     "plan_reshard",

@@ -74,7 +74,7 @@ def least_load(classes: Sequence[TensorClass], src_count: int) -> float:
     load[:, len(giver)] = -1
     cost = np.zeros(len(giver) + 1)
     cost[-1] = 1
-    found = scipy.optimize.linprog(
+    found = scipy.optimize.linprog(  # type: ignore[call-overload]  # the stubs know no sparse arrays
         cost, A_ub=load.tocsr(), b_ub=np.zeros(src_count), A_eq=given, b_eq=demand / scale, method="highs"
     )
     if not found.success:
