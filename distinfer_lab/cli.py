@@ -148,7 +148,7 @@ def reshard(
         output_format=output_format,
         states=states,
         overwrite=overwrite,
-        buffer_bytes=buffer_mib << 20,
+        buffer=buffer_mib << 20,
         dec_key=_key(key),
         dec_mode=mode,
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .cards import CardGroup
+from .display import bytes_in_words
 from .flow import Model, auto_parallel_context, load_distributed_checkpoint
 from .flow.sample import (
     TRAIN_CARDS,
@@ -21,7 +22,6 @@ from .flow.sample import (
 )
 from .layout import Strategy
 from .net import Tensor
-from .views import bytes_in_words
 
 __all__ = ["run_demo"]
 

@@ -10,7 +10,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Displayed", "public_name", "register"]
+__all__ = ["Displayed", "bytes_in_words", "public_name", "register"]
 
 _html: dict[str, Callable[[Any], str]] = {}
 
@@ -62,3 +62,18 @@ class Displayed:
             bundle["text/plain"] += f"\n(no picture: {type(err).__name__}: {err})"
             return bundle
         return bundle if html is None else {**bundle, "text/html": html}
+
+
+def bytes_in_words(count: float) -> str:
+    """A number of bytes with a unit that keeps it short.
+
+    Examples
+    --------
+    >>> bytes_in_words(999), bytes_in_words(1536), bytes_in_words(3 << 30)
+    ('999 B', '1.5 KiB', '3 GiB')
+    """
+    units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+    while count >= 1024 and len(units) > 1:
+        count /= 1024
+        units.pop(0)
+    return f"{count:.1f}".removesuffix(".0") + f" {units[0]}"

@@ -107,7 +107,7 @@ def test_reshard_plans_and_writes(tmp_path):
     assert not list(tmp_path.iterdir())
     done = distinfer(*arguments, "--prefix", "dst", "--format", "safetensors")
     assert done.exit_code == 0
-    assert "1.00 of what was needed" in done.output
+    assert "bytes needed (1.00)" in done.output
     with open_slice(tmp_path / "out/rank_3/dst3.safetensors") as written:
         rows = found.full["matmul_weight"].shape[0] // 4
         np.testing.assert_array_equal(written.read("matmul_weight"), found.full["matmul_weight"][3 * rows :])

@@ -2,6 +2,8 @@
 
 from .checkpoint import Checkpoint, TensorRecord, followed_parameter, open_checkpoint, rank_files
 from .entry import Entry, Piece, TensorSpec
+from .hub import INDEX, FileSet, index_json, open_files, read_index
+from .manifest import MANIFEST, Manifest, ManifestFile, ManifestTensor, read_manifest
 from .slice_file import SliceFile, open_slice
 from .strategy_file import (
     OperatorStrategy,
@@ -15,8 +17,14 @@ from .writer import CHUNK_BYTES, SliceWriter, save_slice
 
 __all__ = [
     "CHUNK_BYTES",
+    "INDEX",
+    "MANIFEST",
     "Checkpoint",
     "Entry",
+    "FileSet",
+    "Manifest",
+    "ManifestFile",
+    "ManifestTensor",
     "OperatorStrategy",
     "Piece",
     "SliceFile",
@@ -26,10 +34,14 @@ __all__ = [
     "TensorSpec",
     "as_strategy",
     "followed_parameter",
+    "index_json",
     "merge_pipeline_strategys",
     "open_checkpoint",
+    "open_files",
     "open_slice",
     "rank_files",
+    "read_index",
+    "read_manifest",
     "read_strategy",
     "save_slice",
     "write_strategy",

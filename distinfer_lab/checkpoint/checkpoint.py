@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,7 +21,9 @@ from ..display import Displayed
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, LayoutError
 from ..layout import Box, Layout, Mesh, Strategy
 from .entry import Entry
-from .slice_file import SliceFile, open_slice
+from .hub import FileSet, hub_files, open_files
+from .manifest import read_manifest
+from .slice_file import SliceFile
 from .strategy_file import StrategyFile, as_strategy
 
 __all__ = [
@@ -59,13 +61,16 @@ class TensorRecord(NamedTuple):
 class Checkpoint(Displayed):
     """Sliced checkpoint files, opened together (see `open_checkpoint`); a context manager."""
 
-    files: tuple[SliceFile, ...]
+    files: tuple[SliceFile | FileSet, ...]
     """One per rank, in rank order."""
     tensors: Mapping[str, TensorRecord]
     texts: Mapping[str, str]
     """Text entries, which are equal on all ranks."""
     missing: tuple[str, ...]
     """Parameters that the strategy names and no file holds."""
+    dec_key: bytes | None = None
+    dec_mode: str = "AES-GCM"
+    """What the files were opened with; a card opens them so again."""
 
     @property
     def ranks(self) -> int:
@@ -144,7 +149,7 @@ class Checkpoint(Displayed):
         return "\n".join(lines)
 
 
-def _digest(file: SliceFile, name: str) -> bytes:
+def _digest(file: SliceFile | FileSet, name: str) -> bytes:
     """A digest of an entry's bytes, read in blocks."""
     entry = file.entry(name)
     digest = xxhash.xxh3_128()
@@ -161,7 +166,8 @@ def _digest(file: SliceFile, name: str) -> bytes:
 def rank_files(source: Files) -> list[str]:
     """The files in rank order: of a list as given, of a folder those of its `rank_N` subfolders.
 
-    In a `rank_N` folder the last file by name counts, as MindSpore has it.
+    A Hugging Face folder (or its index) is one rank, which holds everything. In a `rank_N` folder
+    the last file by name counts, as MindSpore has it.
 
     Raises
     ------
@@ -188,6 +194,11 @@ def rank_files(source: Files) -> list[str]:
         if not folder.exists():
             raise CheckpointFileError(f"{folder}: no such file or folder; check the path")
         return [os.fspath(folder)]
+    if hub_files(folder) is not None:
+        return [os.fspath(folder)]
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        return [os.fspath(folder / file.path) for file in manifest.files]
     return _files_of_folder(folder)
 
 
@@ -247,10 +258,11 @@ def open_checkpoint(
     Parameters
     ----------
     files
-        Paths in rank order, a mapping of rank to path, a folder of `rank_N` folders, or one
-        file.
+        Paths in rank order, a mapping of rank to path, a folder of `rank_N` folders, a Hugging
+        Face folder, or one file.
     strategy
-        The training strategy, or its file. None: every file holds everything.
+        The training strategy, or its file. None: that of the folder's manifest; where there is
+        none, every file holds everything.
     dec_key, dec_mode, crc_check
         See `open_slice`.
 
@@ -266,17 +278,21 @@ def open_checkpoint(
     paths = rank_files(files)
     if not paths:
         raise CheckpointError("no checkpoint files were given; give one per rank")
+    if strategy is None and isinstance(files, str | os.PathLike) and Path(files).is_dir():
+        manifest = read_manifest(files)
+        strategy = None if manifest is None else manifest.strategy
     layouts = Strategy({}) if strategy is None else as_strategy(strategy)
     if strategy is not None and layouts.ranks != len(paths):
         raise CheckpointError(
             f"the strategy is for {layouts.ranks} ranks, but {len(paths)} files were given; give one file per rank"
         )
     with ExitStack() as stack:
-        opened = tuple(
-            stack.enter_context(open_slice(p, dec_key=dec_key, dec_mode=dec_mode, crc_check=crc_check))
-            for p in paths
-        )
-        out = _Reconciliation(opened, layouts).checkpoint()
+        opened = []
+        for path in paths:
+            opened.append(open_files(path, dec_key=dec_key, dec_mode=dec_mode, crc_check=crc_check))
+            stack.callback(opened[-1].close)
+        found = _Reconciliation(tuple(opened), layouts).checkpoint()
+        out = replace(found, dec_key=dec_key, dec_mode=dec_mode)
         stack.pop_all()
         return out
 
@@ -284,7 +300,7 @@ def open_checkpoint(
 class _Reconciliation:
     """Puts files and strategy against each other."""
 
-    def __init__(self, files: tuple[SliceFile, ...], strategy: Strategy) -> None:
+    def __init__(self, files: tuple[SliceFile | FileSet, ...], strategy: Strategy) -> None:
         self.files, self.strategy = files, strategy
         self.holders: dict[str, dict[int, Entry]] = {}
         for rank, file in enumerate(files):

@@ -93,8 +93,12 @@ def _check_tiled(path: str, entries: Mapping[str, Entry], data: int, size: int) 
         raise CheckpointError(f"{path}: {size - at} bytes follow the last tensor; the file is damaged")
 
 
-def header(specs: Sequence[TensorSpec]) -> tuple[bytes, list[TensorSpec]]:
+def header(
+    specs: Sequence[TensorSpec], metadata: Mapping[str, str] | None = None
+) -> tuple[bytes, list[TensorSpec]]:
     """The bytes before the data, and the tensors in the order of their data: big items first.
+
+    `metadata` is what the file says of itself; by default that its format is MindSpore's.
 
     Raises
     ------
@@ -102,8 +106,8 @@ def header(specs: Sequence[TensorSpec]) -> tuple[bytes, list[TensorSpec]]:
         If safetensors has no name for a dtype.
     """
     tensors = sorted((s for s in specs if s.text is None), key=lambda s: (-s.dtype.itemsize, s.name))
-    metadata = {"format": "ms"} | {TEXT_KEY + s.name: s.text for s in specs if s.text is not None}
-    found: dict[str, Any] = {"__metadata__": metadata}
+    texts = {TEXT_KEY + s.name: s.text for s in specs if s.text is not None}
+    found: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "ms"}) | texts}
     at = 0
     for spec in tensors:
         type_name = type_name_of(np.dtype(spec.dtype), SAFETENSORS_TYPES)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError, CheckpointFileError, EncryptionError, listed
-from ..layout import Box
+from ..layout import Box, windows
 from .ckpt import CRC_BYTES, CRC_WORD, index_ckpt
 from .encryption import MAGICS, decrypt
 from .entry import Entry, byte_runs
@@ -30,7 +30,8 @@ __all__ = ["SliceFile", "open_slice"]
 
 Array = NDArray[Any]
 
-SHORT_RUN_BYTES = 4096
+READ_COST_BYTES = 32 << 10
+"""What one more read costs, as bytes that are read in that time (about 4 us here, from the page cache)."""
 WINDOW_BYTES = 4 << 20
 
 
@@ -66,15 +67,16 @@ def open_slice(
     except OSError as err:
         raise CheckpointFileError(f"{name}: {err.strerror}; check the path") from err
     try:
-        size = os.fstat(file.fileno()).st_size
+        stat = os.fstat(file.fileno())
+        size = stat.st_size
         magic = int.from_bytes(os.pread(file.fileno(), 4, 0), "little")
         if magic in MAGICS:
             with file:
                 plain = _decrypted(name, file, size, dec_key, dec_mode, MAGICS[magic])
-            return _open_plain(name, plain, False, True)
+            return _open_plain(name, plain, stat, False, True)
         if dec_key is not None:
             raise EncryptionError(f"{name} is not encrypted; leave out dec_key")
-        return _open_plain(name, file, crc_check, False)
+        return _open_plain(name, file, stat, crc_check, False)
     except BaseException:
         file.close()
         raise
@@ -94,9 +96,11 @@ def _decrypted(name: str, file: BinaryIO, size: int, key: bytes | None, mode: st
     return plain
 
 
-def _open_plain(name: str, file: BinaryIO, crc_check: bool, was_encrypted: bool) -> "SliceFile":
+def _open_plain(
+    name: str, file: BinaryIO, stat: os.stat_result, crc_check: bool, was_encrypted: bool
+) -> "SliceFile":
     try:
-        return SliceFile(name, file, crc_check)
+        return SliceFile(name, file, stat, crc_check)
     except CheckpointError as err:
         file.close()
         if was_encrypted:
@@ -119,8 +123,8 @@ class SliceFile:
         Bytes of content read so far.
     """
 
-    def __init__(self, path: str, file: BinaryIO, crc_check: bool = False) -> None:
-        self.path = path
+    def __init__(self, path: str, file: BinaryIO, stat: os.stat_result, crc_check: bool = False) -> None:
+        self.path, self._stat = path, stat
         self._fd = file.fileno()
         self._closer = weakref.finalize(self, file.close)
         self.size = os.fstat(self._fd).st_size
@@ -166,6 +170,32 @@ class SliceFile:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Size in bytes and time of the last change in ns: another file, or a changed one, differs in them."""
+        return self._stat.st_size, self._stat.st_mtime_ns
+
+    def check_unchanged(self) -> None:
+        """Raise if the file was changed, or put aside for another, since it was opened.
+
+        Raises
+        ------
+        CheckpointFileError
+            If so.
+        """
+        try:
+            now = os.stat(self.path)
+        except OSError as err:
+            raise CheckpointFileError(f"{self.path}: {err.strerror}; it went away while it was read") from err
+        if (now.st_ino, now.st_size, now.st_mtime_ns) != (
+            self._stat.st_ino,
+            self._stat.st_size,
+            self._stat.st_mtime_ns,
+        ):
+            raise CheckpointFileError(
+                f"{self.path} was changed while it was read; start again when it is complete"
+            )
 
     def close(self) -> None:
         """Close the file; reads fail from now on."""
@@ -222,37 +252,54 @@ class SliceFile:
         self.read_into(name, box, out)
         return out
 
-    def read_into(self, name: str, box: Box, out: Array) -> None:
-        """Read a box into an array of its shape and dtype, which must be C-contiguous."""
+    def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int = WINDOW_BYTES) -> int:
+        """Read a box into an array of its shape and dtype, or a view of one; gives the bytes that were read.
+
+        Parameters
+        ----------
+        buffer_bytes
+            The most memory for what is read beside `out`: rows of which the box has a part only,
+            and pieces on their way to a view that is not contiguous.
+        """
         entry = self.entry(name)
         if entry.is_text:
             raise CheckpointError(f"{self.path}: {name} is a text, not a tensor; use text({name!r})")
         box.within(Box.whole(entry.shape))
-        if (out.shape, out.dtype) != (box.shape, entry.dtype) or not out.flags.c_contiguous:
+        if (out.shape, out.dtype) != (box.shape, entry.dtype):
             raise CheckpointError(
                 f"{self.path}: {name}: an array of shape {list(out.shape)} and dtype {out.dtype} for a box of "
-                f"shape {list(box.shape)} and dtype {entry.dtype}; it must fit and be C-contiguous"
+                f"shape {list(box.shape)} and dtype {entry.dtype}; it must fit"
             )
         if not out.size:
-            return
-        runs = list_of_runs(entry, box)
-        if runs is None:
-            self._read_windows(entry, box, out)
-            return
+            return 0
+        if out.flags.c_contiguous:
+            return self._read_box(entry, box, out, buffer_bytes)
+        read = 0
+        for window in windows(box.shape, entry.dtype.itemsize, max(buffer_bytes // 2, 1)):
+            part = np.empty(window.shape, entry.dtype)
+            read += self._read_box(entry, window.moved(box.start), part, buffer_bytes // 2)
+            window.of(out)[...] = part
+        return read
+
+    def _read_box(self, entry: Entry, box: Box, out: Array, buffer_bytes: int) -> int:
+        """Read a box into a contiguous array, run by run or in whole rows, whichever costs less."""
+        rows = _rows_to_read(entry, box, buffer_bytes)
+        if rows:
+            return self._read_rows(entry, box, out, rows)
         target = out.reshape(-1).view(np.uint8).data
         at = 0
-        for start, nbytes in runs:
+        for start, nbytes in byte_runs(entry.shape, box, entry.dtype.itemsize):
             self._fill(entry, start, target[at : at + nbytes])
             at += nbytes
+        return at
 
-    def _read_windows(self, entry: Entry, box: Box, out: Array) -> None:
+    def _read_rows(self, entry: Entry, box: Box, out: Array, rows: int) -> int:
         """Read runs of a few rows with the gaps between, and keep what the box holds of them."""
         dim = _stepped_dim(entry.shape, box)
         row = math.prod(entry.shape[dim + 1 :])
-        rows = max(WINDOW_BYTES // (row * entry.dtype.itemsize), 1)
         inner = tuple(slice(a, b) for a, b in zip(box.start[dim + 1 :], box.stop[dim + 1 :], strict=True))
         steps = [math.prod(entry.shape[d + 1 :]) for d in range(dim)]
-        window = np.empty((rows, *entry.shape[dim + 1 :]), entry.dtype)
+        window = np.empty((min(rows, box.shape[dim]), *entry.shape[dim + 1 :]), entry.dtype)
         for index in np.ndindex(*out.shape[:dim]):
             outer = sum((a + i) * step for a, i, step in zip(box.start, index, steps, strict=False))
             for first in range(box.start[dim], box.stop[dim], rows):
@@ -261,6 +308,7 @@ class SliceFile:
                 self._fill(entry, start, part.reshape(-1).view(np.uint8).data)
                 at = first - box.start[dim]
                 out[(*index, slice(at, at + len(part)))] = part[(slice(None), *inner)]
+        return math.prod(out.shape[: dim + 1]) * row * entry.dtype.itemsize
 
     def _fill(self, entry: Entry, start: int, target: memoryview) -> None:
         """Fill `target` with the content from byte `start` on, across its pieces."""
@@ -290,19 +338,25 @@ class SliceFile:
             target, offset = target[count:], offset + count
 
 
-def list_of_runs(entry: Entry, box: Box) -> list[tuple[int, int]] | None:
-    """The byte runs of a box; None if they are many and short, so that windows are better."""
-    runs = byte_runs(entry.shape, box, entry.dtype.itemsize)
-    first = next(runs)
-    count = box.size * entry.dtype.itemsize // first[1]
-    if count > 16 and first[1] < SHORT_RUN_BYTES:
-        return None
-    return [first, *runs]
+def _rows_to_read(entry: Entry, box: Box, buffer_bytes: int) -> int:
+    """How many rows to read at a time, gaps and all; 0 where reading run by run costs less."""
+    last = _last_cut_dim(entry.shape, box)
+    if last < 1:
+        return 0
+    row = math.prod(entry.shape[last:]) * entry.dtype.itemsize
+    gap = row - row // entry.shape[last] * box.shape[last]
+    whole = math.prod(entry.shape[_stepped_dim(entry.shape, box) + 1 :]) * entry.dtype.itemsize
+    return buffer_bytes // whole if 0 < gap < READ_COST_BYTES else 0
+
+
+def _last_cut_dim(shape: tuple[int, ...], box: Box) -> int:
+    """The last dim of which the box does not hold all; -1 if there is none."""
+    last = len(shape) - 1
+    while last >= 0 and box.start[last] == 0 and box.stop[last] == shape[last]:
+        last -= 1
+    return last
 
 
 def _stepped_dim(shape: tuple[int, ...], box: Box) -> int:
-    """The dim whose rows a window takes: the one before the last cut dim."""
-    last = len(shape) - 1
-    while box.start[last] == 0 and box.stop[last] == shape[last]:
-        last -= 1
-    return max(last - 1, 0)
+    """The dim whose rows are read together: the one before the last cut dim."""
+    return max(_last_cut_dim(shape, box) - 1, 0)

@@ -1,15 +1,18 @@
 """Writing slice files: headers first, then pieces in any order, then one rename.
 
-with SliceWriter(path, specs) as writer:        <path>.tmp, of its final size at once
-writer.write("w", box, array)               each piece straight to its place
-on leaving: all there? checksum or cipher,
-fsync, rename; after an error: nothing
+    with SliceWriter(path, specs) as writer:        <path>.tmp, of its final size at once
+        writer.write("w", box, array)               each piece straight to its place
+                                                    on leaving: all there? checksum or cipher,
+                                                    fsync, rename; after an error: nothing
+
+With `resume=True` an error leaves `<path>.tmp`, and the next writer of the same entries goes on with it:
+it looks at what is there by `blocks`, and adopts the tensors that are right.
 """
 
 import os
 import tempfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,18 @@ class SliceWriter:
         Encrypt.
     sync
         Wait until the file is on the disk.
+    metadata
+        What a safetensors file says of itself.
+    resume
+        Go on with a file that a writer of the same entries has left, whole or in part, and
+        leave one if this one fails (not if it encrypts: plain bytes never have a name).
+
+    Attributes
+    ----------
+    entries : Mapping[str, Entry]
+        Where everything lies in the file.
+    resumed : bool
+        Whether a file was there to go on with.
 
     Raises
     ------
@@ -71,13 +86,16 @@ class SliceWriter:
         enc_key: bytes | None = None,
         enc_mode: str = "AES-GCM",
         sync: bool = True,
+        metadata: Mapping[str, str] | None = None,
+        resume: bool = False,
     ) -> None:
         self.path = os.fspath(path)
         self.specs = tuple(specs)
         self._check_options(format, chunk_bytes, crc_check, enc_key, enc_mode)
         self._crc, self._key, self._mode, self._sync = crc_check, enc_key, enc_mode, sync
         self._temporary = f"{self.path}.tmp"
-        heads, self._entries, self._size = _laid_out(self.specs, format, chunk_bytes)
+        self._keep = resume and enc_key is None
+        heads, self.entries, self._size = _laid_out(self.specs, format, chunk_bytes, metadata)
         self._left = {spec.name: spec.nbytes for spec in self.specs if spec.text is None}
         try:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
@@ -87,10 +105,12 @@ class SliceWriter:
                 f"{self.path}: {err.strerror}; choose a folder that can be written"
             ) from err
         try:
+            self.resumed = self._keep and self._holds(heads)
             os.truncate(self._file.fileno(), self._size)
-            for offset, head in heads:
-                self._pwrite(memoryview(head), offset)
-            self._write_texts(format)
+            if not self.resumed:
+                os.truncate(self._file.fileno(), 0)
+                os.truncate(self._file.fileno(), self._size)
+            self._write_heads(heads, format)
         except BaseException:
             self._discard()
             raise
@@ -126,12 +146,22 @@ class SliceWriter:
         if self._key is not None:
             # The plain bytes never have a name; only the cipher does.
             return tempfile.TemporaryFile(dir=Path(self.path).parent)
-        return Path(self._temporary).open("w+b")
+        if self._keep and Path(self.path).exists():
+            Path(self.path).replace(self._temporary)
+        return os.fdopen(os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
 
-    def _write_texts(self, format: str) -> None:
+    def _holds(self, heads: Sequence[tuple[int, bytes]]) -> bool:
+        """Whether the file that is there has this layout."""
+        fd = self._file.fileno()
+        whole = os.fstat(fd).st_size >= self._size > 0
+        return whole and all(os.pread(fd, len(head), offset) == head for offset, head in heads)
+
+    def _write_heads(self, heads: Sequence[tuple[int, bytes]], format: str) -> None:
+        for offset, head in heads:
+            self._pwrite(memoryview(head), offset)
         for spec in self.specs:
             if spec.text is not None and format == "ckpt":
-                self._scatter(self._entries[spec.name], 0, memoryview(spec.text.encode("utf-32-le")))
+                self._scatter(self.entries[spec.name], 0, memoryview(spec.text.encode("utf-32-le")))
 
     def __enter__(self) -> "SliceWriter":
         return self
@@ -146,6 +176,17 @@ class SliceWriter:
             self._discard()
             raise
 
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """The bytes of a tensor as they are in the file now, in order, block by block."""
+        for piece in self.entries[name].pieces:
+            for at in range(0, piece.nbytes, WINDOW_BYTES):
+                count = min(WINDOW_BYTES, piece.nbytes - at)
+                yield os.pread(self._file.fileno(), count, piece.offset + at)
+
+    def adopt(self, name: str) -> None:
+        """Take a tensor for written."""
+        self._left[name] = 0
+
     def write(self, name: str, box: Box, array: Array) -> None:
         """Write the elements of a box; every element must be written once.
 
@@ -154,7 +195,7 @@ class SliceWriter:
         CheckpointError
             If there is no such tensor, or the array does not fit the box.
         """
-        entry = self._entries.get(name)
+        entry = self.entries.get(name)
         if entry is None or entry.is_text:
             raise CheckpointError(f"{self.path}: no tensor {name!r} was announced")
         if array.shape != box.shape or array.dtype != entry.dtype:
@@ -188,7 +229,7 @@ class SliceWriter:
             try:
                 count = os.pwrite(self._file.fileno(), source, offset)
             except OSError as err:
-                raise CheckpointFileError(f"{self.path}: {err.strerror}; nothing was left there") from err
+                raise CheckpointFileError(f"{self.path}: {err.strerror}; the file was not completed") from err
             source, offset = source[count:], offset + count
 
     def _commit(self) -> None:
@@ -205,7 +246,7 @@ class SliceWriter:
             self._file.close()
             Path(self._temporary).replace(self.path)
         except OSError as err:
-            raise CheckpointFileError(f"{self.path}: {err.strerror}; nothing was left there") from err
+            raise CheckpointFileError(f"{self.path}: {err.strerror}; the file was not completed") from err
 
     def _append_crc(self) -> None:
         crc = 0
@@ -223,20 +264,22 @@ class SliceWriter:
 
     def _discard(self) -> None:
         self._file.close()
-        Path(self._temporary).unlink(missing_ok=True)
+        if not self._keep:
+            Path(self._temporary).unlink(missing_ok=True)
 
 
 def _laid_out(
     specs: Sequence[TensorSpec],
     format: str,
     chunk_bytes: int,
+    metadata: Mapping[str, str] | None,
 ) -> tuple[list[tuple[int, bytes]], dict[str, Entry], int]:
     """Headers with their offsets, entries with their pieces, and the size of the file."""
     heads: list[tuple[int, bytes]] = []
     entries: dict[str, Entry] = {}
     at = 0
     if format == "safetensors":
-        head, ordered = header(specs)
+        head, ordered = header(specs, metadata)
         heads.append((0, head))
         at = len(head)
         for spec in ordered:

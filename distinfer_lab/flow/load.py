@@ -131,7 +131,7 @@ def load_distributed_checkpoint(
         dst = _predict_strategy(predict_strategy, params, list(matching.entries))
         plan = _planned(matching, checkpoint, dst)
         names = {entry: (name, np.dtype(params[name].dtype)) for name, entry in matching.entries.items()}
-        shares: list[Any] = list(shares_of(plan, checkpoint, names=names, dec_key=dec_key, dec_mode=dec_mode))
+        shares: list[Any] = list(shares_of(plan, checkpoint, names=names))
         if not group.sees([file.path for file in checkpoint.files]):
             shares = [GivenShare(share.read()) for share in shares]
     strategy = Strategy(

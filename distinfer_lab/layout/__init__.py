@@ -1,6 +1,6 @@
 """Layout arithmetic: numpy only, no files, no nets, no cluster."""
 
-from .box import Box, Boxes, box_at, box_of, intersect_boxes, nonempty_boxes, volumes
+from .box import Box, Boxes, box_at, box_of, intersect_boxes, nonempty_boxes, volumes, windows
 from .layout import Layout
 from .mesh import Mesh
 from .split import SPLITS, Regions
@@ -25,4 +25,5 @@ __all__ = [
     "nonempty_boxes",
     "plan_transfers",
     "volumes",
+    "windows",
 ]

@@ -5,7 +5,7 @@ One box is a `Box`; many are an int64 array of shape (n, ndim, 2), `[..., 0]` th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import LayoutError
 
-__all__ = ["Box", "Boxes", "box_at", "box_of", "intersect_boxes", "nonempty_boxes", "volumes"]
+__all__ = ["Box", "Boxes", "box_at", "box_of", "intersect_boxes", "nonempty_boxes", "volumes", "windows"]
 
 Boxes = NDArray[np.int64]
 
@@ -62,6 +62,19 @@ class Box(NamedTuple):
         index: tuple[Any, ...] = (*self.slices(), ...)
         view: NDArray[Any] = array[index]
         return view
+
+    def common(self, other: "Box") -> "Box | None":
+        """The region that both have, None if they have none."""
+        start = tuple(map(max, self.start, other.start))
+        stop = tuple(map(min, self.stop, other.stop))
+        return Box(start, stop) if all(a < b for a, b in zip(start, stop, strict=True)) else None
+
+    def moved(self, by: Sequence[int]) -> "Box":
+        """The same region, shifted by so many elements per dim."""
+        return Box(
+            tuple(a + n for a, n in zip(self.start, by, strict=True)),
+            tuple(b + n for b, n in zip(self.stop, by, strict=True)),
+        )
 
     def within(self, outer: "Box") -> "Box":
         """Give this region in the coordinates of `outer`, which must hold it.
@@ -115,3 +128,24 @@ def intersect_boxes(a: Boxes, b: Boxes) -> Boxes:
         axis=-1,
     )
     return out
+
+
+def windows(shape: tuple[int, ...], itemsize: int, limit: int) -> Iterator[Box]:
+    """Boxes that tile a tensor in row-major order, each contiguous and within `limit` bytes."""
+    whole = Box.whole(shape)
+    if not shape or whole.size * itemsize <= limit:
+        yield whole
+        return
+    # The first dim whose rows fit is cut into runs of rows; those before it go index by index.
+    dim = 0
+    row = whole.size * itemsize
+    for dim, n in enumerate(shape):  # noqa: B007  the last dim, if no row fits
+        row //= n
+        if row <= limit:
+            break
+    step = max(limit // max(row, 1), 1)
+    for index in np.ndindex(*shape[:dim]):
+        for first in range(0, shape[dim], step):
+            stop = min(first + step, shape[dim])
+            start = (*index, first, *(0 for _ in shape[dim + 1 :]))
+            yield Box(start, (*(i + 1 for i in index), stop, *shape[dim + 1 :]))

@@ -1,56 +1,488 @@
 """A plan carried out from files to files: byte ranges, a bounded buffer, one rename at the end.
 
-Each destination file is laid out first, then filled window by window: a window is a run of rows
-of a shard, small enough for the buffer; the pieces that fall into it are read into it; it is
-written in one run. No tensor is ever whole in memory.
+    checkpoint -> plan_checkpoint -> ConversionPlan.run -> stage -> manifest -> the folder appears
+
+Each destination file is one task (see `write.py`), done in this process, by threads, or by the cards
+of a group. No tensor is ever whole in memory.
 """
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import xxhash
 
-from ..checkpoint import CHUNK_BYTES, Checkpoint, SliceWriter, TensorSpec
-from ..display import Displayed
-from ..errors import CheckpointFileError, ReshardError
+from ..checkpoint import (
+    CHUNK_BYTES,
+    INDEX,
+    MANIFEST,
+    Checkpoint,
+    Manifest,
+    ManifestFile,
+    ManifestTensor,
+    index_json,
+)
+from ..display import Displayed, bytes_in_words
+from ..errors import CheckpointError, CheckpointFileError, ReshardError
 from ..layout import Box, Strategy
-from .destination import plan_checkpoint
-from .plan import ReshardPlan
-from .shares import Share, ShareTensor, read_part, share_of
+from ..layout.dialects.plain import strategy_to_json
+from ..version import __version__
+from .conversion import ConversionPlan, plan_checkpoint
+from .sizes import size_of
+from .stage import Stage, write_durably
+from .write import SMALLEST_BUFFER, Control, FileReport, WriteTask, journal_of, write_file
 
-__all__ = ["BUFFER_BYTES", "ReshardResult", "reshard_files", "windows"]
+__all__ = ["BUFFER_BYTES", "Output", "Progress", "ReshardResult", "reshard_files", "run_plan"]
 
 BUFFER_BYTES = 32 << 20
+
+FORMATS = ("ckpt", "safetensors", "huggingface")
+
+
+class Progress(NamedTuple):
+    """How far a run is."""
+
+    done_bytes: int
+    total_bytes: int
+    """Bytes of all destination shards."""
+    by_rank: Mapping[int, int]
+    """Destination rank -> bytes done."""
+    seconds: float
+    """Since the run began."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate from the speed so far; None before there is any."""
+        if not self.done_bytes:
+            return None
+        return self.seconds * (self.total_bytes - self.done_bytes) / self.done_bytes
+
+
+class Workers(Protocol):
+    """Who can write destination files in this process's stead: a card group."""
+
+    def write_files(self, tasks: Sequence[WriteTask], control: Callable[[int], Control]) -> list[FileReport]:
+        """Do all tasks; the reports in the order of the tasks."""
+        ...
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where and how the files of a run are written.
+
+    Parameters
+    ----------
+    folder
+        The folder to make. It appears when everything in it is complete.
+    prefix
+        Files are `rank_N/<prefix>N.<format>`.
+    format
+        "ckpt", "safetensors", or "huggingface" (one rank; `model*.safetensors` with an index).
+    partition
+        Tensor -> file name, for "huggingface"; by default all in `model.safetensors`.
+    buffer
+        The most memory for data of each worker, in bytes or as "64 MiB".
+    memory_limit
+        The most memory of each worker; the buffer is made smaller to keep it. None: no limit.
+    overwrite
+        Replace `folder` if it exists, by exchanging the two at one moment.
+    resume
+        Go on with what an earlier run of the same work has left.
+    file_options
+        `chunk_bytes`, `crc_check`, `enc_key`, `enc_mode`, `sync` of `SliceWriter`.
+
+    Raises
+    ------
+    ReshardError
+        If a value does not do.
+    """
+
+    folder: str | os.PathLike[str]
+    prefix: str = "checkpoint_"
+    format: str = "ckpt"
+    partition: Mapping[str, str] | None = None
+    buffer: int | str = BUFFER_BYTES
+    memory_limit: int | str | None = None
+    overwrite: bool = False
+    resume: bool = True
+    file_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ReshardError(f"format={self.format!r} is not one of {', '.join(FORMATS)}")
+        if Path(self.prefix).name != self.prefix and self.prefix:
+            raise ReshardError(
+                f"prefix={self.prefix!r} is the start of a file name; it may not name a folder"
+            )
+        buffer = size_of(self.buffer, "buffer")
+        if self.memory_limit is not None:
+            limit = size_of(self.memory_limit, "memory_limit")
+            if limit < SMALLEST_BUFFER:
+                raise ReshardError(
+                    f"memory_limit={self.memory_limit}: files are written through a buffer of at least "
+                    f"{SMALLEST_BUFFER} bytes; use memory_limit={SMALLEST_BUFFER}"
+                )
+            buffer = min(buffer, limit)
+        object.__setattr__(self, "buffer_bytes", buffer)
+
+    buffer_bytes: int = field(init=False, default=BUFFER_BYTES)
+    """The buffer, in bytes."""
 
 
 @dataclass(frozen=True, repr=False)
 class ReshardResult(Displayed):
     """What was written, and what it took."""
 
-    paths: tuple[str, ...]
-    """One file per destination rank."""
-    plan: ReshardPlan
-    read_bytes: int
-    """Bytes of content read from source files."""
-    needed_bytes: int
-    """Bytes of all destination shards."""
-    buffer_bytes: int
-    """The largest buffer that was used."""
-    digests: tuple[dict[str, str], ...]
-    """For each destination rank, for each tensor, the xxh3 digest of its shard's bytes."""
+    folder: str
+    plan: ConversionPlan
+    files: tuple[FileReport, ...]
+    """What was written, file by file."""
+    predicted_peak_bytes: int
+    """The most memory for data that a worker was to use."""
+    seconds: float
+    resumed: bool
+    """Whether an earlier run had begun."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files."""
+        return tuple(os.path.join(self.folder, file.path) for file in self.files)
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes of content read from source files."""
+        return sum(file.read_bytes for file in self.files)
+
+    @property
+    def needed_bytes(self) -> int:
+        """Bytes of the pieces of all destination shards, as the sources hold them."""
+        return int(self.plan.needed_bytes.sum())
+
+    @property
+    def written_bytes(self) -> int:
+        """Bytes of all destination shards."""
+        return sum(file.nbytes for file in self.files)
+
+    @property
+    def reused_bytes(self) -> int:
+        """Bytes that an earlier run had written, and that were right."""
+        return sum(file.reused_bytes for file in self.files)
+
+    @property
+    def buffer_bytes(self) -> int:
+        """The most memory for data that a worker used."""
+        return max((file.buffer_bytes for file in self.files), default=0)
+
+    @property
+    def overflowed(self) -> Mapping[str, int]:
+        """Tensor -> finite values that became infinite when they were converted."""
+        out: dict[str, int] = {}
+        for file in self.files:
+            for name, tensor in file.tensors.items():
+                if tensor.overflowed:
+                    out[name] = out.get(name, 0) + tensor.overflowed
+        return out
+
+    @property
+    def digests(self) -> tuple[dict[str, str], ...]:
+        """For each file, for each tensor, the xxh3-128 digest of its shard's bytes."""
+        return tuple({name: tensor.digest for name, tensor in file.tensors.items()} for file in self.files)
+
+    def verify(self, threads: int = 1) -> Any:
+        """Read everything that was written once more (see `verify_folder`)."""
+        from .verify import verify_folder
+
+        return verify_folder(self.folder, threads=threads)
 
     def __repr__(self) -> str:
-        return (
-            f"ReshardResult: {len(self.paths)} files, {self.needed_bytes} bytes written, "
-            f"{self.read_bytes} read ({self.read_bytes / max(self.needed_bytes, 1):.2f} of what was needed), "
-            f"buffer {self.buffer_bytes} bytes"
+        ratio = self.read_bytes / max(self.needed_bytes, 1)
+        lines = [
+            f"ReshardResult: {len(self.files)} files, {bytes_in_words(self.written_bytes)} in {self.seconds:.2f} s",
+            f"  read {self.read_bytes} of {self.needed_bytes} bytes needed ({ratio:.2f}), "
+            f"buffer {bytes_in_words(self.buffer_bytes)} of {bytes_in_words(self.predicted_peak_bytes)}",
+        ]
+        if self.reused_bytes:
+            lines.append(f"  {bytes_in_words(self.reused_bytes)} were there from an earlier run, and right")
+        lines += [f"  {name}: {count} values overflowed" for name, count in self.overflowed.items()]
+        return "\n".join(lines)
+
+
+class Watch:
+    """Counts what is done, tells it, and stops the work when it is asked to."""
+
+    def __init__(
+        self,
+        total: int,
+        tell: Callable[[Progress], None] | None,
+        cancelled: Callable[[], bool] | None,
+    ) -> None:
+        self._total, self._tell, self._cancelled = total, tell, cancelled
+        self._done: dict[int, int] = {}
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._began
+
+    def of_rank(self, rank: int) -> "RankWatch":
+        """The control of one destination rank's work."""
+        return RankWatch(self, rank)
+
+    def advance(self, rank: int, nbytes: int) -> None:
+        """So many more bytes of a rank are done."""
+        with self._lock:
+            self._done[rank] = self._done.get(rank, 0) + nbytes
+            if self._tell is not None:
+                done = dict(self._done)
+                self._tell(Progress(sum(done.values()), self._total, done, self.seconds))
+
+    def check(self) -> None:
+        """Raise if the work was cancelled."""
+        if self._cancelled is not None and self._cancelled():
+            raise ReshardError("the run was cancelled; the next run of the same work goes on from here")
+
+
+class RankWatch(NamedTuple):
+    """`Control` for one destination rank."""
+
+    watch: Watch
+    rank: int
+
+    def advance(self, nbytes: int) -> None:
+        """See `Control`."""
+        self.watch.advance(self.rank, nbytes)
+
+    def check(self) -> None:
+        """See `Control`."""
+        self.watch.check()
+
+
+def run_plan(
+    plan: ConversionPlan,
+    output: Output,
+    *,
+    threads: int = 1,
+    cards: Workers | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> ReshardResult:
+    """Write what a plan says.
+
+    Parameters
+    ----------
+    threads
+        How many files are written at one time, in this process.
+    cards
+        A card group that writes the files instead; it must see both folders.
+    progress
+        Called with how far it is, from the threads that work.
+    cancelled
+        Asked before every window; True stops the work, which a later run takes up.
+
+    Raises
+    ------
+    CheckpointFileError
+        If the folder exists, or cannot be written, or a source changes meanwhile.
+    ReshardError
+        If another process writes there, or the run was cancelled.
+    """
+    tasks = _tasks(plan, output)
+    watch = Watch(sum(task.nbytes for task in tasks), progress, cancelled)
+    with Stage(output.folder, _job(plan, output), overwrite=output.overwrite, resume=output.resume) as stage:
+        staged = [_staged(task, stage) for task in tasks]
+        if cards is not None:
+            reports = cards.write_files(staged, watch.of_rank)
+        else:
+            reports = _write_here(plan.checkpoint, staged, watch, threads)
+        for file in plan.checkpoint.files:
+            file.check_unchanged()
+        _check_replicas(plan, reports)
+        _finish(plan, output, stage, tasks, reports)
+        stage.commit()
+        resumed = stage.resumed
+    return ReshardResult(
+        os.fspath(output.folder), plan, tuple(reports), output.buffer_bytes, watch.seconds, resumed
+    )
+
+
+def _tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:
+    options: dict[str, Any] = {"chunk_bytes": CHUNK_BYTES, **output.file_options}
+    options["format"] = "ckpt" if output.format == "ckpt" else "safetensors"
+    if output.format == "huggingface":
+        if plan.dst_count != 1:
+            raise ReshardError(
+                f"format='huggingface' is one whole checkpoint, but the plan has {plan.dst_count} destination "
+                "ranks; leave the destination strategy out"
+            )
+        options["metadata"] = {"format": "pt"}
+        share = plan.share(0)
+        return [
+            WriteTask(share.only(names), "", path, {}, output.buffer_bytes, options)
+            for path, names in _partition(output, [tensor.name for tensor in share.tensors]).items()
+        ]
+    return [
+        WriteTask(
+            plan.share(rank),
+            "",
+            f"rank_{rank}/{output.prefix}{rank}.{output.format}",
+            plan.texts,
+            output.buffer_bytes,
+            options,
         )
+        for rank in range(plan.dst_count)
+    ]
+
+
+def _partition(output: Output, names: Sequence[str]) -> dict[str, list[str]]:
+    """File name -> tensors."""
+    if output.partition is None:
+        return {"model.safetensors": list(names)}
+    out: dict[str, list[str]] = {}
+    for name in names:
+        if name not in output.partition:
+            raise ReshardError(
+                f"{name}: the partition has no file for it; add one, or leave the partition out"
+            )
+        path = output.partition[name]
+        if Path(path).name != path or not path.endswith(".safetensors"):
+            raise ReshardError(f"{name}: {path!r} is no name of a .safetensors file")
+        out.setdefault(path, []).append(name)
+    return dict(sorted(out.items()))
+
+
+def _staged(task: WriteTask, stage: Stage) -> WriteTask:
+    return WriteTask(
+        task.share, os.fspath(stage.folder), task.path, task.texts, task.buffer_bytes, task.options
+    )
+
+
+def _job(plan: ConversionPlan, output: Output) -> dict[str, Any]:
+    """All that the bytes of the output depend on."""
+    shown = {k: v.hex() if isinstance(v, bytes) else v for k, v in output.file_options.items() if k != "sync"}
+    return {
+        "program": __version__,
+        "sources": source_records(plan.checkpoint),
+        "destination": strategy_to_json(plan.strategy),
+        "tensors": {source: [name, dtype.str] for source, (name, dtype) in plan.targets.items()},
+        "states": plan.states,
+        "format": output.format,
+        "prefix": output.prefix,
+        "partition": dict(output.partition or {}),
+        "options": shown,
+    }
+
+
+def source_records(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """Path, size and time of change of every source file."""
+    out = []
+    for source in checkpoint.files:
+        for file in getattr(source, "files", [source]):
+            size, mtime = file.identity
+            out.append({"path": os.path.abspath(file.path), "size": size, "mtime_ns": mtime})
+    return out
+
+
+def _write_here(
+    checkpoint: Checkpoint, tasks: Sequence[WriteTask], watch: Watch, threads: int
+) -> list[FileReport]:
+    sources = dict(enumerate(checkpoint.files))
+
+    def write(task: WriteTask) -> FileReport:
+        return write_file(task, watch.of_rank(task.share.rank), sources)
+
+    if threads <= 1:
+        return [write(task) for task in tasks]
+    failed = threading.Event()
+
+    def write_or_stop(task: WriteTask) -> FileReport | None:
+        if failed.is_set():
+            return None
+        try:
+            return write(task)
+        except BaseException:
+            failed.set()
+            raise
+
+    # The largest first, so that none is left over at the end.
+    order = sorted(range(len(tasks)), key=lambda i: -tasks[i].nbytes)
+    with ThreadPoolExecutor(threads) as pool:
+        running = {i: pool.submit(write_or_stop, tasks[i]) for i in order}
+        found = [running[i].result() for i in range(len(tasks))]
+    return [report for report in found if report is not None]
+
+
+def _check_replicas(plan: ConversionPlan, reports: Sequence[FileReport]) -> None:
+    """Shards of one box were read from whatever replica was at hand: they must be equal."""
+    by_rank: dict[int, dict[str, str]] = {}
+    for report in reports:
+        by_rank.setdefault(report.rank, {}).update({n: t.digest for n, t in report.tensors.items()})
+    for kind in plan.classes:
+        boxes = kind.dst.boxes.reshape(len(kind.dst.boxes), 2 * len(kind.shape))
+        if len(np.unique(boxes, axis=0)) == len(boxes) or not len(kind.shape):
+            continue
+        for number in kind.tensors.tolist():
+            _check_equal(plan, plan.names[number], by_rank)
+
+
+def _check_equal(plan: ConversionPlan, source: str, by_rank: Mapping[int, Mapping[str, str]]) -> None:
+    name = plan.targets[source][0]
+    tensor = plan[source]
+    seen: dict[bytes, int] = {}
+    held: dict[int, list[bytes]] = {}
+    for rank, box in zip(tensor.dst.ranks.tolist(), tensor.dst.boxes, strict=True):
+        held.setdefault(rank, []).append(box.tobytes())
+    for rank, boxes in held.items():
+        first = seen.setdefault(b"".join(boxes), rank)
+        if by_rank[first].get(name) != by_rank[rank].get(name):
+            raise CheckpointError(
+                f"{name}: destination ranks {first} and {rank} should get equal shards, but what was read for them "
+                "differs: replicas in the source differ, one is damaged; compare them by verify_source=True"
+            )
+
+
+def _finish(
+    plan: ConversionPlan,
+    output: Output,
+    stage: Stage,
+    tasks: Sequence[WriteTask],
+    reports: Sequence[FileReport],
+) -> None:
+    """The manifest and, for Hugging Face, the index; journals have done their work."""
+    files = []
+    for task, report in zip(tasks, reports, strict=True):
+        path = stage.folder / report.path
+        entries = {
+            t.name: ManifestTensor(
+                str(t.dtype), t.shape, report.tensors[t.name].pieces, report.tensors[t.name].digest
+            )
+            for t in task.share.tensors
+        }
+        files.append(ManifestFile(report.rank, report.path, path.stat().st_size, entries))
+        journal_of(path).unlink(missing_ok=True)
+    if output.format == "huggingface" and len(tasks) > 1:
+        weights = {tensor.name: task.path for task in tasks for tensor in task.share.tensors}
+        elements = sum(Box.whole(t.shape).size for task in tasks for t in task.share.tensors)
+        _write(stage.folder / INDEX, index_json(weights, sum(t.nbytes for t in tasks), elements))
+    sources = tuple(source_records(plan.checkpoint))
+    texts = {} if output.format == "huggingface" else plan.texts
+    manifest = Manifest(tuple(files), plan.strategy, texts, sources, f"distinfer_lab {__version__}")
+    _write(stage.folder / MANIFEST, manifest.to_json())
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_durably(path, data)
+    except OSError as err:
+        raise CheckpointFileError(
+            f"{path}: {err.strerror}; what was written is kept for the next run"
+        ) from err
 
 
 def reshard_files(
@@ -58,153 +490,52 @@ def reshard_files(
     dst: Strategy | None,
     out_dir: str | os.PathLike[str],
     *,
+    states: str = "follow",
+    dtype: str | np.dtype[Any] | None = None,
+    select: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    threads: int = 1,
+    cards: Workers | None = None,
+    verify_source: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
     prefix: str = "checkpoint_",
     format: str = "ckpt",
-    states: str = "follow",
-    buffer_bytes: int = BUFFER_BYTES,
+    partition: Mapping[str, str] | None = None,
+    buffer: int | str = BUFFER_BYTES,
+    memory_limit: int | str | None = None,
     overwrite: bool = False,
-    chunk_bytes: int = CHUNK_BYTES,
+    resume: bool = True,
     **file_options: Any,
 ) -> ReshardResult:
-    """Write `rank_N/<prefix>N.<format>` for every destination rank.
+    """Plan and write a checkpoint's way to another strategy: `rank_N/<prefix>N.<format>` for every rank.
 
     Parameters
     ----------
     dst
         Who shall hold what; None: one whole file, in `rank_0`.
-    out_dir
-        The folder to make. It appears when everything in it is complete.
-    states
-        See `plan_checkpoint`.
-    buffer_bytes
-        The most memory for data, at least one row of the widest shard.
-    overwrite
-        Replace `out_dir` if it exists.
-    file_options
-        `crc_check`, `enc_key`, `enc_mode`, `sync` of `SliceWriter`.
+    states, dtype, select, rename
+        What is written of the checkpoint, see `plan_checkpoint`.
+    threads, cards, progress, cancelled
+        Who does it, and how it is watched, see `run_plan`.
+    verify_source
+        Compare all slices that should be equal first, which reads them all.
+    prefix, format, partition, buffer, memory_limit, overwrite, resume, file_options
+        Where and how it is written, see `Output`.
 
     Raises
     ------
-    CheckpointFileError
-        If `out_dir` exists, or cannot be written.
+    CheckpointFileError, CheckpointError
+        If `out_dir` exists, or cannot be written; if a source is damaged or changes.
     ReshardError
-        If the plan cannot be made, or the buffer is too small.
+        If the plan cannot be made, or a value does not do.
     """
-    if buffer_bytes < 1:
-        raise ReshardError(f"buffer_bytes={buffer_bytes}: at least 1 byte is needed")
-    if Path(prefix).name != prefix and prefix:
-        raise ReshardError(f"prefix={prefix!r} is the start of a file name; it may not name a folder")
-    target = Path(out_dir)
-    if target.exists() and not overwrite:
-        raise CheckpointFileError(f"{target} exists; choose another folder, or pass overwrite=True")
-    plan = plan_checkpoint(checkpoint, dst, states=states)
-    before = sum(file.nbytes_read for file in checkpoint.files)
-    options = {"format": format, "chunk_bytes": chunk_bytes, **file_options}
-    writing = _Writing(checkpoint, buffer_bytes, options)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        staging.chmod(0o755)
-    except OSError as err:
-        raise CheckpointFileError(f"{target}: {err.strerror}; choose a folder that can be written") from err
-    try:
-        names = [f"rank_{rank}/{prefix}{rank}.{format}" for rank in range(plan.dst_count)]
-        digests = [
-            writing.write(share_of(plan, checkpoint, rank), staging / name) for rank, name in enumerate(names)
-        ]
-        _commit(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return ReshardResult(
-        tuple(os.fspath(target / name) for name in names),
-        plan,
-        sum(file.nbytes_read for file in checkpoint.files) - before,
-        int(plan.needed_bytes.sum()),
-        writing.largest,
-        tuple(digests),
-    )
-
-
-def _commit(staging: Path, target: Path) -> None:
-    """Put the finished folder in its place; what was there goes aside first, and back on failure."""
-    aside = staging.with_name(staging.name + "-before")
-    try:
-        if target.exists():
-            target.rename(aside)
-        try:
-            staging.rename(target)
-        except OSError:
-            if aside.exists():
-                aside.rename(target)
-            raise
-    except OSError as err:
-        raise CheckpointFileError(f"{target}: {err.strerror}; it is as it was before") from err
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-class _Writing:
-    """Writes one destination file after another through one buffer."""
-
-    def __init__(self, checkpoint: Checkpoint, buffer_bytes: int, options: dict[str, Any]) -> None:
-        self.checkpoint, self.buffer_bytes, self.options = checkpoint, buffer_bytes, options
-        self.largest = 0
-
-    def write(self, share: Share, path: Path) -> dict[str, str]:
-        specs = [TensorSpec(t.name, t.dtype, t.shape) for t in share.tensors]
-        specs += [TensorSpec(n, np.dtype("<U1"), (), text) for n, text in self.checkpoint.texts.items()]
-        digests = {}
-        with SliceWriter(path, specs, **self.options) as writer:
-            for tensor in share.tensors:
-                digests[tensor.name] = self._write_tensor(tensor, writer)
-        return digests
-
-    def _write_tensor(self, tensor: ShareTensor, writer: SliceWriter) -> str:
-        digest = xxhash.xxh3_64()
-        for window in windows(tensor.shape, tensor.dtype.itemsize, self.buffer_bytes):
-            data = np.empty(window.shape, tensor.dtype)
-            self.largest = max(self.largest, data.nbytes)
-            for part in tensor.parts:
-                common = _common(part.dst, window)
-                if common is not None:
-                    there = _shifted(common, part.dst, part.src)
-                    file = self.checkpoint.files[part.src_rank]
-                    read_part(file, tensor.source, there, common.within(window).of(data))
-            digest.update(data.reshape(-1).view(np.uint8).data)
-            writer.write(tensor.name, window, data)
-        return digest.hexdigest()
-
-
-def windows(shape: tuple[int, ...], itemsize: int, limit: int) -> Iterator[Box]:
-    """Boxes that tile a tensor in row-major order, each contiguous and within `limit` bytes."""
-    whole = Box.whole(shape)
-    if not shape or whole.size * itemsize <= limit:
-        yield whole
-        return
-    # The first dim whose rows fit is cut into runs of rows; those before it go index by index.
-    dim = 0
-    row = whole.size * itemsize
-    for dim, n in enumerate(shape):  # noqa: B007  the last dim, if no row fits
-        row //= n
-        if row <= limit:
-            break
-    step = max(limit // max(row, 1), 1)
-    for index in np.ndindex(*shape[:dim]):
-        for first in range(0, shape[dim], step):
-            stop = min(first + step, shape[dim])
-            start = (*index, first, *(0 for _ in shape[dim + 1 :]))
-            yield Box(start, (*(i + 1 for i in index), stop, *shape[dim + 1 :]))
-
-
-def _common(a: Box, b: Box) -> Box | None:
-    start = tuple(max(x, y) for x, y in zip(a.start, b.start, strict=True))
-    stop = tuple(min(x, y) for x, y in zip(a.stop, b.stop, strict=True))
-    return Box(start, stop) if all(x < y for x, y in zip(start, stop, strict=True)) else None
-
-
-def _shifted(box: Box, origin: Box, target: Box) -> Box:
-    """A box inside `origin`, moved as `origin` is to `target`."""
-    inside = box.within(origin)
-    return Box(
-        tuple(a + t for a, t in zip(inside.start, target.start, strict=True)),
-        tuple(b + t for b, t in zip(inside.stop, target.start, strict=True)),
-    )
+    output = Output(out_dir, prefix, format, partition, buffer, memory_limit, overwrite, resume, file_options)
+    if Path(out_dir).exists() and not overwrite:
+        raise CheckpointFileError(
+            f"{os.fspath(out_dir)} exists; choose another folder, or pass overwrite=True"
+        )
+    plan = plan_checkpoint(checkpoint, dst, states=states, dtype=dtype, select=select, rename=rename)
+    if verify_source:
+        checkpoint.check_replicas()
+    return run_plan(plan, output, threads=threads, cards=cards, progress=progress, cancelled=cancelled)

@@ -4,20 +4,31 @@ A `Share` is small and can be pickled: paths and rows, no data. Reading it touch
 ranges of its pieces; no slice and no tensor is ever whole, unless the share is.
 """
 
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import Checkpoint, SliceFile, open_slice
-from ..layout import Box
+from ..checkpoint import Checkpoint, FileSet, SliceFile, open_files
+from ..layout import Box, windows
 from .plan import ReshardPlan
 
-__all__ = ["Part", "Share", "ShareTensor", "read_part", "share_of", "shares_of"]
+__all__ = ["Part", "Share", "ShareTensor", "Source", "share_of", "shares_of"]
 
 Array = NDArray[Any]
+
+STAGING_BYTES = 4 << 20
+
+
+class Source(Protocol):
+    """Something that holds slices: a file, or a card's memory."""
+
+    def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int) -> int:
+        """Read a box of an entry into a view of its shape and dtype; gives the bytes that were read."""
+        ...
 
 
 class Part(NamedTuple):
@@ -36,8 +47,26 @@ class ShareTensor(NamedTuple):
     """The entry's name in the files."""
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    """What the shard shall have; the file's may be another."""
+    """What the shard shall have."""
+    source_dtype: np.dtype[Any]
+    """What the files have."""
     parts: tuple[Part, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the shard."""
+        return Box.whole(self.shape).size * self.dtype.itemsize
+
+    def fill(self, window: Box, out: Array, sources: Mapping[int, Source], buffer_bytes: int) -> int:
+        """Read a window of the shard into `out`, in the files' dtype; gives the bytes that were read."""
+        read = 0
+        for part in self.parts:
+            common = part.dst.common(window)
+            if common is not None:
+                there = common.moved([a - b for a, b in zip(part.src.start, part.dst.start, strict=True)])
+                view = common.within(window).of(out)
+                read += sources[part.src_rank].read_into(self.source, there, view, buffer_bytes)
+        return read
 
 
 @dataclass(frozen=True)
@@ -65,34 +94,38 @@ class Share:
     @property
     def nbytes(self) -> int:
         """Bytes of the shards."""
-        return sum(int(np.prod(t.shape, dtype=np.int64)) * t.dtype.itemsize for t in self.tensors)
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def only(self, names: Collection[str]) -> "Share":
+        """The same without all other shards."""
+        return replace(self, tensors=tuple(tensor for tensor in self.tensors if tensor.name in names))
+
+    def opened(self, stack: ExitStack) -> dict[int, SliceFile | FileSet]:
+        """The source files by rank, open until the stack is left."""
+        out = {}
+        for rank, path in self.paths.items():
+            out[rank] = open_files(path, dec_key=self.dec_key, dec_mode=self.dec_mode)
+            stack.callback(out[rank].close)
+        return out
 
     def read(self) -> dict[str, Array]:
         """The shards by name; each file is open only while it is read from."""
         with ExitStack() as stack:
-            used = sorted({part.src_rank for tensor in self.tensors for part in tensor.parts})
-            files = {
-                rank: stack.enter_context(
-                    open_slice(self.paths[rank], dec_key=self.dec_key, dec_mode=self.dec_mode)
-                )
-                for rank in used
-            }
+            files = self.opened(stack)
             return {tensor.name: _read_tensor(tensor, files) for tensor in self.tensors}
 
 
-def _read_tensor(tensor: ShareTensor, files: dict[int, SliceFile]) -> Array:
+def _read_tensor(tensor: ShareTensor, files: Mapping[int, Source]) -> Array:
     out = np.empty(tensor.shape, tensor.dtype)
-    for part in tensor.parts:
-        read_part(files[part.src_rank], tensor.source, part.src, part.dst.of(out))
+    whole = Box.whole(tensor.shape)
+    if tensor.dtype == tensor.source_dtype:
+        tensor.fill(whole, out, files, STAGING_BYTES)
+        return out
+    for window in windows(tensor.shape, tensor.source_dtype.itemsize, STAGING_BYTES):
+        part = np.empty(window.shape, tensor.source_dtype)
+        tensor.fill(window, part, files, STAGING_BYTES)
+        window.of(out)[...] = part
     return out
-
-
-def read_part(file: SliceFile, name: str, box: Box, out: Array) -> None:
-    """Read a box of a slice into a view of its shape, converting the dtype if that differs."""
-    if out.flags.c_contiguous and out.dtype == file.entry(name).dtype:
-        file.read_into(name, box, out)
-    else:
-        out[...] = file.read(name, box)
 
 
 def share_of(
@@ -100,20 +133,27 @@ def share_of(
     checkpoint: Checkpoint,
     rank: int,
     *,
-    names: dict[str, tuple[str, np.dtype[Any]]] | None = None,
-    dec_key: bytes | None = None,
-    dec_mode: str = "AES-GCM",
+    names: Mapping[str, tuple[str, np.dtype[Any]]] | None = None,
 ) -> Share:
     """The share of one destination rank (see `shares_of` for the names)."""
     given = {n: (n, plan.class_named(n).dtype) for n in plan} if names is None else names
     parts = _parts_of(plan, rank)
     tensors = tuple(
-        ShareTensor(given[source][0], source, shape, given[source][1], parts.get(source, ()))
+        ShareTensor(
+            given[source][0],
+            source,
+            shape,
+            given[source][1],
+            plan.class_named(source).dtype,
+            parts.get(source, ()),
+        )
         for source, shape in plan.shards_of(rank).items()
         if source in given
     )
     used = sorted({part.src_rank for tensor in tensors for part in tensor.parts})
-    return Share(rank, {r: checkpoint.files[r].path for r in used}, tensors, dec_key, dec_mode)
+    return Share(
+        rank, {r: checkpoint.files[r].path for r in used}, tensors, checkpoint.dec_key, checkpoint.dec_mode
+    )
 
 
 def _parts_of(plan: ReshardPlan, rank: int) -> dict[str, tuple[Part, ...]]:
@@ -141,7 +181,6 @@ def shares_of(plan: ReshardPlan, checkpoint: Checkpoint, **options: Any) -> list
     Parameters
     ----------
     options
-        `names`: entry in the files -> (name, dtype) of the shard; by default the same. And
-        `dec_key`, `dec_mode`.
+        `names`: entry in the files -> (name, dtype) of the shard; by default the same.
     """
     return [share_of(plan, checkpoint, rank, **options) for rank in range(plan.dst_count)]

@@ -8,7 +8,7 @@ import numpy as np
 from ..checkpoint import as_strategy, open_checkpoint
 from ..errors import LayoutError, ReshardError
 from ..layout import Layout, Strategy
-from .files import ReshardResult, reshard_files
+from .files import BUFFER_BYTES, ReshardResult, reshard_files
 from .plan import plan_reshard
 
 __all__ = ["rank_list_for_transform", "transform_checkpoints"]
@@ -28,7 +28,7 @@ def transform_checkpoints(
     states: str = "follow",
     check_replicas: bool = True,
     overwrite: bool = False,
-    buffer_bytes: int = 32 << 20,
+    buffer: int | str = BUFFER_BYTES,
     dec_key: bytes | None = None,
     dec_mode: str = "AES-GCM",
 ) -> ReshardResult:
@@ -43,13 +43,13 @@ def transform_checkpoints(
     src_strategy_file, dst_strategy_file
         Strategy files (or Strategies). None: one whole file, in `rank_0`.
     process_num
-        Accepted for MindSpore's scripts; the work is done by one process.
+        How many files are written at one time (by threads of this process).
     states
         "follow", "replicate" or "mindspore": what becomes of states that the destination does
         not name.
     check_replicas
         Compare slices that should be equal.
-    overwrite, buffer_bytes
+    overwrite, buffer
         See `reshard_files`.
     dec_key, dec_mode
         For encrypted sources.
@@ -65,8 +65,6 @@ def transform_checkpoints(
     with open_checkpoint(
         src_checkpoints_dir, src_strategy_file, dec_key=dec_key, dec_mode=dec_mode
     ) as checkpoint:
-        if check_replicas:
-            checkpoint.check_replicas()
         return reshard_files(
             checkpoint,
             dst,
@@ -74,7 +72,9 @@ def transform_checkpoints(
             prefix=ckpt_prefix,
             format=output_format,
             states=states,
-            buffer_bytes=buffer_bytes,
+            verify_source=check_replicas,
+            threads=process_num,
+            buffer=buffer,
             overwrite=overwrite,
         )
 

@@ -2,7 +2,7 @@
 
 from .holding import Holding, hold, needed_volumes
 from .links import Links, link_cards, partner_sets
-from .movement import bars_svg, bytes_in_words, traffic_svg
+from .movement import bars_svg, traffic_svg
 from .pictures import layout_pair_svg, layout_svg, mesh_svg, strategy_svg
 from .records import checkpoint_html, group_html, load_html, memory_html, plan_html, register_records
 from .reprs import layout_html, mesh_html, strategy_html, table_html
@@ -15,7 +15,6 @@ __all__ = [
     "Holding",
     "Links",
     "bars_svg",
-    "bytes_in_words",
     "checkpoint_html",
     "group_html",
     "hold",

@@ -5,28 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..display import bytes_in_words
 from .palette import OKABE_ITO, ink_on
 from .svg import document, number, path, shorten, text
 
-__all__ = ["bars_svg", "bytes_in_words", "traffic_svg"]
+__all__ = ["bars_svg", "traffic_svg"]
 
 MAX_BARS, MAX_CELLS = 64, 16
 SHADES = ("#ffffff", "#d6e9f5", "#9fcdea", "#56b4e9", "#0072b2")
-
-
-def bytes_in_words(count: float) -> str:
-    """A number of bytes with a unit that keeps it short.
-
-    Examples
-    --------
-    >>> bytes_in_words(999), bytes_in_words(1536), bytes_in_words(3 << 30)
-    ('999 B', '1.5 KiB', '3 GiB')
-    """
-    units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
-    while count >= 1024 and len(units) > 1:
-        count /= 1024
-        units.pop(0)
-    return f"{count:.1f}".removesuffix(".0") + f" {units[0]}"
 
 
 def bars_svg(values: Sequence[int], title: str, *, ranks: Sequence[int] | None = None) -> str:

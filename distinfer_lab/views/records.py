@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from .. import display
 from ..checkpoint import Checkpoint
+from ..display import bytes_in_words
 from ..layout import Mesh, Strategy
 from ..reshard import ReshardPlan, ReshardResult
-from .movement import bars_svg, bytes_in_words, traffic_svg
+from .movement import bars_svg, traffic_svg
 from .pictures import mesh_svg
 from .reprs import BESIDE_TABLE, ROWS, strategy_html, table_html
 from .svg import img_html, stored

@@ -125,7 +125,7 @@ def misuses(bad, cards):
         ),
         "predict not divisible": (
             load(predict=columns(3)),
-            "w: dim 1 has 8 elements, which 3 cards of axis tp",
+            r"w: dim 1 \(cut by tp\) has 8 elements, which 3 parts",
         ),
         "predict tensor_map rank differs": (
             load(predict=entry(map=[-1])),
@@ -189,7 +189,7 @@ def misuses(bad, cards):
         ),
         "transform dst not divisible (8 columns over 16)": (
             transform(FOUND.folder / "src", columns(16)),
-            "w: dim 1 has 8 elements, which 16 cards of axis tp cannot share evenly; use 8 parts",
+            r"w: dim 1 \(cut by tp\) has 8 elements, which 16 parts cannot share evenly; use 8 parts",
         ),
         "transform dst tensor_map rank differs": (
             transform(FOUND.folder / "src", Strategy({"w": Layout.replicated(2, 1)})),

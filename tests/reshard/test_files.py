@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from distinfer_lab.checkpoint import open_checkpoint, open_slice, save_slice
 from distinfer_lab.errors import CheckpointError, CheckpointFileError, ReshardError
-from distinfer_lab.layout import Layout, Mesh, Strategy
+from distinfer_lab.layout import Layout, Mesh, Strategy, windows
 from distinfer_lab.reshard import plan_checkpoint, reshard_files, shares_of, transform_checkpoints
-from distinfer_lab.reshard.files import windows
 
 MIB = 1 << 20
 
@@ -42,7 +41,7 @@ def test_memory_stays_within_the_buffer(big, to):
     }[to]
     with open_checkpoint(big / "src", Strategy({"w": rows(4)}, {"w": (4096, 4096)})) as checkpoint:
         tracemalloc.start()
-        result = reshard_files(checkpoint, dst, big / "out", buffer_bytes=MIB, sync=False)
+        result = reshard_files(checkpoint, dst, big / "out", buffer=MIB, sync=False)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert result.buffer_bytes <= MIB
@@ -97,17 +96,18 @@ def test_states_follow_their_parameter_or_are_replicated(small):
         transform_checkpoints(small / "src", small / "x", "c", SRC, DST, states="lost")
 
 
-def test_a_failure_leaves_nothing(small):
-    """A destination that lacks a parameter; a source damaged half way; the folder stays as it was."""
+def test_a_failure_leaves_nothing_to_see(small):
+    """A destination that lacks a parameter; a source damaged half way: no folder, at most a hidden stage."""
     before = sorted(p.name for p in small.iterdir())
     with pytest.raises(ReshardError, match="w: the destination strategy has no layout for it; it names v"):
         transform_checkpoints(small / "src", small / "out", "c", SRC, Strategy({"v": rows(2)}))
+    assert sorted(p.name for p in small.iterdir()) == before
     with open_checkpoint(small / "src", SRC) as checkpoint:
         path = small / "src/rank_1/a.ckpt"
         path.write_bytes(path.read_bytes()[:60])
         with pytest.raises(CheckpointError, match="the file became shorter while w was read"):
             reshard_files(checkpoint, DST, small / "out")
-    assert sorted(p.name for p in small.iterdir()) == before
+    assert sorted(p.name for p in small.iterdir()) == sorted([*before, ".out.stage"])
 
 
 def test_bad_targets_are_named(small):
@@ -122,14 +122,14 @@ def test_bad_targets_are_named(small):
     for prefix in ("../x", "a/b", "/x"):
         with pytest.raises(ReshardError, match="is the start of a file name; it may not name a folder"):
             transform_checkpoints(small / "src", small / "new", prefix, SRC, DST)
-    with pytest.raises(ReshardError, match="buffer_bytes=0: at least 1 byte is needed"):
-        transform_checkpoints(small / "src", small / "new", "c", SRC, DST, buffer_bytes=0)
+    with pytest.raises(ReshardError, match="buffer=0: at least 1 byte is needed"):
+        transform_checkpoints(small / "src", small / "new", "c", SRC, DST, buffer=0)
 
 
 def test_digests_are_those_of_the_shards(small):
     """Equal shards have equal digests, whatever the window; different ones have not."""
     with open_checkpoint(small / "src", SRC) as checkpoint:
-        one = reshard_files(checkpoint, Strategy({"w": rows(1)}), small / "a", buffer_bytes=16)
+        one = reshard_files(checkpoint, Strategy({"w": rows(1)}), small / "a", buffer=16)
         two = reshard_files(checkpoint, None, small / "b")
     assert one.digests == two.digests
     assert one.digests[0]["w"] != one.digests[0]["moments.w"]
@@ -138,7 +138,7 @@ def test_digests_are_those_of_the_shards(small):
 def test_a_share_reads_its_bytes_and_no_others(small):
     """What a card takes into memory, from a description that holds paths and no data."""
     with open_checkpoint(small / "src", SRC) as checkpoint:
-        shares = shares_of(plan_checkpoint(checkpoint, Strategy({"w": rows(4)}), names=["w"]), checkpoint)
+        shares = shares_of(plan_checkpoint(checkpoint, Strategy({"w": rows(4)}), select=["w"]), checkpoint)
     whole = np.arange(32, dtype=np.float32).reshape(8, 4)
     for rank, share in enumerate(shares):
         assert share.nbytes == 32

@@ -42,7 +42,7 @@ def reshard(found: Case, tmp_path: Path, output: str, **options: object) -> list
 def test_every_tensor_of_every_rank_is_the_cut_of_the_whole(name: str, output: str, tmp_path: Path) -> None:
     """Bit for bit, for every case, also for those that MindSpore could not transform."""
     found = case(name)
-    paths = reshard(found, tmp_path, output, buffer_bytes=700)
+    paths = reshard(found, tmp_path, output, buffer=700)
     assert len(paths) == found.facts["dst_devices"]
     source_names = {
         n for f in (found.folder / "src").rglob("*.*") for n in open_slice(f, **found.key).entries
@@ -144,5 +144,8 @@ def test_transform_refuses_an_existing_folder(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="out exists; choose another folder"):
         transform_checkpoints(*arguments)
     transform_checkpoints(*arguments, overwrite=True)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f"rank_{r}" for r in range(4)]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "distinfer.json",
+        *(f"rank_{r}" for r in range(4)),
+    ]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]

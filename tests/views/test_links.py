@@ -105,5 +105,5 @@ def test_a_card_of_another_stage_is_linked_to_nobody():
 def test_a_shape_that_a_layout_cannot_cut_is_refused():
     """The layout's own error reaches the caller."""
     thirds = Layout(Mesh(("tp",), (3,)), (("tp",),))
-    with pytest.raises(LayoutError, match="dim 0 has 4 elements, which 3 cards"):
+    with pytest.raises(LayoutError, match=r"dim 0 \(cut by tp\) has 4 elements, which 3 parts"):
         link_cards(thirds, Layout.replicated(1, 1), (4,), max_cards=256)

@@ -1,0 +1,195 @@
+"""Hugging Face folders: one whole checkpoint in several safetensors files, and an index of them.
+
+    model.safetensors.index.json   {"metadata": {...}, "weight_map": {tensor: file name}}
+    model-00001-of-00010.safetensors ...
+or  model.safetensors
+
+References
+----------
+`save_pretrained` of https://github.com/huggingface/transformers writes them.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..errors import CheckpointError, CheckpointFileError, listed
+from ..layout import Box
+from .entry import Entry
+from .slice_file import WINDOW_BYTES, SliceFile, open_slice
+
+__all__ = ["INDEX", "FileSet", "hub_files", "index_json", "open_files", "read_index"]
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+LARGEST_INDEX = 1 << 30
+
+Array = NDArray[Any]
+
+
+def hub_files(path: str | os.PathLike[str]) -> list[str] | None:
+    """The files of a Hugging Face folder (or of its index), in order; None if it is none.
+
+    Raises
+    ------
+    CheckpointError
+        If the index is damaged, or names a file outside the folder.
+    """
+    index = Path(path)
+    if index.is_dir():
+        if (index / SINGLE).is_file() and not (index / INDEX).exists():
+            return [os.fspath(index / SINGLE)]
+        index = index / INDEX
+    if not index.name.endswith(".safetensors.index.json") or not index.is_file():
+        return None
+    return [os.fspath(index.parent / name) for name in dict.fromkeys(sorted(read_index(index).values()))]
+
+
+def read_index(index: Path) -> dict[str, str]:
+    """Tensor -> file name, of an index.
+
+    Raises
+    ------
+    CheckpointFileError, CheckpointError
+        If it cannot be read or is damaged, or a name leaves the folder.
+    """
+    try:
+        if index.stat().st_size > LARGEST_INDEX:
+            raise CheckpointError(f"{index}: an index above {LARGEST_INDEX} bytes is not accepted")
+        found = json.loads(index.read_bytes())
+        names = {str(tensor): str(name) for tensor, name in found["weight_map"].items()}
+    except OSError as err:
+        raise CheckpointFileError(f"{index}: {err.strerror}; check the path") from err
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
+        if isinstance(err, CheckpointError):
+            raise
+        raise CheckpointError(f"{index}: it is no index of safetensors files ({type(err).__name__})") from err
+    for name in names.values():
+        if Path(name).name != name or name in ("", ".", "..") or "\0" in name or "\\" in name:
+            raise CheckpointError(f"{index}: it names the file {name!r:.120}, which leaves the folder")
+    return names
+
+
+def index_json(weight_map: Mapping[str, str], total_bytes: int, total_elements: int) -> bytes:
+    """The content of an index, as `save_pretrained` writes it."""
+    found = {
+        "metadata": {"total_parameters": total_elements, "total_size": total_bytes},
+        "weight_map": dict(sorted(weight_map.items())),
+    }
+    return (json.dumps(found, indent=2, sort_keys=True) + "\n").encode()
+
+
+class FileSet:
+    """Several files that together hold one rank's slices; used like a `SliceFile`.
+
+    Raises
+    ------
+    CheckpointError
+        If two files have an entry of one name.
+    """
+
+    format = "safetensors"
+
+    def __init__(self, path: str, files: Mapping[str, SliceFile]) -> None:
+        self.path, self._files = path, dict(files)
+        self._of: dict[str, SliceFile] = {}
+        entries: dict[str, Entry] = {}
+        for file in self._files.values():
+            for name, entry in file.entries.items():
+                if name in entries:
+                    raise CheckpointError(f"{file.path}: {name} is also in {self._of[name].path}; remove one")
+                self._of[name], entries[name] = file, entry
+        self.entries: Mapping[str, Entry] = MappingProxyType(entries)
+
+    @property
+    def files(self) -> list[SliceFile]:
+        """The files, in order."""
+        return list(self._files.values())
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def nbytes_read(self) -> int:
+        """Bytes of content read so far."""
+        return sum(file.nbytes_read for file in self.files)
+
+    def __enter__(self) -> "FileSet":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"FileSet({self.path}, {len(self.files)} files, {len(self.entries)} entries)"
+
+    def _holder(self, name: str) -> SliceFile:
+        if name not in self._of:
+            raise CheckpointError(f"{self.path} has no entry {name!r}; it has {listed(self.entries)}")
+        return self._of[name]
+
+    def entry(self, name: str) -> Entry:
+        """See `SliceFile.entry`."""
+        return self._holder(name).entry(name)
+
+    def text(self, name: str) -> str:
+        """See `SliceFile.text`."""
+        return self._holder(name).text(name)
+
+    def read(self, name: str, box: Box | None = None) -> Array:
+        """See `SliceFile.read`."""
+        return self._holder(name).read(name, box)
+
+    def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int = WINDOW_BYTES) -> int:
+        """See `SliceFile.read_into`."""
+        return self._holder(name).read_into(name, box, out, buffer_bytes)
+
+    def check_unchanged(self) -> None:
+        """See `SliceFile.check_unchanged`."""
+        for file in self.files:
+            file.check_unchanged()
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in self.files:
+            file.close()
+
+
+def open_files(path: str | os.PathLike[str], **options: Any) -> SliceFile | FileSet:
+    """Open what holds one rank's slices: a file, or a Hugging Face folder or its index.
+
+    Parameters
+    ----------
+    options
+        Of `open_slice`.
+
+    Raises
+    ------
+    CheckpointFileError, CheckpointError, EncryptionError
+        As `open_slice`; and if the index and the files disagree.
+    """
+    paths = hub_files(path)
+    if paths is None:
+        return open_slice(path, **options)
+    with ExitStack() as stack:
+        files = {Path(p).name: stack.enter_context(open_slice(p, **options)) for p in paths}
+        out = FileSet(os.fspath(path), files)
+        index = Path(path) / INDEX if Path(path).is_dir() else Path(path)
+        if index.is_file():
+            _check_index(index, files)
+        stack.pop_all()
+        return out
+
+
+def _check_index(index: Path, files: Mapping[str, SliceFile]) -> None:
+    for tensor, name in read_index(index).items():
+        if tensor not in files[name].entries:
+            raise CheckpointError(f"{index}: {tensor} should be in {name}, but that file has no such tensor")

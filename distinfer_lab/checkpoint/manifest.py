@@ -1,0 +1,151 @@
+"""The manifest beside an output: what lies where, and the digest of every shard.
+
+    out/distinfer.json
+    {"format": "distinfer-manifest", "version": 1, "program": "distinfer_lab 0.1.0",
+     "source": [{"path": ..., "size": ..., "mtime_ns": ...}],           what it was made from
+     "strategy": {"ranks": ..., "layouts": [...], "tensors": {...}},    see layout/dialects/plain.py
+     "texts": {"note": "..."},
+     "files": [{"rank": 0, "path": "rank_0/checkpoint_0.ckpt", "size": ...,
+                "tensors": {"w": {"dtype": "float32", "shape": [...],
+                                  "pieces": [[offset, length], ...], "xxh3_128": "..."}}}]}
+
+`shape` is the shard's; `pieces` are the runs of the file that make up its bytes. A tensor that no
+layout can say (states that stayed as they were) is in `files` only.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from ..errors import CheckpointError, CheckpointFileError, LayoutError
+from ..layout import Strategy
+from ..layout.dialects.plain import strategy_from_json, strategy_to_json
+
+__all__ = ["MANIFEST", "Manifest", "ManifestFile", "ManifestTensor", "read_manifest"]
+
+MANIFEST = "distinfer.json"
+LARGEST_BYTES = 4 << 30
+
+
+class ManifestTensor(NamedTuple):
+    """One shard."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    pieces: tuple[tuple[int, int], ...]
+    """Offset and length of the runs in the file that make it up."""
+    digest: str
+    """xxh3-128 of its bytes, in hex."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the shard."""
+        return sum(length for _, length in self.pieces)
+
+
+class ManifestFile(NamedTuple):
+    """One file."""
+
+    rank: int
+    path: str
+    """Relative to the folder, with forward slashes."""
+    size: int
+    tensors: Mapping[str, ManifestTensor]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an output folder holds (see above)."""
+
+    files: tuple[ManifestFile, ...]
+    strategy: Strategy
+    texts: Mapping[str, str]
+    source: tuple[Mapping[str, Any], ...] = ()
+    program: str = ""
+
+    def to_json(self) -> bytes:
+        """The content of the manifest file."""
+        found = {
+            "format": "distinfer-manifest",
+            "version": 1,
+            "program": self.program,
+            "source": [dict(item) for item in self.source],
+            "strategy": strategy_to_json(self.strategy),
+            "texts": dict(self.texts),
+            "files": [
+                {
+                    "rank": file.rank,
+                    "path": file.path,
+                    "size": file.size,
+                    "tensors": {
+                        name: {
+                            "dtype": item.dtype,
+                            "shape": item.shape,
+                            "pieces": item.pieces,
+                            "xxh3_128": item.digest,
+                        }
+                        for name, item in file.tensors.items()
+                    },
+                }
+                for file in self.files
+            ],
+        }
+        return json.dumps(found, indent=1).encode() + b"\n"
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
+    """The manifest of a folder; None if it has none.
+
+    Raises
+    ------
+    CheckpointFileError
+        If it cannot be read.
+    CheckpointError
+        If it is damaged, of a later version, or names a file outside the folder.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise CheckpointError(f"{path}: a manifest above {LARGEST_BYTES} bytes is not accepted")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        raise CheckpointFileError(f"{path}: {err.strerror}; check the folder") from err
+    try:
+        found = json.loads(data)
+        if found["format"] != "distinfer-manifest" or found["version"] != 1:
+            raise CheckpointError(
+                f"{path}: format {found['format']!r:.40} version {found['version']!r:.10}; version 1 is known"
+            )
+        files = tuple(_file(path, item) for item in found["files"])
+        texts = {str(name): str(text) for name, text in found["texts"].items()}
+        return Manifest(
+            files, strategy_from_json(found["strategy"]), texts, tuple(found["source"]), str(found["program"])
+        )
+    except (LayoutError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
+        if isinstance(err, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{path}: the manifest is damaged ({type(err).__name__}: {err!s:.200})"
+        ) from err
+
+
+def _file(path: Path, item: Any) -> ManifestFile:
+    name = str(item["path"])
+    inner = PurePosixPath(name)
+    if inner.is_absolute() or ".." in inner.parts or not inner.parts or "\\" in name or "\0" in name:
+        raise CheckpointError(f"{path}: it names the file {name!r:.120}, which leaves the folder")
+    tensors = {
+        str(key): ManifestTensor(
+            str(value["dtype"]),
+            tuple(int(n) for n in value["shape"]),
+            tuple((int(a), int(b)) for a, b in value["pieces"]),
+            str(value["xxh3_128"]),
+        )
+        for key, value in item["tensors"].items()
+    }
+    return ManifestFile(int(item["rank"]), name, int(item["size"]), tensors)

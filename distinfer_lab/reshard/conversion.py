@@ -1,0 +1,260 @@
+"""What of a checkpoint goes to a destination, by what name, in what dtype, and lying how.
+
+select   ["*.weight", "!lm_head*"]      which entries; "!" leaves out
+rename   {"model.*": "net.*"}           a name, or a pattern with stars; states follow their parameter
+dtype    "bfloat16"                     of every tensor of floats
+states   what becomes of optimizer states that the destination's strategy does not name:
+         "follow"     moments.w lies as w does
+         "replicate"  every rank gets all of moments.w
+         "mindspore"  rank r keeps the slice that source rank r held, as MindSpore leaves it
+"""
+
+import re
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ..checkpoint import Checkpoint, TensorRecord, followed_parameter
+from ..errors import ReshardError, listed
+from ..layout import Layout, Regions, Strategy
+from .classes import Holding
+from .plan import ReshardPlan, plan_holdings
+from .shares import Share, share_of
+
+__all__ = ["STATES", "ConversionPlan", "plan_checkpoint"]
+
+STATES = ("follow", "replicate", "mindspore")
+
+FLOATS = {name: np.dtype(name) for name in ("float16", "float32", "float64")} | {
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float8_e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
+    "float8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
+}
+"""What `dtype` may be, and what it converts."""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class ConversionPlan(ReshardPlan):
+    """A plan between files: who reads what, and by what name and dtype it is written (see `plan_checkpoint`)."""
+
+    checkpoint: Checkpoint
+    strategy: Strategy
+    """How the destination lies, by its names, as far as layouts can say it."""
+    targets: Mapping[str, tuple[str, np.dtype[Any]]]
+    """Entry of the checkpoint -> its name and dtype in the destination."""
+    texts: Mapping[str, str]
+    states: str
+
+    def share(self, rank: int) -> Share:
+        """What one destination rank reads."""
+        return share_of(self, self.checkpoint, rank, names=self.targets)
+
+    def run(self, folder: Any, *, cards: Any = None, threads: int = 1, **options: Any) -> Any:
+        """Write what the plan says to a folder.
+
+        Parameters
+        ----------
+        folder
+            Where; it appears when it is complete.
+        cards, threads
+            Who writes, see `run_plan`.
+        options
+            `progress` and `cancelled` of `run_plan`, and whatever `Output` takes.
+
+        Returns
+        -------
+        ReshardResult
+        """
+        from .files import Output, run_plan
+
+        watching = {key: options.pop(key) for key in ("progress", "cancelled") if key in options}
+        return run_plan(self, Output(folder, **options), cards=cards, threads=threads, **watching)
+
+    @cached_property
+    def opened_files(self) -> dict[int, int]:
+        """Source rank -> how many destination ranks read its file."""
+        rows, counts = np.unique(np.nonzero(self.traffic)[0], return_counts=True)
+        return dict(zip(rows.tolist(), counts.tolist(), strict=True))
+
+
+def plan_checkpoint(
+    checkpoint: Checkpoint,
+    dst: Strategy | None,
+    *,
+    states: str = "follow",
+    dtype: str | np.dtype[Any] | None = None,
+    select: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    same_cards: bool = False,
+) -> ConversionPlan:
+    """Plan the way of a checkpoint's tensors to a destination strategy.
+
+    Parameters
+    ----------
+    dst
+        Who shall hold what, by the names that the destination has; None: rank 0 gets everything.
+    states, dtype, select, rename
+        See above.
+    same_cards
+        See `plan_reshard`.
+
+    Raises
+    ------
+    ReshardError
+        If `dst` lacks a parameter, a pattern fits nothing, two entries would have one name, or
+        holes or overlaps are found.
+    """
+    if states not in STATES:
+        raise ReshardError(f"states={states!r} is not one of {', '.join(STATES)}")
+    wanted = _dtype(dtype)
+    chosen = set(_selected([*checkpoint.tensors, *checkpoint.texts], select))
+    records = [record for name, record in checkpoint.tensors.items() if name in chosen]
+    targets: dict[str, tuple[str, np.dtype[Any]]] = {}
+    names = _renamed([record.name for record in records], rename or {}, checkpoint)
+    for record in records:
+        convert = (
+            wanted is not None and record.dtype in FLOATS.values() and np.prod(record.shape, dtype=object) > 1
+        )
+        targets[record.name] = names[record.name], wanted if convert and wanted is not None else record.dtype
+    count = 1 if dst is None else dst.ranks
+    stated = any(record.kind == "parameter" for record in records)
+    holdings = [_destination(record, names[record.name], dst, states, stated) for record in records]
+    plan = plan_holdings(
+        [record.name for record in records],
+        [record.shape for record in records],
+        [record.dtype for record in records],
+        [record.layout for record in records],
+        holdings,
+        checkpoint.ranks,
+        count,
+        placement=range(count) if same_cards else None,
+    )
+    layouts = {names[r.name]: h for r, h in zip(records, holdings, strict=True) if isinstance(h, Layout)}
+    shapes = {names[r.name]: r.shape for r in records if names[r.name] in layouts}
+    return ConversionPlan(
+        **{name: getattr(plan, name) for name in ReshardPlan.__dataclass_fields__},
+        checkpoint=checkpoint,
+        strategy=Strategy(layouts, shapes, count),
+        targets=targets,
+        texts={name: text for name, text in checkpoint.texts.items() if name in chosen},
+        states=states,
+    )
+
+
+def _dtype(dtype: str | np.dtype[Any] | None) -> np.dtype[Any] | None:
+    if dtype is None:
+        return None
+    found = FLOATS.get(dtype) if isinstance(dtype, str) else np.dtype(dtype)
+    if found not in FLOATS.values():
+        raise ReshardError(f"dtype={dtype!r} is not one of {', '.join(FLOATS)}")
+    return found
+
+
+def _selected(names: Sequence[str], select: Sequence[str] | None) -> list[str]:
+    """The names that some pattern takes and none with "!" leaves out."""
+    if select is None:
+        return list(names)
+    patterns = [select] if isinstance(select, str) else list(select)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in names):
+            raise ReshardError(f"select: no entry fits {pattern!r}; the checkpoint has {listed(names)}")
+    taken = [p for p in patterns if not p.startswith("!")] or ["*"]
+    left = [p[1:] for p in patterns if p.startswith("!")]
+    return [n for n in names if _fits(n, taken) and not _fits(n, left)]
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _renamed(names: Sequence[str], rename: Mapping[str, str], checkpoint: Checkpoint) -> dict[str, str]:
+    """The destination's name of every entry."""
+    rules = [(old, new) for old, new in rename.items()]
+    for old, new in rules:
+        if old.count("*") != new.count("*"):
+            raise ReshardError(
+                f"rename: {old!r} and {new!r} have different numbers of stars; give them as many"
+            )
+    out: dict[str, str] = {}
+    used: set[str] = set()
+    for name in names:
+        out[name] = name
+        parameter = followed_parameter(name, checkpoint.tensors)
+        for old, new in rules:
+            found = _by_rule(name, old, new)
+            if found is None and parameter is not None:
+                inner = _by_rule(parameter, old, new)
+                found = None if inner is None else name[: -len(parameter)] + inner
+            if found is not None:
+                out[name] = found
+                used.add(old)
+                break
+    for old in rename:
+        if old not in used:
+            raise ReshardError(f"rename: no entry is called {old!r}; the checkpoint has {listed(names)}")
+    taken: dict[str, str] = {}
+    for name, new in out.items():
+        if taken.setdefault(new, name) != name:
+            raise ReshardError(f"rename: {taken[new]} and {name} would both be called {new!r}")
+    return out
+
+
+def _by_rule(name: str, old: str, new: str) -> str | None:
+    """The new name if the rule fits: what a star stood for is put in place of the other's."""
+    found = re.fullmatch("(.*)".join(map(re.escape, old.split("*"))), name, re.DOTALL)
+    if found is None:
+        return None
+    parts = new.split("*")
+    return parts[0] + "".join(star + part for star, part in zip(found.groups(), parts[1:], strict=True))
+
+
+def _destination(record: TensorRecord, name: str, dst: Strategy | None, states: str, stated: bool) -> Holding:
+    """Where a tensor goes; `stated` tells whether a source strategy said what is a parameter."""
+    if dst is None:
+        return Layout.replicated(1, len(record.shape))
+    if name in dst:
+        return dst[name]
+    whole = Layout.replicated(dst.ranks, len(record.shape))
+    followed = followed_parameter(name, dst)
+    if record.kind == "plain" and (stated or np.prod(record.shape, dtype=object) <= 1):
+        return whole
+    if followed is not None and states == "follow":
+        return dst[followed]
+    if followed is not None:
+        return whole if states == "replicate" else KeptSlices(record.layout, dst.ranks)
+    raise ReshardError(
+        f"{record.name}: the destination strategy has no layout for it; it names {listed(dst)}. "
+        "Is it the strategy of another net?"
+    )
+
+
+@dataclass(frozen=True)
+class KeptSlices:
+    """Destination rank r gets what the r-th holder of a layout has, counted round."""
+
+    layout: Layout
+    count: int
+    """The number of destination ranks."""
+
+    @property
+    def first_ranks(self) -> tuple[int, ...]:
+        """The first destination rank."""
+        return (0,)
+
+    @property
+    def pattern(self) -> Hashable:
+        """What equal ones have in common."""
+        return ("kept", self.layout, self.count)
+
+    def regions(self, shape: Sequence[int]) -> Regions:
+        """Who gets which boxes."""
+        held = self.layout.regions(shape)
+        each = len(held.ranks) // len(self.layout.ranks)
+        ranks = np.repeat(np.arange(self.count, dtype=np.int64), each)
+        rows = np.arange(len(ranks)) % len(held.ranks)
+        return Regions(ranks, held.boxes[rows], held.starts[rows])

@@ -1,0 +1,204 @@
+"""The hidden folder in which an output grows, and the one rename that makes it visible.
+
+    out/                    not there yet, or as it was before
+    .out.stage/             job.json      what is being made, from what
+                            rank_0/...    files, and a journal of finished tensors beside each
+    .out.lock               held by the process at work; a dead process holds nothing
+
+A run that dies leaves the stage; the next run of the same job goes on with it. A stage of another
+job is cleared away: nobody can use it any more.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..errors import CheckpointFileError, ReshardError
+
+__all__ = ["Stage"]
+
+JOB = "job.json"
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+
+
+class Stage:
+    """The work on one output folder; a context manager, which holds the lock.
+
+    Parameters
+    ----------
+    target
+        The folder to be.
+    job
+        What is made, from what, as JSON can say it: a stage of an equal job is gone on with.
+    overwrite
+        Replace `target` if it exists.
+    resume
+        False: begin afresh, whatever is there.
+
+    Attributes
+    ----------
+    folder : Path
+        Where files are written.
+    resumed : bool
+        Whether an earlier run had begun.
+
+    Raises
+    ------
+    CheckpointFileError
+        If `target` exists, or its place cannot be written.
+    ReshardError
+        If another process is at work on it; the text names that process.
+    """
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str],
+        job: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        resume: bool = True,
+    ) -> None:
+        self.target = Path(os.path.abspath(target))
+        self.folder = self.target.with_name(f".{self.target.name}.stage")
+        self._lock_path = self.target.with_name(f".{self.target.name}.lock")
+        self._job = json.dumps(job, sort_keys=True)
+        self._overwrite, self._resume = overwrite, resume
+        self.resumed = False
+
+    def __enter__(self) -> "Stage":
+        try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = self._locked()
+        except OSError as err:
+            raise CheckpointFileError(
+                f"{self.target}: {err.strerror}; choose a folder that can be written"
+            ) from err
+        try:
+            self._begin()
+        except BaseException:
+            self._unlock()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        if self.target.exists() and not self._overwrite:
+            raise CheckpointFileError(f"{self.target} exists; choose another folder, or pass overwrite=True")
+        try:
+            self.resumed = self._resume and self._same_job()
+            if not self.resumed:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.folder.mkdir()
+                write_durably(self.folder / JOB, self._job.encode())
+        except OSError as err:
+            raise CheckpointFileError(
+                f"{self.target}: {err.strerror}; choose a folder that can be written"
+            ) from err
+
+    def _same_job(self) -> bool:
+        try:
+            return (self.folder / JOB).read_text() == self._job
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A stage that nothing was written to is no use to a later run.
+        if kind is not None and not any(self.folder.glob("rank_*/*")):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._unlock()
+
+    def commit(self) -> None:
+        """Make the stage the target, by one rename.
+
+        Raises
+        ------
+        CheckpointFileError
+            If that fails; the target is as it was before, and the stage is still there.
+        """
+        try:
+            (self.folder / JOB).unlink()
+            for inner, _, _ in os.walk(self.folder):
+                sync_folder(inner)
+            if self.target.exists():
+                exchange(self.folder, self.target)
+            else:
+                self.folder.rename(self.target)
+            sync_folder(self.target.parent)
+        except OSError as err:
+            with contextlib.suppress(OSError):
+                write_durably(self.folder / JOB, self._job.encode())
+            raise CheckpointFileError(f"{self.target}: {err.strerror}; it is as it was before") from err
+        # After an exchange this is what the target was.
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _locked(self) -> int:
+        while True:
+            fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as err:
+                holder = os.pread(fd, 200, 0).decode(errors="replace").strip()
+                os.close(fd)
+                raise ReshardError(
+                    f"{self.target} is being written by {holder or 'another process'}; wait for it, or stop it"
+                ) from err
+            # Whoever held it may have removed the file between our two calls.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), os.stat(self._lock_path)):
+                    os.ftruncate(fd, 0)
+                    os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+                    return fd
+            os.close(fd)
+
+    def _unlock(self) -> None:
+        self._lock_path.unlink(missing_ok=True)
+        os.close(self._lock)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a small file and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: str | os.PathLike[str]) -> None:
+    """Wait until a folder's names are on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Swap two folders' names at one moment.
+
+    Raises
+    ------
+    OSError
+        If the filesystem cannot do that, or may not.
+    """
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError as err:
+        raise OSError(
+            errno.ENOSYS, "this system cannot exchange two folders at one moment; remove it first"
+        ) from err
+    if rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE):
+        code = ctypes.get_errno()
+        if code in (errno.ENOSYS, errno.EINVAL):
+            raise OSError(code, "this filesystem cannot exchange two folders at one moment; remove it first")
+        raise OSError(code, os.strerror(code))

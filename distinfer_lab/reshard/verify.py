@@ -1,0 +1,88 @@
+"""Reading an output once more, at the disk's speed, against the digests of its manifest."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from ..checkpoint import ManifestFile, read_manifest
+from ..display import Displayed, bytes_in_words
+from ..errors import CheckpointError
+
+__all__ = ["Verification", "verify_folder"]
+
+BLOCK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, repr=False)
+class Verification(Displayed):
+    """What was read, and what differs."""
+
+    folder: str
+    files: int
+    nbytes: int
+    """Bytes of the shards that were read."""
+    differences: tuple[str, ...]
+    """What is wrong, file by file and tensor by tensor."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything is as it was written."""
+        return not self.differences
+
+    def __repr__(self) -> str:
+        words = "all as written" if self.ok else f"{len(self.differences)} differences"
+        lines = [f"{self.folder}: {self.files} files, {bytes_in_words(self.nbytes)}, {words}"]
+        return "\n".join(lines + [f"  {text}" for text in self.differences])
+
+
+def verify_folder(folder: str | os.PathLike[str], *, threads: int = 1) -> Verification:
+    """Compare every shard of a folder with its manifest.
+
+    Parameters
+    ----------
+    threads
+        How many files are read at one time.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder has no manifest, or a damaged one.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise CheckpointError(
+            f"{os.fspath(folder)}: there is no manifest in it; only what reshard wrote has one"
+        )
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        found = list(pool.map(lambda file: _differences(Path(folder), file), manifest.files))
+    nbytes = sum(tensor.nbytes for file in manifest.files for tensor in file.tensors.values())
+    return Verification(
+        os.fspath(folder), len(manifest.files), nbytes, tuple(text for f in found for text in f)
+    )
+
+
+def _differences(folder: Path, file: ManifestFile) -> list[str]:
+    path = folder / file.path
+    out = []
+    try:
+        with path.open("rb") as opened:
+            size = os.fstat(opened.fileno()).st_size
+            if size != file.size:
+                out.append(f"{file.path}: {size} bytes, not {file.size}")
+            for name, tensor in file.tensors.items():
+                if _digest(opened.fileno(), tensor.pieces) != tensor.digest:
+                    out.append(f"{file.path}: {name}: its bytes differ from what was written")
+    except OSError as err:
+        out.append(f"{file.path}: {err.strerror}")
+    return out
+
+
+def _digest(fd: int, pieces: tuple[tuple[int, int], ...]) -> str:
+    digest = xxhash.xxh3_128()
+    for offset, length in pieces:
+        for at in range(0, length, BLOCK_BYTES):
+            digest.update(os.pread(fd, min(BLOCK_BYTES, length - at), offset + at))
+    return digest.hexdigest()

@@ -1,0 +1,293 @@
+"""One destination file, written from source slices through a bounded buffer.
+
+A tensor is filled window by window: a window is a run of the shard, in the order of its bytes, that
+fits the buffer; the pieces that fall into it are read into it, it is converted if that is asked
+for, hashed and written in one go. A finished tensor is entered in the journal beside the file; a
+later run looks at the bytes again, and does not redo what has the digest that the journal says.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from ..checkpoint import SliceWriter, TensorSpec
+from ..errors import CheckpointFileError, DistinferError
+from ..layout import windows
+from .shares import Share, ShareTensor, Source
+
+__all__ = [
+    "SMALLEST_BUFFER",
+    "Control",
+    "FileReport",
+    "TensorReport",
+    "WriteTask",
+    "journal_of",
+    "write_file",
+]
+
+Array = NDArray[Any]
+
+LARGEST_WINDOW = 4 << 20
+"""More does not make it faster: a window is hashed and written while it is in the processor's cache."""
+SMALLEST_BUFFER = 64 << 10
+"""Below this the work is all overhead."""
+
+
+class Control(Protocol):
+    """How a long work is watched and stopped."""
+
+    def advance(self, nbytes: int) -> None:
+        """So many more bytes of destination shards are there."""
+        ...
+
+    def check(self) -> None:
+        """Raise if the work is to stop."""
+        ...
+
+
+class TensorReport(NamedTuple):
+    """One tensor of a destination file."""
+
+    digest: str
+    """xxh3-128 of its bytes, in hex."""
+    pieces: tuple[tuple[int, int], ...]
+    """Offset and length of the runs in the file that make it up."""
+    overflowed: int
+    """Finite values that became infinite when they were converted."""
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What was written to one file, and what it took."""
+
+    path: str
+    """Relative to the output folder."""
+    rank: int
+    tensors: Mapping[str, TensorReport]
+    nbytes: int
+    """Bytes of all shards."""
+    read_bytes: int
+    """Bytes of content read from source files."""
+    reused_bytes: int
+    """Bytes that an earlier run had written."""
+    buffer_bytes: int
+    """The most memory that was used for data at one time."""
+
+
+@dataclass(frozen=True)
+class WriteTask:
+    """What one destination file shall hold; small, and can be pickled.
+
+    Parameters
+    ----------
+    share
+        The shards, and where their pieces are.
+    folder, path
+        The stage, and the file's path within it.
+    texts
+        Text entries.
+    buffer_bytes
+        The most memory for data.
+    options
+        Of `SliceWriter`.
+    """
+
+    share: Share
+    folder: str
+    path: str
+    texts: Mapping[str, str] = field(default_factory=dict)
+    buffer_bytes: int = 32 << 20
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all shards."""
+        return self.share.nbytes
+
+    @property
+    def specs(self) -> list[TensorSpec]:
+        """The entries of the file."""
+        tensors = [TensorSpec(t.name, t.dtype, t.shape) for t in self.share.tensors]
+        return tensors + [TensorSpec(n, np.dtype("<U1"), (), text) for n, text in self.texts.items()]
+
+
+def write_file(task: WriteTask, control: Control, sources: Mapping[int, Source] | None = None) -> FileReport:
+    """Write a destination file, or what an earlier run has left to write of it.
+
+    Parameters
+    ----------
+    sources
+        Source rank -> what holds its slices. None: the share's files, opened for as long as it takes.
+
+    Raises
+    ------
+    CheckpointError, CheckpointFileError
+        If a source file is damaged or changes, or the destination cannot be written.
+    """
+    try:
+        if sources is not None:
+            return _Work(task, control).run(sources)
+        with ExitStack() as stack:
+            files = task.share.opened(stack)
+            report = _Work(task, control).run(files)
+            for file in files.values():
+                file.check_unchanged()
+            return report
+    except OSError as err:
+        if isinstance(err, DistinferError):
+            raise
+        raise CheckpointFileError(
+            f"{task.folder}/{task.path}: {err.strerror}; the file was not completed, what was written is kept"
+        ) from err
+
+
+class _Work:
+    def __init__(self, task: WriteTask, control: Control) -> None:
+        self.task, self.control = task, control
+        self.space = _Space(task.buffer_bytes)
+        self.reports: dict[str, TensorReport] = {}
+        self.read = self.reused = 0
+
+    def run(self, sources: Mapping[int, Source]) -> FileReport:
+        task = self.task
+        path = Path(task.folder, task.path)
+        with (
+            SliceWriter(path, task.specs, resume=True, **task.options) as writer,
+            Journal(journal_of(path), writer.resumed) as journal,
+        ):
+            for tensor in task.share.tensors:
+                if not self._reuse(tensor, writer, journal):
+                    self._write(tensor, writer, journal, sources)
+        return FileReport(
+            task.path, task.share.rank, self.reports, task.nbytes, self.read, self.reused, self.space.most
+        )
+
+    def _reuse(self, tensor: ShareTensor, writer: SliceWriter, journal: "Journal") -> bool:
+        """Take over what an earlier run wrote, if it is what that run said."""
+        entered = journal.entered.get(tensor.name)
+        if entered is None:
+            return False
+        digest = xxhash.xxh3_128()
+        for block in writer.blocks(tensor.name):
+            self.control.check()
+            digest.update(block)
+        if digest.hexdigest() != entered[0]:
+            return False
+        writer.adopt(tensor.name)
+        self._report(tensor, writer, *entered)
+        self.reused += tensor.nbytes
+        self.control.advance(tensor.nbytes)
+        return True
+
+    def _report(self, tensor: ShareTensor, writer: SliceWriter, digest: str, overflowed: int) -> None:
+        pieces = tuple((piece.offset, piece.nbytes) for piece in writer.entries[tensor.name].pieces)
+        self.reports[tensor.name] = TensorReport(digest, pieces, overflowed)
+
+    def _write(
+        self, tensor: ShareTensor, writer: SliceWriter, journal: "Journal", sources: Mapping[int, Source]
+    ) -> None:
+        digest = xxhash.xxh3_128()
+        overflowed = 0
+        for window in windows(tensor.shape, _bytes_of_element(tensor), self.space.window):
+            self.control.check()
+            data = self.space.array(window.shape, tensor.source_dtype)
+            self.read += tensor.fill(window, data, sources, self.space.staging)
+            if tensor.dtype != tensor.source_dtype:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    data, given = data.astype(tensor.dtype), data
+                overflowed += _count_overflow(given, data)
+            digest.update(data.reshape(-1).view(np.uint8).data)
+            writer.write(tensor.name, window, data)
+            self.control.advance(data.nbytes)
+        journal.enter(tensor.name, digest.hexdigest(), overflowed)
+        self._report(tensor, writer, digest.hexdigest(), overflowed)
+
+
+def _bytes_of_element(tensor: ShareTensor) -> int:
+    """What an element takes in a window, its converted value included."""
+    converted = tensor.dtype.itemsize if tensor.dtype != tensor.source_dtype else 0
+    return tensor.source_dtype.itemsize + converted
+
+
+def _count_overflow(before: Array, after: Array) -> int:
+    if not np.issubdtype(before.dtype, np.number) and before.dtype.kind != "V":
+        return 0
+    with np.errstate(invalid="ignore"):
+        return int(np.count_nonzero(~np.isfinite(after) & np.isfinite(before)))
+
+
+class _Space:
+    """The memory of one worker: half of the buffer, at most, for a window, the rest for reading into it."""
+
+    def __init__(self, buffer_bytes: int) -> None:
+        self.window = max(min(buffer_bytes // 2, LARGEST_WINDOW), 1)
+        self.staging = max(min(buffer_bytes - self.window, LARGEST_WINDOW), 1)
+        self.most = 0
+        self._bytes = np.empty(0, np.uint8)
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Memory for a window; the last one's is used again."""
+        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if len(self._bytes) < nbytes:
+            self._bytes = np.empty(nbytes, np.uint8)
+        self.most = max(self.most, len(self._bytes))
+        return self._bytes[:nbytes].view(dtype).reshape(shape)
+
+
+def journal_of(path: Path) -> Path:
+    """Where the journal of a file is."""
+    return path.with_name(f".{path.name}.journal")
+
+
+class Journal:
+    """Which tensors of a file are finished, a line each, as JSON; a context manager.
+
+    Parameters
+    ----------
+    path
+        The file of the journal.
+    resumed
+        Whether what it says already is of use.
+
+    Attributes
+    ----------
+    entered : Mapping[str, tuple[str, int]]
+        Tensor -> its digest and how many values overflowed.
+    """
+
+    def __init__(self, path: Path, resumed: bool) -> None:
+        self.entered: Mapping[str, tuple[str, int]] = dict(_lines(path)) if resumed else {}
+        self._file = path.open("a" if resumed else "w")
+        if resumed:
+            self._file.write("\n")  # the last line of a run that died may have no end
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+
+    def enter(self, name: str, digest: str, overflowed: int) -> None:
+        """A tensor is finished."""
+        self._file.write(json.dumps([name, digest, overflowed]) + "\n")
+        self._file.flush()
+
+
+def _lines(path: Path) -> Iterator[tuple[str, tuple[str, int]]]:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return
+    for line in text.splitlines():
+        try:
+            name, digest, overflowed = json.loads(line)
+            yield str(name), (str(digest), int(overflowed))
+        except (ValueError, TypeError):  # the last line of a run that died
+            continue
