@@ -1,7 +1,6 @@
 """What a slice file holds: names, dtypes, shapes, and which bytes of the file are whose."""
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -101,19 +100,20 @@ def type_name_of(dtype: np.dtype[Any], names: dict[str, np.dtype[Any]]) -> str |
     return next((name for name, known in names.items() if known == little), None)
 
 
-def byte_runs(shape: tuple[int, ...], box: Box, itemsize: int) -> Iterator[tuple[int, int]]:
-    """The (start, nbytes) of each contiguous run of a box in a row-major tensor, in order."""
+def byte_runs(shape: tuple[int, ...], box: Box, itemsize: int) -> tuple[list[int], int]:
+    """Where each contiguous run of a box begins in a row-major tensor, in order, and the bytes of each run."""
     whole = len(shape)
     while whole and box.start[whole - 1] == 0 and box.stop[whole - 1] == shape[whole - 1]:
         whole -= 1
     # Dims before `whole - 1` are stepped through; that one is cut; those after it are whole.
     inner = math.prod(shape[whole:]) * itemsize
     if whole == 0:
-        yield 0, inner
-        return
+        return [0], inner
     last = whole - 1
-    nbytes = (box.stop[last] - box.start[last]) * inner
-    steps = [math.prod(shape[d + 1 :]) * itemsize for d in range(last)]
-    for index in np.ndindex(*(b - a for a, b in zip(box.start[:last], box.stop[:last], strict=True))):
-        outer = sum((a + i) * step for a, i, step in zip(box.start, index, steps, strict=False))
-        yield outer + box.start[last] * inner, nbytes
+    starts = np.array([box.start[last] * inner], np.int64)
+    step = inner
+    for dim in range(last, 0, -1):
+        step *= shape[dim]
+        rows = np.arange(box.start[dim - 1], box.stop[dim - 1], dtype=np.int64) * step
+        starts = np.add.outer(rows, starts).ravel()
+    return starts.tolist(), (box.stop[last] - box.start[last]) * inner

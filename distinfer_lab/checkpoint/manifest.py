@@ -37,8 +37,8 @@ class ManifestTensor(NamedTuple):
     shape: tuple[int, ...]
     pieces: tuple[tuple[int, int], ...]
     """Offset and length of the runs in the file that make it up."""
-    digest: str
-    """xxh3-128 of its bytes, in hex."""
+    digest: str | None
+    """xxh3-128 of its bytes, in hex; None if none was taken."""
 
     @property
     def nbytes(self) -> int:
@@ -144,7 +144,7 @@ def _file(path: Path, item: Any) -> ManifestFile:
             str(value["dtype"]),
             tuple(int(n) for n in value["shape"]),
             tuple((int(a), int(b)) for a, b in value["pieces"]),
-            str(value["xxh3_128"]),
+            None if value["xxh3_128"] is None else str(value["xxh3_128"]),
         )
         for key, value in item["tensors"].items()
     }

@@ -30,9 +30,11 @@ __all__ = ["SliceFile", "open_slice"]
 
 Array = NDArray[Any]
 
-READ_COST_BYTES = 32 << 10
-"""What one more read costs, as bytes that are read in that time (about 4 us here, from the page cache)."""
+READ_COST_BYTES = 12 << 10
+"""What one more read costs, as bytes that are read in that time (about 2 us here, from the page cache)."""
 WINDOW_BYTES = 4 << 20
+MOST_BUFFERS = 1024
+"""How many buffers one read may fill (IOV_MAX)."""
 
 
 def open_slice(
@@ -274,6 +276,8 @@ class SliceFile:
             return 0
         if out.flags.c_contiguous:
             return self._read_box(entry, box, out, buffer_bytes)
+        if len(entry.pieces) == 1 and _last_cut_dim(entry.shape, box) < 1:
+            return self._scatter(entry, box, out)
         read = 0
         for window in windows(box.shape, entry.dtype.itemsize, max(buffer_bytes // 2, 1)):
             part = np.empty(window.shape, entry.dtype)
@@ -281,17 +285,52 @@ class SliceFile:
             window.of(out)[...] = part
         return read
 
+    def _scatter(self, entry: Entry, box: Box, out: Array) -> int:
+        """Read one run of the file into the runs of a view, which the system puts in their places."""
+        whole = out.ndim
+        while whole and out[(0,) * (whole - 1)].flags.c_contiguous:
+            whole -= 1
+        # The view is contiguous from dim `whole` on.
+        targets = [out[index].reshape(-1).view(np.uint8).data for index in np.ndindex(*out.shape[:whole])]
+        starts, nbytes = byte_runs(entry.shape, box, entry.dtype.itemsize)
+        offset = entry.pieces[0].offset + starts[0]
+        for first in range(0, len(targets), MOST_BUFFERS):
+            part = targets[first : first + MOST_BUFFERS]
+            count = sum(map(len, part))
+            if self._preadv(entry, offset, part) != count:
+                for target in part:
+                    self._pread(entry, offset, target)
+                    offset += len(target)
+                continue
+            offset += count
+        with self._counting:
+            self.nbytes_read += nbytes
+        return nbytes
+
     def _read_box(self, entry: Entry, box: Box, out: Array, buffer_bytes: int) -> int:
         """Read a box into a contiguous array, run by run or in whole rows, whichever costs less."""
         rows = _rows_to_read(entry, box, buffer_bytes)
         if rows:
             return self._read_rows(entry, box, out, rows)
         target = out.reshape(-1).view(np.uint8).data
-        at = 0
-        for start, nbytes in byte_runs(entry.shape, box, entry.dtype.itemsize):
-            self._fill(entry, start, target[at : at + nbytes])
-            at += nbytes
-        return at
+        starts, nbytes = byte_runs(entry.shape, box, entry.dtype.itemsize)
+        if len(starts) == 1 or len(entry.pieces) > 1:
+            for at, start in enumerate(starts):
+                self._fill(entry, start, target[at * nbytes : (at + 1) * nbytes])
+            return len(target)
+        # Straight to the system: a million short runs are common. What fails or falls short is looked into.
+        first, fd, read = entry.pieces[0].offset, self._fd, os.preadv
+        for at, start in enumerate(starts):
+            part = target[at * nbytes : (at + 1) * nbytes]
+            try:
+                count = read(fd, [part], first + start)
+            except OSError:
+                count = 0
+            if count != nbytes:
+                self._pread(entry, first + start, part)
+        with self._counting:
+            self.nbytes_read += len(target)
+        return len(target)
 
     def _read_rows(self, entry: Entry, box: Box, out: Array, rows: int) -> int:
         """Read runs of a few rows with the gaps between, and keep what the box holds of them."""
@@ -325,14 +364,15 @@ class SliceFile:
             if not len(target):
                 return
 
+    def _preadv(self, entry: Entry, offset: int, targets: list[memoryview]) -> int:
+        try:
+            return os.preadv(self._fd, targets, offset)
+        except OSError as err:
+            raise CheckpointFileError(f"{self.path}: {entry.name} at byte {offset}: {err.strerror}") from err
+
     def _pread(self, entry: Entry, offset: int, target: memoryview) -> None:
         while len(target):
-            try:
-                count = os.preadv(self._fd, [target], offset)
-            except OSError as err:
-                raise CheckpointFileError(
-                    f"{self.path}: {entry.name} at byte {offset}: {err.strerror}"
-                ) from err
+            count = self._preadv(entry, offset, [target])
             if not count:
                 raise CheckpointError(f"{self.path}: the file became shorter while {entry.name} was read")
             target, offset = target[count:], offset + count

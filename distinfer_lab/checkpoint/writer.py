@@ -106,10 +106,10 @@ class SliceWriter:
             ) from err
         try:
             self.resumed = self._keep and self._holds(heads)
-            os.truncate(self._file.fileno(), self._size)
-            if not self.resumed:
+            if not self.resumed and os.fstat(self._file.fileno()).st_size:
+                # Only then: ext4 flushes a file that was cut to nothing when it is closed.
                 os.truncate(self._file.fileno(), 0)
-                os.truncate(self._file.fileno(), self._size)
+            os.truncate(self._file.fileno(), self._size)
             self._write_heads(heads, format)
         except BaseException:
             self._discard()
@@ -207,11 +207,10 @@ class SliceWriter:
         if not array.size:
             return
         source = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        at = 0
-        for start, nbytes in byte_runs(entry.shape, box, entry.dtype.itemsize):
-            self._scatter(entry, start, source[at : at + nbytes])
-            at += nbytes
-        self._left[name] -= at
+        starts, nbytes = byte_runs(entry.shape, box, entry.dtype.itemsize)
+        for at, start in enumerate(starts):
+            self._scatter(entry, start, source[at * nbytes : (at + 1) * nbytes])
+        self._left[name] -= len(source)
 
     def _scatter(self, entry: Entry, start: int, source: memoryview) -> None:
         for piece in entry.pieces:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -34,7 +34,7 @@ from ..layout.dialects.plain import strategy_to_json
 from ..version import __version__
 from .conversion import ConversionPlan, plan_checkpoint
 from .sizes import size_of
-from .stage import Stage, write_durably
+from .stage import Stage
 from .write import SMALLEST_BUFFER, Control, FileReport, WriteTask, journal_of, write_file
 
 __all__ = ["BUFFER_BYTES", "Output", "Progress", "ReshardResult", "reshard_files", "run_plan"]
@@ -93,6 +93,8 @@ class Output:
         Replace `folder` if it exists, by exchanging the two at one moment.
     resume
         Go on with what an earlier run of the same work has left.
+    digests
+        Take the digest of every shard; without them nothing can be verified or gone on with.
     file_options
         `chunk_bytes`, `crc_check`, `enc_key`, `enc_mode`, `sync` of `SliceWriter`.
 
@@ -110,6 +112,7 @@ class Output:
     memory_limit: int | str | None = None
     overwrite: bool = False
     resume: bool = True
+    digests: bool = True
     file_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -189,7 +192,7 @@ class ReshardResult(Displayed):
         return out
 
     @property
-    def digests(self) -> tuple[dict[str, str], ...]:
+    def digests(self) -> tuple[dict[str, str | None], ...]:
         """For each file, for each tensor, the xxh3-128 digest of its shard's bytes."""
         return tuple({name: tensor.digest for name, tensor in file.tensors.items()} for file in self.files)
 
@@ -295,7 +298,9 @@ def run_plan(
     """
     tasks = _tasks(plan, output)
     watch = Watch(sum(task.nbytes for task in tasks), progress, cancelled)
-    with Stage(output.folder, _job(plan, output), overwrite=output.overwrite, resume=output.resume) as stage:
+    stage_options = {"overwrite": output.overwrite, "resume": output.resume}
+    sync = bool(output.file_options.get("sync", True))
+    with Stage(output.folder, _job(plan, output), sync=sync, **stage_options) as stage:
         staged = [_staged(task, stage) for task in tasks]
         if cards is not None:
             reports = cards.write_files(staged, watch.of_rank)
@@ -303,7 +308,8 @@ def run_plan(
             reports = _write_here(plan.checkpoint, staged, watch, threads)
         for file in plan.checkpoint.files:
             file.check_unchanged()
-        _check_replicas(plan, reports)
+        if output.digests:
+            _check_replicas(plan, reports)
         _finish(plan, output, stage, tasks, reports)
         stage.commit()
         resumed = stage.resumed
@@ -324,7 +330,7 @@ def _tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:
         options["metadata"] = {"format": "pt"}
         share = plan.share(0)
         return [
-            WriteTask(share.only(names), "", path, {}, output.buffer_bytes, options)
+            WriteTask(share.only(names), "", path, {}, output.buffer_bytes, output.digests, options)
             for path, names in _partition(output, [tensor.name for tensor in share.tensors]).items()
         ]
     return [
@@ -334,6 +340,7 @@ def _tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:
             f"rank_{rank}/{output.prefix}{rank}.{output.format}",
             plan.texts,
             output.buffer_bytes,
+            output.digests,
             options,
         )
         for rank in range(plan.dst_count)
@@ -358,9 +365,7 @@ def _partition(output: Output, names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _staged(task: WriteTask, stage: Stage) -> WriteTask:
-    return WriteTask(
-        task.share, os.fspath(stage.folder), task.path, task.texts, task.buffer_bytes, task.options
-    )
+    return replace(task, folder=os.fspath(stage.folder))
 
 
 def _job(plan: ConversionPlan, output: Output) -> dict[str, Any]:
@@ -420,7 +425,7 @@ def _write_here(
 
 def _check_replicas(plan: ConversionPlan, reports: Sequence[FileReport]) -> None:
     """Shards of one box were read from whatever replica was at hand: they must be equal."""
-    by_rank: dict[int, dict[str, str]] = {}
+    by_rank: dict[int, dict[str, str | None]] = {}
     for report in reports:
         by_rank.setdefault(report.rank, {}).update({n: t.digest for n, t in report.tensors.items()})
     for kind in plan.classes:
@@ -431,7 +436,7 @@ def _check_replicas(plan: ConversionPlan, reports: Sequence[FileReport]) -> None
             _check_equal(plan, plan.names[number], by_rank)
 
 
-def _check_equal(plan: ConversionPlan, source: str, by_rank: Mapping[int, Mapping[str, str]]) -> None:
+def _check_equal(plan: ConversionPlan, source: str, by_rank: Mapping[int, Mapping[str, str | None]]) -> None:
     name = plan.targets[source][0]
     tensor = plan[source]
     seen: dict[bytes, int] = {}
@@ -469,20 +474,11 @@ def _finish(
     if output.format == "huggingface" and len(tasks) > 1:
         weights = {tensor.name: task.path for task in tasks for tensor in task.share.tensors}
         elements = sum(Box.whole(t.shape).size for task in tasks for t in task.share.tensors)
-        _write(stage.folder / INDEX, index_json(weights, sum(t.nbytes for t in tasks), elements))
+        stage.write(INDEX, index_json(weights, sum(t.nbytes for t in tasks), elements))
     sources = tuple(source_records(plan.checkpoint))
     texts = {} if output.format == "huggingface" else plan.texts
     manifest = Manifest(tuple(files), plan.strategy, texts, sources, f"distinfer_lab {__version__}")
-    _write(stage.folder / MANIFEST, manifest.to_json())
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        write_durably(path, data)
-    except OSError as err:
-        raise CheckpointFileError(
-            f"{path}: {err.strerror}; what was written is kept for the next run"
-        ) from err
+    stage.write(MANIFEST, manifest.to_json())
 
 
 def reshard_files(
@@ -506,6 +502,7 @@ def reshard_files(
     memory_limit: int | str | None = None,
     overwrite: bool = False,
     resume: bool = True,
+    digests: bool = True,
     **file_options: Any,
 ) -> ReshardResult:
     """Plan and write a checkpoint's way to another strategy: `rank_N/<prefix>N.<format>` for every rank.
@@ -520,7 +517,7 @@ def reshard_files(
         Who does it, and how it is watched, see `run_plan`.
     verify_source
         Compare all slices that should be equal first, which reads them all.
-    prefix, format, partition, buffer, memory_limit, overwrite, resume, file_options
+    prefix, format, partition, buffer, memory_limit, overwrite, resume, digests, file_options
         Where and how it is written, see `Output`.
 
     Raises
@@ -530,7 +527,9 @@ def reshard_files(
     ReshardError
         If the plan cannot be made, or a value does not do.
     """
-    output = Output(out_dir, prefix, format, partition, buffer, memory_limit, overwrite, resume, file_options)
+    output = Output(
+        out_dir, prefix, format, partition, buffer, memory_limit, overwrite, resume, digests, file_options
+    )
     if Path(out_dir).exists() and not overwrite:
         raise CheckpointFileError(
             f"{os.fspath(out_dir)} exists; choose another folder, or pass overwrite=True"

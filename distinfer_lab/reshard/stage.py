@@ -44,6 +44,8 @@ class Stage:
         Replace `target` if it exists.
     resume
         False: begin afresh, whatever is there.
+    sync
+        Wait until names and small files are on the disk.
 
     Attributes
     ----------
@@ -67,12 +69,13 @@ class Stage:
         *,
         overwrite: bool = False,
         resume: bool = True,
+        sync: bool = True,
     ) -> None:
         self.target = Path(os.path.abspath(target))
         self.folder = self.target.with_name(f".{self.target.name}.stage")
         self._lock_path = self.target.with_name(f".{self.target.name}.lock")
         self._job = json.dumps(job, sort_keys=True)
-        self._overwrite, self._resume = overwrite, resume
+        self._overwrite, self._resume, self._sync = overwrite, resume, sync
         self.resumed = False
 
     def __enter__(self) -> "Stage":
@@ -98,7 +101,7 @@ class Stage:
             if not self.resumed:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir()
-                write_durably(self.folder / JOB, self._job.encode())
+                self.write(JOB, self._job.encode())
         except OSError as err:
             raise CheckpointFileError(
                 f"{self.target}: {err.strerror}; choose a folder that can be written"
@@ -118,6 +121,24 @@ class Stage:
             shutil.rmtree(self.folder, ignore_errors=True)
         self._unlock()
 
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file of the stage."""
+        with (self.folder / name).open("wb") as file:
+            file.write(data)
+            file.flush()
+            if self._sync:
+                os.fsync(file.fileno())
+
+    def _sync_folder(self, path: str | os.PathLike[str]) -> None:
+        """Wait until a folder's names are on the disk."""
+        if not self._sync:
+            return
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
     def commit(self) -> None:
         """Make the stage the target, by one rename.
 
@@ -129,15 +150,15 @@ class Stage:
         try:
             (self.folder / JOB).unlink()
             for inner, _, _ in os.walk(self.folder):
-                sync_folder(inner)
+                self._sync_folder(inner)
             if self.target.exists():
                 exchange(self.folder, self.target)
             else:
                 self.folder.rename(self.target)
-            sync_folder(self.target.parent)
+            self._sync_folder(self.target.parent)
         except OSError as err:
             with contextlib.suppress(OSError):
-                write_durably(self.folder / JOB, self._job.encode())
+                self.write(JOB, self._job.encode())
             raise CheckpointFileError(f"{self.target}: {err.strerror}; it is as it was before") from err
         # After an exchange this is what the target was.
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -164,23 +185,6 @@ class Stage:
     def _unlock(self) -> None:
         self._lock_path.unlink(missing_ok=True)
         os.close(self._lock)
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a small file and wait until it is on the disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: str | os.PathLike[str]) -> None:
-    """Wait until a folder's names are on the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def exchange(one: Path, other: Path) -> None:

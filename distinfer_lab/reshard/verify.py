@@ -73,7 +73,9 @@ def _differences(folder: Path, file: ManifestFile) -> list[str]:
             if size != file.size:
                 out.append(f"{file.path}: {size} bytes, not {file.size}")
             for name, tensor in file.tensors.items():
-                if _digest(opened.fileno(), tensor.pieces) != tensor.digest:
+                if tensor.digest is None:
+                    out.append(f"{file.path}: {name}: no digest was taken when it was written")
+                elif _digest(opened.fileno(), tensor.pieces) != tensor.digest:
                     out.append(f"{file.path}: {name}: its bytes differ from what was written")
     except OSError as err:
         out.append(f"{file.path}: {err.strerror}")
