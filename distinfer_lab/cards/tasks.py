@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from distributed import get_worker
 from numpy.typing import NDArray
 
@@ -56,9 +57,18 @@ def place(ticket: Ticket, key: str, sources: Sequence[Source], afresh: bool) -> 
         values: dict[str, Array] = {}
         for source in sources:
             store.check()
-            values |= source.read()
+            values |= _settled(source.read())
         store.put(key, values, afresh)
         return sum(v.nbytes for v in values.values())
+
+
+def _settled(values: Mapping[str, Array]) -> dict[str, Array]:
+    """Arrays as this process would have made them itself.
+
+    A message leaves them at any address, odd ones too, where numpy's matmul goes another way, slower
+    and with sums in another order.
+    """
+    return {name: np.require(value, requirements="CA") for name, value in values.items()}
 
 
 def pull(ticket: Ticket, key: str, names: tuple[str, ...], complete: int) -> dict[str, Array]:
@@ -163,7 +173,7 @@ def run(
         placed.settle(complete)
         assert store.channels is not None
         before = store.channels.sent_bytes
-        outputs, updates = store.programs[program_key](ticket.rank, placed.values, inputs, store)
+        outputs, updates = store.programs[program_key](ticket.rank, placed.values, _settled(inputs), store)
         if training:
             placed.pending, placed.pending_run = updates, ticket.run
         store.count(0)

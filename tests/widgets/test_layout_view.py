@@ -140,7 +140,7 @@ def test_one_shape_for_many_parameters_is_refused():
 
 def test_a_shape_that_does_not_fit_names_its_parameter():
     """The parameter is named when its layout cannot cut it."""
-    with pytest.raises(LayoutError, match=r"fc1\.bias: dim 0 has 90 elements"):
+    with pytest.raises(LayoutError, match=r"fc1\.bias: dim 0 \(cut by tp\) has 90 elements"):
         LayoutView(TRAIN, INFER, shape={"fc1.bias": (90,)})
 
 
