@@ -68,7 +68,7 @@ def _settled(values: Mapping[str, Array]) -> dict[str, Array]:
     A message leaves them at any address, odd ones too, where numpy's matmul goes another way, slower
     and with sums in another order.
     """
-    return {name: np.require(value, requirements="CA") for name, value in values.items()}
+    return {name: np.require(value, None, ["C", "A"]) for name, value in values.items()}
 
 
 def pull(ticket: Ticket, key: str, names: tuple[str, ...], complete: int) -> dict[str, Array]:
