@@ -35,7 +35,7 @@ from ..version import __version__
 from .conversion import ConversionPlan, plan_checkpoint
 from .sizes import size_of
 from .stage import Stage
-from .write import SMALLEST_BUFFER, Control, FileReport, WriteTask, journal_of, write_file
+from .write import SMALLEST_BUFFER, Control, FileReport, WriteTask, write_file
 
 __all__ = ["BUFFER_BYTES", "Output", "Progress", "ReshardResult", "reshard_files", "run_plan"]
 
@@ -459,7 +459,7 @@ def _finish(
     tasks: Sequence[WriteTask],
     reports: Sequence[FileReport],
 ) -> None:
-    """The manifest and, for Hugging Face, the index; journals have done their work."""
+    """The manifest and, for Hugging Face, the index."""
     files = []
     for task, report in zip(tasks, reports, strict=True):
         path = stage.folder / report.path
@@ -470,7 +470,6 @@ def _finish(
             for t in task.share.tensors
         }
         files.append(ManifestFile(report.rank, report.path, path.stat().st_size, entries))
-        journal_of(path).unlink(missing_ok=True)
     if output.format == "huggingface" and len(tasks) > 1:
         weights = {tensor.name: task.path for task in tasks for tensor in task.share.tensors}
         elements = sum(Box.whole(t.shape).size for task in tasks for t in task.share.tensors)

@@ -2,11 +2,12 @@
 
     out/                    not there yet, or as it was before
     .out.stage/             job.json      what is being made, from what
-                            rank_0/...    files, and a journal of finished tensors beside each
+                            files/        what will be `out`
+                            journals/     which tensors of each file are finished
     .out.lock               held by the process at work; a dead process holds nothing
 
-A run that dies leaves the stage; the next run of the same job goes on with it. A stage of another
-job is cleared away: nobody can use it any more.
+A run that dies leaves the stage; the next run of the same job goes on with it, up to the very
+rename. A stage of another job is cleared away: nobody can use it any more.
 """
 
 import contextlib
@@ -24,11 +25,18 @@ from typing import Any
 
 from ..errors import CheckpointFileError, ReshardError
 
-__all__ = ["Stage"]
+__all__ = ["Stage", "journal_of"]
 
 JOB = "job.json"
+FILES = "files"
+JOURNALS = "journals"
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
+
+
+def journal_of(folder: str | os.PathLike[str], path: str) -> Path:
+    """Where the journal of a file of a stage's folder is."""
+    return Path(folder).parent / JOURNALS / f"{path}.jsonl"
 
 
 class Stage:
@@ -50,7 +58,7 @@ class Stage:
     Attributes
     ----------
     folder : Path
-        Where files are written.
+        Where files are written; journals of them lie in a folder beside it (see `journal_of`).
     resumed : bool
         Whether an earlier run had begun.
 
@@ -72,7 +80,8 @@ class Stage:
         sync: bool = True,
     ) -> None:
         self.target = Path(os.path.abspath(target))
-        self.folder = self.target.with_name(f".{self.target.name}.stage")
+        self._base = self.target.with_name(f".{self.target.name}.stage")
+        self.folder = self._base / FILES
         self._lock_path = self.target.with_name(f".{self.target.name}.lock")
         self._job = json.dumps(job, sort_keys=True)
         self._overwrite, self._resume, self._sync = overwrite, resume, sync
@@ -95,13 +104,16 @@ class Stage:
 
     def _begin(self) -> None:
         if self.target.exists() and not self._overwrite:
+            if not self.folder.exists():  # a run that died just after its rename
+                shutil.rmtree(self._base, ignore_errors=True)
             raise CheckpointFileError(f"{self.target} exists; choose another folder, or pass overwrite=True")
         try:
             self.resumed = self._resume and self._same_job()
             if not self.resumed:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                self.folder.mkdir()
-                self.write(JOB, self._job.encode())
+                shutil.rmtree(self._base, ignore_errors=True)
+                self._base.mkdir()
+                self._write(self._base / JOB, self._job.encode())
+            self.folder.mkdir(exist_ok=True)
         except OSError as err:
             raise CheckpointFileError(
                 f"{self.target}: {err.strerror}; choose a folder that can be written"
@@ -109,7 +121,7 @@ class Stage:
 
     def _same_job(self) -> bool:
         try:
-            return (self.folder / JOB).read_text() == self._job
+            return (self._base / JOB).read_text() == self._job
         except (OSError, UnicodeDecodeError):
             return False
 
@@ -117,13 +129,16 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # A stage that nothing was written to is no use to a later run.
-        if kind is not None and not any(self.folder.glob("rank_*/*")):
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if kind is not None and not any(path.is_file() for path in self.folder.rglob("*")):
+            shutil.rmtree(self._base, ignore_errors=True)
         self._unlock()
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a small file of the stage."""
-        with (self.folder / name).open("wb") as file:
+        """Write a small file of the folder to be."""
+        self._write(self.folder / name, data)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
             file.write(data)
             file.flush()
             if self._sync:
@@ -148,7 +163,6 @@ class Stage:
             If that fails; the target is as it was before, and the stage is still there.
         """
         try:
-            (self.folder / JOB).unlink()
             for inner, _, _ in os.walk(self.folder):
                 self._sync_folder(inner)
             if self.target.exists():
@@ -157,11 +171,9 @@ class Stage:
                 self.folder.rename(self.target)
             self._sync_folder(self.target.parent)
         except OSError as err:
-            with contextlib.suppress(OSError):
-                self.write(JOB, self._job.encode())
             raise CheckpointFileError(f"{self.target}: {err.strerror}; it is as it was before") from err
-        # After an exchange this is what the target was.
-        shutil.rmtree(self.folder, ignore_errors=True)
+        # After an exchange this holds what the target was.
+        shutil.rmtree(self._base, ignore_errors=True)
 
     def _locked(self) -> int:
         while True:

@@ -2,7 +2,7 @@
 
 A tensor is filled window by window: a window is a run of the shard, in the order of its bytes, that
 fits the buffer; the pieces that fall into it are read into it, it is converted if that is asked
-for, hashed and written in one go. A finished tensor is entered in the journal beside the file; a
+for, hashed and written in one go. A finished tensor is entered in the file's journal; a
 later run looks at the bytes again, and does not redo what has the digest that the journal says.
 """
 
@@ -21,6 +21,7 @@ from ..checkpoint import SliceWriter, TensorSpec
 from ..errors import CheckpointFileError, DistinferError
 from ..layout import windows
 from .shares import Share, ShareTensor, Source
+from .stage import journal_of
 
 __all__ = [
     "SMALLEST_BUFFER",
@@ -28,7 +29,6 @@ __all__ = [
     "FileReport",
     "TensorReport",
     "WriteTask",
-    "journal_of",
     "write_file",
 ]
 
@@ -163,7 +163,7 @@ class _Work:
         path = Path(task.folder, task.path)
         with (
             SliceWriter(path, task.specs, resume=True, **task.options) as writer,
-            Journal(journal_of(path), writer.resumed) as journal,
+            Journal(journal_of(task.folder, task.path), writer.resumed) as journal,
         ):
             for tensor in task.share.tensors:
                 if not self._reuse(tensor, writer, journal):
@@ -247,11 +247,6 @@ class _Space:
         return self._bytes[:nbytes].view(dtype).reshape(shape)
 
 
-def journal_of(path: Path) -> Path:
-    """Where the journal of a file is."""
-    return path.with_name(f".{path.name}.journal")
-
-
 class Journal:
     """Which tensors of a file are finished, a line each, as JSON; a context manager.
 
@@ -270,6 +265,7 @@ class Journal:
 
     def __init__(self, path: Path, resumed: bool) -> None:
         self.entered: Mapping[str, tuple[str, int]] = dict(_lines(path)) if resumed else {}
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a" if resumed else "w")
         if resumed:
             self._file.write("\n")  # the last line of a run that died may have no end
