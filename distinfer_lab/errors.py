@@ -29,6 +29,7 @@ __all__ = [
     "LayoutError",
     "ReshardError",
     "ShardingError",
+    "in_lines",
     "listed",
 ]
 
@@ -88,3 +89,10 @@ def listed(names: Iterable[str], most: int = 6) -> str:
     found = list(names)
     rest = f" and {len(found) - most} more" if len(found) > most else ""
     return (", ".join(found[:most]) or "nothing") + rest
+
+
+def in_lines(problems: Iterable[str], most: int = 10) -> str:
+    """Several texts as one, a line each: the first few, and how many more there are."""
+    found = list(problems)
+    rest = [f"... and {len(found) - most} more"] if len(found) > most else []
+    return "\n".join(found[:most] + rest)

@@ -3,7 +3,8 @@
     train_strategy.ckpt   protobuf; full shapes are not in it
     train_strategy.json   the same and the full shapes
 
-Where pipeline stages were merged into one file, a parameter is named "<stage>-<name>".
+Where pipeline stages were merged into one file, a parameter is named "<stage>-<name>". `as_strategy`
+also takes our own notation (see `layout/dialects/plain.py`), which can say every layout.
 """
 
 import json
@@ -19,6 +20,7 @@ from google.protobuf.message import DecodeError, EncodeError
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, LayoutError, listed
 from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import MindSporeLayout, from_layout, to_layout
+from ..layout.dialects.plain import strategy_from_json
 from .strategy_schema import message_class
 
 __all__ = [
@@ -110,15 +112,26 @@ def _layout(name: str, item: MindSporeLayout, stages: Sequence[int]) -> Layout:
 
 
 def as_strategy(source: Strategy | StrategyFile | str | os.PathLike[str]) -> Strategy:
-    """A Strategy, whether it is given as one or as a file."""
+    """A Strategy, whether it is given as one or as a file: MindSpore's, or JSON layouts of our own.
+
+    Raises
+    ------
+    CheckpointFileError
+        If there is no such file, or it cannot be read.
+    CheckpointError
+        If it is no strategy file.
+    """
     if isinstance(source, Strategy):
         return source
     if isinstance(source, StrategyFile):
         return source.strategy()
     if not isinstance(source, str | os.PathLike):
         raise ArgumentTypeError(f"a strategy is a Strategy or a strategy file's path, not {source!r:.60}")
+    name = os.fspath(source)
     try:
-        return read_strategy(source).strategy()
+        data = _content(name)
+        plain = _plain_json(data) if name.endswith(".json") else None
+        return _read(name, data).strategy() if plain is None else strategy_from_json(plain)
     except LayoutError as err:
         raise CheckpointError(f"{os.fspath(source)}: {err}") from err
 
@@ -134,12 +147,28 @@ def read_strategy(path: str | os.PathLike[str]) -> StrategyFile:
         If it is no strategy file.
     """
     name = os.fspath(path)
+    return _read(name, _content(name))
+
+
+def _content(name: str) -> bytes:
     try:
         if Path(name).stat().st_size > LARGEST_BYTES:
             raise CheckpointError(f"{name}: a strategy file above {LARGEST_BYTES} bytes is not accepted")
-        data = Path(name).read_bytes()
+        return Path(name).read_bytes()
     except OSError as err:
         raise CheckpointFileError(f"{name}: {err.strerror}; check the path of the strategy file") from err
+
+
+def _plain_json(data: bytes) -> Any:
+    """The object if it is one of our own notation; None if it is MindSpore's, or damaged."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and "tensors" in found else None
+
+
+def _read(name: str, data: bytes) -> StrategyFile:
     found = _from_json(name, data) if name.endswith(".json") else _from_protobuf(name, data)
     for param, item in found.layouts.items():
         _check_item(name, param, item)

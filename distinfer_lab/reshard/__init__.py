@@ -1,11 +1,13 @@
 """Reshard: a plan, its bounds, the executor that defines it, and execution over files. No cluster."""
 
 from .conversion import STATES, ConversionPlan, plan_checkpoint
-from .files import BUFFER_BYTES, Output, Progress, ReshardResult, reshard_files, run_plan
+from .files import Output, Progress, ReshardResult, reshard_files, run_plan
 from .placement import cheapest_placement
 from .plan import ReshardPlan, TensorPlan, plan_reshard
+from .rules import RULES, Rule, Rules, mesh_of, read_rules
 from .serial import execute
 from .shares import Share, share_of, shares_of
+from .sizes import BUFFER_BYTES
 from .topology import Topology
 from .transform import rank_list_for_transform, transform_checkpoints
 from .verify import Verification, verify_folder
@@ -13,6 +15,7 @@ from .write import FileReport, WriteTask, write_file
 
 __all__ = [
     "BUFFER_BYTES",
+    "RULES",
     "STATES",
     "ConversionPlan",
     "FileReport",
@@ -20,6 +23,8 @@ __all__ = [
     "Progress",
     "ReshardPlan",
     "ReshardResult",
+    "Rule",
+    "Rules",
     "Share",
     "TensorPlan",
     "Topology",
@@ -27,9 +32,11 @@ __all__ = [
     "WriteTask",
     "cheapest_placement",
     "execute",
+    "mesh_of",
     "plan_checkpoint",
     "plan_reshard",
     "rank_list_for_transform",
+    "read_rules",
     "reshard_files",
     "run_plan",
     "share_of",

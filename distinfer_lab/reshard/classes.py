@@ -62,6 +62,21 @@ class Pieces(NamedTuple):
     """Where the piece begins in the shard of the destination rank, int64, shape (n, ndim)."""
 
 
+class Flow(NamedTuple):
+    """What goes from ranks to ranks, one piece of equal tensors per row."""
+
+    src_rank: Rows
+    """int64, shape (n,)."""
+    dst_rank: Rows
+    """int64, shape (n,)."""
+    piece: Rows
+    """Which of the class's pieces, int64, shape (n,)."""
+    row: Rows
+    """Which of the source boxes it is cut from, int64, shape (n,)."""
+    members: Rows
+    """Of how many tensors, int64, shape (n,)."""
+
+
 def numbered(items: Iterable[Hashable]) -> Rows:
     """The number of each item: equal ones have one number, in the order of their first appearance."""
     listed = list(items)
@@ -164,20 +179,35 @@ class TensorClass:
             self.counts[place],
         )
 
-    def holder_bytes(self) -> Iterator[tuple[Rows, Rows, Rows]]:
-        """Source rank, destination rank and bytes of everything that goes from one to the other, in parts."""
+    def flows(self) -> Iterator[Flow]:
+        """Everything that goes from one rank to another, counted, in parts."""
         groups, taker = self.groups, self.dst.ranks[self.found.dst_row]
-        ranks = self.src.ranks[groups.holders]
         for rows, given in self.given():
-            place, piece, holder = np.nonzero(given)
-            asked = self.asked[piece]
-            src = self.places[rows, 0][place] + ranks[groups.group[asked], holder]
-            dst = self.places[rows, 1][place] + taker[asked]
-            yield src, dst, given[place, piece, holder] * self.sizes[asked]
+            place, asked, holder = np.nonzero(given)
+            piece = self.asked[asked]
+            row = groups.holders[groups.group[piece], holder]
+            src = self.places[rows, 0][place] + self.src.ranks[row]
+            dst = self.places[rows, 1][place] + taker[piece]
+            yield Flow(src, dst, piece, row, given[place, asked, holder])
         own = np.flatnonzero(groups.group < 0)
         src = self.places[:, 0, None] + self.src.ranks[groups.own_row[own]]
         dst = self.places[:, 1, None] + taker[own]
-        yield src.ravel(), dst.ravel(), (self.counts[:, None] * self.sizes[own]).ravel()
+        piece = np.broadcast_to(own, src.shape).ravel()
+        count = np.broadcast_to(self.counts[:, None], src.shape).ravel()
+        yield Flow(src.ravel(), dst.ravel(), piece, groups.own_row[piece], count)
+
+    def runs(self, piece: Rows, row: Rows) -> Rows:
+        """Of how many runs of bytes in the shard of source box `row` a piece is made up, int64, shape (n,)."""
+        extent = self.found.boxes[piece, :, 1] - self.found.boxes[piece, :, 0]
+        held = self.src.shard_shapes(int(self.src.ranks.max(initial=0)) + 1)[self.src.ranks[row]]
+        out = np.ones(len(piece), np.int64)
+        inside = np.zeros(
+            len(piece), bool
+        )  # a dim further in is not taken whole: each index is a run of its own
+        for dim in reversed(range(len(self.shape))):
+            out *= np.where(inside, extent[:, dim], 1)
+            inside |= extent[:, dim] != held[:, dim]
+        return out
 
     def pieces(self, place: Rows, piece: Rows, member: Rows) -> Pieces:
         """The pieces of given tensors; each row is a place, a piece and a tensor of the place."""

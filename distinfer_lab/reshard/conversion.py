@@ -23,8 +23,11 @@ from ..checkpoint import Checkpoint, TensorRecord, followed_parameter
 from ..errors import ReshardError, listed
 from ..layout import Layout, Regions, Strategy
 from .classes import Holding
+from .explain import Explanation, explain
 from .plan import ReshardPlan, plan_holdings
+from .rules import Rules
 from .shares import Share, share_of
+from .sizes import BUFFER_BYTES, size_of
 
 __all__ = ["STATES", "ConversionPlan", "plan_checkpoint"]
 
@@ -53,6 +56,11 @@ class ConversionPlan(ReshardPlan):
     def share(self, rank: int) -> Share:
         """What one destination rank reads."""
         return share_of(self, self.checkpoint, rank, names=self.targets)
+
+    def explain(self, buffer: int | str = BUFFER_BYTES) -> Explanation:
+        """Destination by destination and file by file what a run reads and writes."""
+        paths = [file.path for file in self.checkpoint.files]
+        return explain(self, size_of(buffer, "buffer"), paths)
 
     def run(self, folder: Any, *, cards: Any = None, threads: int = 1, **options: Any) -> Any:
         """Write what the plan says to a folder.
@@ -84,7 +92,7 @@ class ConversionPlan(ReshardPlan):
 
 def plan_checkpoint(
     checkpoint: Checkpoint,
-    dst: Strategy | None,
+    dst: Strategy | Rules | None,
     *,
     states: str = "follow",
     dtype: str | np.dtype[Any] | None = None,
@@ -97,7 +105,8 @@ def plan_checkpoint(
     Parameters
     ----------
     dst
-        Who shall hold what, by the names that the destination has; None: rank 0 gets everything.
+        Who shall hold what, by the names that the destination has: a strategy, or rules for it. None:
+        rank 0 gets everything.
     states, dtype, select, rename
         See above.
     same_cards
@@ -121,6 +130,8 @@ def plan_checkpoint(
             wanted is not None and record.dtype in FLOATS.values() and np.prod(record.shape, dtype=object) > 1
         )
         targets[record.name] = names[record.name], wanted if convert and wanted is not None else record.dtype
+    if isinstance(dst, Rules):
+        dst = dst.strategy({names[r.name]: r.shape for r in records if not _follows(r, checkpoint)})
     count = 1 if dst is None else dst.ranks
     stated = any(record.kind == "parameter" for record in records)
     holdings = [_destination(record, names[record.name], dst, states, stated) for record in records]
@@ -144,6 +155,11 @@ def plan_checkpoint(
         texts={name: text for name, text in checkpoint.texts.items() if name in chosen},
         states=states,
     )
+
+
+def _follows(record: TensorRecord, checkpoint: Checkpoint) -> bool:
+    """Whether no rule needs to say how a tensor lies: a state, or a single number."""
+    return followed_parameter(record.name, checkpoint.tensors) is not None or not record.shape
 
 
 def _dtype(dtype: str | np.dtype[Any] | None) -> np.dtype[Any] | None:

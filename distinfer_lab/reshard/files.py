@@ -33,13 +33,11 @@ from ..layout import Box, Strategy
 from ..layout.dialects.plain import strategy_to_json
 from ..version import __version__
 from .conversion import ConversionPlan, plan_checkpoint
-from .sizes import size_of
+from .sizes import BUFFER_BYTES, size_of
 from .stage import Stage
 from .write import SMALLEST_BUFFER, Control, FileReport, WriteTask, write_file
 
 __all__ = ["BUFFER_BYTES", "Output", "Progress", "ReshardResult", "reshard_files", "run_plan"]
-
-BUFFER_BYTES = 32 << 20
 
 FORMATS = ("ckpt", "safetensors", "huggingface")
 

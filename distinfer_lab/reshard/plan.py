@@ -19,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..display import Displayed
-from ..errors import LayoutError, ReshardError
+from ..errors import LayoutError, ReshardError, in_lines
 from ..layout import Layout, Matches, Regions, Strategy, Transfers, match_regions, volumes
 from .bounds import held_elements, least_load
 from .classes import Holding, Pieces, TensorClass, interned, numbered
+from .explain import Explanation, explain
 from .senders import group_pieces
+from .sizes import BUFFER_BYTES, size_of
 from .topology import Topology
 
 __all__ = ["CardPieces", "ReshardPlan", "TensorPlan", "plan_holdings", "plan_reshard"]
@@ -166,8 +168,10 @@ class ReshardPlan(Mapping[str, TensorPlan], Displayed):
         """
         out = np.zeros(self.src_count * self.dst_count, np.int64)
         for kind in self.classes:
-            for src, dst, nbytes in kind.holder_bytes():
-                out += np.bincount(src * self.dst_count + dst, nbytes, len(out)).astype(np.int64)
+            for flow in kind.flows():
+                where = flow.src_rank * self.dst_count + flow.dst_rank
+                nbytes = flow.members * kind.sizes[flow.piece]
+                out += np.bincount(where, nbytes, len(out)).astype(np.int64)
         return out.reshape(self.src_count, self.dst_count)
 
     @cached_property
@@ -228,10 +232,33 @@ class ReshardPlan(Mapping[str, TensorPlan], Displayed):
         """
         return least_load(self.classes, self.src_count)
 
+    @cached_property
+    def runs(self) -> Rows:
+        """Runs of bytes of each source rank's shards that are read, int64, shape (src_count,).
+
+        A column cut takes a run of each row.
+        """
+        out = np.zeros(self.src_count, np.int64)
+        for kind in self.classes:
+            for flow in kind.flows():
+                count = flow.members * kind.runs(flow.piece, flow.row)
+                out += np.bincount(flow.src_rank, count, len(out)).astype(np.int64)
+        return out
+
     @property
     def pieces(self) -> int:
         """The number of pieces of all tensors."""
         return sum(len(kind.sizes) * int(kind.counts.sum()) for kind in self.classes)
+
+    def explain(self, buffer: int | str = BUFFER_BYTES) -> Explanation:
+        """Card by card and file by file what the plan does, and how near to the best possible it is.
+
+        Parameters
+        ----------
+        buffer
+            The memory that each card may use beside the shards that it holds, in bytes or as "64 MiB".
+        """
+        return explain(self, size_of(buffer, "buffer"))
 
     def __repr__(self) -> str:
         moved, bound = self.moved_bytes, self.bound_bytes
@@ -382,7 +409,8 @@ def _classes(
     src_pattern, src_first = _patterns(src)
     dst_pattern, dst_first = _patterns(dst)
     matched: dict[tuple[int, ...], tuple[Regions, Regions, Matches]] = {}
-    out = []
+    out: list[TensorClass] = []
+    problems: list[LayoutError | ReshardError] = []
     relation = _relation(src_first, dst_first, cards, hosts)
     for tensors in _alike(dtypes, (shape_of, src_pattern, dst_pattern, relation), src_first, dst_first):
         first = int(tensors.min())
@@ -392,7 +420,8 @@ def _classes(
                 matched[alike] = _matched(shapes[first], src[first], dst[first])
         except (LayoutError, ReshardError) as err:
             others = f" (and {len(tensors) - 1} more like it)" if len(tensors) > 1 else ""
-            raise type(err)(f"{names[first]}{others}: {err}") from err
+            problems.append(type(err)(f"{names[first]}{others}: {err}"))
+            continue
         held, wanted, found = matched[alike]
         takers = np.full(len(found.dst_row), -1, np.int64)
         if cards is not None:
@@ -402,6 +431,8 @@ def _classes(
         out.append(
             TensorClass(shapes[first], dtypes[first], held, wanted, found, groups, places, tensors, counts)
         )
+    if problems:
+        raise type(problems[0])(in_lines(map(str, problems)))
     return out
 
 

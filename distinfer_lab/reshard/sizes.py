@@ -4,7 +4,10 @@ import re
 
 from ..errors import ReshardError
 
-__all__ = ["size_of"]
+__all__ = ["BUFFER_BYTES", "size_of"]
+
+BUFFER_BYTES = 32 << 20
+"""The memory for data of each worker, where nothing else is said."""
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}

@@ -1,0 +1,186 @@
+"""What a plan costs, card by card and file by file, beside the best that any plan could do.
+
+bytes to destinations 1.5 MiB, of them moved 1.1 MiB; least possible 1.1 MiB (1.00)
+card 0  needs 192 KiB: kept 48 KiB, received 144 KiB; sends 96 KiB; peak 32.4 MiB
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..display import Displayed, bytes_in_words
+from ..layout import volumes
+from .bounds import MOST_CHOICES, choices
+
+if TYPE_CHECKING:
+    from .plan import ReshardPlan
+
+__all__ = ["CardCost", "Explanation", "FileCost", "explain"]
+
+MOST_ROWS = 16
+"""Rows of a table that are printed; `to_json` has all."""
+
+
+class CardCost(NamedTuple):
+    """What a plan asks of one card, in bytes."""
+
+    card: int
+    needed: int
+    """What its destination rank ends with."""
+    read: int
+    """From files."""
+    kept: int
+    """Of what it needs, what it holds already."""
+    received: int
+    """From other cards."""
+    sent: int
+    """To other cards."""
+    peak: int
+    """The most that it holds at one time, buffer included."""
+
+
+class FileCost(NamedTuple):
+    """What a plan reads of one file."""
+
+    rank: int
+    path: str
+    read: int
+    """Bytes."""
+    seeks: int
+    """Runs of bytes that lie apart; neighbouring ones of one destination may be read as one."""
+    readers: int
+    """Destination ranks that read from it."""
+
+
+@dataclass(frozen=True, repr=False)
+class Explanation(Displayed):
+    """The costs of a plan (see `ReshardPlan.explain`); sizes in bytes."""
+
+    tensors: int
+    pieces: int
+    src_ranks: int
+    dst_ranks: int
+    needed_bytes: int
+    moved_bytes: int
+    """From card to card."""
+    bound_bytes: int
+    """The least that any plan must move, computed from the boxes alone."""
+    most_sent_bytes: int
+    """By one card."""
+    least_sent_bytes: float | None
+    """The least that the busiest card could send (a linear program); None if that is too large to solve."""
+    cards: tuple[CardCost, ...]
+    files: tuple[FileCost, ...]
+    """The source files; none where the source is on cards."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that one card holds."""
+        return max((card.peak for card in self.cards), default=0)
+
+    @property
+    def load_gap(self) -> float | None:
+        """How much more than the least possible the busiest card sends: 0.05 is 5 %."""
+        if not self.least_sent_bytes:
+            return None if self.least_sent_bytes is None else 0.0
+        return self.most_sent_bytes / self.least_sent_bytes - 1
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures, as JSON can say them."""
+        out = asdict(self)
+        out["cards"] = [card._asdict() for card in self.cards]
+        out["files"] = [file._asdict() for file in self.files]
+        return out | {"peak_bytes": self.peak_bytes, "load_gap": self.load_gap}
+
+    def __repr__(self) -> str:
+        words = bytes_in_words
+        lines = [
+            f"{self.tensors} tensors, {self.src_ranks} -> {self.dst_ranks} ranks, {self.pieces} pieces",
+            f"  destinations hold {words(self.needed_bytes)}; a card holds at most {words(self.peak_bytes)}",
+        ]
+        if self.files:
+            read = sum(file.read for file in self.files)
+            ratio = read / max(self.needed_bytes, 1)
+            lines.append(
+                f"  read {words(read)} of {len(self.files)} files, {ratio:.2f} of what is needed; nothing is moved"
+            )
+            rows = [
+                f"  {file.path}: {words(file.read)} in {file.seeks} runs, for {file.readers} ranks"
+                for file in self.files
+            ]
+            return "\n".join(lines + _some(rows))
+        times = f" ({self.moved_bytes / self.bound_bytes:.2f})" if self.bound_bytes else ""
+        lines.append(f"  moved {self.moved_bytes} bytes, least possible {self.bound_bytes}{times}")
+        gap = "" if self.load_gap is None else f", {self.load_gap:.1%} above the least possible"
+        lines.append(f"  the busiest card sends {words(self.most_sent_bytes)}{gap}")
+        rows = [
+            f"  card {c.card}: needs {words(c.needed)}, keeps {words(c.kept)}, receives {words(c.received)}, "
+            f"sends {words(c.sent)}; peak {words(c.peak)}"
+            for c in self.cards
+        ]
+        return "\n".join(lines + _some(rows))
+
+
+def _some(rows: Sequence[str]) -> list[str]:
+    more = [f"  ... and {len(rows) - MOST_ROWS} more"] if len(rows) > MOST_ROWS else []
+    return [*rows[:MOST_ROWS], *more]
+
+
+def explain(plan: "ReshardPlan", buffer_bytes: int, paths: Sequence[str] | None = None) -> Explanation:
+    """The costs of a plan.
+
+    Parameters
+    ----------
+    paths
+        The file of each source rank, if every destination reads them by itself and writes its own file.
+    """
+    solved = choices(plan.classes) <= MOST_CHOICES
+    return Explanation(
+        tensors=len(plan),
+        pieces=plan.pieces,
+        src_ranks=plan.src_count,
+        dst_ranks=plan.dst_count,
+        needed_bytes=int(plan.needed_bytes.sum()),
+        moved_bytes=plan.moved_bytes if paths is None else 0,
+        bound_bytes=plan.bound_bytes if paths is None else 0,
+        most_sent_bytes=int(plan.sent_bytes.max(initial=0)) if paths is None else 0,
+        least_sent_bytes=plan.least_sent_bytes if paths is None and solved else None,
+        cards=_cards(plan, buffer_bytes) if paths is None else _readers(plan, buffer_bytes),
+        files=() if paths is None else _files(plan, paths),
+    )
+
+
+def _readers(plan: "ReshardPlan", buffer_bytes: int) -> tuple[CardCost, ...]:
+    needed = plan.needed_bytes.tolist()
+    return tuple(CardCost(rank, n, n, 0, 0, 0, buffer_bytes) for rank, n in enumerate(needed))
+
+
+def _files(plan: "ReshardPlan", paths: Sequence[str]) -> tuple[FileCost, ...]:
+    read, readers = plan.traffic.sum(axis=1), (plan.traffic > 0).sum(axis=1)
+    columns = zip(paths, read.tolist(), plan.runs.tolist(), readers.tolist(), strict=True)
+    return tuple(FileCost(rank, *row) for rank, row in enumerate(columns))
+
+
+def _cards(plan: "ReshardPlan", buffer_bytes: int) -> tuple[CardCost, ...]:
+    """Where the two sides are different cards, those of the destination come after those of the source."""
+    place = plan.placement or range(plan.src_count, plan.src_count + plan.dst_count)
+    count = max(plan.src_count, *(card + 1 for card in place), 1)
+    needed, kept, sent = np.zeros((3, count), np.int64)
+    needed[list(place)], kept[list(place)] = plan.needed_bytes, plan.kept_bytes
+    sent[: plan.src_count] = plan.sent_bytes
+    peak = needed + _held(plan, count) + buffer_bytes
+    columns = np.stack([needed, 0 * needed, kept, needed - kept, sent, peak], axis=1)
+    return tuple(CardCost(card, *row) for card, row in enumerate(columns.tolist()))
+
+
+def _held(plan: "ReshardPlan", count: int) -> NDArray[np.int64]:
+    """What each card holds of the source."""
+    out = np.zeros(count, np.int64)
+    for kind in plan.classes:
+        rank = kind.places[:, 0, None] + kind.src.ranks
+        nbytes = kind.counts[:, None] * volumes(kind.src.boxes) * kind.dtype.itemsize
+        out += np.bincount(rank.ravel(), nbytes.ravel(), count).astype(np.int64)
+    return out
