@@ -1,13 +1,24 @@
-"""The command line: `distinfer demo`, `distinfer inspect`, `distinfer reshard`."""
+"""The command line: `distinfer demo`, `inspect`, `plan`, `reshard`, `verify`.
 
+What a command found out goes to stdout, how far it is to stderr. The status is 0 when all is well,
+1 when something is wrong with what was given or found, 2 when the command was called wrongly.
+"""
+
+import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .errors import DistinferError
 from .version import __version__
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+    from .reshard import ConversionPlan, Progress
 
 __all__ = ["main"]
 
@@ -20,6 +31,8 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except DistinferError as err:
             raise click.ClickException(str(err)) from err
+        except KeyboardInterrupt as err:
+            raise click.ClickException("stopped") from err
 
 
 @click.group(cls=_Group)
@@ -43,42 +56,101 @@ def demo(cards: int, predict_cards: int, processes: bool) -> None:
         sys.exit(1)
 
 
-@main.command()
-@click.argument("path", type=click.Path(exists=True, path_type=Path))
-@click.option(
-    "--strategy", type=click.Path(exists=True, path_type=Path), help="The strategy file of a folder."
+PATH = click.Path(exists=True, path_type=Path)
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options as one decorator, in the order in which `--help` shall list them."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+source_options = _options(
+    click.argument("src", type=PATH),
+    click.option(
+        "--strategy",
+        type=PATH,
+        help="The strategy file of SRC. Without it, SRC's manifest says who holds what; else every file is whole.",
+    ),
+    click.option("--key", help="The key of an encrypted checkpoint, in hex."),
+    click.option("--mode", default="AES-GCM", show_default=True, help="AES-GCM, AES-CBC or SM4-CBC."),
 )
-@click.option("--key", help="The key of an encrypted checkpoint, in hex.")
-@click.option("--mode", default="AES-GCM", show_default=True, help="AES-GCM, AES-CBC or SM4-CBC.")
-def inspect(path: Path, strategy: Path | None, key: str | None, mode: str) -> None:
+
+target_options = _options(
+    click.option(
+        "--to",
+        metavar="FILE|MESH",
+        help="Who shall hold what: a strategy file or JSON layouts; or, with --rules, a mesh such as tp=4 or "
+        "dp=2,tp=4. Without it, one whole checkpoint.",
+    ),
+    click.option(
+        "--rules", metavar="NAME|FILE", help="What a mesh axis cuts: gpt2, llama, or a JSON file of rules."
+    ),
+    click.option("--config", type=PATH, help="The model's config.json, for --rules; by default that of SRC."),
+    click.option(
+        "--states",
+        default="follow",
+        type=click.Choice(["follow", "replicate", "mindspore"]),
+        show_default=True,
+        help="Optimizer states that the destination does not name lie as their parameter, or whole, or as they were.",
+    ),
+    click.option("--dtype", help="Convert all tensors of floats: bfloat16, float16, float32 ..."),
+    click.option(
+        "--select",
+        multiple=True,
+        metavar="PATTERN",
+        help='Which entries, e.g. "*.weight"; "!moments.*" leaves out.',
+    ),
+    click.option(
+        "--rename", multiple=True, metavar="OLD=NEW", help='Other names, e.g. "model.*=net.*"; states follow.'
+    ),
+)
+
+
+@main.command()
+@source_options
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def inspect(src: Path, strategy: Path | None, key: str | None, mode: str, as_json: bool) -> None:
     """Tell what a checkpoint file, a folder of rank_N folders, or a strategy file holds.
 
     Reads headers only.
     """
     from .checkpoint import open_checkpoint
+    from .layout.dialects.plain import strategy_to_json
 
-    found = None if path.is_dir() or key or strategy else _strategy_or_none(path)
+    found = None if src.is_dir() or key or strategy else _strategy_or_none(src)
     if found is not None:
-        click.echo(f"{found.strategy()!r}\ncurrent_stage {found.current_stage}")
-        for name, operator in found.operators.items():
-            click.echo(f"  {name}  stage {operator.stage}  {operator.inputs}")
+        click.echo(json.dumps(strategy_to_json(found[0])) if as_json else found[1])
         return
-    with open_checkpoint(path, strategy, dec_key=_key(key), dec_mode=mode) as checkpoint:
-        click.echo(repr(checkpoint))
+    with open_checkpoint(src, strategy, dec_key=_key(key), dec_mode=mode) as checkpoint:
+        click.echo(json.dumps(strategy_to_json(checkpoint.strategy)) if as_json else repr(checkpoint))
 
 
 def _strategy_or_none(path: Path) -> Any:
-    from .checkpoint import read_strategy
+    """The strategy of a strategy file, and what to tell of it; None if the file is none."""
+    from .checkpoint import as_strategy, read_strategy
 
     if path.suffix not in (".ckpt", ".json"):
         return None
     try:
-        found = read_strategy(path)
+        strategy = as_strategy(path)
     except DistinferError:
-        if path.suffix == ".json":
+        if path.suffix == ".json" and not path.name.endswith(".index.json"):
             raise
         return None
-    return found if found.layouts else None
+    lines = [repr(strategy)]
+    try:
+        found = read_strategy(path)
+    except DistinferError:  # JSON layouts of our own
+        return strategy, lines[0]
+    lines.append(f"current_stage {found.current_stage}")
+    lines += [f"  {name}  stage {op.stage}  {op.inputs}" for name, op in found.operators.items()]
+    return strategy, "\n".join(lines)
 
 
 def _key(text: str | None) -> bytes | None:
@@ -90,71 +162,230 @@ def _key(text: str | None) -> bytes | None:
         raise click.BadParameter("a key is given in hex, e.g. 000102...", param_hint="--key") from err
 
 
+@contextmanager
+def _opened(src: Path, strategy: Path | None, key: str | None, mode: str) -> Iterator["Checkpoint"]:
+    from .checkpoint import open_checkpoint
+
+    with open_checkpoint(src, strategy, dec_key=_key(key), dec_mode=mode) as checkpoint:
+        yield checkpoint
+
+
+def _plan(
+    checkpoint: "Checkpoint",
+    src: Path,
+    to: str | None,
+    rules: str | None,
+    config: Path | None,
+    states: str,
+    dtype: str | None,
+    select: tuple[str, ...],
+    rename: tuple[str, ...],
+) -> "ConversionPlan":
+    from .reshard import plan_checkpoint
+
+    names: dict[str, str] = {}
+    for item in rename:
+        old, sign, new = item.partition("=")
+        if not (old and sign and new):
+            raise click.BadParameter(f"{item!r}: write OLD=NEW", param_hint="--rename")
+        names[old] = new
+    return plan_checkpoint(
+        checkpoint,
+        _destination(src, to, rules, config),
+        states=states,
+        dtype=dtype,
+        select=select or None,
+        rename=names,
+    )
+
+
+def _destination(src: Path, to: str | None, rules: str | None, config: Path | None) -> Any:
+    from .checkpoint import as_strategy
+    from .reshard import Rules, mesh_of, read_rules
+
+    if to is None:
+        if rules is not None:
+            raise click.UsageError('--rules need a mesh: add --to "tp=4"')
+        return None
+    if rules is None:
+        if not Path(to).exists() and "=" in to:
+            raise click.UsageError(f"--to {to} is a mesh: add --rules, which say what its axes cut")
+        return as_strategy(to)
+    beside = (src if src.is_dir() else src.parent) / "config.json"
+    found = config or (beside if beside.is_file() else None)
+    return Rules(mesh_of(to), read_rules(rules), None if found is None else _config(found))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as err:
+        raise click.BadParameter(f"{path}: {err}", param_hint="--config") from err
+    if not isinstance(found, dict):
+        raise click.BadParameter(f"{path}: it is no JSON object", param_hint="--config")
+    return found
+
+
 @main.command()
-@click.argument("src", type=click.Path(exists=True, path_type=Path))
+@source_options
+@target_options
+@click.option("--buffer", default="32 MiB", show_default=True, help="The memory for data of each worker.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def plan(
+    src: Path,
+    strategy: Path | None,
+    key: str | None,
+    mode: str,
+    buffer: str,
+    as_json: bool,
+    **target: Any,
+) -> None:
+    """Tell what resharding SRC would read, write and move, rank by rank and file by file.
+
+    Reads headers only, and moves nothing.
+    """
+    with _opened(src, strategy, key, mode) as checkpoint:
+        found = _plan(checkpoint, src, **target).explain(buffer)
+        click.echo(json.dumps(found.to_json()) if as_json else repr(found))
+
+
+@main.command()
+@source_options
 @click.argument("dst", type=click.Path(path_type=Path))
+@target_options
 @click.option(
-    "--src-strategy", type=click.Path(exists=True, path_type=Path), help="None: every file is whole."
+    "--format",
+    "output_format",
+    type=click.Choice(["ckpt", "safetensors", "huggingface"]),
+    help="Of the files; by default that of SRC.",
 )
-@click.option("--dst-strategy", type=click.Path(exists=True, path_type=Path), help="None: one whole file.")
-@click.option(
-    "--format", "output_format", default="ckpt", type=click.Choice(["ckpt", "safetensors"]), show_default=True
-)
+@click.option("--like", type=PATH, help="A Hugging Face folder whose division into files is to be used.")
 @click.option(
     "--prefix", default="checkpoint_", show_default=True, help="Files are rank_N/<prefix>N.<format>."
 )
+@click.option("--cards", type=click.IntRange(1, 128), help="Let this many cards (processes) write the files.")
+@click.option("--scheduler", metavar="ADDRESS", help="Let the workers of this Dask cluster write the files.")
 @click.option(
-    "--states", default="follow", type=click.Choice(["follow", "replicate", "mindspore"]), show_default=True
+    "--threads", default=1, show_default=True, type=click.IntRange(1, 256), help="Files at one time."
 )
-@click.option(
-    "--buffer-mib", default=32, show_default=True, type=click.IntRange(min=1), help="Memory for data, MiB."
-)
-@click.option("--plan", "only_plan", is_flag=True, help="Tell the plan; write nothing.")
+@click.option("--buffer", default="32 MiB", show_default=True, help="The memory for data of each worker.")
+@click.option("--memory-limit", help="Refuse what needs more memory for data in a worker.")
+@click.option("--resume/--no-resume", default=True, show_default=True, help="Go on with an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
-@click.option("--key", help="The key of an encrypted source, in hex.")
-@click.option("--mode", default="AES-GCM", show_default=True)
+@click.option("--verify-source", is_flag=True, help="Compare all replicas in SRC first.")
+@click.option("--dry-run", is_flag=True, help="Tell the plan; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Tell the result as JSON.")
 def reshard(
     src: Path,
     dst: Path,
-    src_strategy: Path | None,
-    dst_strategy: Path | None,
-    output_format: str,
-    prefix: str,
-    states: str,
-    buffer_mib: int,
-    only_plan: bool,
-    overwrite: bool,
+    strategy: Path | None,
     key: str | None,
     mode: str,
+    cards: int | None,
+    scheduler: str | None,
+    threads: int,
+    verify_source: bool,
+    dry_run: bool,
+    as_json: bool,
+    output_format: str | None,
+    like: Path | None,
+    prefix: str,
+    buffer: str,
+    memory_limit: str | None,
+    resume: bool,
+    overwrite: bool,
+    **target: Any,
 ) -> None:
     """Cut the checkpoint in SRC another way and write it to DST.
 
-    SRC is a folder of rank_N folders, or one file. No tensor is ever whole in memory.
+    SRC is a folder of rank_N folders, a Hugging Face folder, or one file. No tensor is ever whole in
+    memory; DST appears when it is complete. A run that was interrupted is gone on with by the same command.
     """
-    from .checkpoint import as_strategy, open_checkpoint
-    from .reshard import plan_checkpoint, transform_checkpoints
+    if cards is not None and scheduler is not None:
+        raise click.UsageError("--cards and --scheduler both say who works; give one of them")
+    with ExitStack() as stack:
+        checkpoint = stack.enter_context(_opened(src, strategy, key, mode))
+        found = _plan(checkpoint, src, **target)
+        if dry_run:
+            click.echo(
+                json.dumps(found.explain(buffer).to_json()) if as_json else repr(found.explain(buffer))
+            )
+            return
+        options = {
+            "prefix": prefix,
+            "format": output_format or checkpoint.files[0].format,
+            "partition": None if like is None else _partition(like),
+            "buffer": buffer,
+            "memory_limit": memory_limit,
+            "overwrite": overwrite,
+            "resume": resume,
+        }
+        if verify_source:
+            checkpoint.check_replicas()
+        group = stack.enter_context(_cards(cards, scheduler)) if cards or scheduler else None
+        show = stack.enter_context(_progress())
+        result = found.run(dst, cards=group, threads=threads, progress=show, **options)
+    click.echo(json.dumps(result.to_json()) if as_json else repr(result))
+    if not as_json:
+        for path in result.paths:
+            click.echo(f"  {path}")
 
-    if only_plan:
-        target = None if dst_strategy is None else as_strategy(dst_strategy)
-        with open_checkpoint(src, src_strategy, dec_key=_key(key), dec_mode=mode) as checkpoint:
-            click.echo(repr(plan_checkpoint(checkpoint, target, states=states)))
+
+def _partition(like: Path) -> dict[str, str] | None:
+    from .checkpoint import INDEX, read_index
+
+    index = like / INDEX if like.is_dir() else like
+    return read_index(index) if index.is_file() else None
+
+
+def _cards(cards: int | None, scheduler: str | None) -> Any:
+    from .cards import CardGroup
+
+    return CardGroup(cards, processes=True) if scheduler is None else CardGroup(address=scheduler)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[["Progress"], None]]:
+    """A line on stderr that tells how far a run is, where stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda progress: None
         return
-    result = transform_checkpoints(
-        src,
-        dst,
-        prefix,
-        src_strategy,
-        dst_strategy,
-        output_format=output_format,
-        states=states,
-        overwrite=overwrite,
-        buffer=buffer_mib << 20,
-        dec_key=_key(key),
-        dec_mode=mode,
-    )
-    click.echo(repr(result))
-    for path in result.paths:
-        click.echo(f"  {path}")
+    bar = click.progressbar(length=1, label="resharding", file=sys.stderr, item_show_func=_ranks_in_words)
+    with bar as shown:
+
+        def tell(progress: "Progress") -> None:
+            shown.length = max(progress.total_bytes, 1)
+            shown.update(progress.done_bytes - shown.pos, progress)
+
+        yield tell
+
+
+def _ranks_in_words(progress: "Progress | None") -> str:
+    """How far the ranks are."""
+    if progress is None:
+        return ""
+    done = sorted(progress.by_rank.items())
+    shown = ", ".join(f"{rank}: {nbytes / progress.total_by_rank[rank]:.0%}" for rank, nbytes in done[-4:])
+    return f"rank {shown}"
+
+
+@main.command()
+@click.argument("folder", type=PATH)
+@click.option(
+    "--threads", default=2, show_default=True, type=click.IntRange(1, 256), help="Files at one time."
+)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def verify(folder: Path, threads: int, as_json: bool) -> None:
+    """Read everything that a reshard wrote to FOLDER, and compare it with the digests of its manifest.
+
+    Leaves with status 0 only if all is as it was written.
+    """
+    from .reshard import verify_folder
+
+    found = verify_folder(folder, threads=threads)
+    click.echo(json.dumps(found.to_json()) if as_json else repr(found))
+    if not found.ok:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -124,6 +125,30 @@ class Checkpoint(Displayed):
                         f"({self.files[rank].path}) should hold equal slices, but they differ; "
                         "one file is damaged, or the files are not in rank order"
                     )
+
+    def plan(self, dst: Any = None, **options: Any) -> Any:
+        """Plan the way to another strategy; `plan.run(folder)` then goes it.
+
+        Parameters
+        ----------
+        dst
+            A Strategy, `Rules`, or the path of a strategy file or JSON layouts. None: one whole file.
+        options
+            See `plan_checkpoint`.
+
+        Returns
+        -------
+        ConversionPlan
+
+        Raises
+        ------
+        ReshardError, LayoutError
+            If that is not possible.
+        """
+        # By name: planning lies above checkpoints, which do not need it.
+        reshard = import_module("..reshard", __package__)
+        given = as_strategy(dst) if isinstance(dst, str | os.PathLike) else dst
+        return reshard.plan_checkpoint(self, given, **options)
 
     def close(self) -> None:
         """Close all files."""

@@ -50,6 +50,8 @@ class Progress(NamedTuple):
     """Bytes of all destination shards."""
     by_rank: Mapping[int, int]
     """Destination rank -> bytes done."""
+    total_by_rank: Mapping[int, int]
+    """Destination rank -> bytes of its shards."""
     seconds: float
     """Since the run began."""
 
@@ -200,6 +202,19 @@ class ReshardResult(Displayed):
 
         return verify_folder(self.folder, threads=threads)
 
+    def to_json(self) -> dict[str, Any]:
+        """All figures, as JSON can say them."""
+        names = ("read_bytes", "needed_bytes", "written_bytes", "reused_bytes", "buffer_bytes")
+        return {
+            "folder": self.folder,
+            "files": list(self.paths),
+            **{name: getattr(self, name) for name in names},
+            "predicted_peak_bytes": self.predicted_peak_bytes,
+            "seconds": self.seconds,
+            "resumed": self.resumed,
+            "overflowed": dict(self.overflowed),
+        }
+
     def __repr__(self) -> str:
         ratio = self.read_bytes / max(self.needed_bytes, 1)
         lines = [
@@ -218,11 +233,12 @@ class Watch:
 
     def __init__(
         self,
-        total: int,
+        totals: Mapping[int, int],
         tell: Callable[[Progress], None] | None,
         cancelled: Callable[[], bool] | None,
     ) -> None:
-        self._total, self._tell, self._cancelled = total, tell, cancelled
+        self._totals, self._tell, self._cancelled = totals, tell, cancelled
+        self._total = sum(totals.values())
         self._done: dict[int, int] = {}
         self._began = time.monotonic()
         self._lock = threading.Lock()
@@ -242,7 +258,7 @@ class Watch:
             self._done[rank] = self._done.get(rank, 0) + nbytes
             if self._tell is not None:
                 done = dict(self._done)
-                self._tell(Progress(sum(done.values()), self._total, done, self.seconds))
+                self._tell(Progress(sum(done.values()), self._total, done, self._totals, self.seconds))
 
     def check(self) -> None:
         """Raise if the work was cancelled."""
@@ -295,7 +311,10 @@ def run_plan(
         If another process writes there, or the run was cancelled.
     """
     tasks = _tasks(plan, output)
-    watch = Watch(sum(task.nbytes for task in tasks), progress, cancelled)
+    totals: dict[int, int] = {}
+    for task in tasks:
+        totals[task.share.rank] = totals.get(task.share.rank, 0) + task.nbytes
+    watch = Watch(totals, progress, cancelled)
     stage_options = {"overwrite": output.overwrite, "resume": output.resume}
     sync = bool(output.file_options.get("sync", True))
     with Stage(output.folder, _job(plan, output), sync=sync, **stage_options) as stage:

@@ -2,8 +2,9 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
@@ -31,6 +32,10 @@ class Verification(Displayed):
     def ok(self) -> bool:
         """Whether everything is as it was written."""
         return not self.differences
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON can say it."""
+        return asdict(self) | {"ok": self.ok}
 
     def __repr__(self) -> str:
         words = "all as written" if self.ok else f"{len(self.differences)} differences"

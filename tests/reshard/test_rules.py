@@ -1,0 +1,174 @@
+"""Destinations by rules: Hugging Face's Llama and GPT-2, cut as tensor parallelism has them, and back."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from distinfer_lab.checkpoint import open_checkpoint
+from distinfer_lab.cli import main
+from distinfer_lab.errors import CheckpointError, CheckpointFileError, LayoutError
+from distinfer_lab.layout import Mesh
+from distinfer_lab.reshard import RULES, Rule, Rules, mesh_of, plan_checkpoint, read_rules, reshard_files
+
+HF = Path(__file__).parents[1] / "data/oracle/hf"
+LLAMA, GPT2 = HF / "llama_gqa_tiny", HF / "gpt2_tiny"
+
+
+def config(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+def values(folder):
+    """Every tensor of a Hugging Face folder, whole."""
+    with open_checkpoint(folder) as checkpoint:
+        return {name: checkpoint.read(0, name) for name in checkpoint.tensors}
+
+
+def cut(folder, rules, mesh, out):
+    """The shards of every rank, as files."""
+    given = Rules(mesh_of(mesh), read_rules(rules), config(folder))
+    with open_checkpoint(folder) as checkpoint:
+        reshard_files(checkpoint, given, out, format="safetensors")
+    with open_checkpoint(out) as checkpoint:
+        return [
+            {name: checkpoint.read(rank, name) for name in checkpoint.files[rank].entries}
+            for rank in range(checkpoint.ranks)
+        ]
+
+
+def test_llama_is_cut_by_heads_and_columns(tmp_path):
+    """Four ranks: rows of q, k, v, gate, up and the embedding; columns of o and down; norms whole."""
+    whole = values(LLAMA)
+    for rank, shard in enumerate(cut(LLAMA, "llama", "tp=4", tmp_path / "out")):
+        for name, full in whole.items():
+            wanted = full
+            if any(
+                word in name for word in ("q_proj", "k_proj", "v_proj", "gate", "up_proj", "embed", "lm_head")
+            ):
+                wanted = np.split(full, 4, axis=0)[rank]
+            elif "o_proj" in name or "down_proj" in name:
+                wanted = np.split(full, 4, axis=1)[rank]
+            np.testing.assert_array_equal(shard[name], wanted)
+
+
+def test_key_heads_are_repeated_where_ranks_are_more(tmp_path):
+    """Four key-value heads on eight ranks: ranks 2h and 2h + 1 hold head h; query heads are cut in eight."""
+    whole = values(LLAMA)
+    name = "model.layers.1.self_attn.{}_proj.weight"
+    for rank, shard in enumerate(cut(LLAMA, "llama", "tp=8", tmp_path / "out")):
+        for part in "kv":
+            np.testing.assert_array_equal(
+                shard[name.format(part)], np.split(whole[name.format(part)], 4)[rank // 2]
+            )
+        np.testing.assert_array_equal(shard[name.format("q")], np.split(whole[name.format("q")], 8)[rank])
+
+
+def test_gpt2_cuts_each_of_query_key_and_value(tmp_path):
+    """One fused matrix [64, 192]: a rank holds its columns of each third, one after another."""
+    whole = values(GPT2)
+    shards = cut(GPT2, "gpt2", "dp=2,tp=4", tmp_path / "out")
+    assert len(shards) == 8
+    for rank, shard in enumerate(shards):
+        tp = rank % 4
+        fused = np.split(whole["transformer.h.0.attn.c_attn.weight"], 3, axis=1)
+        wanted = np.concatenate([part[:, 16 * tp : 16 * tp + 16] for part in fused], axis=1)
+        np.testing.assert_array_equal(shard["transformer.h.0.attn.c_attn.weight"], wanted)
+        bias = np.split(whole["transformer.h.0.attn.c_attn.bias"], 3)
+        wanted = np.concatenate([part[16 * tp : 16 * tp + 16] for part in bias])
+        np.testing.assert_array_equal(shard["transformer.h.0.attn.c_attn.bias"], wanted)
+        np.testing.assert_array_equal(
+            shard["transformer.h.1.mlp.c_proj.weight"],
+            np.split(whole["transformer.h.1.mlp.c_proj.weight"], 4)[tp],
+        )
+        np.testing.assert_array_equal(shard["transformer.wpe.weight"], whole["transformer.wpe.weight"])
+
+
+@pytest.mark.parametrize(("folder", "rules"), [(LLAMA, "llama"), (GPT2, "gpt2")])
+def test_to_four_slices_and_back_byte_for_byte(folder, rules, tmp_path):
+    """By the command line alone: the files and the index are those of `save_pretrained`."""
+    runs = [
+        [folder, tmp_path / "tp4", "--to", "tp=4", "--rules", rules],
+        [tmp_path / "tp4", tmp_path / "back", "--format", "huggingface", "--like", folder],
+    ]
+    for run in runs:
+        done = CliRunner().invoke(main, ["reshard", *map(str, run)])
+        assert done.exit_code == 0, done.output
+    written = sorted(p.name for p in (tmp_path / "back").iterdir() if p.name != "distinfer.json")
+    assert written == sorted(p.name for p in folder.glob("model*"))
+    for name in written:
+        assert (tmp_path / "back" / name).read_bytes() == (folder / name).read_bytes(), name
+
+
+def test_what_no_rule_fits_is_an_error():
+    """All tensors that cannot be cut are in one text, each with its way out."""
+    rules = Rules(Mesh(("tp",), (3,)), RULES["llama"], config(LLAMA))
+    with open_checkpoint(LLAMA) as checkpoint, pytest.raises(LayoutError) as told:
+        plan_checkpoint(checkpoint, rules)
+    lines = str(told.value).split("\n")
+    assert len(lines) == 11
+    assert (
+        "k_proj.weight [32, 64]: 4 units (num_key_value_heads) cannot be shared by 3 ranks; use 2 ranks"
+        in lines[0]
+    )
+    assert "dim 0 (cut by tp) has 160 elements, which 3 parts cannot share evenly" in str(told.value)
+    assert lines[-1] == "... and 4 more"
+    two = Mesh(("tp",), (2,))
+    with pytest.raises(
+        LayoutError, match=r"no rule for a, b; add one, or end the rules with \{\"match\": \"\*\""
+    ):
+        Rules(two, RULES["llama"]).strategy({"a": (4,), "b": (4, 4)})
+    with pytest.raises(
+        LayoutError, match="whole num_key_value_heads, which no configuration says; give the model's"
+    ):
+        Rules(two, RULES["llama"]).strategy({"a.k_proj.weight": (4, 4)})
+    with pytest.raises(LayoutError, match="is for 2 dims, the tensor has 1"):
+        Rules(two, (Rule("*", (("tp",), ())),)).strategy({"a": (4,)})
+    with pytest.raises(LayoutError, match="says 3 equal parts, but the dim has 4 elements"):
+        Rules(two, (Rule("*", (("tp",),), fused=(3,)),)).strategy({"a": (4,)})
+
+
+def test_an_odd_vocabulary_is_cut_as_torch_chunks_it():
+    """50,257 rows in four: the last rank has fewer."""
+    rules = Rules(Mesh(("tp",), (4,)), RULES["gpt2"], {"n_head": 12})
+    strategy = rules.strategy({"wte.weight": (50257, 8)})
+    boxes = strategy["wte.weight"].boxes((50257, 8))
+    assert boxes[:, 0].tolist() == [[0, 12565], [12565, 25130], [25130, 37695], [37695, 50257]]
+
+
+def test_rules_of_a_file(tmp_path):
+    """The same fields as JSON; what is wrong with a file is told."""
+    path = tmp_path / "rules.json"
+    path.write_text(
+        '[{"match": "*qkv", "dims": [["tp"]], "fused": [[4, 2, 2]]}, {"match": "*", "dims": null}]'
+    )
+    rules = Rules(mesh_of("tp=2"), read_rules(path))
+    strategy = rules.strategy({"a.qkv": (8,), "b": (3, 3)})
+    assert strategy["a.qkv"].regions((8,)).boxes.tolist() == [
+        [[0, 2]], [[4, 5]], [[6, 7]], [[2, 4]], [[5, 6]], [[7, 8]],
+    ]  # fmt: skip
+    assert strategy["b"].describe_cut() == "-, -"
+    for text, words in [
+        ("{", "no JSON"),
+        ("{}", "rules are a list"),
+        ('[{"match": "*"}]', "rule 0 is no object with match and dims"),
+        ('[{"match": "*", "dims": [3]}]', r"rule 0 \('\*'\) has a field of another type"),
+        ('[{"match": "*", "dims": [["tp"]], "fused": [["x"]]}]', "has a field of another type"),
+        ('[{"match": "*", "dims": null, "color": 1}]', "rule 0 is no object"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(CheckpointError, match=words):
+            read_rules(path)
+    with pytest.raises(CheckpointFileError, match="rules are a file, or one of gpt2, llama"):
+        read_rules("gpt3")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "tp", "tp=0", "tp=x", "=4", "tp=4;dp=2", "tp=" + "9" * 30, "a=9999999,b=9999999"]
+)
+def test_a_mesh_that_is_none(text):
+    """Told with the way to write one."""
+    with pytest.raises(LayoutError, match=r"is no mesh: write the axes|at most \d+ are accepted"):
+        mesh_of(text)

@@ -1,0 +1,170 @@
+"""The command line of checkpoints: inspect, plan, reshard, verify; what goes to stdout, and the status."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from distinfer_lab.checkpoint import open_checkpoint, open_slice, save_slice
+from distinfer_lab.cli import main
+from distinfer_lab.layout import Layout, Mesh, Strategy
+from distinfer_lab.layout.dialects.plain import strategy_to_json
+
+from .oracle import case
+
+
+def distinfer(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two tensors and a state in four slices of columns, and the JSON layouts of source and destination."""
+    columns = Layout(Mesh(("tp",), (4,)), ((), ("tp",)))
+    rows = Layout(Mesh(("tp",), (2,)), (("tp",), ()))
+    source = Strategy({"net.w": columns, "net.v": columns}, {"net.w": (8, 8), "net.v": (8, 8)})
+    for rank in range(4):
+        part = np.arange(64, dtype=np.float32).reshape(8, 8)[:, 2 * rank : 2 * rank + 2].copy()
+        entries = {
+            "net.w": part,
+            "moments.net.w": part + 100,
+            "net.v": part * np.float32(1e36),
+            "step": np.int32(7),
+        }
+        save_slice(tmp_path / f"src/rank_{rank}/a.ckpt", entries, sync=False)
+    (tmp_path / "src.json").write_text(json.dumps(strategy_to_json(source)))
+    (tmp_path / "dst.json").write_text(json.dumps(strategy_to_json(Strategy({"net.w": rows, "net.v": rows}))))
+    return tmp_path
+
+
+def given(folder):
+    return [folder / "src", "--strategy", folder / "src.json", "--to", folder / "dst.json"]
+
+
+def test_plan_tells_what_reshard_then_does(folder):
+    """As text and as JSON; nothing is written."""
+    done = distinfer("plan", *given(folder))
+    assert done.exit_code == 0
+    assert "4 tensors, 4 -> 2 ranks, 26 pieces" in done.output
+    assert "rank_0/a.ckpt: 19" in done.output
+    found = json.loads(distinfer("plan", *given(folder), "--json").output)
+    assert found["needed_bytes"] == 3 * 256 + 2 * 4
+    # Half of the rows of a slice are one run; the step is read twice, from whichever file.
+    assert sorted(file["read"] for file in found["files"]) == [192, 192, 196, 196]
+    assert sorted(file["seeks"] for file in found["files"]) == [6, 6, 7, 7]
+    assert {file["readers"] for file in found["files"]} == {2}
+    assert [card["needed"] for card in found["cards"]] == [388, 388]
+    assert sorted(p.name for p in folder.iterdir()) == ["dst.json", "src", "src.json"]
+    done = distinfer("reshard", folder / "src", folder / "out", *given(folder)[1:], "--json")
+    assert json.loads(done.output)["needed_bytes"] == found["needed_bytes"]
+    with open_slice(folder / "out/rank_1/checkpoint_1.ckpt") as written:
+        np.testing.assert_array_equal(written.read("net.w"), np.arange(32, 64).reshape(4, 8))
+        np.testing.assert_array_equal(written.read("moments.net.w"), np.arange(132, 164).reshape(4, 8))
+
+
+def test_entries_are_selected_renamed_and_converted(folder):
+    """bfloat16 of some entries under other names; what became infinite is told."""
+    arguments = ["--select", "net.*", "--rename", "net.*=model.*", "--dtype", "float16"]
+    done = distinfer("reshard", folder / "src", folder / "out", "--strategy", folder / "src.json", *arguments)
+    assert done.exit_code == 0
+    assert "model.v: 63 values overflowed" in done.output
+    with open_slice(folder / "out/rank_0/checkpoint_0.ckpt") as written:
+        assert sorted(written.entries) == ["model.v", "model.w"]
+        assert written.read("model.w").dtype == np.float16
+        np.testing.assert_array_equal(written.read("model.w"), np.arange(64).reshape(8, 8))
+        assert np.isinf(written.read("model.v")).sum() == 63
+    arguments = [
+        "--select",
+        "!moments.*",
+        "--select",
+        "!net.v",
+        "--dtype",
+        "bfloat16",
+        "--format",
+        "safetensors",
+    ]
+    distinfer("reshard", folder / "src", folder / "out2", "--strategy", folder / "src.json", *arguments)
+    with open_slice(folder / "out2/rank_0/checkpoint_0.safetensors") as written:
+        assert {n: e.dtype for n, e in written.entries.items()} == {
+            "net.w": ml_dtypes.bfloat16,
+            "step": np.int32,
+        }
+
+
+def test_a_rename_applies_before_the_destination_is_asked(folder):
+    """Destination layouts and rules are by the new names."""
+    (folder / "rules.json").write_text('[{"match": "model.*", "dims": [["tp"], []]}]')
+    arguments = ["--rename", "net.*=model.*", "--to", "tp=2", "--rules", folder / "rules.json"]
+    done = distinfer("reshard", folder / "src", folder / "out", "--strategy", folder / "src.json", *arguments)
+    assert done.exit_code == 0, done.output
+    with open_checkpoint(folder / "out") as checkpoint:
+        assert checkpoint.tensors["model.w"].layout.parts == (2, 1)
+        assert checkpoint.tensors["moments.model.w"].layout.parts == (2, 1)
+
+
+def test_status_and_streams(folder):
+    """0 for done, 1 for wrong data, 2 for a wrong call; errors and progress go to stderr, data to stdout."""
+
+    def run(*arguments):
+        words = [sys.executable, "-m", "distinfer_lab", *map(str, arguments)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+        return done.returncode, done.stdout, done.stderr
+
+    status, out, err = run("reshard", folder / "src", folder / "out", *given(folder)[1:])
+    assert (status, err) == (0, "")
+    assert out.startswith("ReshardResult: 2 files")
+    status, out, err = run("reshard", folder / "src", folder / "out", *given(folder)[1:])
+    assert (status, out) == (1, "")
+    assert err.startswith("Error: ")
+    for wrong in (
+        ["plan", folder / "nowhere"],
+        ["plan", folder / "src", "--to", "tp=4"],
+        ["plan", folder / "src", "--rules", "llama"],
+        ["plan", folder / "src", "--rename", "a"],
+        ["reshard", folder / "src", folder / "out3", "--cards", "2", "--scheduler", "tcp://x"],
+    ):
+        status, out, err = run(*wrong)
+        assert (status, out) == (2, "")
+        assert "Error: " in err
+
+
+def test_verify_leaves_with_1_if_anything_differs(folder):
+    """One flipped bit."""
+    distinfer("reshard", folder / "src", folder / "out", *given(folder)[1:])
+    assert distinfer("verify", folder / "out").exit_code == 0
+    path = folder / "out/rank_1/checkpoint_1.ckpt"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    done = distinfer("verify", folder / "out")
+    assert done.exit_code == 1
+    assert "rank_1/checkpoint_1.ckpt: step: its bytes differ" in done.output
+    assert json.loads(distinfer("verify", folder / "out", "--json").output)["ok"] is False
+    assert distinfer("verify", folder / "src").exit_code == 1
+
+
+def test_inspect_speaks_json_of_layouts(folder):
+    """What it prints with --json is itself a destination."""
+    done = distinfer("inspect", folder / "src", "--strategy", folder / "src.json", "--json")
+    (folder / "again.json").write_text(done.output)
+    assert "net.w  [8, 8]  -, tp  Mesh(tp=4)" in distinfer("inspect", folder / "again.json").output
+    done = distinfer("plan", folder / "src", "--strategy", folder / "src.json", "--to", folder / "again.json")
+    assert done.exit_code == 0
+    found = json.loads(distinfer("inspect", case("sample_r13").folder / "src_strategy.ckpt", "--json").output)
+    assert found["ranks"] == 8
+    assert sorted(found["tensors"]) == ["matmul_weight", "moments.matmul_weight"]
+
+
+def test_a_checkpoint_plans_and_runs_in_python(folder):
+    """open_checkpoint, plan, run, verify."""
+    with open_checkpoint(folder / "src", folder / "src.json") as checkpoint:
+        plan = checkpoint.plan(folder / "dst.json", select=["net.w"])
+        assert plan.explain().needed_bytes == 256
+        result = plan.run(folder / "out", threads=2, buffer="1 MiB")
+    assert result.verify().ok
+    assert Path(result.paths[1]).name == "checkpoint_1.ckpt"
