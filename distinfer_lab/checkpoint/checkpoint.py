@@ -72,6 +72,8 @@ class Checkpoint(Displayed):
     dec_key: bytes | None = None
     dec_mode: str = "AES-GCM"
     """What the files were opened with; a card opens them so again."""
+    held: str = ""
+    """The placement on cards that holds the slices, where files do not."""
 
     @property
     def ranks(self) -> int:

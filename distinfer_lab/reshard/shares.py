@@ -4,7 +4,7 @@ A `Share` is small and can be pickled: paths and rows, no data. Reading it touch
 ranges of its pieces; no slice and no tensor is ever whole, unless the share is.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -20,7 +20,7 @@ __all__ = ["Part", "Share", "ShareTensor", "Source", "share_of", "shares_of"]
 
 Array = NDArray[Any]
 
-STAGING_BYTES = 4 << 20
+WINDOW_BYTES = 4 << 20
 
 
 class Source(Protocol):
@@ -57,16 +57,25 @@ class ShareTensor(NamedTuple):
         """Bytes of the shard."""
         return Box.whole(self.shape).size * self.dtype.itemsize
 
-    def fill(self, window: Box, out: Array, sources: Mapping[int, Source], buffer_bytes: int) -> int:
-        """Read a window of the shard into `out`, in the files' dtype; gives the bytes that were read."""
-        read = 0
+    def windows(self, nbytes: int) -> Iterator[Box]:
+        """Runs of the shard, in the order of its bytes, that take so many bytes, converted values included."""
+        converted = self.dtype.itemsize if self.dtype != self.source_dtype else 0
+        return windows(self.shape, self.source_dtype.itemsize + converted, nbytes)
+
+    def cuts(self, window: Box) -> Iterator[tuple[int, Box, Box]]:
+        """What fills a window: source rank, the box of its slice, and the box within the window."""
         for part in self.parts:
             common = part.dst.common(window)
             if common is not None:
                 there = common.moved([a - b for a, b in zip(part.src.start, part.dst.start, strict=True)])
-                view = common.within(window).of(out)
-                read += sources[part.src_rank].read_into(self.source, there, view, buffer_bytes)
-        return read
+                yield part.src_rank, there, common.within(window)
+
+    def fill(self, window: Box, out: Array, sources: Mapping[int, Source], buffer_bytes: int) -> int:
+        """Read a window of the shard into `out`, in the files' dtype; gives the bytes that were read."""
+        return sum(
+            sources[rank].read_into(self.source, there, inner.of(out), buffer_bytes)
+            for rank, there, inner in self.cuts(window)
+        )
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,8 @@ class Share:
         The shards.
     dec_key, dec_mode
         For encrypted files.
+    held
+        The placement on cards that holds the source slices, where files do not.
     """
 
     rank: int
@@ -90,6 +101,7 @@ class Share:
     tensors: tuple[ShareTensor, ...]
     dec_key: bytes | None = None
     dec_mode: str = "AES-GCM"
+    held: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -99,6 +111,16 @@ class Share:
     def only(self, names: Collection[str]) -> "Share":
         """The same without all other shards."""
         return replace(self, tensors=tuple(tensor for tensor in self.tensors if tensor.name in names))
+
+    def given_by(self, ranks: Collection[int]) -> "Share":
+        """What these source ranks have to give of it: the tensors with only their parts."""
+        tensors = []
+        for tensor in self.tensors:
+            parts = tuple(part for part in tensor.parts if part.src_rank in ranks)
+            if parts:
+                tensors.append(tensor._replace(parts=parts))
+        paths = {rank: path for rank, path in self.paths.items() if rank in ranks}
+        return replace(self, paths=paths, tensors=tuple(tensors))
 
     def opened(self, stack: ExitStack) -> dict[int, SliceFile | FileSet]:
         """The source files by rank, open until the stack is left."""
@@ -111,21 +133,28 @@ class Share:
     def read(self) -> dict[str, Array]:
         """The shards by name; each file is open only while it is read from."""
         with ExitStack() as stack:
-            files = self.opened(stack)
-            return {tensor.name: _read_tensor(tensor, files) for tensor in self.tensors}
+            return self.read_from(self.opened(stack), WINDOW_BYTES)
 
-
-def _read_tensor(tensor: ShareTensor, files: Mapping[int, Source]) -> Array:
-    out = np.empty(tensor.shape, tensor.dtype)
-    whole = Box.whole(tensor.shape)
-    if tensor.dtype == tensor.source_dtype:
-        tensor.fill(whole, out, files, STAGING_BYTES)
+    def read_from(
+        self,
+        sources: Mapping[int, Source],
+        window_bytes: int,
+        advance: Callable[[int], None] = lambda n: None,
+    ) -> dict[str, Array]:
+        """The shards by name, window by window; `advance` is told the bytes of each."""
+        out = {}
+        for tensor in self.tensors:
+            shard = out[tensor.name] = np.empty(tensor.shape, tensor.dtype)
+            for window in tensor.windows(window_bytes):
+                view = window.of(shard)
+                if tensor.dtype == tensor.source_dtype:
+                    tensor.fill(window, view, sources, window_bytes)
+                else:
+                    part = np.empty(window.shape, tensor.source_dtype)
+                    tensor.fill(window, part, sources, window_bytes)
+                    view[...] = part
+                advance(view.nbytes)
         return out
-    for window in windows(tensor.shape, tensor.source_dtype.itemsize, STAGING_BYTES):
-        part = np.empty(window.shape, tensor.source_dtype)
-        tensor.fill(window, part, files, STAGING_BYTES)
-        window.of(out)[...] = part
-    return out
 
 
 def share_of(
@@ -151,9 +180,9 @@ def share_of(
         if source in given
     )
     used = sorted({part.src_rank for tensor in tensors for part in tensor.parts})
-    return Share(
-        rank, {r: checkpoint.files[r].path for r in used}, tensors, checkpoint.dec_key, checkpoint.dec_mode
-    )
+    held = checkpoint.held
+    paths = {} if held else {r: checkpoint.files[r].path for r in used}
+    return Share(rank, paths, tensors, checkpoint.dec_key, checkpoint.dec_mode, held)
 
 
 def _parts_of(plan: ReshardPlan, rank: int) -> dict[str, tuple[Part, ...]]:

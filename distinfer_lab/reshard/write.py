@@ -8,9 +8,10 @@ later run looks at the bytes again, and does not redo what has the digest that t
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 
 from ..checkpoint import SliceWriter, TensorSpec
 from ..errors import CheckpointFileError, DistinferError
-from ..layout import windows
 from .shares import Share, ShareTensor, Source
 from .stage import journal_of
 
@@ -27,8 +27,11 @@ __all__ = [
     "SMALLEST_BUFFER",
     "Control",
     "FileReport",
+    "FileWork",
     "TensorReport",
     "WriteTask",
+    "Written",
+    "window_bytes",
     "write_file",
 ]
 
@@ -121,6 +124,19 @@ class WriteTask:
         return tensors + [TensorSpec(n, np.dtype("<U1"), (), text) for n, text in self.texts.items()]
 
 
+class Written(NamedTuple):
+    """What was written by whoever did the work, and what it took."""
+
+    files: tuple[FileReport, ...]
+    """In the order of the tasks."""
+    served_bytes: int = 0
+    """Bytes of content that cards read from source files for other cards."""
+    moved_bytes: int = 0
+    """Bytes that cards sent to other cards."""
+    private_bytes: int | None = None
+    """The most private memory that a worker took beyond what it has when idle; None if not measured."""
+
+
 def write_file(task: WriteTask, control: Control, sources: Mapping[int, Source] | None = None) -> FileReport:
     """Write a destination file, or what an earlier run has left to write of it.
 
@@ -134,71 +150,108 @@ def write_file(task: WriteTask, control: Control, sources: Mapping[int, Source] 
     CheckpointError, CheckpointFileError
         If a source file is damaged or changes, or the destination cannot be written.
     """
-    try:
-        if sources is not None:
-            return _Work(task, control).run(sources)
-        with ExitStack() as stack:
-            files = task.share.opened(stack)
-            report = _Work(task, control).run(files)
-            for file in files.values():
-                file.check_unchanged()
-            return report
-    except OSError as err:
-        if isinstance(err, DistinferError):
-            raise
-        raise CheckpointFileError(
-            f"{task.folder}/{task.path}: {err.strerror}; the file was not completed, what was written is kept"
-        ) from err
+    with ExitStack() as stack:
+        given = task.share.opened(stack) if sources is None else sources
+        with FileWork(task, control) as work:
+            work.reuse()
+            report = work.write(given)
+        for file in given.values() if sources is None else ():
+            file.check_unchanged()  # type: ignore[attr-defined]  # they are files
+        return report
 
 
-class _Work:
+class FileWork:
+    """One destination file at work; a context manager, at whose end the file is complete.
+
+    Attributes
+    ----------
+    left : tuple of ShareTensor
+        What is still to be written; all, until `reuse` was called.
+    """
+
     def __init__(self, task: WriteTask, control: Control) -> None:
         self.task, self.control = task, control
+        self.left = task.share.tensors
         self.space = _Space(task.buffer_bytes)
         self.reports: dict[str, TensorReport] = {}
         self.read = self.reused = 0
+        self._stack = ExitStack()
 
-    def run(self, sources: Mapping[int, Source]) -> FileReport:
+    def __enter__(self) -> "FileWork":
         task = self.task
-        path = Path(task.folder, task.path)
-        with (
-            SliceWriter(path, task.specs, resume=True, **task.options) as writer,
-            Journal(journal_of(task.folder, task.path), writer.resumed) as journal,
-        ):
-            for tensor in task.share.tensors:
-                if not self._reuse(tensor, writer, journal):
-                    self._write(tensor, writer, journal, sources)
+        with self._told(), ExitStack() as stack:
+            path = Path(task.folder, task.path)
+            self.writer = stack.enter_context(SliceWriter(path, task.specs, resume=True, **task.options))
+            self.journal = stack.enter_context(
+                Journal(journal_of(task.folder, task.path), self.writer.resumed)
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._told():
+            self._stack.__exit__(kind, error, trace)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say of an error of the system which file it concerns."""
+        try:
+            yield
+        except OSError as err:
+            if isinstance(err, DistinferError):
+                raise
+            raise CheckpointFileError(
+                f"{self.task.folder}/{self.task.path}: {err.strerror}; the file was not completed, "
+                "what was written is kept"
+            ) from err
+
+    def reuse(self) -> None:
+        """Take over what an earlier run wrote, if it is what that run said."""
+        with self._told():
+            self.left = tuple(tensor for tensor in self.task.share.tensors if not self._reused(tensor))
+
+    def write(self, sources: Mapping[int, Source]) -> FileReport:
+        """Write what is left."""
+        with self._told():
+            for tensor in self.left:
+                self._write(tensor, sources)
+        self.left = ()
         return FileReport(
-            task.path, task.share.rank, self.reports, task.nbytes, self.read, self.reused, self.space.most
+            self.task.path,
+            self.task.share.rank,
+            {tensor.name: self.reports[tensor.name] for tensor in self.task.share.tensors},
+            self.task.nbytes,
+            self.read,
+            self.reused,
+            self.space.most,
         )
 
-    def _reuse(self, tensor: ShareTensor, writer: SliceWriter, journal: "Journal") -> bool:
-        """Take over what an earlier run wrote, if it is what that run said."""
-        entered = journal.entered.get(tensor.name)
+    def _reused(self, tensor: ShareTensor) -> bool:
+        entered = self.journal.entered.get(tensor.name)
         if entered is None:
             return False
         digest = xxhash.xxh3_128()
-        for block in writer.blocks(tensor.name):
+        for block in self.writer.blocks(tensor.name):
             self.control.check()
             digest.update(block)
         if digest.hexdigest() != entered[0]:
             return False
-        writer.adopt(tensor.name)
-        self._report(tensor, writer, *entered)
+        self.writer.adopt(tensor.name)
+        self._report(tensor, *entered)
         self.reused += tensor.nbytes
         self.control.advance(tensor.nbytes)
         return True
 
-    def _report(self, tensor: ShareTensor, writer: SliceWriter, digest: str | None, overflowed: int) -> None:
-        pieces = tuple((piece.offset, piece.nbytes) for piece in writer.entries[tensor.name].pieces)
+    def _report(self, tensor: ShareTensor, digest: str | None, overflowed: int) -> None:
+        pieces = tuple((piece.offset, piece.nbytes) for piece in self.writer.entries[tensor.name].pieces)
         self.reports[tensor.name] = TensorReport(digest, pieces, overflowed)
 
-    def _write(
-        self, tensor: ShareTensor, writer: SliceWriter, journal: "Journal", sources: Mapping[int, Source]
-    ) -> None:
+    def _write(self, tensor: ShareTensor, sources: Mapping[int, Source]) -> None:
         digest = xxhash.xxh3_128() if self.task.digests else None
         overflowed = 0
-        for window in windows(tensor.shape, _bytes_of_element(tensor), self.space.window):
+        for window in tensor.windows(self.space.window):
             self.control.check()
             data = self.space.array(window.shape, tensor.source_dtype)
             self.read += tensor.fill(window, data, sources, self.space.staging)
@@ -208,18 +261,12 @@ class _Work:
                 overflowed += _count_overflow(given, data)
             if digest is not None:
                 digest.update(data.reshape(-1).view(np.uint8).data)
-            writer.write(tensor.name, window, data)
+            self.writer.write(tensor.name, window, data)
             self.control.advance(data.nbytes)
         found = None if digest is None else digest.hexdigest()
         if found is not None:
-            journal.enter(tensor.name, found, overflowed)
-        self._report(tensor, writer, found, overflowed)
-
-
-def _bytes_of_element(tensor: ShareTensor) -> int:
-    """What an element takes in a window, its converted value included."""
-    converted = tensor.dtype.itemsize if tensor.dtype != tensor.source_dtype else 0
-    return tensor.source_dtype.itemsize + converted
+            self.journal.enter(tensor.name, found, overflowed)
+        self._report(tensor, found, overflowed)
 
 
 def _count_overflow(before: Array, after: Array) -> int:
@@ -229,11 +276,16 @@ def _count_overflow(before: Array, after: Array) -> int:
         return int(np.count_nonzero(~np.isfinite(after) & np.isfinite(before)))
 
 
+def window_bytes(buffer_bytes: int) -> int:
+    """The size of a window in a buffer of this size."""
+    return max(min(buffer_bytes // 2, LARGEST_WINDOW), 1)
+
+
 class _Space:
     """The memory of one worker: half of the buffer, at most, for a window, the rest for reading into it."""
 
     def __init__(self, buffer_bytes: int) -> None:
-        self.window = max(min(buffer_bytes // 2, LARGEST_WINDOW), 1)
+        self.window = window_bytes(buffer_bytes)
         self.staging = max(min(buffer_bytes - self.window, LARGEST_WINDOW), 1)
         self.most = 0
         self._bytes = np.empty(0, np.uint8)
