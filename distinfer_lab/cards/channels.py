@@ -16,7 +16,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -165,6 +165,30 @@ class _Half:
         return True
 
 
+class _Feed:
+    """Arrays that go to one card one after another."""
+
+    def __init__(self, begin: Callable[[Array], _Half], arrays: Iterator[Array]) -> None:
+        self._begin, self._arrays = begin, arrays
+        self._half: _Half | None = None
+
+    @property
+    def connection(self) -> socket.socket | None:
+        """What the array on its way goes through; None between two arrays."""
+        return None if self._half is None else self._half.connection
+
+    def advance(self) -> bool:
+        """Send what goes without waiting, at most one array; True when all are sent."""
+        if self._half is None:
+            array = next(self._arrays, None)
+            if array is None:
+                return True
+            self._half = self._begin(array)
+        if self._half.advance(sending=True):
+            self._half = None
+        return False
+
+
 def _bytes_of(buffer: Any) -> memoryview:
     if isinstance(buffer, np.ndarray):
         # numpy's own view: dtypes that the buffer protocol does not know (bfloat16) pass too.
@@ -193,6 +217,7 @@ class Channels:
         self._listener, self._check = listener, check
         self._sockets: dict[int, socket.socket] = {}
         self._serials: dict[tuple[int, bool], int] = {}
+        self._feeds: dict[int, _Feed] = {}
 
     def exchange(self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]) -> dict[int, Array]:
         """Send an array to each of some cards and receive one from each of some, all at once.
@@ -215,6 +240,44 @@ class Channels:
         reading = [_Half(peer, self._socket(peer), [head]) for peer, head in heads.items()]
         self._serve(writing, reading, heads, out)
         return out
+
+    def feed(self, peer: int, arrays: Iterator[Array]) -> None:
+        """Send arrays to a card one after another, each made when the one before it has left.
+
+        They go whenever this card waits for others, or calls `serve`; so what is in flight is one
+        array and what the system buffers, however many there are.
+        """
+        self._feeds[peer] = _Feed(lambda array: self._outgoing(peer, array), arrays)
+
+    def receive(self, peer: int, out: Array) -> None:
+        """Take the next array of a card's feed into `out`; what this card feeds to others goes meanwhile.
+
+        Raises
+        ------
+        CardError
+            If the card goes away or sends something else.
+        """
+        body = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
+        heads = {peer: bytearray(FRAME.size)}
+        self._serve([], [_Half(peer, self._socket(peer), [heads[peer]])], heads, {peer: body})
+        if body is not out:
+            out[...] = body
+
+    def serve(self) -> None:
+        """Send of all feeds what goes without waiting."""
+        for peer, feed in list(self._feeds.items()):
+            if feed.advance():
+                del self._feeds[peer]
+
+    def drain(self) -> None:
+        """Wait until all feeds have been sent."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while self._feeds:
+            self.serve()
+            _wait(list(self._feeds.values()), [])
+            if time.monotonic() > deadline:
+                self._check()
+                deadline = time.monotonic() + WAIT_SECONDS
 
     def all_reduce(self, array: Array, group: Sequence[int]) -> Array:
         """The sum of the arrays of a group of cards, added in rank order on every element.
@@ -249,6 +312,7 @@ class Channels:
         for connection in self._sockets.values():
             connection.close()
         self._sockets.clear()
+        self._feeds.clear()
 
     def _outgoing(self, peer: int, array: Array) -> _Half:
         body = np.ascontiguousarray(array)
@@ -273,7 +337,8 @@ class Channels:
             reading = [half for half in reading if not self._received(half, heads, out)]
             if not writing and not reading:
                 return
-            _wait(writing, reading)
+            self.serve()
+            _wait([*writing, *self._feeds.values()], reading)
             if time.monotonic() > deadline:
                 self._check()
                 deadline = time.monotonic() + WAIT_SECONDS
@@ -321,14 +386,18 @@ class Channels:
         return connection
 
 
-def _wait(writing: Sequence[_Half], reading: Sequence[_Half]) -> None:
-    """Wait until some socket is ready, or a moment has passed."""
+def _wait(writing: Sequence[_Half | _Feed], reading: Sequence[_Half]) -> None:
+    """Wait until some socket is ready, or a moment has passed; not at all if a feed has its next array to begin."""
     events: dict[socket.socket, int] = {}
+    timeout = WAIT_SECONDS
     for half in writing:
-        events[half.connection] = selectors.EVENT_WRITE
+        if half.connection is None:
+            timeout = 0
+        else:
+            events[half.connection] = selectors.EVENT_WRITE
     for half in reading:
         events[half.connection] = events.get(half.connection, 0) | selectors.EVENT_READ
     with selectors.DefaultSelector() as selector:
         for connection, mask in events.items():
             selector.register(connection, mask)
-        selector.select(WAIT_SECONDS)
+        selector.select(timeout)

@@ -102,14 +102,29 @@ class Gangs:
         self._client.run(tasks.begin_epoch, self._name, epoch, ranks, workers=self.addresses)
         self.epoch, self._peers = epoch, peers
 
-    def run(self, task: Callable[..., Any], work: Work, run: Run | None = None) -> dict[int, Any]:
+    def run(
+        self,
+        task: Callable[..., Any],
+        work: Work,
+        run: Run | None = None,
+        look: Callable[[], None] = lambda: None,
+    ) -> dict[int, Any]:
         """Do the work; gives the results by rank (see `run_numbered`)."""
-        return self.run_numbered(task, work, run)[1]
+        return self.run_numbered(task, work, run, look)[1]
 
     def run_numbered(
-        self, task: Callable[..., Any], work: Work, run: Run | None = None
+        self,
+        task: Callable[..., Any],
+        work: Work,
+        run: Run | None = None,
+        look: Callable[[], None] = lambda: None,
     ) -> tuple[int, dict[int, Any]]:
         """Do the work; gives the number of the run and the results by rank.
+
+        Parameters
+        ----------
+        look
+            Called now and then while it goes on; what it raises stops the work.
 
         Raises
         ------
@@ -123,7 +138,7 @@ class Gangs:
         with self._client.as_current(), self._lease(), self._few_threads():
             futures = {self._submit(task, rank, number, args): rank for rank, args in work.items()}
             try:
-                self._await(futures, run)
+                self._await(futures, run, look)
                 return number, {rank: future.result() for future, rank in futures.items()}
             except BaseException as err:
                 self.epoch = None
@@ -138,13 +153,14 @@ class Gangs:
         key = f"{task.__name__}-{self._name}-{number}-{rank}"
         return self._client.submit(task, ticket, *args, key=key, pure=False, retries=0, **pin)
 
-    def _await(self, futures: Mapping[Any, int], run: Run | None) -> None:
+    def _await(self, futures: Mapping[Any, int], run: Run | None, look: Callable[[], None]) -> None:
         pending = set(futures)
         while pending:
             try:
                 done, pending = wait(pending, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
             except TimeoutError:
                 self._watch()
+                look()
                 continue
             for future in done:
                 if future.status != "finished":

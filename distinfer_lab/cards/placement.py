@@ -18,6 +18,8 @@ class Placement:
     """The last training step that every card finished; its values are in force."""
     lost: set[int] = field(default_factory=set)
     """Cards that restarted since and hold nothing of it."""
+    moved: bool = False
+    """Whether it came over channels, so that one card alone cannot fill its part again."""
 
     @property
     def trained(self) -> bool:

@@ -95,7 +95,9 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         self.working_bytes = 0
         self.peak_bytes = 0
         self.private_peak = 0
-        self._idle_private = 0
+        self.progress: dict[int, int] = {}
+        """Of the reshard at work: destination rank -> bytes done."""
+        self._idle_private = self._work_private = 0
         self._blas = ThreadpoolController()
 
     def teardown(self, worker: Any) -> None:
@@ -139,6 +141,7 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         if self.epoch is None or ticket.epoch != self.epoch.number:
             raise CancelledError(f"card {ticket.rank}: the group has moved on from epoch {ticket.epoch}")
         self._run = ticket.run
+        self._work_private = 0
         self.check()
         try:
             with contextlib.nullcontext() if self.in_process else self._sampled():
@@ -191,7 +194,7 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
 
         def watch() -> None:
             while not done.is_set():
-                self.private_peak = max(self.private_peak, private_bytes())
+                self._look()
                 time.sleep(0.005)
 
         watcher = threading.Thread(target=watch, daemon=True)
@@ -201,7 +204,18 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         finally:
             done.set()
             watcher.join()
-            self.private_peak = max(self.private_peak, private_bytes())
+            self._look()
+
+    def _look(self) -> None:
+        self._work_private = max(self._work_private, private_bytes())
+        self.private_peak = max(self.private_peak, self._work_private)
+
+    def private_of_work(self) -> int | None:
+        """The most private memory since this work began, beyond the idle worker's; None for in-process cards."""
+        if self.in_process:
+            return None
+        self._look()
+        return max(self._work_private - self._idle_private, 0)
 
 
 def private_bytes() -> int:

@@ -24,6 +24,7 @@ __all__ = [
     "keep_program",
     "memory",
     "place",
+    "progress",
     "pull",
     "run",
     "save",
@@ -132,6 +133,12 @@ def memory(name: str, dask_worker: Any) -> CardMemory:
     """What this worker's card holds."""
     out: CardMemory = dask_worker.plugins[name].memory()
     return out
+
+
+def progress(name: str, dask_worker: Any) -> dict[int, int]:
+    """How far this worker's card is with a reshard: destination rank -> bytes done."""
+    store = dask_worker.plugins.get(name)
+    return {} if store is None else dict(store.progress)
 
 
 def keep_program(name: str, key: str, program: Any, dask_worker: Any) -> None:

@@ -1,8 +1,8 @@
 """Files: slices, strategies, and the checkpoint that they make together. Headers are read, data on demand."""
 
-from .checkpoint import Checkpoint, TensorRecord, followed_parameter, open_checkpoint, rank_files
+from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, open_checkpoint, rank_files
 from .entry import Entry, Piece, TensorSpec
-from .hub import INDEX, FileSet, index_json, open_files, read_index
+from .hub import INDEX, FileSet, hub_files, index_json, open_files, read_index
 from .manifest import MANIFEST, Manifest, ManifestFile, ManifestTensor, read_manifest
 from .slice_file import SliceFile, open_slice
 from .strategy_file import (
@@ -25,6 +25,7 @@ __all__ = [
     "Manifest",
     "ManifestFile",
     "ManifestTensor",
+    "NoFile",
     "OperatorStrategy",
     "Piece",
     "SliceFile",
@@ -34,6 +35,7 @@ __all__ = [
     "TensorSpec",
     "as_strategy",
     "followed_parameter",
+    "hub_files",
     "index_json",
     "merge_pipeline_strategys",
     "open_checkpoint",

@@ -30,6 +30,7 @@ from .strategy_file import StrategyFile, as_strategy
 __all__ = [
     "STATE_PREFIXES",
     "Checkpoint",
+    "NoFile",
     "TensorRecord",
     "followed_parameter",
     "open_checkpoint",
@@ -58,11 +59,61 @@ class TensorRecord(NamedTuple):
     """"parameter" (named by the strategy), "state" (follows a parameter) or "plain" (held whole)."""
 
 
+@dataclass(frozen=True)
+class NoFile:
+    """In place of a file: slices that no file holds, and why."""
+
+    path: str
+    reason: str
+    format = "ckpt"
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """None."""
+        return {}
+
+    def read(self, name: str, box: Box | None = None) -> Any:
+        """There is nothing to read.
+
+        Raises
+        ------
+        CheckpointFileError
+            Always.
+        """
+        raise CheckpointFileError(f"{self.path}: {name} cannot be read: {self.reason}")
+
+    def read_into(self, name: str, box: Box, out: Any, buffer_bytes: int) -> int:
+        """There is nothing to read.
+
+        Raises
+        ------
+        CheckpointFileError
+            Always.
+        """
+        raise CheckpointFileError(f"{self.path}: {name} cannot be read: {self.reason}")
+
+    def entry(self, name: str) -> Entry:
+        """There is none.
+
+        Raises
+        ------
+        CheckpointFileError
+            Always.
+        """
+        raise CheckpointFileError(f"{self.path}: {name} cannot be read: {self.reason}")
+
+    def check_unchanged(self) -> None:
+        """There is nothing that could change."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class Checkpoint(Displayed):
     """Sliced checkpoint files, opened together (see `open_checkpoint`); a context manager."""
 
-    files: tuple[SliceFile | FileSet, ...]
+    files: tuple[SliceFile | FileSet | NoFile, ...]
     """One per rank, in rank order."""
     tensors: Mapping[str, TensorRecord]
     texts: Mapping[str, str]
@@ -176,7 +227,7 @@ class Checkpoint(Displayed):
         return "\n".join(lines)
 
 
-def _digest(file: SliceFile | FileSet, name: str) -> bytes:
+def _digest(file: SliceFile | FileSet | NoFile, name: str) -> bytes:
     """A digest of an entry's bytes, read in blocks."""
     entry = file.entry(name)
     digest = xxhash.xxh3_128()

@@ -6,19 +6,22 @@ from .placement import cheapest_placement
 from .plan import ReshardPlan, TensorPlan, plan_reshard
 from .rules import RULES, Rule, Rules, mesh_of, read_rules
 from .serial import execute
-from .shares import Share, share_of, shares_of
-from .sizes import BUFFER_BYTES
+from .shares import Share, Source, share_of, shares_of
+from .sizes import BUFFER_BYTES, size_of
+from .stage import probe_of
 from .topology import Topology
 from .transform import rank_list_for_transform, transform_checkpoints
 from .verify import Verification, verify_folder
-from .write import FileReport, WriteTask, write_file
+from .write import Control, FileReport, FileWork, Unwatched, WriteTask, Written, window_bytes, write_file
 
 __all__ = [
     "BUFFER_BYTES",
     "RULES",
     "STATES",
+    "Control",
     "ConversionPlan",
     "FileReport",
+    "FileWork",
     "Output",
     "Progress",
     "ReshardPlan",
@@ -26,22 +29,28 @@ __all__ = [
     "Rule",
     "Rules",
     "Share",
+    "Source",
     "TensorPlan",
     "Topology",
+    "Unwatched",
     "Verification",
     "WriteTask",
+    "Written",
     "cheapest_placement",
     "execute",
     "mesh_of",
     "plan_checkpoint",
     "plan_reshard",
+    "probe_of",
     "rank_list_for_transform",
     "read_rules",
     "reshard_files",
     "run_plan",
     "share_of",
     "shares_of",
+    "size_of",
     "transform_checkpoints",
     "verify_folder",
+    "window_bytes",
     "write_file",
 ]

@@ -72,7 +72,7 @@ class ConversionPlan(ReshardPlan):
         cards, threads
             Who writes, see `run_plan`.
         options
-            `progress` and `cancelled` of `run_plan`, and whatever `Output` takes.
+            `route`, `progress` and `cancelled` of `run_plan`, and whatever `Output` takes.
 
         Returns
         -------
@@ -80,7 +80,7 @@ class ConversionPlan(ReshardPlan):
         """
         from .files import Output, run_plan
 
-        watching = {key: options.pop(key) for key in ("progress", "cancelled") if key in options}
+        watching = {key: options.pop(key) for key in ("route", "progress", "cancelled") if key in options}
         return run_plan(self, Output(folder, **options), cards=cards, threads=threads, **watching)
 
     @cached_property

@@ -22,9 +22,11 @@ from ..checkpoint import (
     INDEX,
     MANIFEST,
     Checkpoint,
+    FileSet,
     Manifest,
     ManifestFile,
     ManifestTensor,
+    NoFile,
     index_json,
 )
 from ..display import Displayed, bytes_in_words
@@ -35,10 +37,11 @@ from ..version import __version__
 from .conversion import ConversionPlan, plan_checkpoint
 from .sizes import BUFFER_BYTES, size_of
 from .stage import Stage
-from .write import SMALLEST_BUFFER, Control, FileReport, WriteTask, write_file
+from .write import SMALLEST_BUFFER, Control, FileReport, WriteTask, Written, write_file
 
 __all__ = ["BUFFER_BYTES", "Output", "Progress", "ReshardResult", "reshard_files", "run_plan"]
 
+ROUTES = ("auto", "files", "channels")
 FORMATS = ("ckpt", "safetensors", "huggingface")
 
 
@@ -66,8 +69,19 @@ class Progress(NamedTuple):
 class Workers(Protocol):
     """Who can write destination files in this process's stead: a card group."""
 
-    def write_files(self, tasks: Sequence[WriteTask], control: Callable[[int], Control]) -> list[FileReport]:
-        """Do all tasks; the reports in the order of the tasks."""
+    def write_files(
+        self, tasks: Sequence[WriteTask], control: Callable[[int], Control], route: str
+    ) -> Written:
+        """Do all tasks.
+
+        Parameters
+        ----------
+        control
+            Gives the control of a destination rank.
+        route
+            "files": every worker reads the source files that it needs; "channels": each reads its own
+            and the pieces go from worker to worker; "auto": the first if all workers see all files.
+        """
         ...
 
 
@@ -150,6 +164,12 @@ class ReshardResult(Displayed):
     seconds: float
     resumed: bool
     """Whether an earlier run had begun."""
+    served_bytes: int = 0
+    """Bytes of content that cards read for other cards."""
+    moved_bytes: int = 0
+    """Bytes that went from card to card."""
+    private_bytes: int | None = None
+    """The most private memory that a worker process took beyond what it has when idle; None in this process."""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -159,7 +179,7 @@ class ReshardResult(Displayed):
     @property
     def read_bytes(self) -> int:
         """Bytes of content read from source files."""
-        return sum(file.read_bytes for file in self.files)
+        return self.served_bytes + sum(file.read_bytes for file in self.files)
 
     @property
     def needed_bytes(self) -> int:
@@ -204,7 +224,8 @@ class ReshardResult(Displayed):
 
     def to_json(self) -> dict[str, Any]:
         """All figures, as JSON can say them."""
-        names = ("read_bytes", "needed_bytes", "written_bytes", "reused_bytes", "buffer_bytes")
+        names = ["read_bytes", "needed_bytes", "written_bytes", "reused_bytes", "moved_bytes"]
+        names += ["buffer_bytes", "private_bytes"]
         return {
             "folder": self.folder,
             "files": list(self.paths),
@@ -222,6 +243,11 @@ class ReshardResult(Displayed):
             f"  read {self.read_bytes} of {self.needed_bytes} bytes needed ({ratio:.2f}), "
             f"buffer {bytes_in_words(self.buffer_bytes)} of {bytes_in_words(self.predicted_peak_bytes)}",
         ]
+        if self.private_bytes is not None:
+            lines.append(
+                f"  {bytes_in_words(self.moved_bytes)} from card to card; "
+                f"a worker took at most {bytes_in_words(self.private_bytes)} of private memory"
+            )
         if self.reused_bytes:
             lines.append(f"  {bytes_in_words(self.reused_bytes)} were there from an earlier run, and right")
         lines += [f"  {name}: {count} values overflowed" for name, count in self.overflowed.items()]
@@ -287,6 +313,7 @@ def run_plan(
     *,
     threads: int = 1,
     cards: Workers | None = None,
+    route: str = "auto",
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> ReshardResult:
@@ -297,7 +324,9 @@ def run_plan(
     threads
         How many files are written at one time, in this process.
     cards
-        A card group that writes the files instead; it must see both folders.
+        A card group that writes the files instead.
+    route
+        How pieces reach the cards, see `Workers`.
     progress
         Called with how far it is, from the threads that work.
     cancelled
@@ -310,6 +339,10 @@ def run_plan(
     ReshardError
         If another process writes there, or the run was cancelled.
     """
+    if route not in ROUTES:
+        raise ReshardError(f"route={route!r} is not one of {', '.join(ROUTES)}")
+    if cards is None and plan.checkpoint.held:
+        raise ReshardError("the checkpoint lies on cards; pass cards=, the group that holds it")
     tasks = _tasks(plan, output)
     totals: dict[int, int] = {}
     for task in tasks:
@@ -320,9 +353,10 @@ def run_plan(
     with Stage(output.folder, _job(plan, output), sync=sync, **stage_options) as stage:
         staged = [_staged(task, stage) for task in tasks]
         if cards is not None:
-            reports = cards.write_files(staged, watch.of_rank)
+            written = cards.write_files(staged, watch.of_rank, route)
         else:
-            reports = _write_here(plan.checkpoint, staged, watch, threads)
+            written = Written(tuple(_write_here(plan.checkpoint, staged, watch, threads)))
+        reports = written.files
         for file in plan.checkpoint.files:
             file.check_unchanged()
         if output.digests:
@@ -331,7 +365,15 @@ def run_plan(
         stage.commit()
         resumed = stage.resumed
     return ReshardResult(
-        os.fspath(output.folder), plan, tuple(reports), output.buffer_bytes, watch.seconds, resumed
+        os.fspath(output.folder),
+        plan,
+        reports,
+        output.buffer_bytes,
+        watch.seconds,
+        resumed,
+        written.served_bytes,
+        written.moved_bytes,
+        written.private_bytes,
     )
 
 
@@ -405,7 +447,9 @@ def source_records(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """Path, size and time of change of every source file."""
     out = []
     for source in checkpoint.files:
-        for file in getattr(source, "files", [source]):
+        if isinstance(source, NoFile):
+            continue
+        for file in source.files if isinstance(source, FileSet) else [source]:
             size, mtime = file.identity
             out.append({"path": os.path.abspath(file.path), "size": size, "mtime_ns": mtime})
     return out
@@ -508,6 +552,7 @@ def reshard_files(
     rename: Mapping[str, str] | None = None,
     threads: int = 1,
     cards: Workers | None = None,
+    route: str = "auto",
     verify_source: bool = False,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -529,7 +574,7 @@ def reshard_files(
         Who shall hold what; None: one whole file, in `rank_0`.
     states, dtype, select, rename
         What is written of the checkpoint, see `plan_checkpoint`.
-    threads, cards, progress, cancelled
+    threads, cards, route, progress, cancelled
         Who does it, and how it is watched, see `run_plan`.
     verify_source
         Compare all slices that should be equal first, which reads them all.
@@ -553,4 +598,6 @@ def reshard_files(
     plan = plan_checkpoint(checkpoint, dst, states=states, dtype=dtype, select=select, rename=rename)
     if verify_source:
         checkpoint.check_replicas()
-    return run_plan(plan, output, threads=threads, cards=cards, progress=progress, cancelled=cancelled)
+    return run_plan(
+        plan, output, threads=threads, cards=cards, route=route, progress=progress, cancelled=cancelled
+    )

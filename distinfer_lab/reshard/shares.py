@@ -112,15 +112,30 @@ class Share:
         """The same without all other shards."""
         return replace(self, tensors=tuple(tensor for tensor in self.tensors if tensor.name in names))
 
-    def given_by(self, ranks: Collection[int]) -> "Share":
-        """What these source ranks have to give of it: the tensors with only their parts."""
-        tensors = []
+    def by_giver(self, homes: Mapping[int, int]) -> dict[int, "Share"]:
+        """What each of some givers has to give of it: the tensors with only its parts.
+
+        Parameters
+        ----------
+        homes
+            Source rank -> the giver that has it; ranks that are not named give nothing.
+        """
+        found: dict[int, list[ShareTensor]] = {}
         for tensor in self.tensors:
-            parts = tuple(part for part in tensor.parts if part.src_rank in ranks)
-            if parts:
-                tensors.append(tensor._replace(parts=parts))
-        paths = {rank: path for rank, path in self.paths.items() if rank in ranks}
-        return replace(self, paths=paths, tensors=tuple(tensors))
+            parts: dict[int, list[Part]] = {}
+            for part in tensor.parts:
+                if part.src_rank in homes:
+                    parts.setdefault(homes[part.src_rank], []).append(part)
+            for giver, given in parts.items():
+                found.setdefault(giver, []).append(tensor._replace(parts=tuple(given)))
+        return {
+            giver: replace(
+                self,
+                tensors=tuple(tensors),
+                paths={r: path for r, path in self.paths.items() if homes.get(r) == giver},
+            )
+            for giver, tensors in found.items()
+        }
 
     def opened(self, stack: ExitStack) -> dict[int, SliceFile | FileSet]:
         """The source files by rank, open until the stack is left."""

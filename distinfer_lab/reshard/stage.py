@@ -25,7 +25,7 @@ from typing import Any
 
 from ..errors import CheckpointFileError, ReshardError
 
-__all__ = ["Stage", "journal_of"]
+__all__ = ["Stage", "journal_of", "probe_of"]
 
 JOB = "job.json"
 FILES = "files"
@@ -37,6 +37,11 @@ RENAME_EXCHANGE = 2
 def journal_of(folder: str | os.PathLike[str], path: str) -> Path:
     """Where the journal of a file of a stage's folder is."""
     return Path(folder).parent / JOURNALS / f"{path}.jsonl"
+
+
+def probe_of(folder: str | os.PathLike[str]) -> Path:
+    """A file that whoever sees a stage's folder sees too."""
+    return Path(folder).parent / JOB
 
 
 class Stage:

@@ -29,6 +29,7 @@ __all__ = [
     "FileReport",
     "FileWork",
     "TensorReport",
+    "Unwatched",
     "WriteTask",
     "Written",
     "window_bytes",
@@ -53,6 +54,16 @@ class Control(Protocol):
     def check(self) -> None:
         """Raise if the work is to stop."""
         ...
+
+
+class Unwatched:
+    """`Control` of work that nobody watches."""
+
+    def advance(self, nbytes: int) -> None:
+        """See `Control`."""
+
+    def check(self) -> None:
+        """See `Control`."""
 
 
 class TensorReport(NamedTuple):

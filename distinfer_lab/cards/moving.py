@@ -1,0 +1,193 @@
+"""Slices on their way: what one card reads, gives to others, takes from them, and keeps or writes.
+
+    a card's own slices ----> its windows ----> its file, or its memory
+           |                     ^
+           +--> other cards      +--- other cards, in the order of its windows
+
+Where all cards see all files, every slice is a card's own and nothing goes from card to card.
+Otherwise a card cuts what it has by the windows of those who take it, and feeds each of them piece
+after piece; both sides go through the same shares in the same order, so a piece needs no name.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checkpoint import FileSet, SliceFile, open_files
+from ..errors import CardError
+from ..layout import Box
+from ..reshard import FileReport, FileWork, Share, Source, WriteTask
+from .channels import Channels
+from .records import Ticket
+from .store import CardStore, open_store
+
+__all__ = ["Move", "Moved", "move"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Move:
+    """One card's part of a reshard; small, and can be pickled.
+
+    Parameters
+    ----------
+    files
+        What it writes.
+    places
+        What it takes into its memory instead, and the placement's key.
+    gives
+        Other card -> that card's shares, cut down to what this card holds, in that card's order.
+    homes
+        Source rank -> the card that reads it; those that are not named this card reads itself.
+    window_bytes
+        The size of a window, on all cards alike.
+    """
+
+    files: tuple[WriteTask, ...]
+    places: tuple[tuple[str, Share], ...]
+    gives: Mapping[int, tuple[Share, ...]]
+    homes: Mapping[int, int]
+    window_bytes: int
+
+    @property
+    def shares(self) -> list[Share]:
+        """All that it takes, in order."""
+        return [task.share for task in self.files] + [share for _, share in self.places]
+
+
+class Moved(NamedTuple):
+    """What one card did."""
+
+    files: tuple[FileReport, ...]
+    read_bytes: int
+    """From files, for itself and for others, without what `files` tell."""
+    sent_bytes: int
+    """To other cards."""
+    private_bytes: int | None
+    """The most private memory meanwhile, beyond that of the idle worker; None for in-process cards."""
+
+
+class FromPeer(NamedTuple):
+    """A `Source` at the other end of a channel, which sends what is asked without being asked."""
+
+    channels: Channels
+    peer: int
+
+    def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int) -> int:
+        """See `Source`."""
+        self.channels.receive(self.peer, out)
+        return 0
+
+
+class FromMemory(NamedTuple):
+    """A `Source` in this card's store."""
+
+    values: Mapping[str, Array]
+
+    def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int) -> int:
+        """See `Source`."""
+        if name not in self.values:
+            raise CardError(f"this card holds no shard of {name!r}")
+        out[...] = box.of(self.values[name])
+        return 0
+
+
+class StoreControl(NamedTuple):
+    """`Control` of one destination rank on a card."""
+
+    store: CardStore
+    rank: int
+
+    def advance(self, nbytes: int) -> None:
+        """Enter it where the controller looks, and serve the others."""
+        self.store.progress[self.rank] = self.store.progress.get(self.rank, 0) + nbytes
+        assert self.store.channels is not None
+        self.store.channels.serve()
+
+    def check(self) -> None:
+        """See `Control`."""
+        self.store.check()
+
+
+def move(ticket: Ticket, job: Move) -> Moved:
+    """Do a card's part of a reshard."""
+    with open_store(ticket.store).work(ticket) as store, ExitStack() as stack:
+        channels = store.channels
+        assert channels is not None
+        before = channels.sent_bytes
+        store.progress.clear()
+        own, files = _own_sources(ticket.rank, job, store, stack)
+        works = []
+        for task in job.files:
+            works.append(stack.enter_context(FileWork(task, StoreControl(store, task.share.rank))))
+            works[-1].reuse()
+        left = [{tensor.name for tensor in work.left} for work in works]
+        left += [{tensor.name for tensor in share.tensors} for _, share in job.places]
+        for peer, wanted in _asked(job, left, channels).items():
+            channels.feed(peer, _pieces(job.gives[peer], wanted, own, job.window_bytes))
+        sources = {rank: FromPeer(channels, home) for rank, home in job.homes.items()} | own
+        reports = tuple(work.write(sources) for work in works)
+        for key, share in job.places:
+            control = StoreControl(store, share.rank)
+            store.put(key, share.read_from(sources, job.window_bytes, control.advance), afresh=True)
+        channels.drain()
+        for file in files:
+            file.check_unchanged()
+        served = sum(file.nbytes_read for file in files) - sum(report.read_bytes for report in reports)
+        store.count(sum(report.buffer_bytes for report in reports) + len(job.gives) * job.window_bytes)
+        return Moved(reports, served, channels.sent_bytes - before, store.private_of_work())
+
+
+def _own_sources(
+    rank: int, job: Move, store: CardStore, stack: ExitStack
+) -> tuple[dict[int, Source], list[SliceFile | FileSet]]:
+    """What this card reads itself: files, or its own shards."""
+    shares = [*job.shares, *(share for given in job.gives.values() for share in given)]
+    held = {share.held for share in shares if share.held}
+    if held:
+        return {rank: FromMemory(store.placed(held.pop()).values)}, []
+    out: dict[int, Source] = {}
+    files = []
+    for share in shares:
+        for src_rank, path in share.paths.items():
+            if src_rank not in job.homes and src_rank not in out:
+                files.append(open_files(path, dec_key=share.dec_key, dec_mode=share.dec_mode))
+                stack.callback(files[-1].close)
+                out[src_rank] = files[-1]
+    return out, files
+
+
+def _asked(job: Move, left: Sequence[Collection[str]], channels: Channels) -> dict[int, list[list[bool]]]:
+    """Tell each giver which tensors are left to do here; hear it from each taker, share by share."""
+    flags: dict[int, list[bool]] = {}
+    for share, names in zip(job.shares, left, strict=True):
+        for peer, given in share.by_giver(job.homes).items():
+            flags.setdefault(peer, []).extend(tensor.name in names for tensor in given.tensors)
+    sends = {peer: np.array(asked, np.uint8) for peer, asked in flags.items()}
+    counts = {peer: [len(share.tensors) for share in shares] for peer, shares in job.gives.items()}
+    got = channels.exchange(sends, {peer: ((sum(n),), np.dtype(np.uint8)) for peer, n in counts.items()})
+    return {
+        peer: [part.astype(bool).tolist() for part in np.split(asked, np.cumsum(counts[peer])[:-1])]
+        for peer, asked in got.items()
+    }
+
+
+def _pieces(
+    shares: Sequence[Share],
+    wanted: Sequence[Sequence[bool]],
+    own: Mapping[int, Source],
+    window_bytes: int,
+) -> Iterator[Array]:
+    """What another card takes from this one, in the order in which it takes it."""
+    for share, flags in zip(shares, wanted, strict=True):
+        for tensor, left in zip(share.tensors, flags, strict=True):
+            for window in tensor.windows(window_bytes) if left else ():
+                for src_rank, there, _ in tensor.cuts(window):
+                    piece = np.empty(there.shape, tensor.source_dtype)
+                    own[src_rank].read_into(tensor.source, there, piece, window_bytes)
+                    yield piece

@@ -1,0 +1,118 @@
+"""Who of the cards does what of a reshard: which card writes which file, and which reads which source.
+
+all cards see all source files      each reads what it needs: nothing goes between cards
+else, or the source is on cards     each reads its own; pieces go to those who need them
+"""
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from ..errors import CardError
+from ..reshard import Share, WriteTask, window_bytes
+from .moving import Move
+
+__all__ = ["Taken", "homes_of", "jobs_of", "spread"]
+
+
+class Taken(NamedTuple):
+    """What it took to bring shards to the cards."""
+
+    read_bytes: int
+    """From files."""
+    moved_bytes: int
+    """From card to card."""
+    private_bytes: int | None
+    """The most private memory that a card took beyond what it has when idle; None for in-process cards."""
+
+
+def homes_of(
+    paths: Mapping[int, str], seen: Sequence[Collection[str]], route: str, names: Sequence[str]
+) -> dict[int, int]:
+    """The card that reads each source rank's file; nothing if all cards shall read all files.
+
+    Parameters
+    ----------
+    paths
+        Source rank -> file.
+    seen
+        For each card the files that it sees as the controller does.
+    route
+        "auto", "files" or "channels", see `reshard.Workers`.
+    names
+        What to call each card in an error.
+
+    Raises
+    ------
+    CardError
+        If a card does not see what it should.
+    """
+    lacking = [
+        (card, path) for card, there in enumerate(seen) for path in paths.values() if path not in there
+    ]
+    if route == "files" and lacking:
+        card, path = lacking[0]
+        raise CardError(f"{names[card]} does not see {path} as this process does; use route='auto'")
+    if route == "files" or (route == "auto" and not lacking):
+        return {}
+    out: dict[int, int] = {}
+    load = [0] * len(seen)
+    for rank, path in paths.items():
+        who = [card for card, there in enumerate(seen) if path in there]
+        if not who:
+            raise CardError(f"no card sees {path} as this process does; put it where one does")
+        # The one with the least to read, and of these the one that a rank of this number would be.
+        out[rank] = min(who, key=lambda card: (load[card], (card - rank) % len(seen)))
+        load[out[rank]] += os.path.getsize(path) if os.path.isfile(path) else 1
+    return out
+
+
+def spread(sizes: Sequence[int], cards: int) -> list[list[int]]:
+    """Items for each card, the largest first to whoever has the least; each list in ascending order."""
+    out: list[list[int]] = [[] for _ in range(cards)]
+    load = [0] * cards
+    for item in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        card = load.index(min(load))
+        out[card].append(item)
+        load[card] += sizes[item]
+    return [sorted(items) for items in out]
+
+
+def jobs_of(
+    files: Sequence[Sequence[WriteTask]],
+    places: Sequence[Sequence[tuple[str, Share]]],
+    homes: Mapping[int, int],
+    buffer_bytes: int,
+) -> dict[int, Move]:
+    """The part of each card, of those that have something to do.
+
+    Parameters
+    ----------
+    files, places
+        For each card what it writes, or takes into its memory.
+    homes
+        See `homes_of`; empty if every card reads all that it needs.
+    buffer_bytes
+        The memory for data of each card: its window, and one piece for each of the others.
+    """
+    cards = len(files)
+    if homes:
+        buffer_bytes = max(2 * (buffer_bytes // (cards + 1)), 2)
+    given: list[dict[int, list[Share]]] = [{} for _ in range(cards)]
+    for taker in range(cards):
+        for share in [task.share for task in files[taker]] + [share for _, share in places[taker]]:
+            for giver, part in share.by_giver(homes).items():
+                if giver != taker:
+                    given[giver].setdefault(taker, []).append(part)
+    return {
+        card: Move(
+            tuple(replace(task, buffer_bytes=buffer_bytes) for task in files[card]),
+            tuple(places[card]),
+            {taker: tuple(shares) for taker, shares in given[card].items()},
+            {rank: home for rank, home in homes.items() if home != card},
+            window_bytes(buffer_bytes),
+        )
+        for card in range(cards)
+        if files[card] or places[card] or given[card]
+    }

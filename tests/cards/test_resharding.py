@@ -1,0 +1,178 @@
+"""Reshards on cards: every route equals the serial definition, bit for bit, on every kind of card."""
+
+import numpy as np
+import pytest
+from distributed import LocalCluster
+
+from distinfer_lab.cards import CardGroup
+from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.errors import CardError, ReshardError
+from distinfer_lab.layout import Layout, Mesh, Strategy
+from distinfer_lab.reshard import execute, plan_reshard, verify_folder
+
+SHAPES = {"cols": (48, 32), "rows": (64, 24), "whole": (7,), "grid": (16, 16), "qkv": (24, 8), "step": ()}
+
+
+def layout(mesh, *dims, **options):
+    return Layout(Mesh(tuple(mesh), tuple(mesh.values())), dims, **options)
+
+
+TP8, TP4, DP2TP4, TWO = {"tp": 8}, {"tp": 4}, {"dp": 2, "tp": 4}, {"x": 2, "y": 2}
+
+SRC = Strategy(
+    {
+        "cols": layout(TP8, (), ("tp",)),
+        "rows": layout(DP2TP4, ("tp",), ()),
+        "whole": layout(TP8, ()),
+        "grid": layout({"a": 2, "b": 4}, ("a",), ("b",)),
+        "qkv": layout(DP2TP4, ("tp",), (), fused=((16, 4, 4), None)),
+        "step": layout(TP8),
+    },
+    SHAPES,
+)
+DST = Strategy(
+    {
+        "cols": layout(TP4, ("tp",), ()),
+        "rows": layout(TWO, ("x",), ("y",)),
+        "whole": layout(TP4, ()),
+        "grid": layout(TP4, ("tp",), (), split="torch_chunk"),
+        "qkv": layout(TWO, ("y",), (), fused=((16, 4, 4), None)),
+        "step": layout(TP4),
+    },
+    SHAPES,
+)
+
+
+def shards_of(strategy):
+    """Rank -> name -> the shard, cut from whole tensors by plain indexing."""
+    out = {rank: {} for rank in range(strategy.ranks)}
+    for number, (name, shape) in enumerate(SHAPES.items()):
+        whole = np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape) + 10_000 * number
+        regions = strategy[name].regions(shape)
+        shapes = regions.shard_shapes(strategy.ranks)
+        for rank in range(strategy.ranks):
+            out[rank][name] = np.full(shapes[rank], np.nan, np.float32)
+        for rank, box, start in zip(regions.ranks.tolist(), regions.boxes, regions.starts, strict=True):
+            there = tuple(slice(a, a + n) for a, n in zip(start, box[:, 1] - box[:, 0], strict=True))
+            out[rank][name][there] = whole[tuple(slice(a, b) for a, b in box)]
+    return out
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Eight slice files."""
+    folder = tmp_path_factory.mktemp("resharding")
+    for rank, shards in shards_of(SRC).items():
+        save_slice(folder / f"src/rank_{rank}/a.ckpt", shards, sync=False)
+    return folder / "src"
+
+
+@pytest.fixture(scope="module", params=["in process", "processes", "given"])
+def cards(request):
+    """Eight cards in one process, three processes, four workers of a given cluster."""
+    if request.param == "given":
+        with LocalCluster(
+            n_workers=4, processes=True, threads_per_worker=1, dashboard_address=":0", protocol="tcp://"
+        ) as cluster:
+            with CardGroup(4, address=cluster.scheduler_address) as group:
+                yield group
+    else:
+        with CardGroup(8 if request.param == "in process" else 4, processes=request.param == "processes") as group:
+            yield group
+
+
+def check(got, wanted):
+    for rank, shards in wanted.items():
+        assert got[rank].keys() == shards.keys()
+        for name, shard in shards.items():
+            np.testing.assert_array_equal(got[rank][name], shard)
+
+
+def test_the_definition():
+    """What the routes are compared with: serial execution gives the shards that numpy cuts."""
+    plan = plan_reshard(SRC, DST)
+    got = execute(plan, [shards_of(SRC)[rank] for rank in range(8)])
+    check(dict(enumerate(got)), shards_of(DST))
+
+
+@pytest.mark.parametrize("format", ["ckpt", "safetensors"])
+@pytest.mark.parametrize("route", ["files", "channels"])
+def test_files_to_files(source, cards, route, format, tmp_path):
+    """Each card reads all sources, or its own only and the rest comes over channels."""
+    told = []
+    with open_checkpoint(source, SRC) as checkpoint:
+        result = checkpoint.plan(DST).run(
+            tmp_path / "out", cards=cards, route=route, format=format, progress=told.append, buffer="256 KiB"
+        )
+    assert verify_folder(tmp_path / "out").ok
+    with open_checkpoint(tmp_path / "out") as written:
+        check({r: {n: written.read(r, n) for n in SHAPES} for r in range(4)}, shards_of(DST))
+    assert result.needed_bytes <= result.read_bytes
+    assert told[-1].done_bytes == told[-1].total_bytes == result.written_bytes
+    # A card that reads all needs no other; one that reads its own gets what it lacks, and no more.
+    assert (result.moved_bytes == 0) == (route == "files")
+    assert result.moved_bytes <= result.needed_bytes + 1000
+    assert (result.private_bytes is None) == (not cards.processes)
+
+
+@pytest.mark.parametrize("route", ["auto", "channels"])
+def test_files_to_cards(source, cards, route):
+    """Into the memory of the cards."""
+    with open_checkpoint(source, SRC) as checkpoint:
+        placement, taken = cards.take(checkpoint.plan(DST), route=route, buffer="256 KiB")
+    check(cards.pull(placement, dict.fromkeys(range(4), list(SHAPES))), shards_of(DST))
+    assert (taken.moved_bytes == 0) == (route == "auto")
+    cards.drop(placement)
+
+
+def test_cards_to_cards_and_to_files(source, tmp_path):
+    """Eight cards hold the training slices; four get the destination's, or write them."""
+    with CardGroup(8) as cards, open_checkpoint(source, SRC) as checkpoint:
+        held, _ = cards.take(checkpoint.plan(SRC))
+        check(cards.pull(held, dict.fromkeys(range(8), list(SHAPES))), shards_of(SRC))
+        on_cards = cards.checkpoint(held, SRC)
+        plan = on_cards.plan(DST, same_cards=True)
+        placement, taken = cards.take(plan)
+        check(cards.pull(placement, dict.fromkeys(range(4), list(SHAPES))), shards_of(DST))
+        # The frames that ask for tensors are a few bytes each.
+        assert 0 <= taken.moved_bytes - plan.bound_bytes < 300
+        assert taken.read_bytes == 0
+        result = on_cards.plan(DST, dtype="float16").run(tmp_path / "out", cards=cards)
+        assert result.read_bytes == 0
+        with open_checkpoint(tmp_path / "out") as written:
+            got = {r: {n: written.read(r, n) for n in SHAPES} for r in range(4)}
+        check(got, {r: {n: v.astype(np.float16) if v.size > 1 else v for n, v in s.items()} for r, s in shards_of(DST).items()})
+        with pytest.raises(ReshardError, match="lies on cards; pass cards="):
+            plan.run(tmp_path / "other")
+        cards.drop(held)
+        with pytest.raises(CardError, match="not on these cards"):
+            cards.take(plan)
+
+
+def test_what_was_left_is_not_sent_again(source, tmp_path):
+    """A run over channels that was cancelled: the next one moves only what is missing."""
+    with CardGroup(4) as cards, open_checkpoint(source, SRC) as checkpoint:
+        plan = checkpoint.plan(DST)
+        whole = plan.run(tmp_path / "whole", cards=cards, route="channels")
+        for rank in range(3):
+            plan_rank = tmp_path / f".out.stage/files/rank_{rank}"
+            assert not plan_rank.exists()
+        seen = []
+
+        def stop():
+            seen.append(1)
+            return True
+
+        with pytest.raises(ReshardError, match="cancelled"):
+            plan.run(tmp_path / "out", cards=cards, route="channels", cancelled=stop, buffer="64 KiB")
+        assert seen
+        result = plan.run(tmp_path / "out", cards=cards, route="channels")
+        assert result.reused_bytes + result.moved_bytes <= whole.moved_bytes + result.written_bytes
+    assert verify_folder(tmp_path / "out").ok
+
+
+def test_what_cards_do_not_see(source, cards, tmp_path):
+    """A source that no card sees as this process does; a route that is none."""
+    with open_checkpoint(source, SRC) as checkpoint:
+        with pytest.raises(ReshardError, match="route='x' is not one of auto, files, channels"):
+            checkpoint.plan(DST).run(tmp_path / "out", cards=cards, route="x")
