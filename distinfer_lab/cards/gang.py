@@ -179,6 +179,10 @@ class Gangs:
 
     def _stop(self, futures: Mapping[Any, int], number: int, err: BaseException) -> BaseException:
         """Stop what is left of a failed gang; gives the error that was the cause."""
+        if self._client.status != "running":
+            return CardError(
+                "the cluster's scheduler cannot be reached any more; start it again, and make a new CardGroup"
+            )
         self.cancel(number)
         with contextlib.suppress(TimeoutError):
             # A task on a card that is gone never ends, and an interrupt should not be kept waiting.

@@ -18,28 +18,18 @@ from typing import Any
 
 from distributed import Client
 
-from ..checkpoint import Checkpoint, NoFile, TensorRecord, hub_files
+from ..checkpoint import Checkpoint
 from ..display import Displayed
 from ..errors import ArgumentTypeError, CardError, ContextError
 from ..layout import Strategy
-from ..reshard import (
-    BUFFER_BYTES,
-    Control,
-    ConversionPlan,
-    Share,
-    Unwatched,
-    WriteTask,
-    Written,
-    probe_of,
-    size_of,
-)
+from ..reshard import BUFFER_BYTES, Control, ConversionPlan, Unwatched, WriteTask, Written, size_of
 from . import cluster, tasks
 from .channels import ChannelClosedError
 from .gang import Gangs
-from .moving import Move, Moved, move
 from .placement import Placement
 from .records import GroupMemory
-from .routes import Taken, homes_of, jobs_of, spread
+from .resharding import Resharding
+from .routes import Taken
 from .run import Run
 from .store import CardRestartedError, CardStore
 
@@ -160,8 +150,9 @@ class CardGroup(Displayed):
             return
         self._closed = True
         self._owner.shutdown(wait=True, cancel_futures=True)
-        if self._registered:
-            with contextlib.suppress(OSError, TimeoutError):
+        if self._registered and self._client.status == "running":
+            # A cluster that goes away meanwhile needs nothing of us.
+            with contextlib.suppress(OSError, TimeoutError, AttributeError, RuntimeError):
                 self._client.unregister_worker_plugin(self._name)
         if self.embedded:
             owned = self._client.cluster
@@ -354,21 +345,10 @@ class CardGroup(Displayed):
         strategy
             The layouts and full shapes of what card r holds as rank r.
         """
-        kinds = self.wait_for(lambda run: self._all_dtypes(placement))
-        tensors = {
-            name: TensorRecord(name, kinds[name], strategy.shapes[name], layout, "parameter")
-            for name, layout in strategy.items()
-        }
-        files = tuple(NoFile(f"card {rank}", "it is in the card's memory") for rank in range(strategy.ranks))
-        return Checkpoint(files, tensors, {}, (), held=placement.key)
-
-    def _all_dtypes(self, placement: Placement) -> dict[str, Any]:
-        self._ready(placement)
-        found = self._gangs.run(tasks.dtypes, dict.fromkeys(range(len(placement.sources)), (placement.key,)))
-        return {name: dtype for part in found.values() for name, dtype in part.items()}
+        return Resharding(self).checkpoint(placement, strategy)
 
     def write_files(
-        self, files: Sequence[WriteTask], control: Callable[[int], Control], route: str = "auto"
+        self, tasks: Sequence[WriteTask], control: Callable[[int], Control], route: str = "auto"
     ) -> Written:
         """Let the cards write destination files (see `reshard.Workers`).
 
@@ -377,33 +357,7 @@ class CardGroup(Displayed):
         CardError
             If a card does not see what it should, or is lost for good.
         """
-        shares = [task.share for task in files]
-        folder = files[0].folder if files else ""
-
-        def work(run: Run) -> dict[int, Moved]:
-            homes = self._homes(shares, route)
-            self._check_output(folder)
-            if shares[0].held:
-                mine = [
-                    [i for i, s in enumerate(shares) if s.rank % len(self) == c] for c in range(len(self))
-                ]
-            else:
-                mine = spread([task.nbytes for task in files], len(self))
-            parts = [[files[i] for i in items] for items in mine]
-            jobs = jobs_of(parts, [()] * len(self), homes, files[0].buffer_bytes)
-            return self._move(jobs, control, run)
-
-        if not files:
-            return Written(())
-        found: dict[int, Moved] = self.wait_for(lambda run: self._repeat(lambda: work(run)))
-        reports = {(report.rank, report.path): report for moved in found.values() for report in moved.files}
-        private = [moved.private_bytes for moved in found.values() if moved.private_bytes is not None]
-        return Written(
-            tuple(reports[task.share.rank, task.path] for task in files),
-            sum(moved.read_bytes for moved in found.values()),
-            sum(moved.sent_bytes for moved in found.values()),
-            max(private, default=None),
-        )
+        return Resharding(self).write_files(tasks, control, route)
 
     def take(
         self,
@@ -423,6 +377,8 @@ class CardGroup(Displayed):
             The memory for data of each card beside its shards.
         route
             See `reshard.Workers`.
+        control
+            Gives what watches and stops the work of a destination rank.
 
         Raises
         ------
@@ -430,74 +386,7 @@ class CardGroup(Displayed):
             If the group is too small, a card does not see what it should, or is lost for good.
         """
         self._check_count(plan.dst_count)
-        cards = plan.placement or range(plan.dst_count)
-        shares = [plan.share(rank) for rank in range(plan.dst_count)]
-        key = f"placement-{uuid.uuid4().hex[:12]}"
-
-        def work(run: Run) -> tuple[Placement, Taken]:
-            homes = self._homes(shares, route)
-            places: list[list[tuple[str, Share]]] = [[] for _ in range(len(self))]
-            for card, share in zip(cards, shares, strict=True):
-                places[card].append((key, share))
-            jobs = jobs_of([()] * len(self), places, homes, size_of(buffer, "buffer"))
-            found = self._move(jobs, control, run)
-            # From files that all see it can be filled again; what came over channels cannot.
-            sources = tuple(tuple(share for _, share in place) for place in places)
-            self._placements[key] = Placement(key, sources, moved=bool(homes))
-            private = [moved.private_bytes for moved in found.values() if moved.private_bytes is not None]
-            return self._placements[key], Taken(
-                sum(moved.read_bytes for moved in found.values()),
-                sum(moved.sent_bytes for moved in found.values()),
-                max(private, default=None),
-            )
-
-        out: tuple[Placement, Taken] = self.wait_for(lambda run: self._repeat(lambda: work(run)))
-        return out
-
-    def _homes(self, shares: Sequence[Share], route: str) -> dict[int, int]:
-        """The card of every source rank, for those that not all cards read; makes sure that it is there."""
-        held = {share.held for share in shares if share.held}
-        if held:
-            placement = self._placements.get(held.pop())
-            if placement is None:
-                raise CardError("the checkpoint's shards are not on these cards (any more)")
-            self._ready(placement)
-            return {rank: rank for rank in range(len(self))}
-        paths = {rank: path for share in shares for rank, path in share.paths.items()}
-        listed = {rank: _one_file(path) for rank, path in sorted(paths.items())}
-        names = [f"card {rank} ({address})" for rank, address in enumerate(self._gangs.addresses)]
-        return homes_of(listed, self._seen(listed.values()), route, names)
-
-    def _check_output(self, folder: str) -> None:
-        """The files grow in a folder of this process, which renames it at the end."""
-        probe = os.fspath(probe_of(folder))
-        for card, seen in enumerate(self._seen([probe])):
-            if probe not in seen:
-                raise CardError(
-                    f"card {card} ({self._gangs.addresses[card]}) does not see {folder}; the output must lie where "
-                    "all cards and this process see it"
-                )
-
-    def _move(
-        self, jobs: Mapping[int, Move], control: Callable[[int], Control], run: Run
-    ) -> dict[int, Moved]:
-        told: dict[int, int] = {}
-
-        def look() -> None:
-            found = self._client.run(
-                tasks.progress, self._name, workers=self._gangs.addresses, on_error="ignore"
-            )
-            for part in found.values():
-                for rank, nbytes in part.items() if isinstance(part, dict) else ():
-                    control(rank).advance(max(nbytes - told.get(rank, 0), 0))
-                    told[rank] = max(nbytes, told.get(rank, 0))
-            control(0).check()
-
-        done = self._gangs.run(move, {card: (job,) for card, job in jobs.items()}, run, look)
-        for job in jobs.values():
-            for share in job.shares:
-                control(share.rank).advance(share.nbytes - told.get(share.rank, 0))
-        return done
+        return Resharding(self).take(plan, size_of(buffer, "buffer"), route, control)
 
     def _fill(
         self,
@@ -525,6 +414,16 @@ class CardGroup(Displayed):
         if placement.lost:
             self._fill(placement, sorted(placement.lost), placement.sources, Run(self._gangs.cancel))
 
+    def _ready_key(self, key: str) -> None:
+        """Make sure that a placement is on the cards."""
+        if key not in self._placements:
+            raise CardError("the checkpoint's shards are not on these cards (any more)")
+        self._ready(self._placements[key])
+
+    def _keep_placement(self, placement: Placement) -> Placement:
+        self._placements[placement.key] = placement
+        return placement
+
     def _repeat(self, work: Callable[[], Any]) -> Any:
         """Do work that changes nothing; when a card was lost and is back, do it once more."""
         try:
@@ -548,12 +447,6 @@ class CardGroup(Displayed):
         for placement in self._placements.values():
             placement.lost.update(r for r in ranks if r < len(placement.sources))
         self._programs.clear()
-
-
-def _one_file(path: str) -> str:
-    """A path that can be looked at in place of a Hugging Face folder: one of its files."""
-    found = hub_files(path)
-    return path if found is None else found[0]
 
 
 def _check_arguments(cards: int | None, processes: bool, address: str | None, client: Client | None) -> None:

@@ -59,6 +59,14 @@ class Move:
         """All that it takes, in order."""
         return [task.share for task in self.files] + [share for _, share in self.places]
 
+    @property
+    def nbytes_by_rank(self) -> dict[int, int]:
+        """Destination rank -> bytes of its shards."""
+        out: dict[int, int] = {}
+        for share in self.shares:
+            out[share.rank] = out.get(share.rank, 0) + share.nbytes
+        return out
+
 
 class Moved(NamedTuple):
     """What one card did."""

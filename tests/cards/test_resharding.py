@@ -1,10 +1,14 @@
 """Reshards on cards: every route equals the serial definition, bit for bit, on every kind of card."""
 
+import os
+import time
+
 import numpy as np
 import pytest
 from distributed import LocalCluster
 
 from distinfer_lab.cards import CardGroup
+from distinfer_lab.cards.routes import homes_of
 from distinfer_lab.checkpoint import open_checkpoint, save_slice
 from distinfer_lab.errors import CardError, ReshardError
 from distinfer_lab.layout import Layout, Mesh, Strategy
@@ -77,7 +81,9 @@ def cards(request):
             with CardGroup(4, address=cluster.scheduler_address) as group:
                 yield group
     else:
-        with CardGroup(8 if request.param == "in process" else 4, processes=request.param == "processes") as group:
+        with CardGroup(
+            8 if request.param == "in process" else 4, processes=request.param == "processes"
+        ) as group:
             yield group
 
 
@@ -90,9 +96,9 @@ def check(got, wanted):
 
 def test_the_definition():
     """What the routes are compared with: serial execution gives the shards that numpy cuts."""
-    plan = plan_reshard(SRC, DST)
-    got = execute(plan, [shards_of(SRC)[rank] for rank in range(8)])
-    check(dict(enumerate(got)), shards_of(DST))
+    given = {(rank, name): shard for rank, shards in shards_of(SRC).items() for name, shard in shards.items()}
+    got = execute(plan_reshard(SRC, DST), given)
+    check({rank: {name: got[rank, name] for name in SHAPES} for rank in range(4)}, shards_of(DST))
 
 
 @pytest.mark.parametrize("format", ["ckpt", "safetensors"])
@@ -120,7 +126,7 @@ def test_files_to_cards(source, cards, route):
     """Into the memory of the cards."""
     with open_checkpoint(source, SRC) as checkpoint:
         placement, taken = cards.take(checkpoint.plan(DST), route=route, buffer="256 KiB")
-    check(cards.pull(placement, dict.fromkeys(range(4), list(SHAPES))), shards_of(DST))
+    check(cards.pull(placement, {rank: list(SHAPES) for rank in range(4)}), shards_of(DST))
     assert (taken.moved_bytes == 0) == (route == "auto")
     cards.drop(placement)
 
@@ -129,11 +135,11 @@ def test_cards_to_cards_and_to_files(source, tmp_path):
     """Eight cards hold the training slices; four get the destination's, or write them."""
     with CardGroup(8) as cards, open_checkpoint(source, SRC) as checkpoint:
         held, _ = cards.take(checkpoint.plan(SRC))
-        check(cards.pull(held, dict.fromkeys(range(8), list(SHAPES))), shards_of(SRC))
+        check(cards.pull(held, {rank: list(SHAPES) for rank in range(8)}), shards_of(SRC))
         on_cards = cards.checkpoint(held, SRC)
         plan = on_cards.plan(DST, same_cards=True)
         placement, taken = cards.take(plan)
-        check(cards.pull(placement, dict.fromkeys(range(4), list(SHAPES))), shards_of(DST))
+        check(cards.pull(placement, {rank: list(SHAPES) for rank in range(4)}), shards_of(DST))
         # The frames that ask for tensors are a few bytes each.
         assert 0 <= taken.moved_bytes - plan.bound_bytes < 300
         assert taken.read_bytes == 0
@@ -141,7 +147,13 @@ def test_cards_to_cards_and_to_files(source, tmp_path):
         assert result.read_bytes == 0
         with open_checkpoint(tmp_path / "out") as written:
             got = {r: {n: written.read(r, n) for n in SHAPES} for r in range(4)}
-        check(got, {r: {n: v.astype(np.float16) if v.size > 1 else v for n, v in s.items()} for r, s in shards_of(DST).items()})
+        check(
+            got,
+            {
+                r: {n: v.astype(np.float16) if v.size > 1 else v for n, v in s.items()}
+                for r, s in shards_of(DST).items()
+            },
+        )
         with pytest.raises(ReshardError, match="lies on cards; pass cards="):
             plan.run(tmp_path / "other")
         cards.drop(held)
@@ -149,30 +161,55 @@ def test_cards_to_cards_and_to_files(source, tmp_path):
             cards.take(plan)
 
 
-def test_what_was_left_is_not_sent_again(source, tmp_path):
+def test_what_was_left_is_not_sent_again(source, tmp_path, monkeypatch):
     """A run over channels that was cancelled: the next one moves only what is missing."""
     with CardGroup(4) as cards, open_checkpoint(source, SRC) as checkpoint:
         plan = checkpoint.plan(DST)
         whole = plan.run(tmp_path / "whole", cards=cards, route="channels")
-        for rank in range(3):
-            plan_rank = tmp_path / f".out.stage/files/rank_{rank}"
-            assert not plan_rank.exists()
-        seen = []
-
-        def stop():
-            seen.append(1)
-            return True
-
-        with pytest.raises(ReshardError, match="cancelled"):
-            plan.run(tmp_path / "out", cards=cards, route="channels", cancelled=stop, buffer="64 KiB")
-        assert seen
+        write = os.pwrite
+        monkeypatch.setattr(os, "pwrite", lambda *args: (time.sleep(0.2), write(*args))[1])
+        journals = tmp_path / ".out.stage/journals"
+        with pytest.raises(ReshardError, match="cancelled; the next run of the same work goes on"):
+            plan.run(
+                tmp_path / "out",
+                cards=cards,
+                route="channels",
+                cancelled=lambda: any(path.stat().st_size for path in journals.glob("*/*")),
+            )
+        monkeypatch.undo()
+        assert not (tmp_path / "out").exists()
         result = plan.run(tmp_path / "out", cards=cards, route="channels")
-        assert result.reused_bytes + result.moved_bytes <= whole.moved_bytes + result.written_bytes
+    assert result.resumed
+    assert 0 < result.reused_bytes < result.written_bytes
+    assert result.moved_bytes < whole.moved_bytes
     assert verify_folder(tmp_path / "out").ok
 
 
-def test_what_cards_do_not_see(source, cards, tmp_path):
-    """A source that no card sees as this process does; a route that is none."""
+def test_each_card_may_see_other_files():
+    """Sources go to a card that sees them, evenly; what nobody sees, or all should see, is named."""
+    paths = {rank: f"/data/rank_{rank}" for rank in range(4)}
+    all_of_them = set(paths.values())
+    names = ["card 0 (a)", "card 1 (b)"]
+    assert homes_of(paths, [all_of_them] * 2, "auto", names) == {}
+    assert homes_of(paths, [all_of_them] * 2, "channels", names) == {0: 0, 1: 1, 2: 0, 3: 1}
+    apart = [{paths[0], paths[3]}, {paths[1], paths[2]}]
+    assert homes_of(paths, apart, "auto", names) == {0: 0, 1: 1, 2: 1, 3: 0}
+    with pytest.raises(CardError, match=r"card 0 \(a\) does not see /data/rank_1 as this process does"):
+        homes_of(paths, apart, "files", names)
+    with pytest.raises(CardError, match="no card sees /data/rank_3"):
+        homes_of(paths, [{paths[0], paths[1]}, {paths[2]}], "auto", names)
+
+
+def test_a_card_that_sees_no_output_is_named(source, cards, tmp_path, monkeypatch):
+    """The output folder must lie where all cards see it; a route must be one."""
     with open_checkpoint(source, SRC) as checkpoint:
+        plan = checkpoint.plan(DST)
         with pytest.raises(ReshardError, match="route='x' is not one of auto, files, channels"):
-            checkpoint.plan(DST).run(tmp_path / "out", cards=cards, route="x")
+            plan.run(tmp_path / "out", cards=cards, route="x")
+        honest = CardGroup._seen
+        monkeypatch.setattr(CardGroup, "_seen", lambda self, paths: [*honest(self, paths)[:-1], set()])
+        with pytest.raises(
+            CardError, match=r"card \d \(.*\) does not see .*; the output must lie where all cards"
+        ):
+            plan.run(tmp_path / "out", cards=cards, route="auto")
+    assert not list(tmp_path.iterdir())

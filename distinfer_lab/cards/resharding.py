@@ -1,0 +1,168 @@
+"""Reshards by the cards of a group: from files or cards, to files or cards.
+
+    who holds what -> homes (see routes.py) -> one Move per card -> a gang (see moving.py)
+
+A gang that lost a card is done once more when the card is back: what was finished is taken over.
+"""
+
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoint import Checkpoint, NoFile, TensorRecord, hub_files
+from ..errors import CardError
+from ..layout import Strategy
+from ..reshard import Control, ConversionPlan, Share, WriteTask, Written, probe_of
+from . import tasks
+from .moving import Move, Moved, move
+from .placement import Placement
+from .routes import Taken, homes_of, jobs_of, spread
+from .run import Run
+
+if TYPE_CHECKING:
+    from .group import CardGroup
+
+__all__ = ["Resharding"]
+
+
+class Resharding:
+    """What a card group can do of reshards."""
+
+    def __init__(self, group: "CardGroup") -> None:
+        self._group, self._gangs, self._client = group, group._gangs, group.client
+
+    def checkpoint(self, placement: Placement, strategy: Strategy) -> Checkpoint:
+        """See `CardGroup.checkpoint`."""
+        kinds: dict[str, Any] = self._group.wait_for(lambda run: self._dtypes(placement))
+        tensors = {
+            name: TensorRecord(name, kinds[name], strategy.shapes[name], layout, "parameter")
+            for name, layout in strategy.items()
+        }
+        files = tuple(NoFile(f"card {rank}", "it is in the card's memory") for rank in range(strategy.ranks))
+        return Checkpoint(files, tensors, {}, (), held=placement.key)
+
+    def _dtypes(self, placement: Placement) -> dict[str, Any]:
+        self._group._ready(placement)
+        cards = range(len(placement.sources))
+        found = self._gangs.run(tasks.dtypes, dict.fromkeys(cards, (placement.key,)))
+        return {name: dtype for part in found.values() for name, dtype in part.items()}
+
+    def write_files(
+        self, files: Sequence[WriteTask], control: Callable[[int], Control], route: str
+    ) -> Written:
+        """See `reshard.Workers`."""
+        if not files:
+            return Written(())
+        shares, cards = [task.share for task in files], len(self._group)
+
+        def work(run: Run) -> dict[int, Moved]:
+            homes = self._homes(shares, route)
+            self._check_output(files[0].folder)
+            if shares[0].held:
+                mine = [[i for i, s in enumerate(shares) if s.rank % cards == card] for card in range(cards)]
+            else:
+                mine = spread([task.nbytes for task in files], cards)
+            parts = [[files[i] for i in items] for items in mine]
+            return self._move(jobs_of(parts, [()] * cards, homes, files[0].buffer_bytes), control, run)
+
+        found = self._repeated(work)
+        reports = {(report.rank, report.path): report for moved in found.values() for report in moved.files}
+        return Written(tuple(reports[task.share.rank, task.path] for task in files), *_sums(found))
+
+    def take(
+        self, plan: ConversionPlan, buffer_bytes: int, route: str, control: Callable[[int], Control]
+    ) -> tuple[Placement, Taken]:
+        """See `CardGroup.take`."""
+        shares = [plan.share(rank) for rank in range(plan.dst_count)]
+        key = f"placement-{uuid.uuid4().hex[:12]}"
+        places: list[list[tuple[str, Share]]] = [[] for _ in range(len(self._group))]
+        for card, share in zip(plan.placement or range(plan.dst_count), shares, strict=True):
+            places[card].append((key, share))
+
+        def work(run: Run) -> tuple[Placement, Taken]:
+            homes = self._homes(shares, route)
+            found = self._move(jobs_of([()] * len(places), places, homes, buffer_bytes), control, run)
+            # From files that all see it can be filled again; what came over channels cannot.
+            sources = tuple(tuple(share for _, share in place) for place in places)
+            placement = Placement(key, sources, moved=bool(homes))
+            return self._group._keep_placement(placement), Taken(*_sums(found))
+
+        out: tuple[Placement, Taken] = self._repeated(work)
+        return out
+
+    def _repeated(self, work: Callable[[Run], Any]) -> Any:
+        return self._group.wait_for(lambda run: self._group._repeat(lambda: work(run)))
+
+    def _homes(self, shares: Sequence[Share], route: str) -> dict[int, int]:
+        """The card of every source rank, unless all cards read all; makes sure that it is there."""
+        held = {share.held for share in shares if share.held}
+        if held:
+            self._group._ready_key(held.pop())
+            return {rank: rank for rank in range(len(self._group))}
+        paths = {rank: path for share in shares for rank, path in share.paths.items()}
+        listed = {rank: _one_file(path) for rank, path in sorted(paths.items())}
+        names = [f"card {rank} ({address})" for rank, address in enumerate(self._gangs.addresses)]
+        return homes_of(listed, self._group._seen(listed.values()), route, names)
+
+    def _check_output(self, folder: str) -> None:
+        """The files grow in a folder of this process, which renames it at the end."""
+        probe = os.fspath(probe_of(folder))
+        for card, seen in enumerate(self._group._seen([probe])):
+            if probe not in seen:
+                raise CardError(
+                    f"card {card} ({self._gangs.addresses[card]}) does not see {folder}; the output must lie where "
+                    "all cards and this process see it"
+                )
+
+    def _move(
+        self, jobs: Mapping[int, Move], control: Callable[[int], Control], run: Run
+    ) -> dict[int, Moved]:
+        told: dict[int, int] = {}
+        # In a thread of its own: asking a card that was just lost takes its time.
+        pool = ThreadPoolExecutor(1, thread_name_prefix="progress")
+        asked = [pool.submit(self._progress)]
+
+        def look() -> None:
+            control(0).check()
+            if asked[0].done():
+                for rank, nbytes in asked[0].result().items():
+                    control(rank).advance(max(nbytes - told.get(rank, 0), 0))
+                    told[rank] = max(nbytes, told.get(rank, 0))
+                asked[0] = pool.submit(self._progress)
+
+        try:
+            done = self._gangs.run(move, {card: (job,) for card, job in jobs.items()}, run, look)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        for job in jobs.values():
+            for rank, nbytes in job.nbytes_by_rank.items():
+                control(rank).advance(max(nbytes - told.get(rank, 0), 0))
+        return done
+
+    def _progress(self) -> dict[int, int]:
+        """Destination rank -> bytes done, as far as the cards answer."""
+        try:
+            found = self._client.run(
+                tasks.progress, self._group._name, workers=self._gangs.addresses, on_error="ignore"
+            )
+        except (OSError, TimeoutError, RuntimeError):
+            return {}
+        return {rank: n for part in found.values() if part for rank, n in part.items()}
+
+
+def _sums(found: Mapping[int, Moved]) -> tuple[int, int, int | None]:
+    """Bytes read beside what the files tell, bytes moved, and the most private memory of a card."""
+    private = [moved.private_bytes for moved in found.values() if moved.private_bytes is not None]
+    return (
+        sum(moved.read_bytes for moved in found.values()),
+        sum(moved.sent_bytes for moved in found.values()),
+        max(private, default=None),
+    )
+
+
+def _one_file(path: str) -> str:
+    """What to look at in place of a Hugging Face folder: one of its files."""
+    found = hub_files(path)
+    return path if found is None else found[0]
