@@ -266,6 +266,13 @@ def plan(
 @click.option("--cards", type=click.IntRange(1, 128), help="Let this many cards (processes) write the files.")
 @click.option("--scheduler", metavar="ADDRESS", help="Let the workers of this Dask cluster write the files.")
 @click.option(
+    "--route",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "files", "channels"]),
+    help="Cards read all files that they need; or their own only, and pieces go from card to card.",
+)
+@click.option(
     "--threads", default=1, show_default=True, type=click.IntRange(1, 256), help="Files at one time."
 )
 @click.option("--buffer", default="32 MiB", show_default=True, help="The memory for data of each worker.")
@@ -283,6 +290,7 @@ def reshard(
     mode: str,
     cards: int | None,
     scheduler: str | None,
+    route: str,
     threads: int,
     verify_source: bool,
     dry_run: bool,
@@ -324,7 +332,7 @@ def reshard(
             checkpoint.check_replicas()
         group = stack.enter_context(_cards(cards, scheduler)) if cards or scheduler else None
         show = stack.enter_context(_progress())
-        result = found.run(dst, cards=group, threads=threads, progress=show, **options)
+        result = found.run(dst, cards=group, route=route, threads=threads, progress=show, **options)
     click.echo(json.dumps(result.to_json()) if as_json else repr(result))
     if not as_json:
         for path in result.paths:

@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from distributed import LocalCluster
 
 from distinfer_lab.checkpoint import open_checkpoint, open_slice, save_slice
 from distinfer_lab.cli import main
@@ -131,6 +132,38 @@ def test_status_and_streams(folder):
         status, out, err = run(*wrong)
         assert (status, out) == (2, "")
         assert "Error: " in err
+
+
+def test_cards_do_it_too(folder):
+    """Two processes, over channels; and the workers of a cluster."""
+    serial = distinfer("reshard", folder / "src", folder / "serial", *given(folder)[1:])
+    done = distinfer(
+        "reshard",
+        folder / "src",
+        folder / "out",
+        *given(folder)[1:],
+        "--cards",
+        2,
+        "--route",
+        "channels",
+        "--json",
+    )
+    assert (serial.exit_code, done.exit_code) == (0, 0)
+    assert json.loads(done.output)["moved_bytes"] > 0
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=":0", protocol="tcp://") as cluster:
+        distinfer(
+            "reshard",
+            folder / "src",
+            folder / "third",
+            *given(folder)[1:],
+            "--scheduler",
+            cluster.scheduler_address,
+        )
+    for rank in range(2):
+        name = f"rank_{rank}/checkpoint_{rank}.ckpt"
+        wanted = (folder / "serial" / name).read_bytes()
+        assert (folder / "out" / name).read_bytes() == wanted
+        assert (folder / "third" / name).read_bytes() == wanted
 
 
 def test_verify_leaves_with_1_if_anything_differs(folder):
