@@ -79,6 +79,17 @@ source_options = _options(
     ),
     click.option("--key", help="The key of an encrypted checkpoint, in hex."),
     click.option("--mode", default="AES-GCM", show_default=True, help="AES-GCM, AES-CBC or SM4-CBC."),
+    click.option(
+        "--rebuild", is_flag=True, help="Go on without missing or damaged files, if replicas hold the same."
+    ),
+    click.option(
+        "--without-rank",
+        "without",
+        multiple=True,
+        type=int,
+        metavar="N",
+        help="Do not use this rank's file; rebuild it.",
+    ),
 )
 
 target_options = _options(
@@ -115,19 +126,18 @@ target_options = _options(
 @main.command()
 @source_options
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def inspect(src: Path, strategy: Path | None, key: str | None, mode: str, as_json: bool) -> None:
+def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> None:
     """Tell what a checkpoint file, a folder of rank_N folders, or a strategy file holds.
 
     Reads headers only.
     """
-    from .checkpoint import open_checkpoint
     from .layout.dialects.plain import strategy_to_json
 
-    found = None if src.is_dir() or key or strategy else _strategy_or_none(src)
+    found = None if src.is_dir() or source["key"] or strategy else _strategy_or_none(src)
     if found is not None:
         click.echo(json.dumps(strategy_to_json(found[0])) if as_json else found[1])
         return
-    with open_checkpoint(src, strategy, dec_key=_key(key), dec_mode=mode) as checkpoint:
+    with _opened(src, strategy, **source) as checkpoint:
         click.echo(json.dumps(strategy_to_json(checkpoint.strategy)) if as_json else repr(checkpoint))
 
 
@@ -163,10 +173,15 @@ def _key(text: str | None) -> bytes | None:
 
 
 @contextmanager
-def _opened(src: Path, strategy: Path | None, key: str | None, mode: str) -> Iterator["Checkpoint"]:
+def _opened(
+    src: Path, strategy: Path | None, key: str | None, mode: str, rebuild: bool, without: tuple[int, ...]
+) -> Iterator["Checkpoint"]:
     from .checkpoint import open_checkpoint
 
-    with open_checkpoint(src, strategy, dec_key=_key(key), dec_mode=mode) as checkpoint:
+    options: dict[str, Any] = {"rebuild": rebuild, "without": without}
+    with open_checkpoint(src, strategy, dec_key=_key(key), dec_mode=mode, **options) as checkpoint:
+        for rank, file in checkpoint.lost.items():
+            click.echo(f"rank {rank} is lost: {file.reason}", err=True)
         yield checkpoint
 
 
@@ -236,6 +251,8 @@ def plan(
     strategy: Path | None,
     key: str | None,
     mode: str,
+    rebuild: bool,
+    without: tuple[int, ...],
     buffer: str,
     as_json: bool,
     **target: Any,
@@ -244,7 +261,7 @@ def plan(
 
     Reads headers only, and moves nothing.
     """
-    with _opened(src, strategy, key, mode) as checkpoint:
+    with _opened(src, strategy, key, mode, rebuild, without) as checkpoint:
         found = _plan(checkpoint, src, **target).explain(buffer)
         click.echo(json.dumps(found.to_json()) if as_json else repr(found))
 
@@ -288,6 +305,8 @@ def reshard(
     strategy: Path | None,
     key: str | None,
     mode: str,
+    rebuild: bool,
+    without: tuple[int, ...],
     cards: int | None,
     scheduler: str | None,
     route: str,
@@ -312,7 +331,7 @@ def reshard(
     if cards is not None and scheduler is not None:
         raise click.UsageError("--cards and --scheduler both say who works; give one of them")
     with ExitStack() as stack:
-        checkpoint = stack.enter_context(_opened(src, strategy, key, mode))
+        checkpoint = stack.enter_context(_opened(src, strategy, key, mode, rebuild, without))
         found = _plan(checkpoint, src, **target)
         if dry_run:
             click.echo(
@@ -321,7 +340,7 @@ def reshard(
             return
         options = {
             "prefix": prefix,
-            "format": output_format or checkpoint.files[0].format,
+            "format": output_format or checkpoint.format,
             "partition": None if like is None else _partition(like),
             "buffer": buffer,
             "memory_limit": memory_limit,

@@ -1,6 +1,7 @@
 """Files: slices, strategies, and the checkpoint that they make together. Headers are read, data on demand."""
 
 from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, open_checkpoint, rank_files
+from .coverage import Coverage, Surviving, box_in_words, coverage
 from .entry import Entry, Piece, TensorSpec
 from .hub import INDEX, FileSet, hub_files, index_json, open_files, read_index
 from .manifest import MANIFEST, Manifest, ManifestFile, ManifestTensor, read_manifest
@@ -20,6 +21,7 @@ __all__ = [
     "INDEX",
     "MANIFEST",
     "Checkpoint",
+    "Coverage",
     "Entry",
     "FileSet",
     "Manifest",
@@ -31,9 +33,12 @@ __all__ = [
     "SliceFile",
     "SliceWriter",
     "StrategyFile",
+    "Surviving",
     "TensorRecord",
     "TensorSpec",
     "as_strategy",
+    "box_in_words",
+    "coverage",
     "followed_parameter",
     "hub_files",
     "index_json",

@@ -7,7 +7,7 @@ of data is read.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -19,8 +19,16 @@ import numpy as np
 import xxhash
 
 from ..display import Displayed
-from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, LayoutError
+from ..errors import (
+    ArgumentTypeError,
+    CheckpointError,
+    CheckpointFileError,
+    EncryptionError,
+    LayoutError,
+    listed,
+)
 from ..layout import Box, Layout, Mesh, Strategy
+from .coverage import Coverage, box_in_words, coverage
 from .entry import Entry
 from .hub import FileSet, hub_files, open_files
 from .manifest import read_manifest
@@ -65,7 +73,6 @@ class NoFile:
 
     path: str
     reason: str
-    format = "ckpt"
 
     @property
     def entries(self) -> Mapping[str, Entry]:
@@ -132,6 +139,29 @@ class Checkpoint(Displayed):
         return len(self.files)
 
     @property
+    def format(self) -> str:
+        """ "ckpt" or "safetensors"."""
+        return next((file.format for file in self.files if not isinstance(file, NoFile)), "ckpt")
+
+    @property
+    def lost(self) -> Mapping[int, NoFile]:
+        """The ranks whose slices are not there, and why."""
+        if self.held:
+            return {}
+        return {rank: file for rank, file in enumerate(self.files) if isinstance(file, NoFile)}
+
+    def coverage(self) -> dict[str, Coverage]:
+        """How many copies of each tensor's boxes are there, and which boxes are not."""
+        seen: dict[tuple[Layout, tuple[int, ...]], Coverage] = {}
+        out: dict[str, Coverage] = {}
+        for name, record in self.tensors.items():
+            key = record.layout, record.shape
+            if key not in seen:
+                seen[key] = coverage(*key, self.lost)
+            out[name] = seen[key]
+        return out
+
+    @property
     def strategy(self) -> Strategy:
         """The layout and the full shape of every tensor, states and plain entries included."""
         return Strategy(
@@ -170,13 +200,16 @@ class Checkpoint(Displayed):
             if max(copies, default=1) == 1:
                 continue
             for rank, box in zip(record.layout.ranks.tolist(), boxes, strict=True):
+                if rank in self.lost:
+                    continue
                 digest = _digest(self.files[rank], name)
                 first, known = seen.setdefault(box.tobytes(), (rank, digest))
                 if known != digest:
                     raise CheckpointError(
                         f"{name}: rank {first} ({self.files[first].path}) and rank {rank} "
                         f"({self.files[rank].path}) should hold equal slices, but they differ; "
-                        "one file is damaged, or the files are not in rank order"
+                        "one file is damaged, or the files are not in rank order; leave the wrong one out "
+                        f"by without=[{first}] or without=[{rank}]"
                     )
 
     def plan(self, dst: Any = None, **options: Any) -> Any:
@@ -223,6 +256,17 @@ class Checkpoint(Displayed):
             cut = record.layout.describe_cut() or "(no dims)"
             lines.append(f"  {record.name}  {list(record.shape)} {record.dtype}  {cut}  {record.kind}")
         lines += [f"  {name}  text" for name in self.texts]
+        if self.lost:
+            lines += [f"  rank {rank} is lost: {file.reason}" for rank, file in self.lost.items()]
+            for name, found in self.coverage().items():
+                if len(found.holes):
+                    holes = listed(map(box_in_words, found.holes.tolist()))
+                    lines.append(f"  {name}  cannot be recovered: {holes}")
+        copies = [found for found in self.coverage().values() if found.fewest]
+        if copies:
+            fewest, most = min(found.fewest for found in copies), max(found.most for found in copies)
+            words = f"{fewest} to {most} ranks" if fewest != most else f"{fewest} rank{'s' * (fewest > 1)}"
+            lines.append(f"  every slice that is there is held by {words}")
         lines += [f"  {name}  in the strategy, but in no file" for name in self.missing]
         return "\n".join(lines)
 
@@ -241,11 +285,17 @@ def _digest(file: SliceFile | FileSet | NoFile, name: str) -> bytes:
     return digest.digest()
 
 
-def rank_files(source: Files) -> list[str]:
+def rank_files(source: Files, ranks: int | None = None) -> list[str]:
     """The files in rank order: of a list as given, of a folder those of its `rank_N` subfolders.
 
     A Hugging Face folder (or its index) is one rank, which holds everything. In a `rank_N` folder
     the last file by name counts, as MindSpore has it.
+
+    Parameters
+    ----------
+    ranks
+        How many there should be, where gaps are to be told by a path at which nothing is; None: a gap is
+        an error.
 
     Raises
     ------
@@ -255,7 +305,9 @@ def rank_files(source: Files) -> list[str]:
         If the paths of a list carry rank numbers in another order than they stand.
     """
     if isinstance(source, Mapping):
-        gaps = sorted(set(range(len(source))) - set(source))
+        gaps = sorted(set(range(ranks or len(source))) - set(source))
+        if gaps and ranks is not None:
+            return [os.fspath(source.get(rank, f"(no file of rank {rank})")) for rank in range(ranks)]
         if gaps:
             raise CheckpointFileError(
                 f"there is no file for rank {gaps[0]}; give one for each rank from 0 on"
@@ -277,10 +329,10 @@ def rank_files(source: Files) -> list[str]:
     manifest = read_manifest(folder)
     if manifest is not None:
         return [os.fspath(folder / file.path) for file in manifest.files]
-    return _files_of_folder(folder)
+    return _files_of_folder(folder, ranks)
 
 
-def _files_of_folder(folder: Path) -> list[str]:
+def _files_of_folder(folder: Path, ranks: int | None) -> list[str]:
     found: dict[int, Path] = {}
     for inner in sorted(folder.iterdir()):
         number = re.fullmatch(r"(?:rank|device)_?(\d+)(?:_ckpt)?", inner.name)
@@ -290,7 +342,10 @@ def _files_of_folder(folder: Path) -> list[str]:
                 found[int(number[1])] = files[-1]
     if not found:
         raise CheckpointFileError(f"{folder}: no rank_0, rank_1 ... with .ckpt or .safetensors files in it")
-    gaps = sorted(set(range(max(found) + 1)) - set(found))
+    count = max(max(found) + 1, ranks or 0)
+    gaps = sorted(set(range(count)) - set(found))
+    if ranks is not None:
+        return [os.fspath(found.get(rank, folder / f"rank_{rank}")) for rank in range(count)]
     if gaps:
         raise CheckpointFileError(
             f"{folder}: there is no file of rank {gaps[0]}, though there is one of rank {max(found)}; "
@@ -330,6 +385,8 @@ def open_checkpoint(
     dec_key: bytes | None = None,
     dec_mode: str = "AES-GCM",
     crc_check: bool = False,
+    rebuild: bool = False,
+    without: Collection[int] = (),
 ) -> Checkpoint:
     """Open the slices of all ranks.
 
@@ -343,6 +400,11 @@ def open_checkpoint(
         none, every file holds everything.
     dec_key, dec_mode, crc_check
         See `open_slice`.
+    rebuild
+        Go on without files that are missing or damaged, as far as other ranks hold the same slices. What
+        is lost is told by `lost` and `coverage`; a plan that needs it is refused.
+    without
+        Ranks whose files are not to be used, because they are known to be wrong; implies `rebuild`.
 
     Raises
     ------
@@ -353,22 +415,37 @@ def open_checkpoint(
     LayoutError
         If the strategy does not fit a tensor.
     """
-    paths = rank_files(files)
-    if not paths:
-        raise CheckpointError("no checkpoint files were given; give one per rank")
     if strategy is None and isinstance(files, str | os.PathLike) and Path(files).is_dir():
         manifest = read_manifest(files)
         strategy = None if manifest is None else manifest.strategy
     layouts = Strategy({}) if strategy is None else as_strategy(strategy)
+    rebuild = rebuild or bool(without)
+    if rebuild and strategy is None:
+        raise CheckpointError(
+            "nothing can be rebuilt without the strategy, which says who held what; give it"
+        )
+    paths = rank_files(files, layouts.ranks if rebuild else None)
+    if not paths:
+        raise CheckpointError("no checkpoint files were given; give one per rank")
     if strategy is not None and layouts.ranks != len(paths):
         raise CheckpointError(
             f"the strategy is for {layouts.ranks} ranks, but {len(paths)} files were given; give one file per rank"
         )
+    if not set(without) <= set(range(len(paths))):
+        raise CheckpointError(f"without={sorted(without)}: the checkpoint has ranks 0..{len(paths) - 1}")
     with ExitStack() as stack:
-        opened = []
-        for path in paths:
-            opened.append(open_files(path, dec_key=dec_key, dec_mode=dec_mode, crc_check=crc_check))
-            stack.callback(opened[-1].close)
+        opened: list[SliceFile | FileSet | NoFile] = []
+        for rank, path in enumerate(paths):
+            if rank in without:
+                opened.append(NoFile(path, f"{path} is not to be used"))
+                continue
+            try:
+                opened.append(open_files(path, dec_key=dec_key, dec_mode=dec_mode, crc_check=crc_check))
+                stack.callback(opened[-1].close)
+            except (CheckpointError, CheckpointFileError) as err:
+                if not rebuild or isinstance(err, EncryptionError):
+                    raise
+                opened.append(NoFile(path, str(err)))
         found = _Reconciliation(tuple(opened), layouts).checkpoint()
         out = replace(found, dec_key=dec_key, dec_mode=dec_mode)
         stack.pop_all()
@@ -378,8 +455,9 @@ def open_checkpoint(
 class _Reconciliation:
     """Puts files and strategy against each other."""
 
-    def __init__(self, files: tuple[SliceFile | FileSet, ...], strategy: Strategy) -> None:
+    def __init__(self, files: tuple[SliceFile | FileSet | NoFile, ...], strategy: Strategy) -> None:
         self.files, self.strategy = files, strategy
+        self.lost = {rank for rank, file in enumerate(files) if isinstance(file, NoFile)}
         self.holders: dict[str, dict[int, Entry]] = {}
         for rank, file in enumerate(files):
             for name, entry in file.entries.items():
@@ -397,8 +475,13 @@ class _Reconciliation:
         missing = tuple(name for name in self.strategy if name not in self.holders)
         return Checkpoint(self.files, MappingProxyType(tensors), MappingProxyType(texts), missing)
 
+    def _file(self, rank: int) -> SliceFile | FileSet:
+        file = self.files[rank]
+        assert not isinstance(file, NoFile)
+        return file
+
     def _text(self, name: str, held: Mapping[int, Entry]) -> str:
-        found = {rank: self.files[rank].text(name) for rank in held if held[rank].is_text}
+        found = {rank: self._file(rank).text(name) for rank in held if held[rank].is_text}
         first = next(iter(found))
         for rank in held:
             if found.get(rank) != found[first]:
@@ -452,6 +535,8 @@ class _Reconciliation:
             raise CheckpointError(f"{name}: {err}; the strategy is of another net") from err
         wanted = {rank: shapes[rank].tolist() for rank in layout.ranks.tolist()}
         for rank, extent in wanted.items():
+            if rank in self.lost:
+                continue
             if rank not in held:
                 raise CheckpointError(
                     f"{self.files[rank].path} (rank {rank}) has no {name}, though the strategy puts "

@@ -19,8 +19,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ..checkpoint import Checkpoint, TensorRecord, followed_parameter
-from ..errors import ReshardError, listed
+from ..checkpoint import Checkpoint, Surviving, TensorRecord, box_in_words, followed_parameter
+from ..errors import ReshardError, in_lines, listed
 from ..layout import Layout, Regions, Strategy
 from .classes import Holding
 from .explain import Explanation, explain
@@ -115,8 +115,8 @@ def plan_checkpoint(
     Raises
     ------
     ReshardError
-        If `dst` lacks a parameter, a pattern fits nothing, two entries would have one name, or
-        holes or overlaps are found.
+        If `dst` lacks a parameter, slices are lost that no other rank holds, a pattern fits nothing, two
+        entries would have one name, or holes or overlaps are found.
     """
     if states not in STATES:
         raise ReshardError(f"states={states!r} is not one of {', '.join(STATES)}")
@@ -139,7 +139,7 @@ def plan_checkpoint(
         [record.name for record in records],
         [record.shape for record in records],
         [record.dtype for record in records],
-        [record.layout for record in records],
+        _sources(checkpoint, records),
         holdings,
         checkpoint.ranks,
         count,
@@ -155,6 +155,27 @@ def plan_checkpoint(
         texts={name: text for name, text in checkpoint.texts.items() if name in chosen},
         states=states,
     )
+
+
+def _sources(checkpoint: Checkpoint, records: Sequence[TensorRecord]) -> list[Holding]:
+    """Who holds what; without what was lost, if others have it.
+
+    Raises
+    ------
+    ReshardError
+        If nobody has it: all tensors and boxes that are lost are listed.
+    """
+    if not checkpoint.lost:
+        return [record.layout for record in records]
+    covered = checkpoint.coverage()
+    holes = {record.name: covered[record.name].holes for record in records if len(covered[record.name].holes)}
+    words = [f"{name}: {listed(map(box_in_words, boxes.tolist()))}" for name, boxes in holes.items()]
+    words += [f"{name}: all of it" for name in checkpoint.missing]
+    if words:
+        lost = in_lines(f"rank {rank} is lost: {file.reason}" for rank, file in checkpoint.lost.items())
+        raise ReshardError(f"{lost}\nNo other rank holds\n{in_lines(words)}")
+    gone = frozenset(checkpoint.lost)
+    return [Surviving(record.layout, gone) for record in records]
 
 
 def _follows(record: TensorRecord, checkpoint: Checkpoint) -> bool:
