@@ -140,7 +140,7 @@ class Checkpoint(Displayed):
 
     @property
     def format(self) -> str:
-        """ "ckpt" or "safetensors"."""
+        """The format of the files, ckpt or safetensors."""
         return next((file.format for file in self.files if not isinstance(file, NoFile)), "ckpt")
 
     @property
