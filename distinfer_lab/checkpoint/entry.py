@@ -1,6 +1,7 @@
 """What a slice file holds: names, dtypes, shapes, and which bytes of the file are whose."""
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -98,6 +99,19 @@ def type_name_of(dtype: np.dtype[Any], names: dict[str, np.dtype[Any]]) -> str |
     """The name of a dtype in one of the tables, whatever its byte order; None if it has none."""
     little = dtype.newbyteorder("<") if dtype.byteorder == ">" else dtype
     return next((name for name, known in names.items() if known == little), None)
+
+
+def stretches(pieces: Sequence[Piece], start: int, nbytes: int) -> Iterator[Piece]:
+    """Where so many bytes of a content from byte `start` on lie in the file, stretch by stretch."""
+    for piece in pieces:
+        if start >= piece.nbytes:
+            start -= piece.nbytes
+            continue
+        count = min(piece.nbytes - start, nbytes)
+        if not count:
+            return
+        yield Piece(piece.offset + start, count)
+        start, nbytes = 0, nbytes - count
 
 
 def byte_runs(shape: tuple[int, ...], box: Box, itemsize: int) -> tuple[list[int], int]:

@@ -23,7 +23,7 @@ from ..errors import CheckpointError, CheckpointFileError, EncryptionError, list
 from ..layout import Box, windows
 from .ckpt import CRC_BYTES, CRC_WORD, index_ckpt
 from .encryption import MAGICS, decrypt
-from .entry import Entry, byte_runs
+from .entry import Entry, byte_runs, stretches
 from .safetensors_file import index_safetensors
 
 __all__ = ["SliceFile", "open_slice"]
@@ -34,6 +34,10 @@ READ_COST_BYTES = 12 << 10
 """What one more read costs, as bytes that are read in that time (about 2 us here, from the page cache)."""
 WINDOW_BYTES = 4 << 20
 MOST_BUFFERS = 1024
+LONG_RUN = 32 << 10
+"""From this length on the system puts runs in their places; shorter ones cost less by way of a staging buffer."""
+STAGING_BYTES = 512 << 10
+"""What is staged at one time stays in the processor's cache."""
 """How many buffers one read may fill (IOV_MAX)."""
 
 
@@ -276,21 +280,23 @@ class SliceFile:
             return 0
         if out.flags.c_contiguous:
             return self._read_box(entry, box, out, buffer_bytes)
-        if len(entry.pieces) == 1 and _last_cut_dim(entry.shape, box) < 1:
+        if len(entry.pieces) == 1 and _last_cut_dim(entry.shape, box) < 1 and _run_bytes(out) >= LONG_RUN:
             return self._scatter(entry, box, out)
         read = 0
-        for window in windows(box.shape, entry.dtype.itemsize, max(buffer_bytes // 2, 1)):
+        for window in windows(box.shape, entry.dtype.itemsize, max(min(buffer_bytes // 2, STAGING_BYTES), 1)):
             part = np.empty(window.shape, entry.dtype)
             read += self._read_box(entry, window.moved(box.start), part, buffer_bytes // 2)
             window.of(out)[...] = part
         return read
 
+    def _count_read(self, nbytes: int) -> None:
+        """So many more bytes of content were read."""
+        with self._counting:
+            self.nbytes_read += nbytes
+
     def _scatter(self, entry: Entry, box: Box, out: Array) -> int:
         """Read one run of the file into the runs of a view, which the system puts in their places."""
-        whole = out.ndim
-        while whole and out[(0,) * (whole - 1)].flags.c_contiguous:
-            whole -= 1
-        # The view is contiguous from dim `whole` on.
+        whole = _contiguous_from(out)
         targets = [out[index].reshape(-1).view(np.uint8).data for index in np.ndindex(*out.shape[:whole])]
         starts, nbytes = byte_runs(entry.shape, box, entry.dtype.itemsize)
         offset = entry.pieces[0].offset + starts[0]
@@ -303,8 +309,7 @@ class SliceFile:
                     offset += len(target)
                 continue
             offset += count
-        with self._counting:
-            self.nbytes_read += nbytes
+        self._count_read(nbytes)
         return nbytes
 
     def _read_box(self, entry: Entry, box: Box, out: Array, buffer_bytes: int) -> int:
@@ -328,8 +333,7 @@ class SliceFile:
                 count = 0
             if count != nbytes:
                 self._pread(entry, first + start, part)
-        with self._counting:
-            self.nbytes_read += len(target)
+        self._count_read(len(target))
         return len(target)
 
     def _read_rows(self, entry: Entry, box: Box, out: Array, rows: int) -> int:
@@ -351,18 +355,10 @@ class SliceFile:
 
     def _fill(self, entry: Entry, start: int, target: memoryview) -> None:
         """Fill `target` with the content from byte `start` on, across its pieces."""
-        with self._counting:
-            self.nbytes_read += len(target)
-        for piece in entry.pieces:
-            if start >= piece.nbytes:
-                start -= piece.nbytes
-                continue
-            count = min(piece.nbytes - start, len(target))
-            self._pread(entry, piece.offset + start, target[:count])
+        self._count_read(len(target))
+        for offset, count in stretches(entry.pieces, start, len(target)):
+            self._pread(entry, offset, target[:count])
             target = target[count:]
-            start = 0
-            if not len(target):
-                return
 
     def _preadv(self, entry: Entry, offset: int, targets: list[memoryview]) -> int:
         try:
@@ -376,6 +372,19 @@ class SliceFile:
             if not count:
                 raise CheckpointError(f"{self.path}: the file became shorter while {entry.name} was read")
             target, offset = target[count:], offset + count
+
+
+def _contiguous_from(view: Array) -> int:
+    """From which dim on a view is contiguous."""
+    dim = view.ndim
+    while dim and view[(0,) * (dim - 1)].flags.c_contiguous:
+        dim -= 1
+    return dim
+
+
+def _run_bytes(view: Array) -> int:
+    """The length of the runs that make up a view."""
+    return math.prod(view.shape[_contiguous_from(view) :]) * view.dtype.itemsize
 
 
 def _rows_to_read(entry: Entry, box: Box, buffer_bytes: int) -> int:

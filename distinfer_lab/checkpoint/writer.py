@@ -23,7 +23,7 @@ from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, En
 from ..layout import Box
 from .ckpt import CRC_WORD, headers
 from .encryption import check_key, encrypt
-from .entry import Entry, Piece, TensorSpec, byte_runs
+from .entry import Entry, Piece, TensorSpec, byte_runs, stretches
 from .safetensors_file import header
 
 __all__ = ["CHUNK_BYTES", "SliceWriter", "save_slice"]
@@ -213,15 +213,9 @@ class SliceWriter:
         self._left[name] -= len(source)
 
     def _scatter(self, entry: Entry, start: int, source: memoryview) -> None:
-        for piece in entry.pieces:
-            if start >= piece.nbytes:
-                start -= piece.nbytes
-                continue
-            count = min(piece.nbytes - start, len(source))
-            self._pwrite(source[:count], piece.offset + start)
-            source, start = source[count:], 0
-            if not len(source):
-                return
+        for offset, count in stretches(entry.pieces, start, len(source)):
+            self._pwrite(source[:count], offset)
+            source = source[count:]
 
     def _pwrite(self, source: memoryview, offset: int) -> None:
         while len(source):

@@ -322,7 +322,8 @@ def run_plan(
     Parameters
     ----------
     threads
-        How many files are written at one time, in this process.
+        How many files are written at one time, in this process. More than there are files: each reads
+        ahead in a thread of its own.
     cards
         A card group that writes the files instead.
     route
@@ -461,7 +462,7 @@ def _write_here(
     sources = dict(enumerate(checkpoint.files))
 
     def write(task: WriteTask) -> FileReport:
-        return write_file(task, watch.of_rank(task.share.rank), sources)
+        return write_file(task, watch.of_rank(task.share.rank), sources, ahead=threads > len(tasks))
 
     if threads <= 1:
         return [write(task) for task in tasks]

@@ -7,8 +7,9 @@ later run looks at the bytes again, and does not redo what has the digest that t
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..checkpoint import SliceWriter, TensorSpec
 from ..errors import CheckpointFileError, DistinferError
+from ..layout import Box
 from .shares import Share, ShareTensor, Source
 from .stage import journal_of
 
@@ -37,6 +39,8 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+Windows = Iterable[tuple[ShareTensor, Box]]
+Filled = Generator[Array, None, None]
 
 LARGEST_WINDOW = 2 << 20
 """A window is hashed and written while it is in the processor's cache: 8 MiB take twice the time of 2."""
@@ -148,13 +152,21 @@ class Written(NamedTuple):
     """The most private memory that a worker took beyond what it has when idle; None if not measured."""
 
 
-def write_file(task: WriteTask, control: Control, sources: Mapping[int, Source] | None = None) -> FileReport:
+def write_file(
+    task: WriteTask,
+    control: Control,
+    sources: Mapping[int, Source] | None = None,
+    *,
+    ahead: bool = False,
+) -> FileReport:
     """Write a destination file, or what an earlier run has left to write of it.
 
     Parameters
     ----------
     sources
         Source rank -> what holds its slices. None: the share's files, opened for as long as it takes.
+    ahead
+        Read the next window in a thread while one is worked on.
 
     Raises
     ------
@@ -163,7 +175,7 @@ def write_file(task: WriteTask, control: Control, sources: Mapping[int, Source] 
     """
     with ExitStack() as stack:
         given = task.share.opened(stack) if sources is None else sources
-        with FileWork(task, control) as work:
+        with FileWork(task, control, ahead) as work:
             work.reuse()
             report = work.write(given)
         for file in given.values() if sources is None else ():
@@ -174,16 +186,21 @@ def write_file(task: WriteTask, control: Control, sources: Mapping[int, Source] 
 class FileWork:
     """One destination file at work; a context manager, at whose end the file is complete.
 
+    Parameters
+    ----------
+    ahead
+        Read the next window in a thread while one is worked on.
+
     Attributes
     ----------
     left : tuple of ShareTensor
         What is still to be written; all, until `reuse` was called.
     """
 
-    def __init__(self, task: WriteTask, control: Control) -> None:
-        self.task, self.control = task, control
+    def __init__(self, task: WriteTask, control: Control, ahead: bool = False) -> None:
+        self.task, self.control, self.ahead = task, control, ahead
         self.left = task.share.tensors
-        self.space = _Space(task.buffer_bytes)
+        self.space = _Space(task.buffer_bytes, 2 if ahead else 1)
         self.reports: dict[str, TensorReport] = {}
         self.read = self.reused = 0
         self._stack = ExitStack()
@@ -225,9 +242,11 @@ class FileWork:
 
     def write(self, sources: Mapping[int, Source]) -> FileReport:
         """Write what is left."""
-        with self._told():
+        windows = ((tensor, window) for tensor in self.left for window in tensor.windows(self.space.window))
+        filled = self._filled_ahead(windows, sources) if self.ahead else self._filled(windows, sources)
+        with self._told(), closing(filled):
             for tensor in self.left:
-                self._write(tensor, sources)
+                self._write(tensor, filled)
         self.left = ()
         return FileReport(
             self.task.path,
@@ -259,13 +278,34 @@ class FileWork:
         pieces = tuple((piece.offset, piece.nbytes) for piece in self.writer.entries[tensor.name].pieces)
         self.reports[tensor.name] = TensorReport(digest, pieces, overflowed)
 
-    def _write(self, tensor: ShareTensor, sources: Mapping[int, Source]) -> None:
+    def _filled(self, windows: Windows, sources: Mapping[int, Source]) -> Filled:
+        """The content of each window, in the sources' dtype."""
+        for tensor, window in windows:
+            yield self._fill(tensor, window, sources, 0)
+
+    def _filled_ahead(self, windows: Windows, sources: Mapping[int, Source]) -> Filled:
+        """The same; while one window is worked on, a thread reads the next."""
+        waiting: Future[Array] | None = None
+        with ThreadPoolExecutor(1, thread_name_prefix="ahead") as reader:
+            for number, (tensor, window) in enumerate(windows):
+                following = reader.submit(self._fill, tensor, window, sources, number % 2)
+                if waiting is not None:
+                    yield waiting.result()
+                waiting = following
+            if waiting is not None:
+                yield waiting.result()
+
+    def _fill(self, tensor: ShareTensor, window: Box, sources: Mapping[int, Source], slot: int) -> Array:
+        self.control.check()
+        data = self.space.array(slot, window.shape, tensor.source_dtype)
+        self.read += tensor.fill(window, data, sources, self.space.staging)
+        return data
+
+    def _write(self, tensor: ShareTensor, filled: Filled) -> None:
         digest = xxhash.xxh3_128() if self.task.digests else None
         overflowed = 0
         for window in tensor.windows(self.space.window):
-            self.control.check()
-            data = self.space.array(window.shape, tensor.source_dtype)
-            self.read += tensor.fill(window, data, sources, self.space.staging)
+            data = next(filled)
             if tensor.dtype != tensor.source_dtype:
                 with np.errstate(over="ignore", invalid="ignore"):
                     data, given = data.astype(tensor.dtype), data
@@ -287,27 +327,29 @@ def _count_overflow(before: Array, after: Array) -> int:
         return int(np.count_nonzero(~np.isfinite(after) & np.isfinite(before)))
 
 
-def window_bytes(buffer_bytes: int) -> int:
-    """The size of a window in a buffer of this size."""
-    return max(min(buffer_bytes // 2, LARGEST_WINDOW), 1)
+def window_bytes(buffer_bytes: int, windows: int = 1) -> int:
+    """The size of a window where so many of them, and what is read beside them, share a buffer."""
+    return max(min(buffer_bytes // (windows + 1), LARGEST_WINDOW), 1)
 
 
 class _Space:
-    """The memory of one worker: half of the buffer, at most, for a window, the rest for reading into it."""
+    """The memory of one worker: a window or two, and as much again for reading into them."""
 
-    def __init__(self, buffer_bytes: int) -> None:
-        self.window = window_bytes(buffer_bytes)
-        self.staging = max(min(buffer_bytes - self.window, LARGEST_WINDOW), 1)
-        self.most = 0
-        self._bytes = np.empty(0, np.uint8)
+    def __init__(self, buffer_bytes: int, windows: int) -> None:
+        self.window = self.staging = window_bytes(buffer_bytes, windows)
+        self._slots = [np.empty(0, np.uint8)] * windows
 
-    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Memory for a window; the last one's is used again."""
+    @property
+    def most(self) -> int:
+        """Bytes of all windows."""
+        return sum(map(len, self._slots))
+
+    def array(self, slot: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Memory for a window; that of the last one in this slot is used again."""
         nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        if len(self._bytes) < nbytes:
-            self._bytes = np.empty(nbytes, np.uint8)
-        self.most = max(self.most, len(self._bytes))
-        return self._bytes[:nbytes].view(dtype).reshape(shape)
+        if len(self._slots[slot]) < nbytes:
+            self._slots[slot] = np.empty(nbytes, np.uint8)
+        return self._slots[slot][:nbytes].view(dtype).reshape(shape)
 
 
 class Journal:

@@ -93,7 +93,7 @@ def merge_and_split(job: Job) -> dict[str, int]:
             lying = Layout.replicated(1, full.ndim) if work.dst is None else work.dst[name]
             box = lying.boxes(full.shape)[rank]
             shards[name] = np.ascontiguousarray(full[tuple(slice(a, b) for a, b in box)])
-        save_slice(job.out / f"rank_{rank}/dst{rank}.{job.format}", shards, sync=job.proof)
+        save_slice(job.out / f"rank_{rank}/dst{rank}.{job.format}", shards, format=job.format, sync=job.proof)
     return {"read_bytes": sum(a.nbytes for shards in loaded for a in shards.values())}
 
 

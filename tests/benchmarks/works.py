@@ -106,7 +106,7 @@ def make_source(work: Work, folder: Path, format: str) -> None:
         for name, shape in work.shapes.items():
             box = work.src[name].boxes(shape)[rank]
             shards[name] = np.ascontiguousarray(whole(name, shape)[tuple(slice(a, b) for a, b in box)])
-        save_slice(work.source_path(folder, rank, format), shards, sync=False)
+        save_slice(work.source_path(folder, rank, format), shards, format=format, sync=False)
     write_strategy(folder / "src_strategy.ckpt", StrategyFile.from_strategy(work.src))
     if work.dst is not None:
         write_strategy(folder / "dst_strategy.ckpt", StrategyFile.from_strategy(work.dst))
