@@ -364,6 +364,7 @@ class CardGroup(Displayed):
         plan: ConversionPlan,
         *,
         buffer: int | str = BUFFER_BYTES,
+        memory_limit: int | str | None = None,
         route: str = "auto",
         control: Callable[[int], Control] = lambda rank: Unwatched(),
     ) -> tuple[Placement, Taken]:
@@ -375,6 +376,8 @@ class CardGroup(Displayed):
             From files, or from shards on these cards (see `checkpoint`).
         buffer
             The memory for data of each card beside its shards.
+        memory_limit
+            The most that a card may hold of both; what needs more is refused before a byte moves.
         route
             See `reshard.Workers`.
         control
@@ -383,10 +386,11 @@ class CardGroup(Displayed):
         Raises
         ------
         CardError
-            If the group is too small, a card does not see what it should, or is lost for good.
+            If the group or the limit is too small, a card does not see what it should, or is lost for good.
         """
         self._check_count(plan.dst_count)
-        return Resharding(self).take(plan, size_of(buffer, "buffer"), route, control)
+        limit = None if memory_limit is None else size_of(memory_limit, "memory_limit")
+        return Resharding(self).take(plan, size_of(buffer, "buffer"), limit, route, control)
 
     def _fill(
         self,

@@ -72,10 +72,22 @@ class Resharding:
         return Written(tuple(reports[task.share.rank, task.path] for task in files), *_sums(found))
 
     def take(
-        self, plan: ConversionPlan, buffer_bytes: int, route: str, control: Callable[[int], Control]
+        self,
+        plan: ConversionPlan,
+        buffer_bytes: int,
+        limit: int | None,
+        route: str,
+        control: Callable[[int], Control],
     ) -> tuple[Placement, Taken]:
         """See `CardGroup.take`."""
         shares = [plan.share(rank) for rank in range(plan.dst_count)]
+        predicted = max(share.nbytes for share in shares) + buffer_bytes
+        if limit is not None and predicted > limit:
+            worst = max(shares, key=lambda share: share.nbytes)
+            raise CardError(
+                f"rank {worst.rank} ends with {worst.nbytes} bytes and takes {buffer_bytes} more on the way, above "
+                f"the limit of {limit}; use memory_limit={predicted}, or cut for more cards"
+            )
         key = f"placement-{uuid.uuid4().hex[:12]}"
         places: list[list[tuple[str, Share]]] = [[] for _ in range(len(self._group))]
         for card, share in zip(plan.placement or range(plan.dst_count), shares, strict=True):
@@ -87,7 +99,7 @@ class Resharding:
             # From files that all see it can be filled again; what came over channels cannot.
             sources = tuple(tuple(share for _, share in place) for place in places)
             placement = Placement(key, sources, moved=bool(homes))
-            return self._group._keep_placement(placement), Taken(*_sums(found))
+            return self._group._keep_placement(placement), Taken(predicted, *_sums(found))
 
         out: tuple[Placement, Taken] = self._repeated(work)
         return out

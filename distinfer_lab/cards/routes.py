@@ -16,8 +16,15 @@ from .moving import Move
 __all__ = ["Taken", "homes_of", "jobs_of", "spread"]
 
 
+SMALLEST_WINDOW = 4 << 10
+"""Below this, pieces on their way are all overhead."""
+
+
 class Taken(NamedTuple):
     """What it took to bring shards to the cards."""
+
+    predicted_bytes: int
+    """The most that a card was to hold of shards and of data on its way."""
 
     read_bytes: int
     """From files."""
@@ -95,10 +102,20 @@ def jobs_of(
         See `homes_of`; empty if every card reads all that it needs.
     buffer_bytes
         The memory for data of each card: its window, and one piece for each of the others.
+
+    Raises
+    ------
+    CardError
+        If the buffer is too small for so many cards.
     """
     cards = len(files)
     if homes:
-        buffer_bytes = max(2 * (buffer_bytes // (cards + 1)), 2)
+        if buffer_bytes < (cards + 1) * SMALLEST_WINDOW:
+            raise CardError(
+                f"a buffer of {buffer_bytes} bytes is too small for {cards} cards that send each other pieces; "
+                f"use {(cards + 1) * SMALLEST_WINDOW} or more"
+            )
+        buffer_bytes = 2 * (buffer_bytes // (cards + 1))
     given: list[dict[int, list[Share]]] = [{} for _ in range(cards)]
     for taker in range(cards):
         for share in [task.share for task in files[taker]] + [share for _, share in places[taker]]:

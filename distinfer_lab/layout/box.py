@@ -6,6 +6,7 @@ One box is a `Box`; many are an int64 array of shape (n, ndim, 2), `[..., 0]` th
 
 import math
 from collections.abc import Iterator, Sequence
+from operator import add, gt, lt, sub
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ class Box(NamedTuple):
     @classmethod
     def whole(cls, shape: Sequence[int]) -> "Box":
         """The box of a whole tensor of this shape."""
-        return cls((0,) * len(shape), tuple(int(n) for n in shape))
+        return cls((0,) * len(shape), tuple(map(int, shape)))
 
     @property
     def ndim(self) -> int:
@@ -46,7 +47,7 @@ class Box(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         """The extent per dim, in elements."""
-        return tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
+        return tuple(map(sub, self.stop, self.start))
 
     @property
     def size(self) -> int:
@@ -55,7 +56,7 @@ class Box(NamedTuple):
 
     def slices(self) -> tuple[slice, ...]:
         """The region as an index of a numpy array."""
-        return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return tuple(map(slice, self.start, self.stop))
 
     def of(self, array: NDArray[Any]) -> NDArray[Any]:
         """The region of an array, as a view (also of an array of no dims, where an index would copy)."""
@@ -67,14 +68,11 @@ class Box(NamedTuple):
         """The region that both have, None if they have none."""
         start = tuple(map(max, self.start, other.start))
         stop = tuple(map(min, self.stop, other.stop))
-        return Box(start, stop) if all(a < b for a, b in zip(start, stop, strict=True)) else None
+        return Box(start, stop) if all(map(lt, start, stop)) else None
 
     def moved(self, by: Sequence[int]) -> "Box":
         """The same region, shifted by so many elements per dim."""
-        return Box(
-            tuple(a + n for a, n in zip(self.start, by, strict=True)),
-            tuple(b + n for b, n in zip(self.stop, by, strict=True)),
-        )
+        return Box(tuple(map(add, self.start, by)), tuple(map(add, self.stop, by)))
 
     def within(self, outer: "Box") -> "Box":
         """Give this region in the coordinates of `outer`, which must hold it.
@@ -84,12 +82,10 @@ class Box(NamedTuple):
         LayoutError
             If part of this box lies outside `outer`.
         """
-        if any(a < oa or b > ob for a, b, oa, ob in zip(*self, *outer, strict=True)):
+        inside = len(self.start) == len(outer.start)
+        if not inside or any(map(lt, self.start, outer.start)) or any(map(gt, self.stop, outer.stop)):
             raise LayoutError(f"box {self.start}:{self.stop} does not lie inside {outer.start}:{outer.stop}")
-        return Box(
-            tuple(a - o for a, o in zip(self.start, outer.start, strict=True)),
-            tuple(b - o for b, o in zip(self.stop, outer.start, strict=True)),
-        )
+        return Box(tuple(map(sub, self.start, outer.start)), tuple(map(sub, self.stop, outer.start)))
 
 
 def box_at(boxes: Boxes, index: int) -> Box:

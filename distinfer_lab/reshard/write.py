@@ -42,7 +42,7 @@ Array = NDArray[Any]
 Windows = Iterable[tuple[ShareTensor, Box]]
 Filled = Generator[Array, None, None]
 
-LARGEST_WINDOW = 2 << 20
+LARGEST_WINDOW = 3 << 20
 """A window is hashed and written while it is in the processor's cache: 8 MiB take twice the time of 2."""
 SMALLEST_BUFFER = 64 << 10
 """Below this the work is all overhead."""

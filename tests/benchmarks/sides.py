@@ -176,6 +176,17 @@ def mindspore(job: Job) -> dict[str, int]:
     return {}
 
 
+@contextmanager
+def torch_dcp(job: Job) -> Iterator[Callable[[], dict[str, int]]]:
+    """torch.distributed.checkpoint, one process per destination rank; its own kind of source is made before."""
+    from . import dcp
+
+    folder = job.source / "dcp"
+    if not (folder / ".metadata").exists():
+        dcp.save(job.work, folder)
+    yield lambda: dcp.load(job.work, folder, job.out)
+
+
 SIDES: dict[str, Any] = {
     "copy": copy,
     "ours, serial": ours,
@@ -185,9 +196,16 @@ SIDES: dict[str, Any] = {
     "ours, 4 cards, nothing shared": on_cards(4, "channels"),
     "numpy, merge and split": merge_and_split,
     "dask.array.rechunk": dask_rechunk,
+    "torch DCP": torch_dcp,
     "MindSpore transform_checkpoints": mindspore,
 }
-NEEDS = {"dask.array.rechunk": "dask.array", "MindSpore transform_checkpoints": "mindspore"}
+NEEDS = {
+    "dask.array.rechunk": "dask.array",
+    "torch DCP": "torch",
+    "MindSpore transform_checkpoints": "mindspore",
+}
+PREPARED = [side for side in SIDES if " cards" in side or side == "torch DCP"]
+"""Sides with something to do before the clock starts."""
 
 
 def available(side: str) -> bool:
@@ -243,7 +261,7 @@ def main(side: str, name: str, nbytes: str, source: str, out: str, format: str, 
     """Run a side once."""
     job = Job(Work(name, int(nbytes)), Path(source), Path(out), format, proof == "1")
     run = SIDES[side]
-    if " cards" in side:
+    if side in PREPARED:
         with run(job) as ready:
             found = measure(ready)
     else:

@@ -213,3 +213,31 @@ def test_a_card_that_sees_no_output_is_named(source, cards, tmp_path, monkeypatc
         ):
             plan.run(tmp_path / "out", cards=cards, route="auto")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_budget_is_kept_or_refused(tmp_path):
+    """Private memory of process cards, as they measure it; and what cannot be kept, before a byte moves."""
+    shape = (4096, 4096)
+    src = Strategy({"w": layout(TP8, (), ("tp",))}, {"w": shape})
+    dst = Strategy({"w": layout(TP4, ("tp",), ())}, {"w": shape})
+    for rank in range(8):
+        save_slice(
+            tmp_path / f"src/rank_{rank}/a.ckpt", {"w": np.full((4096, 512), rank, np.float32)}, sync=False
+        )
+    with CardGroup(4, processes=True) as cards, open_checkpoint(tmp_path / "src", src) as checkpoint:
+        plan = checkpoint.plan(dst)
+        for route in ("files", "channels"):
+            result = plan.run(tmp_path / route, cards=cards, route=route, buffer="8 MiB")
+            assert 0 < result.private_bytes <= (8 + 32) << 20
+            assert result.buffer_bytes <= 8 << 20
+            placement, taken = cards.take(plan, route="channels", buffer="8 MiB", memory_limit="24 MiB")
+            assert taken.predicted_bytes == 24 << 20
+            assert 16 << 20 <= taken.private_bytes <= (24 + 32) << 20
+            cards.drop(placement)
+        with pytest.raises(CardError, match=r"rank 0 ends with 16777216 bytes .* use memory_limit=25165824"):
+            cards.take(plan, buffer="8 MiB", memory_limit="20 MiB")
+        with pytest.raises(
+            CardError, match="too small for 4 cards that send each other pieces; use 20480 or more"
+        ):
+            plan.run(tmp_path / "out", cards=cards, route="channels", buffer=10_000)
+    assert verify_folder(tmp_path / "channels").ok
