@@ -15,9 +15,11 @@ from distinfer_lab.layout import SPLITS, Layout, Mesh
 from distinfer_lab.net import Graph, GraphBuilder, Operator, Spec, differentiate, operators
 
 
-def examples(count: int) -> int:
-    """How many examples a test takes that is content with `count` by default."""
-    return count * 10 if settings.get_current_profile_name() == "thorough" else count
+def examples(count: int, thorough: int | None = None) -> int:
+    """How many examples a test takes that is content with `count` by default; ten times as many if thorough."""
+    if settings.get_current_profile_name() != "thorough":
+        return count
+    return count * 10 if thorough is None else thorough
 
 
 @st.composite

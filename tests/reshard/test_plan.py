@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distinfer_lab.errors import LayoutError, ReshardError
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.reshard import Topology, execute, plan_reshard
 
-from ..strategies import any_layouts
+from ..strategies import any_layouts, examples
 
 
 @st.composite
@@ -47,10 +47,22 @@ def cut(strategy, shapes, whole):
     return out
 
 
-@given(jobs(), st.data())
-def test_the_serial_executor_is_merge_and_cut_again(job, data):
-    """And moved bytes are the bound, which brute force over single elements gives too."""
-    src, dst = job
+def test_the_serial_executor_is_merge_and_cut_again():
+    """Over 10,000 pairs of layouts in the thorough run; moved bytes are the bound, as brute force has it too."""
+    pairs = []
+
+    @settings(max_examples=examples(100, thorough=6000))
+    @given(jobs(), st.data())
+    def check(job, data):
+        pairs.append(len({name.split(".")[0] for name in job[0]}))
+        check_plan(*job, data)
+
+    check()
+    assert sum(pairs) >= examples(100, thorough=10_000)
+
+
+def check_plan(src, dst, data):
+    """Coverage, values, bytes, and what the plan tells of itself."""
     placement, hosts = None, None
     same_cards = data.draw(st.booleans())
     if same_cards and data.draw(st.booleans()):
@@ -69,24 +81,51 @@ def test_the_serial_executor_is_merge_and_cut_again(job, data):
     assert plan.moved_bytes == plan.bound_bytes == brute_bound(src, dst, cards_of if same_cards else None)
     needed = [sum(a.nbytes for (rank, _), a in expected.items() if rank == r) for r in range(dst.ranks)]
     assert plan.needed_bytes.tolist() == needed
+    held = [
+        sum(a.nbytes for (rank, _), a in cut(src, src.shapes, whole).items() if rank == r)
+        for r in range(src.ranks)
+    ]
+    check_explanation(plan, cards_of if same_cards else None, held)
     check_sums(plan, cards_of if same_cards else None)
     if hosts is not None:
         check_hosts(plan, src, cards_of, hosts.hosts)
+
+
+def check_explanation(plan, cards_of, held):
+    """Card by card: what the plan's sums say, and for the peak what the card holds on both sides."""
+    told = plan.explain(buffer=100)
+    cards = cards_of or range(plan.src_count, plan.src_count + plan.dst_count)
+    rows = {card: rank for rank, card in enumerate(cards)}
+    for card in told.cards:
+        rank = rows.get(card.card)
+        needed, kept = (0, 0) if rank is None else (plan.needed_bytes[rank], plan.kept_bytes[rank])
+        source = card.card < plan.src_count
+        sent = plan.sent_bytes[card.card] if source else 0
+        assert (card.needed, card.kept, card.received, card.sent) == (needed, kept, needed - kept, sent)
+        assert card.peak == needed + (held[card.card] if source else 0) + 100
+    assert sum(card.received for card in told.cards) == told.moved_bytes == told.bound_bytes
+    assert told.files == ()
 
 
 def check_sums(plan, cards_of):
     """Traffic, loads and a card's list say what the single tensors' pieces say."""
     traffic = np.zeros((plan.src_count, plan.dst_count), np.int64)
     by_rank = {rank: [] for rank in range(plan.dst_count)}
+    runs = np.zeros(plan.src_count, np.int64)
     for number, (name, tensor) in enumerate(plan.items()):
         pieces = tensor.pieces
         np.add.at(traffic, (pieces.src_rank, pieces.dst_rank), tensor.nbytes)
+        shapes = tensor.src.shard_shapes(plan.src_count)
         for giver, taker, box, there, here in zip(*(c.tolist() for c in pieces[1:]), strict=True):
             by_rank[taker].append((number, giver, box, there, here))
+            shard = np.arange(shapes[giver].prod()).reshape(shapes[giver])
+            at = shard[tuple(slice(n, n + b - a) for n, (a, b) in zip(there, box, strict=True))].ravel()
+            runs[giver] += 1 + np.count_nonzero(np.diff(at) != 1)
         assert plan.shards_of(0).get(name) == (
             tuple(tensor.dst.shard_shapes(plan.dst_count)[0].tolist()) if 0 in tensor.dst.ranks else None
         )
     np.testing.assert_array_equal(plan.traffic, traffic)
+    np.testing.assert_array_equal(plan.runs, runs)
     sent = traffic.copy()
     for rank, card in enumerate(cards_of or []):
         if card < plan.src_count:
