@@ -55,13 +55,13 @@ def test_the_serial_executor_is_merge_and_cut_again():
     @given(jobs(), st.data())
     def check(job, data):
         pairs.append(len({name.split(".")[0] for name in job[0]}))
-        check_plan(*job, data)
+        check_plan(*job, data, explain=len(pairs) % 10 == 1)  # which solves a linear program
 
     check()
     assert sum(pairs) >= examples(100, thorough=10_000)
 
 
-def check_plan(src, dst, data):
+def check_plan(src, dst, data, explain):
     """Coverage, values, bytes, and what the plan tells of itself."""
     placement, hosts = None, None
     same_cards = data.draw(st.booleans())
@@ -81,11 +81,11 @@ def check_plan(src, dst, data):
     assert plan.moved_bytes == plan.bound_bytes == brute_bound(src, dst, cards_of if same_cards else None)
     needed = [sum(a.nbytes for (rank, _), a in expected.items() if rank == r) for r in range(dst.ranks)]
     assert plan.needed_bytes.tolist() == needed
-    held = [
-        sum(a.nbytes for (rank, _), a in cut(src, src.shapes, whole).items() if rank == r)
-        for r in range(src.ranks)
-    ]
-    check_explanation(plan, cards_of if same_cards else None, held)
+    if explain:
+        held = dict.fromkeys(range(src.ranks), 0)
+        for (rank, _), shard in cut(src, src.shapes, whole).items():
+            held[rank] += shard.nbytes
+        check_explanation(plan, cards_of if same_cards else None, held)
     check_sums(plan, cards_of if same_cards else None)
     if hosts is not None:
         check_hosts(plan, src, cards_of, hosts.hosts)
