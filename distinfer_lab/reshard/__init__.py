@@ -1,6 +1,7 @@
 """Reshard: a plan, its bounds, the executor that defines it, and execution over files. No cluster."""
 
 from .conversion import STATES, ConversionPlan, plan_checkpoint
+from .explain import CardCost, Explanation, FileCost
 from .files import Output, Progress, ReshardResult, reshard_files, run_plan
 from .placement import cheapest_placement
 from .plan import ReshardPlan, TensorPlan, plan_reshard
@@ -18,8 +19,11 @@ __all__ = [
     "BUFFER_BYTES",
     "RULES",
     "STATES",
+    "CardCost",
     "Control",
     "ConversionPlan",
+    "Explanation",
+    "FileCost",
     "FileReport",
     "FileWork",
     "Output",
