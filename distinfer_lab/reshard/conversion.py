@@ -83,6 +83,13 @@ class ConversionPlan(ReshardPlan):
         watching = {key: options.pop(key) for key in ("route", "progress", "cancelled") if key in options}
         return run_plan(self, Output(folder, **options), cards=cards, threads=threads, **watching)
 
+    def __repr__(self) -> str:
+        needed = self.needed_bytes
+        return (
+            f"ConversionPlan of {len(self)} tensors, {self.src_count} -> {self.dst_count} ranks, {self.pieces} pieces\n"
+            f"  destinations hold {int(needed.sum())} bytes, a rank at most {int(needed.max(initial=0))}"
+        )
+
     @cached_property
     def opened_files(self) -> dict[int, int]:
         """Source rank -> how many destination ranks read its file."""

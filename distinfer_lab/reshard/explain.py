@@ -108,7 +108,7 @@ class Explanation(Displayed):
                 f"  read {words(read)} of {len(self.files)} files, {ratio:.2f} of what is needed; nothing is moved"
             )
             rows = [
-                f"  {file.path}: {words(file.read)} in {file.seeks} runs, for {file.readers} ranks"
+                f"  {file.path}: {words(file.read)} in {file.seeks} runs, read by {file.readers}"
                 for file in self.files
             ]
             return "\n".join(lines + _some(rows))
