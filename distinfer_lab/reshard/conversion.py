@@ -85,8 +85,9 @@ class ConversionPlan(ReshardPlan):
 
     def __repr__(self) -> str:
         needed = self.needed_bytes
+        counts = f"{len(self)} tensors, {self.src_count} -> {self.dst_count} ranks, {self.pieces} pieces"
         return (
-            f"ConversionPlan of {len(self)} tensors, {self.src_count} -> {self.dst_count} ranks, {self.pieces} pieces\n"
+            f"ConversionPlan of {counts}\n"
             f"  destinations hold {int(needed.sum())} bytes, a rank at most {int(needed.max(initial=0))}"
         )
 

@@ -103,9 +103,8 @@ class Explanation(Displayed):
         ]
         if self.files:
             read = sum(file.read for file in self.files)
-            ratio = read / max(self.needed_bytes, 1)
             lines.append(
-                f"  read {words(read)} of {len(self.files)} files, {ratio:.2f} of what is needed; nothing is moved"
+                f"  {words(read)} of {len(self.files)} files are needed; gaps between short runs may be read as well"
             )
             rows = [
                 f"  {file.path}: {words(file.read)} in {file.seeks} runs, read by {file.readers}"
