@@ -30,7 +30,7 @@ from ..checkpoint import (
     index_json,
 )
 from ..display import Displayed, bytes_in_words
-from ..errors import CheckpointError, CheckpointFileError, ReshardError
+from ..errors import CheckpointError, ReshardError
 from ..layout import Box, Strategy
 from ..layout.dialects.plain import strategy_to_json
 from ..version import __version__
@@ -593,9 +593,8 @@ def reshard_files(
         out_dir, prefix, format, partition, buffer, memory_limit, overwrite, resume, digests, file_options
     )
     if Path(out_dir).exists() and not overwrite:
-        raise CheckpointFileError(
-            f"{os.fspath(out_dir)} exists; choose another folder, or pass overwrite=True"
-        )
+        with Stage(out_dir, {}):  # refuses it, before anything is planned or read
+            pass
     plan = plan_checkpoint(checkpoint, dst, states=states, dtype=dtype, select=select, rename=rename)
     if verify_source:
         checkpoint.check_replicas()
