@@ -56,7 +56,17 @@ _HOMES = {
     ".layout": ("Box", "Layout", "Mesh", "Strategy"),
     ".net": ("Cell", "Parameter", "Tensor", "initializer", "set_seed"),
     ".parallel": ("Program", "Sharding", "partition", "propagate"),
-    ".reshard": ("ReshardPlan", "ReshardResult", "plan_reshard", "reshard_files"),
+    ".reshard": (
+        "ReshardPlan",
+        "ReshardResult",
+        "Rules",
+        "cheapest_placement",
+        "mesh_of",
+        "plan_reshard",
+        "read_rules",
+        "reshard_files",
+        "verify_folder",
+    ),
     ".widgets": ("LayoutView",),
 }
 _MODULES = {
@@ -112,7 +122,17 @@ if TYPE_CHECKING:
     from .net import nn as nn
     from .net import ops as ops
     from .parallel import Program, Sharding, partition, propagate
-    from .reshard import ReshardPlan, ReshardResult, plan_reshard, reshard_files
+    from .reshard import (
+        ReshardPlan,
+        ReshardResult,
+        Rules,
+        cheapest_placement,
+        mesh_of,
+        plan_reshard,
+        read_rules,
+        reshard_files,
+        verify_folder,
+    )
     from .widgets import LayoutView
 
 _DTYPES = ("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8")

@@ -1,10 +1,12 @@
 """Files: slices, strategies, and the checkpoint that they make together. Headers are read, data on demand."""
 
-from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, open_checkpoint, rank_files
+from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter
 from .coverage import Coverage, Surviving, box_in_words, coverage
 from .entry import Entry, Piece, TensorSpec
 from .hub import INDEX, FileSet, hub_files, index_json, open_files, read_index
 from .manifest import MANIFEST, Manifest, ManifestFile, ManifestTensor, read_manifest
+from .opening import open_checkpoint
+from .rank_files import rank_files
 from .slice_file import SliceFile, open_slice
 from .strategy_file import (
     OperatorStrategy,

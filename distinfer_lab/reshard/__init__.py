@@ -2,9 +2,12 @@
 
 from .conversion import STATES, ConversionPlan, plan_checkpoint
 from .explain import CardCost, Explanation, FileCost
-from .files import Output, Progress, ReshardResult, reshard_files, run_plan
+from .files import Workers, reshard_files, run_plan
+from .output import Output
 from .placement import cheapest_placement
 from .plan import ReshardPlan, TensorPlan, plan_reshard
+from .progress import Progress
+from .result import ReshardResult
 from .rules import RULES, Rule, Rules, mesh_of, read_rules
 from .serial import execute
 from .shares import Share, Source, share_of, shares_of
@@ -38,6 +41,7 @@ __all__ = [
     "Topology",
     "Unwatched",
     "Verification",
+    "Workers",
     "WriteTask",
     "Written",
     "cheapest_placement",

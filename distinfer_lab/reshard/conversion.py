@@ -78,7 +78,8 @@ class ConversionPlan(ReshardPlan):
         -------
         ReshardResult
         """
-        from .files import Output, run_plan
+        from .files import run_plan
+        from .output import Output
 
         watching = {key: options.pop(key) for key in ("route", "progress", "cancelled") if key in options}
         return run_plan(self, Output(folder, **options), cards=cards, threads=threads, **watching)

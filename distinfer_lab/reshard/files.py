@@ -8,12 +8,11 @@ of a group. No tensor is ever whole in memory.
 
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,41 +28,21 @@ from ..checkpoint import (
     NoFile,
     index_json,
 )
-from ..display import Displayed, bytes_in_words
 from ..errors import CheckpointError, ReshardError
 from ..layout import Box, Strategy
 from ..layout.dialects.plain import strategy_to_json
 from ..version import __version__
 from .conversion import ConversionPlan, plan_checkpoint
-from .sizes import BUFFER_BYTES, size_of
+from .output import Output
+from .progress import Progress, Watch
+from .result import ReshardResult
+from .sizes import BUFFER_BYTES
 from .stage import Stage
-from .write import SMALLEST_BUFFER, Control, FileReport, WriteTask, Written, write_file
+from .write import Control, FileReport, WriteTask, Written, write_file
 
-__all__ = ["BUFFER_BYTES", "Output", "Progress", "ReshardResult", "reshard_files", "run_plan"]
+__all__ = ["Workers", "reshard_files", "run_plan"]
 
 ROUTES = ("auto", "files", "channels")
-FORMATS = ("ckpt", "safetensors", "huggingface")
-
-
-class Progress(NamedTuple):
-    """How far a run is."""
-
-    done_bytes: int
-    total_bytes: int
-    """Bytes of all destination shards."""
-    by_rank: Mapping[int, int]
-    """Destination rank -> bytes done."""
-    total_by_rank: Mapping[int, int]
-    """Destination rank -> bytes of its shards."""
-    seconds: float
-    """Since the run began."""
-
-    @property
-    def seconds_left(self) -> float | None:
-        """An estimate from the speed so far; None before there is any."""
-        if not self.done_bytes:
-            return None
-        return self.seconds * (self.total_bytes - self.done_bytes) / self.done_bytes
 
 
 class Workers(Protocol):
@@ -83,228 +62,6 @@ class Workers(Protocol):
             and the pieces go from worker to worker; "auto": the first if all workers see all files.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where and how the files of a run are written.
-
-    Parameters
-    ----------
-    folder
-        The folder to make. It appears when everything in it is complete.
-    prefix
-        Files are `rank_N/<prefix>N.<format>`.
-    format
-        "ckpt", "safetensors", or "huggingface" (one rank; `model*.safetensors` with an index).
-    partition
-        Tensor -> file name, for "huggingface"; by default all in `model.safetensors`.
-    buffer
-        The most memory for data of each worker, in bytes or as "64 MiB".
-    memory_limit
-        The most memory of each worker; the buffer is made smaller to keep it. None: no limit.
-    overwrite
-        Replace `folder` if it exists, by exchanging the two at one moment.
-    resume
-        Go on with what an earlier run of the same work has left.
-    digests
-        Take the digest of every shard; without them nothing can be verified or gone on with.
-    file_options
-        `chunk_bytes`, `crc_check`, `enc_key`, `enc_mode`, `sync` of `SliceWriter`.
-
-    Raises
-    ------
-    ReshardError
-        If a value does not do.
-    """
-
-    folder: str | os.PathLike[str]
-    prefix: str = "checkpoint_"
-    format: str = "ckpt"
-    partition: Mapping[str, str] | None = None
-    buffer: int | str = BUFFER_BYTES
-    memory_limit: int | str | None = None
-    overwrite: bool = False
-    resume: bool = True
-    digests: bool = True
-    file_options: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise ReshardError(f"format={self.format!r} is not one of {', '.join(FORMATS)}")
-        if Path(self.prefix).name != self.prefix and self.prefix:
-            raise ReshardError(
-                f"prefix={self.prefix!r} is the start of a file name; it may not name a folder"
-            )
-        buffer = size_of(self.buffer, "buffer")
-        if self.memory_limit is not None:
-            limit = size_of(self.memory_limit, "memory_limit")
-            if limit < SMALLEST_BUFFER:
-                raise ReshardError(
-                    f"memory_limit={self.memory_limit}: files are written through a buffer of at least "
-                    f"{SMALLEST_BUFFER} bytes; use memory_limit={SMALLEST_BUFFER}"
-                )
-            buffer = min(buffer, limit)
-        object.__setattr__(self, "buffer_bytes", buffer)
-
-    buffer_bytes: int = field(init=False, default=BUFFER_BYTES)
-    """The buffer, in bytes."""
-
-
-@dataclass(frozen=True, repr=False)
-class ReshardResult(Displayed):
-    """What was written, and what it took."""
-
-    folder: str
-    plan: ConversionPlan
-    files: tuple[FileReport, ...]
-    """What was written, file by file."""
-    predicted_peak_bytes: int
-    """The most memory for data that a worker was to use."""
-    seconds: float
-    resumed: bool
-    """Whether an earlier run had begun."""
-    served_bytes: int = 0
-    """Bytes of content that cards read for other cards."""
-    moved_bytes: int = 0
-    """Bytes that went from card to card."""
-    private_bytes: int | None = None
-    """The most private memory that a worker process took beyond what it has when idle; None in this process."""
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """The files."""
-        return tuple(os.path.join(self.folder, file.path) for file in self.files)
-
-    @property
-    def read_bytes(self) -> int:
-        """Bytes of content read from source files."""
-        return self.served_bytes + sum(file.read_bytes for file in self.files)
-
-    @property
-    def needed_bytes(self) -> int:
-        """Bytes of the pieces of all destination shards, as the sources hold them."""
-        return int(self.plan.needed_bytes.sum())
-
-    @property
-    def written_bytes(self) -> int:
-        """Bytes of all destination shards."""
-        return sum(file.nbytes for file in self.files)
-
-    @property
-    def reused_bytes(self) -> int:
-        """Bytes that an earlier run had written, and that were right."""
-        return sum(file.reused_bytes for file in self.files)
-
-    @property
-    def buffer_bytes(self) -> int:
-        """The most memory for data that a worker used."""
-        return max((file.buffer_bytes for file in self.files), default=0)
-
-    @property
-    def overflowed(self) -> Mapping[str, int]:
-        """Tensor -> finite values that became infinite when they were converted."""
-        out: dict[str, int] = {}
-        for file in self.files:
-            for name, tensor in file.tensors.items():
-                if tensor.overflowed:
-                    out[name] = out.get(name, 0) + tensor.overflowed
-        return out
-
-    @property
-    def digests(self) -> tuple[dict[str, str | None], ...]:
-        """For each file, for each tensor, the xxh3-128 digest of its shard's bytes."""
-        return tuple({name: tensor.digest for name, tensor in file.tensors.items()} for file in self.files)
-
-    def verify(self, threads: int = 1) -> Any:
-        """Read everything that was written once more (see `verify_folder`)."""
-        from .verify import verify_folder
-
-        return verify_folder(self.folder, threads=threads)
-
-    def to_json(self) -> dict[str, Any]:
-        """All figures, as JSON can say them."""
-        names = ["read_bytes", "needed_bytes", "written_bytes", "reused_bytes", "moved_bytes"]
-        names += ["buffer_bytes", "private_bytes"]
-        return {
-            "folder": self.folder,
-            "files": list(self.paths),
-            **{name: getattr(self, name) for name in names},
-            "predicted_peak_bytes": self.predicted_peak_bytes,
-            "seconds": self.seconds,
-            "resumed": self.resumed,
-            "overflowed": dict(self.overflowed),
-        }
-
-    def __repr__(self) -> str:
-        ratio = self.read_bytes / max(self.needed_bytes, 1)
-        lines = [
-            f"ReshardResult: {len(self.files)} files, {bytes_in_words(self.written_bytes)} in {self.seconds:.2f} s",
-            f"  read {self.read_bytes} of {self.needed_bytes} bytes needed ({ratio:.2f}), "
-            f"buffer {bytes_in_words(self.buffer_bytes)} of {bytes_in_words(self.predicted_peak_bytes)}",
-        ]
-        if self.private_bytes is not None:
-            lines.append(
-                f"  {bytes_in_words(self.moved_bytes)} from card to card; "
-                f"a worker took at most {bytes_in_words(self.private_bytes)} of private memory"
-            )
-        if self.reused_bytes:
-            lines.append(f"  {bytes_in_words(self.reused_bytes)} were there from an earlier run, and right")
-        lines += [f"  {name}: {count} values overflowed" for name, count in self.overflowed.items()]
-        return "\n".join(lines)
-
-
-class Watch:
-    """Counts what is done, tells it, and stops the work when it is asked to."""
-
-    def __init__(
-        self,
-        totals: Mapping[int, int],
-        tell: Callable[[Progress], None] | None,
-        cancelled: Callable[[], bool] | None,
-    ) -> None:
-        self._totals, self._tell, self._cancelled = totals, tell, cancelled
-        self._total = sum(totals.values())
-        self._done: dict[int, int] = {}
-        self._began = time.monotonic()
-        self._lock = threading.Lock()
-
-    @property
-    def seconds(self) -> float:
-        """Since the beginning."""
-        return time.monotonic() - self._began
-
-    def of_rank(self, rank: int) -> "RankWatch":
-        """The control of one destination rank's work."""
-        return RankWatch(self, rank)
-
-    def advance(self, rank: int, nbytes: int) -> None:
-        """So many more bytes of a rank are done."""
-        with self._lock:
-            self._done[rank] = self._done.get(rank, 0) + nbytes
-            if self._tell is not None:
-                done = dict(self._done)
-                self._tell(Progress(sum(done.values()), self._total, done, self._totals, self.seconds))
-
-    def check(self) -> None:
-        """Raise if the work was cancelled."""
-        if self._cancelled is not None and self._cancelled():
-            raise ReshardError("the run was cancelled; the next run of the same work goes on from here")
-
-
-class RankWatch(NamedTuple):
-    """`Control` for one destination rank."""
-
-    watch: Watch
-    rank: int
-
-    def advance(self, nbytes: int) -> None:
-        """See `Control`."""
-        self.watch.advance(self.rank, nbytes)
-
-    def check(self) -> None:
-        """See `Control`."""
-        self.watch.check()
 
 
 def run_plan(

@@ -8,8 +8,9 @@ import numpy as np
 from ..checkpoint import as_strategy, open_checkpoint
 from ..errors import LayoutError, ReshardError
 from ..layout import Layout, Strategy
-from .files import ReshardResult, reshard_files
+from .files import reshard_files
 from .plan import plan_reshard
+from .result import ReshardResult
 from .sizes import BUFFER_BYTES
 
 __all__ = ["rank_list_for_transform", "transform_checkpoints"]

@@ -5,7 +5,7 @@ from itertools import permutations
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distinfer_lab.errors import ReshardError
@@ -82,6 +82,8 @@ def test_whole_pieces_come_near_the_linear_program():
     """Half of all plans with a choice are within 5 % of what pieces cut at will could reach; none is below it."""
     gaps = []
 
+    # The same plans in every run: a median of other few would be another.
+    @settings(derandomize=True, max_examples=examples(300))
     @given(jobs())
     def measure(job):
         plan = plan_reshard(*job)
@@ -91,7 +93,8 @@ def test_whole_pieces_come_near_the_linear_program():
             gaps.append(most / least - 1 if least else 0.0)
 
     measure()
-    assert len(gaps) > examples(20)
+    print(f"{len(gaps)} plans with a choice: median gap {np.median(gaps):.1%}, worst {max(gaps):.0%}")
+    assert len(gaps) > examples(50)
     assert np.median(gaps) <= 0.05
 
 
