@@ -23,6 +23,7 @@ __all__ = ["RULES", "Rule", "Rules", "mesh_of", "read_rules"]
 
 LARGEST_FILE = 1 << 24
 MOST_RANKS = 1 << 22
+MOST_FUSED = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def _fused(rule: Rule, shape: tuple[int, ...]) -> tuple[tuple[int, ...] | None, 
     out: list[tuple[int, ...] | None] = []
     for size, parts in zip(shape, rule.fused, strict=False):
         if isinstance(parts, int):
-            if size % parts:
+            if not 1 <= parts <= MOST_FUSED or size % parts:
                 raise LayoutError(
                     f"the rule for {rule.match!r} says {parts} equal parts, but the dim has {size} elements"
                 )

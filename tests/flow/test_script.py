@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -89,11 +91,47 @@ def test_the_tutorials_script_runs_with_its_import_changed(inside):
     assert names["predict_layout"]["matmul_weight"][:3] == ([2, 4], [-1, 0], [96, 4])
 
 
+def readme_s(kind):
+    """The README's blocks of a kind of code."""
+    return re.findall(rf"```{kind}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+
+
+def test_the_readme_s_reshard_runs(inside, trained, capsys):
+    """Its second Python, word for word: plan, run, verify."""
+    os.symlink(trained, inside / "ckpt")
+    os.symlink(trained / "train_strategy.ckpt", inside / "train_strategy.ckpt")
+    columns = dl.Layout(dl.Mesh(("tp",), (4,)), ((), ("tp",)))
+    predict = dl.Strategy({"matmul_weight": columns}, {"matmul_weight": (96, 16)})
+    dl.write_strategy("predict_strategy.ckpt", dl.StrategyFile.from_strategy(predict))
+    exec(readme_s("python")[1], {"__name__": "readme"})
+    told = capsys.readouterr().out
+    assert "8 -> 4 ranks" in told
+    assert "all as written" in told
+
+
+def test_the_readme_s_round_trip_runs(tmp_path):
+    """Its commands for Hugging Face, word for word: four slices and back, and cmp finds no difference."""
+    (commands,) = [block for block in readme_s("bash") if "llama_gqa_tiny" in block]
+    os.symlink(ROOT / "tests", tmp_path / "tests")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", commands],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "back").glob("model-*.safetensors"))) == 10
+    assert "differ" not in done.stdout
+
+
 def test_the_readme_s_example_runs(inside, trained):
     """Its Python, word for word, on the files that the demo's training leaves."""
     for path in trained.iterdir():
         os.symlink(path, inside / path.name)
-    (source,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    source = readme_s("python")[0]
     names = {"__name__": "readme"}
     exec(source, names)
     weight = np.concatenate([dl.open_slice(f).read("matmul_weight") for f in names["files"][:4]], axis=1)

@@ -128,6 +128,9 @@ def test_what_no_rule_fits_is_an_error():
         Rules(two, (Rule("*", (("tp",), ())),)).strategy({"a": (4,)})
     with pytest.raises(LayoutError, match="says 3 equal parts, but the dim has 4 elements"):
         Rules(two, (Rule("*", (("tp",),), fused=(3,)),)).strategy({"a": (4,)})
+    for parts in (0, -2, 1 << 40):
+        with pytest.raises(LayoutError, match=f"says {parts} equal parts, but the dim has 4 elements"):
+            Rules(two, (Rule("*", (("tp",),), fused=(parts,)),)).strategy({"a": (4,)})
 
 
 def test_an_odd_vocabulary_is_cut_as_torch_chunks_it():
