@@ -28,7 +28,8 @@ from .records import Epoch
 __all__ = ["ChannelClosedError", "Channels", "Listener"]
 
 Array = NDArray[Any]
-Shaped = tuple[tuple[int, ...], np.dtype[Any]]
+Shape = tuple[int, ...]
+Shaped = tuple[Shape, np.dtype[Any]]
 
 MAGIC = b"dlab"
 HELLO = struct.Struct("<4s32sQI")
@@ -306,6 +307,54 @@ class Channels:
         for rank, part in sums.items():
             out[runs[rank]] = part
         return out.reshape(array.shape)
+
+    def all_gather(self, array: Array, group: Sequence[int], shapes: Sequence[Shape]) -> list[Array]:
+        """The arrays of all of a group, in the group's order."""
+        return self.all_to_all([array] * len(group), group, shapes)
+
+    def reduce_scatter(self, parts: Sequence[Array], group: Sequence[int]) -> Array:
+        """The sum, in rank order, of everyone's part for this card."""
+        own = parts[list(group).index(self.rank)]
+        found = dict(zip(group, self.all_to_all(parts, group, [own.shape] * len(group)), strict=True))
+        total: Array = found[min(group)].copy()
+        for rank in sorted(group)[1:]:
+            total += found[rank]
+        return total
+
+    def all_to_all(
+        self, parts: Sequence[Array], group: Sequence[int], shapes: Sequence[Shape]
+    ) -> list[Array]:
+        """Everyone's part for this card; `parts[i]` goes to `group[i]`, which sends `shapes[i]`."""
+        dtype = parts[0].dtype
+        found = {self.rank: parts[list(group).index(self.rank)]}
+        sends = {rank: part for rank, part in zip(group, parts, strict=True) if rank != self.rank}
+        shaped = {rank: (shape, dtype) for rank, shape in zip(group, shapes, strict=True) if rank in sends}
+        found |= self.exchange(sends, shaped)
+        return [found[rank] for rank in group]
+
+    def broadcast(
+        self, array: Array | None, root: int, group: Sequence[int], shape: Shape, dtype: np.dtype[Any]
+    ) -> Array:
+        """The array of rank `root`, on all of a group."""
+        if array is None:
+            return self.recv(root, shape, dtype)
+        self.exchange({rank: array for rank in group if rank != root}, {})
+        return array
+
+    def send(self, array: Array, peer: int) -> None:
+        """Send an array to a card."""
+        self.exchange({peer: array}, {})
+
+    def recv(self, peer: int, shape: Shape, dtype: np.dtype[Any]) -> Array:
+        """What a card sends by `send`."""
+        return self.exchange({}, {peer: (shape, dtype)})[peer]
+
+    def exchange_into(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
+        """Send an array to each of some cards, receive one from each of some in place."""
+        for peer, array in self.exchange(
+            sends, {p: (out.shape, out.dtype) for p, out in outs.items()}
+        ).items():
+            outs[peer][...] = array
 
     def close(self) -> None:
         """Close all channels; whoever waits at the other end is told."""

@@ -4,13 +4,13 @@ It is what a program means; cards that run on Dask must equal it bit for bit.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..net import Operator
-from .card import Exchange, Shards, run_step, shard_of, view_of
+from .card import Channels, Exchange, Shards, run_step, shard_of, view_of
 from .program import Program
 
 __all__ = ["assemble", "cut", "run_serial"]
@@ -48,7 +48,10 @@ def run_serial(
         steps = [view.steps[number] for view in views]
         held = program.values[instruction.output]
         if isinstance(steps[0].work, Operator):
-            results = [run_step(step, values[rank], _Alone(), held) for rank, step in enumerate(steps)]
+            results = [
+                run_step(step, values[rank], cast(Channels, _Alone()), held)
+                for rank, step in enumerate(steps)
+            ]
         elif isinstance(steps[0].work, Exchange):
             given = [values[rank].get(step.inputs[0]) for rank, step in enumerate(steps)]
             results = [_exchanged(rank, steps, given, held.spec.dtype) for rank in range(program.ranks)]
@@ -66,12 +69,6 @@ def run_serial(
 
 class _Alone:
     """For steps that need no other card."""
-
-    def all_reduce(self, array: Array, group: Sequence[int]) -> Array:
-        raise NotImplementedError
-
-    def exchange(self, sends: Mapping[int, Array], receives: Mapping[int, Any]) -> Mapping[int, Array]:
-        raise NotImplementedError
 
 
 def _summed(group: Any, name: str, values: Sequence[Shards]) -> Array:
