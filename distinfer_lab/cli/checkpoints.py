@@ -1,8 +1,4 @@
-"""The command line: `distinfer demo`, `inspect`, `plan`, `reshard`, `verify`.
-
-What a command found out goes to stdout, how far it is to stderr. The status is 0 when all is well,
-1 when something is wrong with what was given or found, 2 when the command was called wrongly.
-"""
+"""The commands that look at checkpoints and cut them another way: inspect, plan, reshard, verify."""
 
 import json
 import sys
@@ -13,117 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .errors import DistinferError
-from .version import __version__
+from ..errors import DistinferError
+from .options import PATH, opened, planned, source_options, target_options
 
 if TYPE_CHECKING:
-    from .checkpoint import Checkpoint
-    from .reshard import ConversionPlan, Progress
+    from ..reshard import Progress
 
-__all__ = ["main"]
-
-
-class _Group(click.Group):
-    """Tells our own errors in one line, and leaves with status 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except DistinferError as err:
-            raise click.ClickException(str(err)) from err
-        except KeyboardInterrupt as err:
-            raise click.ClickException("stopped") from err
+__all__ = ["inspect", "plan", "reshard", "verify"]
 
 
-@click.group(cls=_Group)
-@click.version_option(__version__, prog_name="distinfer")
-def main() -> None:
-    """Distributed inference from sliced checkpoints."""
-
-
-@main.command()
-@click.option("--cards", default=8, show_default=True, type=click.IntRange(1, 128), help="Cards to train on.")
-@click.option("--predict-cards", default=4, show_default=True, type=click.IntRange(1, 128))
-@click.option("--processes", is_flag=True, help="Every card is a process of its own.")
-def demo(cards: int, predict_cards: int, processes: bool) -> None:
-    """Run the four steps on a small net: train, infer the layout, load, predict.
-
-    Leaves with status 0 only if the prediction on the cards equals one card's.
-    """
-    from .demo import run_demo
-
-    if not run_demo(cards, predict_cards, processes):
-        sys.exit(1)
-
-
-PATH = click.Path(exists=True, path_type=Path)
-
-
-def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several options as one decorator, in the order in which `--help` shall list them."""
-
-    def decorate(function: Any) -> Any:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
-
-source_options = _options(
-    click.argument("src", type=PATH),
-    click.option(
-        "--strategy",
-        type=PATH,
-        help="The strategy file of SRC. Without it, SRC's manifest says who holds what; else every file is whole.",
-    ),
-    click.option("--key", help="The key of an encrypted checkpoint, in hex."),
-    click.option("--mode", default="AES-GCM", show_default=True, help="AES-GCM, AES-CBC or SM4-CBC."),
-    click.option(
-        "--rebuild", is_flag=True, help="Go on without missing or damaged files, if replicas hold the same."
-    ),
-    click.option(
-        "--without-rank",
-        "without",
-        multiple=True,
-        type=int,
-        metavar="N",
-        help="Do not use this rank's file; rebuild it.",
-    ),
-)
-
-target_options = _options(
-    click.option(
-        "--to",
-        metavar="FILE|MESH",
-        help="Who shall hold what: a strategy file or JSON layouts; or, with --rules, a mesh such as tp=4 or "
-        "dp=2,tp=4. Without it, one whole checkpoint.",
-    ),
-    click.option(
-        "--rules", metavar="NAME|FILE", help="What a mesh axis cuts: gpt2, llama, or a JSON file of rules."
-    ),
-    click.option("--config", type=PATH, help="The model's config.json, for --rules; by default that of SRC."),
-    click.option(
-        "--states",
-        default="follow",
-        type=click.Choice(["follow", "replicate", "mindspore"]),
-        show_default=True,
-        help="Optimizer states that the destination does not name lie as their parameter, or whole, or as they were.",
-    ),
-    click.option("--dtype", help="Convert all tensors of floats: bfloat16, float16, float32 ..."),
-    click.option(
-        "--select",
-        multiple=True,
-        metavar="PATTERN",
-        help='Which entries, e.g. "*.weight"; "!moments.*" leaves out.',
-    ),
-    click.option(
-        "--rename", multiple=True, metavar="OLD=NEW", help='Other names, e.g. "model.*=net.*"; states follow.'
-    ),
-)
-
-
-@main.command()
+@click.command()
 @source_options
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> None:
@@ -131,19 +26,19 @@ def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> N
 
     Reads headers only.
     """
-    from .layout.dialects.plain import strategy_to_json
+    from ..layout.dialects.plain import strategy_to_json
 
     found = None if src.is_dir() or source["key"] or strategy else _strategy_or_none(src)
     if found is not None:
         click.echo(json.dumps(strategy_to_json(found[0])) if as_json else found[1])
         return
-    with _opened(src, strategy, **source) as checkpoint:
+    with opened(src, strategy, **source) as checkpoint:
         click.echo(json.dumps(strategy_to_json(checkpoint.strategy)) if as_json else repr(checkpoint))
 
 
 def _strategy_or_none(path: Path) -> Any:
     """The strategy of a strategy file, and what to tell of it; None if the file is none."""
-    from .checkpoint import as_strategy, read_strategy
+    from ..checkpoint import as_strategy, read_strategy
 
     if path.suffix not in (".ckpt", ".json"):
         return None
@@ -163,85 +58,7 @@ def _strategy_or_none(path: Path) -> Any:
     return strategy, "\n".join(lines)
 
 
-def _key(text: str | None) -> bytes | None:
-    if text is None:
-        return None
-    try:
-        return bytes.fromhex(text)
-    except ValueError as err:
-        raise click.BadParameter("a key is given in hex, e.g. 000102...", param_hint="--key") from err
-
-
-@contextmanager
-def _opened(
-    src: Path, strategy: Path | None, key: str | None, mode: str, rebuild: bool, without: tuple[int, ...]
-) -> Iterator["Checkpoint"]:
-    from .checkpoint import open_checkpoint
-
-    options: dict[str, Any] = {"rebuild": rebuild, "without": without}
-    with open_checkpoint(src, strategy, dec_key=_key(key), dec_mode=mode, **options) as checkpoint:
-        for rank, file in checkpoint.lost.items():
-            click.echo(f"rank {rank} is lost: {file.reason}", err=True)
-        yield checkpoint
-
-
-def _plan(
-    checkpoint: "Checkpoint",
-    src: Path,
-    to: str | None,
-    rules: str | None,
-    config: Path | None,
-    states: str,
-    dtype: str | None,
-    select: tuple[str, ...],
-    rename: tuple[str, ...],
-) -> "ConversionPlan":
-    from .reshard import plan_checkpoint
-
-    names: dict[str, str] = {}
-    for item in rename:
-        old, sign, new = item.partition("=")
-        if not (old and sign and new):
-            raise click.BadParameter(f"{item!r}: write OLD=NEW", param_hint="--rename")
-        names[old] = new
-    return plan_checkpoint(
-        checkpoint,
-        _destination(src, to, rules, config),
-        states=states,
-        dtype=dtype,
-        select=select or None,
-        rename=names,
-    )
-
-
-def _destination(src: Path, to: str | None, rules: str | None, config: Path | None) -> Any:
-    from .checkpoint import as_strategy
-    from .reshard import Rules, mesh_of, read_rules
-
-    if to is None:
-        if rules is not None:
-            raise click.UsageError('--rules need a mesh: add --to "tp=4"')
-        return None
-    if rules is None:
-        if not Path(to).exists() and "=" in to:
-            raise click.UsageError(f"--to {to} is a mesh: add --rules, which say what its axes cut")
-        return as_strategy(to)
-    beside = (src if src.is_dir() else src.parent) / "config.json"
-    found = config or (beside if beside.is_file() else None)
-    return Rules(mesh_of(to), read_rules(rules), None if found is None else _config(found))
-
-
-def _config(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as err:
-        raise click.BadParameter(f"{path}: {err}", param_hint="--config") from err
-    if not isinstance(found, dict):
-        raise click.BadParameter(f"{path}: it is no JSON object", param_hint="--config")
-    return found
-
-
-@main.command()
+@click.command()
 @source_options
 @target_options
 @click.option("--buffer", default="32 MiB", show_default=True, help="The memory for data of each worker.")
@@ -261,12 +78,12 @@ def plan(
 
     Reads headers only, and moves nothing.
     """
-    with _opened(src, strategy, key, mode, rebuild, without) as checkpoint:
-        found = _plan(checkpoint, src, **target).explain(buffer)
+    with opened(src, strategy, key, mode, rebuild, without) as checkpoint:
+        found = planned(checkpoint, src, **target).explain(buffer)
         click.echo(json.dumps(found.to_json()) if as_json else repr(found))
 
 
-@main.command()
+@click.command()
 @source_options
 @click.argument("dst", type=click.Path(path_type=Path))
 @target_options
@@ -331,8 +148,8 @@ def reshard(
     if cards is not None and scheduler is not None:
         raise click.UsageError("--cards and --scheduler both say who works; give one of them")
     with ExitStack() as stack:
-        checkpoint = stack.enter_context(_opened(src, strategy, key, mode, rebuild, without))
-        found = _plan(checkpoint, src, **target)
+        checkpoint = stack.enter_context(opened(src, strategy, key, mode, rebuild, without))
+        found = planned(checkpoint, src, **target)
         if dry_run:
             click.echo(
                 json.dumps(found.explain(buffer).to_json()) if as_json else repr(found.explain(buffer))
@@ -359,14 +176,14 @@ def reshard(
 
 
 def _partition(like: Path) -> dict[str, str] | None:
-    from .checkpoint import INDEX, read_index
+    from ..checkpoint import INDEX, read_index
 
     index = like / INDEX if like.is_dir() else like
     return read_index(index) if index.is_file() else None
 
 
 def _cards(cards: int | None, scheduler: str | None) -> Any:
-    from .cards import CardGroup
+    from ..cards import CardGroup
 
     return CardGroup(cards, processes=True) if scheduler is None else CardGroup(address=scheduler)
 
@@ -396,7 +213,7 @@ def _ranks_in_words(progress: "Progress | None") -> str:
     return f"rank {shown}"
 
 
-@main.command()
+@click.command()
 @click.argument("folder", type=PATH)
 @click.option(
     "--threads", default=2, show_default=True, type=click.IntRange(1, 256), help="Files at one time."
@@ -407,13 +224,9 @@ def verify(folder: Path, threads: int, as_json: bool) -> None:
 
     Leaves with status 0 only if all is as it was written.
     """
-    from .reshard import verify_folder
+    from ..reshard import verify_folder
 
     found = verify_folder(folder, threads=threads)
     click.echo(json.dumps(found.to_json()) if as_json else repr(found))
     if not found.ok:
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,38 @@
+"""The command line: `distinfer demo`, `lab`, `notebooks`; `inspect`, `plan`, `reshard`, `verify`.
+
+What a command found out goes to stdout, how far it is to stderr. The status is 0 when all is well,
+1 when something is wrong with what was given or found, 2 when the command was called wrongly.
+"""
+
+from typing import Any
+
+import click
+
+from ..errors import DistinferError
+from ..version import __version__
+from .beginning import demo, lab, notebooks
+from .checkpoints import inspect, plan, reshard, verify
+
+__all__ = ["main"]
+
+
+class _Group(click.Group):
+    """Tells our own errors in one line, and leaves with status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DistinferError as err:
+            raise click.ClickException(str(err)) from err
+        except KeyboardInterrupt as err:
+            raise click.ClickException("stopped") from err
+
+
+@click.group(cls=_Group)
+@click.version_option(__version__, prog_name="distinfer")
+def main() -> None:
+    """Distributed inference from sliced checkpoints."""
+
+
+for command in (demo, lab, notebooks, inspect, plan, reshard, verify):
+    main.add_command(command)

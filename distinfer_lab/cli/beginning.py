@@ -1,0 +1,60 @@
+"""The commands to begin with: demo, lab, notebooks."""
+
+import sys
+from pathlib import Path
+
+import click
+
+__all__ = ["demo", "lab", "notebooks"]
+
+
+@click.command()
+@click.option("--cards", default=8, show_default=True, type=click.IntRange(1, 128), help="Cards to train on.")
+@click.option("--predict-cards", default=4, show_default=True, type=click.IntRange(1, 128))
+@click.option("--processes", is_flag=True, help="Every card is a process of its own.")
+def demo(cards: int, predict_cards: int, processes: bool) -> None:
+    """Run the four steps on a small net: train, infer the layout, load, predict.
+
+    Leaves with status 0 only if the prediction on the cards equals one card's.
+    """
+    from ..demo import run_demo
+
+    if not run_demo(cards, predict_cards, processes):
+        sys.exit(1)
+
+
+@click.command()
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the notebooks shall be; those that are missing are copied there. By default a clone's own, or "
+    "distinfer-notebooks in the current folder.",
+)
+@click.option("--port", type=click.IntRange(1, 65535), help="By default the first that is free from 8888 on.")
+@click.option("--browser/--no-browser", default=True, show_default=True, help="Open a page.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTION]...")
+def lab(folder: Path | None, port: int | None, browser: bool, options: tuple[str, ...]) -> None:
+    """Open JupyterLab on the notebooks.
+
+    What stands after "--" goes to JupyterLab, e.g. distinfer lab -- --debug
+    """
+    from ..lab import open_lab, prepared_folder
+
+    open_lab(prepared_folder(folder), port=port, browser=browser, options=options)
+
+
+@click.command()
+@click.option(
+    "--copy", "folder", type=click.Path(file_okay=False, path_type=Path), help="Copy them to this folder."
+)
+@click.option("--overwrite", is_flag=True, help="Replace those that are there.")
+def notebooks(folder: Path | None, overwrite: bool) -> None:
+    """List the notebooks that come with the package, or copy them to a folder of yours."""
+    from ..lab import copy_notebooks, notebooks_folder
+
+    if folder is None:
+        paths = sorted(notebooks_folder().glob("*.ipynb"))
+    else:
+        paths = copy_notebooks(folder, overwrite=overwrite)
+    for path in paths:
+        click.echo(path)

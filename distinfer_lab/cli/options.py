@@ -1,0 +1,161 @@
+"""What several commands ask alike: which checkpoint, and where it shall go."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
+    from ..reshard import ConversionPlan
+
+__all__ = ["PATH", "opened", "planned", "source_options", "target_options"]
+
+PATH = click.Path(exists=True, path_type=Path)
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options as one decorator, in the order in which `--help` shall list them."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+source_options = _options(
+    click.argument("src", type=PATH),
+    click.option(
+        "--strategy",
+        type=PATH,
+        help="The strategy file of SRC. Without it, SRC's manifest says who holds what; else every file is whole.",
+    ),
+    click.option("--key", help="The key of an encrypted checkpoint, in hex."),
+    click.option("--mode", default="AES-GCM", show_default=True, help="AES-GCM, AES-CBC or SM4-CBC."),
+    click.option(
+        "--rebuild", is_flag=True, help="Go on without missing or damaged files, if replicas hold the same."
+    ),
+    click.option(
+        "--without-rank",
+        "without",
+        multiple=True,
+        type=int,
+        metavar="N",
+        help="Do not use this rank's file; rebuild it.",
+    ),
+)
+
+target_options = _options(
+    click.option(
+        "--to",
+        metavar="FILE|MESH",
+        help="Who shall hold what: a strategy file or JSON layouts; or, with --rules, a mesh such as tp=4 or "
+        "dp=2,tp=4. Without it, one whole checkpoint.",
+    ),
+    click.option(
+        "--rules", metavar="NAME|FILE", help="What a mesh axis cuts: gpt2, llama, or a JSON file of rules."
+    ),
+    click.option("--config", type=PATH, help="The model's config.json, for --rules; by default that of SRC."),
+    click.option(
+        "--states",
+        default="follow",
+        type=click.Choice(["follow", "replicate", "mindspore"]),
+        show_default=True,
+        help="Optimizer states that the destination does not name lie as their parameter, or whole, or as they were.",
+    ),
+    click.option("--dtype", help="Convert all tensors of floats: bfloat16, float16, float32 ..."),
+    click.option(
+        "--select",
+        multiple=True,
+        metavar="PATTERN",
+        help='Which entries, e.g. "*.weight"; "!moments.*" leaves out.',
+    ),
+    click.option(
+        "--rename", multiple=True, metavar="OLD=NEW", help='Other names, e.g. "model.*=net.*"; states follow.'
+    ),
+)
+
+
+def _key(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        return bytes.fromhex(text)
+    except ValueError as err:
+        raise click.BadParameter("a key is given in hex, e.g. 000102...", param_hint="--key") from err
+
+
+@contextmanager
+def opened(
+    src: Path, strategy: Path | None, key: str | None, mode: str, rebuild: bool, without: tuple[int, ...]
+) -> Iterator["Checkpoint"]:
+    """The checkpoint that the source options name, open; what of it is lost is told."""
+    from ..checkpoint import open_checkpoint
+
+    options: dict[str, Any] = {"rebuild": rebuild, "without": without}
+    with open_checkpoint(src, strategy, dec_key=_key(key), dec_mode=mode, **options) as checkpoint:
+        for rank, file in checkpoint.lost.items():
+            click.echo(f"rank {rank} is lost: {file.reason}", err=True)
+        yield checkpoint
+
+
+def planned(
+    checkpoint: "Checkpoint",
+    src: Path,
+    to: str | None,
+    rules: str | None,
+    config: Path | None,
+    states: str,
+    dtype: str | None,
+    select: tuple[str, ...],
+    rename: tuple[str, ...],
+) -> "ConversionPlan":
+    """The plan that the target options name."""
+    from ..reshard import plan_checkpoint
+
+    names: dict[str, str] = {}
+    for item in rename:
+        old, sign, new = item.partition("=")
+        if not (old and sign and new):
+            raise click.BadParameter(f"{item!r}: write OLD=NEW", param_hint="--rename")
+        names[old] = new
+    return plan_checkpoint(
+        checkpoint,
+        _destination(src, to, rules, config),
+        states=states,
+        dtype=dtype,
+        select=select or None,
+        rename=names,
+    )
+
+
+def _destination(src: Path, to: str | None, rules: str | None, config: Path | None) -> Any:
+    from ..checkpoint import as_strategy
+    from ..reshard import Rules, mesh_of, read_rules
+
+    if to is None:
+        if rules is not None:
+            raise click.UsageError('--rules need a mesh: add --to "tp=4"')
+        return None
+    if rules is None:
+        if not Path(to).exists() and "=" in to:
+            raise click.UsageError(f"--to {to} is a mesh: add --rules, which say what its axes cut")
+        return as_strategy(to)
+    beside = (src if src.is_dir() else src.parent) / "config.json"
+    found = config or (beside if beside.is_file() else None)
+    return Rules(mesh_of(to), read_rules(rules), None if found is None else _config(found))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as err:
+        raise click.BadParameter(f"{path}: {err}", param_hint="--config") from err
+    if not isinstance(found, dict):
+        raise click.BadParameter(f"{path}: it is no JSON object", param_hint="--config")
+    return found
