@@ -24,6 +24,7 @@ __all__ = [
     "layout_from_tuple",
     "layout_tuple",
     "strategy_from_tuples",
+    "strategy_text",
     "to_layout",
 ]
 
@@ -282,3 +283,30 @@ def strategy_from_tuples(layouts: Mapping[str, Sequence[Any]]) -> Strategy:
         except (LayoutError, ArgumentTypeError) as err:
             raise type(err)(f"{name}: {err}") from err
     return Strategy(out, shapes)
+
+
+def strategy_text(strategy: Strategy) -> str:
+    """Python code of the mapping that `load_distributed_checkpoint` takes: name -> layout tuple.
+
+    Raises
+    ------
+    LayoutError
+        If a layout cannot be said, or a shape is not known; the text names the parameter.
+
+    Examples
+    --------
+    >>> tp = Layout(Mesh(("tp",), (4,)), ((), ("tp",)))
+    >>> print(strategy_text(Strategy({"w": tp}, {"w": (96, 16)})))
+    predict_strategy = {
+        'w': ([4], [-1, 0], [96, 4], 0, True, '', [96, 16], [96, 4], False, False, 0, 0),
+    }
+    """
+    lines = ["predict_strategy = {"]
+    for name, layout in strategy.items():
+        if name not in strategy.shapes:
+            raise LayoutError(f"{name}: the strategy does not know its shape; give one")
+        try:
+            lines.append(f"    {name!r}: {layout_tuple(layout, strategy.shapes[name])},")
+        except LayoutError as err:
+            raise LayoutError(f"{name}: {err}") from err
+    return "\n".join([*lines, "}"])
