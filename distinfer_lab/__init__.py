@@ -67,12 +67,14 @@ _HOMES = {
         "reshard_files",
         "verify_folder",
     ),
+    ".told": ("in_words",),
     ".widgets": ("LayoutView",),
 }
 _MODULES = {
     "nn": ".net.nn",
     "ops": ".net.ops",
     "errors": ".errors",
+    "exercises": ".exercises",
     "sample": ".flow.sample",
     "context": ".flow.context",
 }
@@ -133,6 +135,7 @@ if TYPE_CHECKING:
         reshard_files,
         verify_folder,
     )
+    from .told import in_words
     from .widgets import LayoutView
 
 _DTYPES = ("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8")

@@ -1,0 +1,88 @@
+"""Exercises that check themselves: an answer in, what is wrong with it in words out.
+
+    def answer():
+        return dl.Layout(dl.Mesh(("tp",), (2,)), (("tp",), ()))
+
+    exercises.check("rows", answer)         rows: Right. Every card holds what it should.
+
+No answer raises: a mistake within it is told like any other.
+"""
+
+from typing import Any
+
+from ..errors import DistinferError, listed
+from ..layout import Layout
+from .lessons import EXERCISES, Exercise
+from .verdict import Verdict
+
+__all__ = ["EXERCISES", "Exercise", "Verdict", "check", "solution"]
+
+
+def check(name: str, answer: Any = ...) -> Verdict:
+    """Say whether an answer is right, and if not, what to look at.
+
+    Parameters
+    ----------
+    name
+        The exercise's.
+    answer
+        The answer, or a function without parameters that gives it; `...` stands for none yet.
+
+    Returns
+    -------
+    Verdict
+        Never an error, whatever the answer is.
+
+    Examples
+    --------
+    >>> check("bytes", 384)
+    bytes: Not yet. 384 is not it: that is the number of elements; each has 4 bytes.
+    Hint: How many elements has a slice, and how many bytes has a float32?
+    """
+    exercise = EXERCISES.get(name)
+    if exercise is None:
+        known = listed(EXERCISES, most=len(EXERCISES))
+        return Verdict(str(name), "wrong", f"There is no such exercise; there are {known}.")
+    asked = exercise.solution if isinstance(exercise.solution, Layout) else None
+    shape = exercise.shape or ()
+    try:
+        given = answer() if callable(answer) else answer
+        if given is ... or given is None:
+            return Verdict(name, "open", exercise.task, exercise.hint, _shown(exercise), None, shape)
+        problem = exercise.judge(given)
+    except Exception as err:
+        return Verdict(name, "wrong", _in_words(err), exercise.hint, _shown(exercise), None, shape)
+    drawn = given if isinstance(given, Layout) and _fits(given, shape) else None
+    if problem is None:
+        said = f"{given} it is." if asked is None else "Every card holds what it should."
+        return Verdict(name, "right", said, "", None, drawn, shape)
+    return Verdict(name, "wrong", problem, exercise.hint, _shown(exercise), drawn, shape)
+
+
+def solution(name: str) -> Any:
+    """A right answer to an exercise.
+
+    Raises
+    ------
+    KeyError
+        If there is no exercise of that name.
+    """
+    return EXERCISES[name].solution
+
+
+def _shown(exercise: Exercise) -> Layout | None:
+    """The goal, where a picture of it does not give the answer away."""
+    return exercise.solution if isinstance(exercise.solution, Layout) and exercise.name != "stay" else None
+
+
+def _fits(layout: Layout, shape: tuple[int, ...]) -> bool:
+    try:
+        layout.regions(shape)
+    except DistinferError:
+        return False
+    return True
+
+
+def _in_words(err: Exception) -> str:
+    kind = "" if isinstance(err, DistinferError) else f"{type(err).__name__}: "
+    return f"Your answer stops with an error. {kind}{err}"

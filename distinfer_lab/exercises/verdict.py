@@ -1,0 +1,69 @@
+"""What is said of an answer, and its picture."""
+
+from dataclasses import dataclass
+from html import escape
+
+from .. import display
+from ..display import Displayed
+from ..layout import Layout
+from ..views import img_html, layout_svg
+
+__all__ = ["Verdict"]
+
+WORDS = {"open": "Open.", "wrong": "Not yet.", "right": "Right."}
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict(Displayed):
+    """What a checker says of an answer.
+
+    Parameters
+    ----------
+    exercise
+        The exercise's name.
+    state
+        "open" (no answer yet), "wrong" or "right".
+    said
+        The task, what is wrong, or what is right about it.
+    hint
+        Where to look; empty when the answer is right.
+    asked, given
+        The layout that is asked for and the one that was given, where there are such.
+    shape
+        The shape of the tensor that they cut.
+    """
+
+    exercise: str
+    state: str
+    said: str
+    hint: str = ""
+    asked: Layout | None = None
+    given: Layout | None = None
+    shape: tuple[int, ...] = ()
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer is right."""
+        return self.state == "right"
+
+    def __repr__(self) -> str:
+        hint = f"\nHint: {self.hint}" if self.hint else ""
+        return f"{self.exercise}: {WORDS[self.state]} {self.said}{hint}"
+
+
+def _html(verdict: Verdict) -> str:
+    """The words, and one or two pictures."""
+    hint = f"<p><i>Hint:</i> {escape(verdict.hint)}</p>" if verdict.hint else ""
+    words = f"<p><b>{escape(verdict.exercise)}: {WORDS[verdict.state]}</b> {escape(verdict.said)}</p>{hint}"
+    return words + _picture(verdict, "given", "Your layout") + _picture(verdict, "asked", "Asked")
+
+
+def _picture(verdict: Verdict, which: str, title: str) -> str:
+    layout: Layout | None = getattr(verdict, which)
+    if layout is None:
+        return ""
+    svg = layout_svg(layout, verdict.shape, title=f"{title}: tensor {list(verdict.shape)}")
+    return img_html(svg, f"{title}: {layout!r} on a tensor {list(verdict.shape)}")
+
+
+display.register(Verdict, _html)
