@@ -50,6 +50,11 @@ class Rule(NamedTuple):
     """Factors that the output does not have: cutting one gives partial sums."""
     order: tuple[str, ...] = ()
     """The factors as mesh axes, slowest first (MindSpore's device matrix)."""
+    within: Mapping[str, str] = {}
+    """Factors that may only be cut by the leading axes of another's: {"k": "h"} where 2 query heads h share
+    a head k of keys. Where the output has k and not h, the other axes of h leave partial values."""
+    fused: Mapping[int, tuple[tuple[int, ...] | None, ...]] = {}
+    """Operand (-1: the output) -> for each dim the sizes of its parts, each of which is cut by itself."""
 
 
 class AxisStrategy(NamedTuple):
@@ -59,6 +64,8 @@ class AxisStrategy(NamedTuple):
     axis_sizes: tuple[int, ...]
     inputs: tuple[tuple[tuple[str, ...], ...], ...]
     """For each input, for each dim, the axes that cut it, major first."""
+    split: str = "even"
+    """How a dim is shared whose size the number of parts does not divide (`layout.SPLITS`)."""
 
 
 class Origin(NamedTuple):

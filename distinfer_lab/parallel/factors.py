@@ -8,16 +8,40 @@ layouts  x (m, -)   w (-, n)   y (m, n)         on 16: Mesh(m=2, n=4, repeat=2)
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral
+from typing import NamedTuple
 
 from ..errors import ArgumentTypeError, ShardingError
 from ..layout import Layout, Mesh
 from ..net import AxisStrategy, Node, Rule, Spec
 from .sharding import NodeSharding
 
-__all__ = ["Axes", "cut_by_axes", "data_parallel_parts", "describe", "mesh_of_parts", "read_strategy"]
+__all__ = [
+    "Axes",
+    "Cut",
+    "cut_by_axes",
+    "cuts_of",
+    "data_parallel_parts",
+    "describe",
+    "mesh_of_parts",
+    "read_strategy",
+]
 
-Axes = Mapping[str, tuple[str, ...]]
-"""Factor -> the mesh axes that cut it, major first."""
+
+class Cut(NamedTuple):
+    """How a factor is cut."""
+
+    axes: tuple[str, ...] = ()
+    """Mesh axes, major first."""
+    split: str = "even"
+    """How a dim is shared whose size the axes do not divide."""
+    fused: tuple[int, ...] | None = None
+    """The sizes of the parts of the dim that are each cut by themselves."""
+
+
+WHOLE = Cut()
+
+Axes = Mapping[str, Cut]
+"""How each factor is cut; one that is not named is whole."""
 
 
 def describe(node: Node, params: Sequence[str]) -> str:
@@ -46,8 +70,9 @@ def read_strategy(
         parts = _parts_of_factors(strategy, rule, specs, what)
         mesh, axes = mesh_of_parts(parts, rule, devices, what)
     for dim, (size, factor) in enumerate(zip(output.shape, rule.output, strict=True)):
-        n = math.prod(mesh.axis_size(a) for a in axes.get(factor or "", ()))
-        if size % n:
+        cut = axes.get(factor or "", WHOLE)
+        n = math.prod(mesh.axis_size(a) for a in cut.axes)
+        if size % n and cut.split == "even":
             raise ShardingError(
                 f"{what}: the output's dim {dim} has {size} elements, which {n} parts cannot share evenly; "
                 f"use {math.gcd(size, n)} parts"
@@ -95,7 +120,9 @@ def _check_count(given: int, rule: Rule, what: str) -> None:
         )
 
 
-def _check_cut(n: int, factor: str | None, i: int, dim: int, spec: Spec, what: str) -> None:
+def _check_cut(
+    n: int, factor: str | None, i: int, dim: int, spec: Spec, what: str, split: str = "even"
+) -> None:
     size = spec.shape[dim]
     if n < 1:
         raise ShardingError(f"{what}: input {i}, dim {dim} is cut into {n} parts; 1 or more are possible")
@@ -103,7 +130,7 @@ def _check_cut(n: int, factor: str | None, i: int, dim: int, spec: Spec, what: s
         raise ShardingError(
             f"{what}: input {i}, dim {dim} is cut into {n} parts, but the operator needs it whole; use 1"
         )
-    if size % n:
+    if size % n and split == "even":
         raise ShardingError(
             f"{what}: input {i}, dim {dim} has {size} elements, which {n} parts cannot share evenly; "
             f"use {_divisor_below(size, n)} parts"
@@ -134,7 +161,7 @@ def mesh_of_parts(parts: Mapping[str, int], rule: Rule, devices: int, what: str)
     if devices // total > 1 or not cut:
         cut.append(("repeat", devices // total))
     mesh = Mesh(tuple(factor for factor, _ in cut), tuple(n for _, n in cut))
-    return mesh, {factor: (factor,) for factor, _ in cut if factor != "repeat"}
+    return mesh, {factor: Cut((factor,)) for factor, _ in cut if factor != "repeat"}
 
 
 def _read_axes(
@@ -144,6 +171,7 @@ def _read_axes(
     _check_count(len(strategy.inputs), rule, what)
     mesh = _mesh_of_axes(strategy, devices, what)
     axes: dict[str, tuple[str, ...]] = {}
+    uneven: set[str | None] = set()
     for i, (dims, factors, spec) in enumerate(zip(strategy.inputs, rule.inputs, specs, strict=True)):
         if len(dims) != len(factors):
             raise ShardingError(
@@ -152,14 +180,28 @@ def _read_axes(
             )
         for dim, (cut, factor) in enumerate(zip(dims, factors, strict=True)):
             _check_known(cut, mesh, what)
-            _check_cut(math.prod(mesh.axis_size(a) for a in cut), factor, i, dim, spec, what)
+            n = math.prod(mesh.axis_size(a) for a in cut)
+            _check_cut(n, factor, i, dim, spec, what, strategy.split)
+            uneven |= {factor} if spec.shape[dim] % n else set()
             if factor is not None and axes.setdefault(factor, cut) != cut:
                 raise ShardingError(
                     f"{what}: dim {dim} of input {i} is cut by {cut}, but another dim of factor {factor!r}, "
                     f"which goes with it, by {axes[factor]}; cut both alike"
                 )
-    _check_used_once(axes, what)
-    return mesh, {factor: cut for factor, cut in axes.items() if cut}
+    _check_used_once({factor: cut for factor, cut in axes.items() if factor not in rule.within}, what)
+    _check_within(axes, rule, what)
+    splits = {factor: strategy.split if factor in uneven else "even" for factor in axes}
+    return mesh, {factor: Cut(cut, splits[factor]) for factor, cut in axes.items() if cut}
+
+
+def _check_within(axes: Mapping[str, tuple[str, ...]], rule: Rule, what: str) -> None:
+    for inner, outer in rule.within.items():
+        cut = axes.get(inner, ())
+        if cut != axes.get(outer, ())[: len(cut)]:
+            raise ShardingError(
+                f"{what}: factor {inner!r} is cut by {cut}, but it goes along with factor {outer!r}, which is "
+                f"cut by {axes.get(outer, ())}; cut it by the first of these axes, or not at all"
+            )
 
 
 def _mesh_of_axes(strategy: AxisStrategy, devices: int, what: str) -> Mesh:
@@ -186,7 +228,7 @@ def _check_known(cut: Sequence[str], mesh: Mesh, what: str) -> None:
             )
 
 
-def _check_used_once(axes: Axes, what: str) -> None:
+def _check_used_once(axes: Mapping[str, tuple[str, ...]], what: str) -> None:
     used = [axis for cut in axes.values() for axis in cut]
     for axis in used:
         if used.count(axis) > 1:
@@ -209,11 +251,27 @@ def data_parallel_parts(rule: Rule, specs: Sequence[Spec], output: Spec, devices
     return {factor: math.gcd(devices, *sizes)}
 
 
+def cuts_of(layout: Layout) -> list[Cut]:
+    """How a layout cuts each dim."""
+    fused = layout.fused or (None,) * layout.ndim
+    return [Cut(axes, layout.split, parts) for axes, parts in zip(layout.dims, fused, strict=True)]
+
+
 def cut_by_axes(mesh: Mesh, axes: Axes, rule: Rule) -> NodeSharding:
-    """The layouts of a node's inputs and output once each factor has its axes."""
+    """The layouts of a node's inputs and output once each factor is cut."""
 
-    def layout(factors: Sequence[str | None]) -> Layout:
-        return Layout(mesh, tuple(axes.get(f, ()) if f is not None else () for f in factors))
+    def layout(operand: int, factors: Sequence[str | None]) -> Layout:
+        cuts = [axes.get(f, WHOLE) if f is not None else WHOLE for f in factors]
+        given = rule.fused.get(operand) or tuple(cut.fused for cut in cuts)
+        parts = [math.prod(mesh.axis_size(a) for a in cut.axes) for cut in cuts]
+        fused = tuple(sizes if n > 1 else None for sizes, n in zip(given, parts, strict=True))
+        split = next((cut.split for cut in cuts if cut.split != "even"), "even")
+        return Layout(mesh, tuple(cut.axes for cut in cuts), split=split, fused=fused)
 
-    sums = tuple(axis for factor in sorted(rule.sums) for axis in axes.get(factor, ()))
-    return NodeSharding(tuple(layout(f) for f in rule.inputs), layout(rule.output), sums)
+    sums = [axis for factor in sorted(rule.sums) for axis in axes.get(factor, WHOLE).axes]
+    for inner, outer in rule.within.items():
+        if inner in rule.output and outer not in rule.output:
+            own = axes.get(inner, WHOLE).axes
+            sums += [axis for axis in axes.get(outer, WHOLE).axes if axis not in own]
+    inputs = tuple(layout(i, factors) for i, factors in enumerate(rule.inputs))
+    return NodeSharding(inputs, layout(-1, rule.output), tuple(sums))

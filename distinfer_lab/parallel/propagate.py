@@ -14,7 +14,16 @@ from dataclasses import replace
 from ..errors import ShardingError
 from ..layout import Layout, Strategy
 from ..net import Graph, Node, NodeStrategy, Rule, Spec
-from .factors import Axes, cut_by_axes, data_parallel_parts, describe, mesh_of_parts, read_strategy
+from .factors import (
+    Axes,
+    Cut,
+    cut_by_axes,
+    cuts_of,
+    data_parallel_parts,
+    describe,
+    mesh_of_parts,
+    read_strategy,
+)
 from .sharding import NodeSharding, Sharding, is_cut, same_layout, whole_mesh
 
 __all__ = ["MODES", "node_name", "propagate"]
@@ -228,7 +237,7 @@ class _Propagation:
             return False
         like = hints[0][1]
         axes = _axes_of(
-            [(f, layout) for f, layout in hints if layout.mesh == like.mesh], _whole_factors(placed)
+            [(f, layout) for f, layout in hints if layout.mesh == like.mesh], rule, _whole_factors(placed)
         )
         self.nodes[node.output] = cut_by_axes(like.mesh, self._fitting(node, rule, axes, like), rule)
         return True
@@ -242,7 +251,9 @@ class _Propagation:
         ]
         for factors, spec in operands:
             for factor, size in zip(factors, spec.shape, strict=True):
-                if factor in out and size % math.prod(like.mesh.axis_size(a) for a in out[factor]):
+                if factor not in out or out[factor].split != "even":
+                    continue
+                if size % math.prod(like.mesh.axis_size(a) for a in out[factor].axes):
                     del out[factor]
         return out
 
@@ -286,7 +297,8 @@ class _Propagation:
             layout = self._behind(node, name, source)
             if layout is not None and layout.mesh == source.mesh:
                 hints.append((factors, layout))
-        axes = self._fitting(node, rule, _axes_of(hints), source.output)
+        hints += self._differentiated(node, rule, source)
+        axes = self._fitting(node, rule, _axes_of(hints, rule), source.output)
         self.nodes[node.output] = cut_by_axes(source.mesh, axes, rule)
 
     def _behind(self, node: Node, name: str, source: NodeSharding) -> Layout | None:
@@ -298,6 +310,20 @@ class _Propagation:
         if name in forward.inputs:
             return source.inputs[forward.inputs.index(name)]
         return self.nodes[name].output if name in self.nodes else None
+
+    def _differentiated(self, node: Node, rule: Rule, source: NodeSharding) -> Hints:
+        """How parameters of its shape lie that a gradient node's output may be the gradient of.
+
+        A factor that goes along with another's cut is known from the operands themselves.
+        """
+        assert node.origin is not None
+        names = self.by_output[node.origin.of].inputs
+        spec = self.graph.specs[node.output]
+        return [
+            (rule.output, layout)
+            for name, layout in zip(names, source.inputs, strict=True)
+            if self.graph.specs[name] == spec and (name in self.graph.params or rule.within)
+        ]
 
     def _cut_update(self, node: Node, param: str) -> None:
         spec = self.graph.params[param]
@@ -314,20 +340,27 @@ class _Propagation:
         self.nodes[node.output] = NodeSharding(inputs, like_param(node.output))
 
 
-def _axes_of(hints: Hints, whole: Collection[str] = ()) -> dict[str, tuple[str, ...]]:
-    """Factor -> axes, by the layouts of some operands on one mesh; the first to claim an axis has it.
+def _axes_of(hints: Hints, rule: Rule, whole: Collection[str] = ()) -> dict[str, Cut]:
+    """How each factor is cut, by the layouts of some operands on one mesh; the first to claim an axis has it.
 
-    Factors of `whole` get none.
+    Factors of `whole` are not cut.
     """
-    out: dict[str, tuple[str, ...]] = {}
+    out: dict[str, Cut] = {}
     used: set[str] = set()
     for factors, layout in hints:
-        for factor, axes in zip(factors, layout.dims, strict=True):
-            if factor is None or factor in out or factor in whole:
+        for factor, cut in zip(factors, cuts_of(layout), strict=True):
+            if factor is None or factor in out or factor in whole or factor in rule.within:
                 continue
-            if axes and not used.intersection(axes):
-                out[factor] = axes
-                used.update(axes)
+            if cut.axes and not used.intersection(cut.axes):
+                out[factor] = cut
+                used.update(cut.axes)
+    for inner, outer in rule.within.items():
+        found = [
+            cut for fs, layout in hints for f, cut in zip(fs, cuts_of(layout), strict=True) if f == inner
+        ]
+        first = next((cut for cut in found if cut.axes), Cut())
+        if outer in out and first.axes == out[outer].axes[: len(first.axes)]:
+            out[inner] = first
     return out
 
 

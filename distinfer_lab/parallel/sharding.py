@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..layout import Layout, Mesh, Strategy
@@ -50,8 +50,18 @@ def same_layout(a: Layout, b: Layout, shape: Any) -> bool:
     """Whether both put the same box of a tensor on every rank, whatever their axes are called."""
     if a == b:
         return True
-    ranks = a.ranks.tolist() == b.ranks.tolist()
-    return ranks and bool((a.boxes(shape) == b.boxes(shape)).all())
+    if a.ranks.tolist() != b.ranks.tolist():
+        return False
+    one, other = (_unfused(layout).regions(shape) for layout in (a, b))
+    return one.boxes.shape == other.boxes.shape and bool((one.boxes == other.boxes).all())
+
+
+def _unfused(layout: Layout) -> Layout:
+    """The same without the parts of dims that nothing cuts: they lie one after another anyway."""
+    if not layout.fused or layout.optimizer_shards > 1:
+        return layout
+    fused = (parts if n > 1 else None for parts, n in zip(layout.fused, layout.parts, strict=True))
+    return replace(layout, fused=tuple(fused))
 
 
 def whole_mesh(devices: int) -> Mesh:
