@@ -1,13 +1,36 @@
-"""Views: records as SVG strings and as HTML; numpy and text only, no cluster, no widgets."""
+"""Views: records as SVG strings and as HTML; numpy and text only, no cluster, no widgets.
 
-from .holding import Holding, hold, needed_volumes
-from .links import Links, link_cards, partner_sets
-from .movement import bars_svg, traffic_svg
-from .pictures import layout_pair_svg, layout_svg, mesh_svg, strategy_svg
-from .records import checkpoint_html, group_html, load_html, memory_html, plan_html, register_records
-from .reprs import layout_html, mesh_html, strategy_html, table_html
-from .reprs import register as register_layouts
-from .svg import STORED_CARDS, Drawing, img_html, stored
+drawing/    how a drawing is made and saved          holdings/   who holds what of a tensor
+moves/      bytes on their way                       shown/      what Jupyter shows of a record
+"""
+
+from .drawing import STORED_CARDS, Drawing, img_html, stored
+from .holdings import (
+    Holding,
+    Links,
+    hold,
+    layout_pair_svg,
+    layout_svg,
+    link_cards,
+    mesh_svg,
+    needed_volumes,
+    partner_sets,
+    strategy_svg,
+    tensor_svg,
+)
+from .moves import bars_svg, traffic_svg
+from .shown import (
+    checkpoint_html,
+    group_html,
+    layout_html,
+    load_html,
+    memory_html,
+    mesh_html,
+    plan_html,
+    register,
+    strategy_html,
+    table_html,
+)
 
 __all__ = [
     "STORED_CARDS",
@@ -35,11 +58,6 @@ __all__ = [
     "strategy_html",
     "strategy_svg",
     "table_html",
+    "tensor_svg",
     "traffic_svg",
 ]
-
-
-def register() -> None:
-    """Tell `display` how each record is drawn; called once, when something is first shown."""
-    register_layouts()
-    register_records()

@@ -1,32 +1,32 @@
 """SVG as strings: a document, its few elements, and what Jupyter stores of it.
 
 A drawing carries no <style> (in a live page it would leak onto everything else), no script
-and no link. Colours are plain attributes; four class names let a live page recolour it for a
-dark theme: `paper` the card behind all, `sheet` an empty tensor, `tile` a card, `ink` text.
+and no link. Colours are plain attributes; a few class names let a live page recolour it for a
+dark theme: `paper` the card behind all, `sheet` an empty tensor, `tile` a card, `rule` a thin
+line, `ink` text.
 """
 
 import base64
 import hashlib
-import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 from .palette import INK, hatch_of, ink_on, swatch
 
 __all__ = [
     "STORED_BYTES",
     "STORED_CARDS",
-    "Drawing",
     "Pen",
     "document",
+    "fitted",
     "img_html",
+    "line",
     "number",
     "path",
     "shorten",
     "stored",
     "text",
+    "text_width",
 ]
 
 FONT = "system-ui,Helvetica,Arial,sans-serif"
@@ -37,10 +37,32 @@ STORED_CARDS = 256
 STORED_BYTES = 36_000
 """The bound of a stored SVG, in bytes: as base64, with its text, it stays below 50 kB."""
 
+ADVANCES = {
+    0.30: "'IJijl",
+    0.35: " ,./:;|·()-[]ft",
+    0.50: '!r"*_`?csz',
+    0.64: "FLkvxy$0123456789EPSTYabdeghnopqu{}",
+    0.75: "ABCKRVXZNU",
+    0.86: "&DGHOQ#+<=>^w~→×M",
+}
+"""Widths of characters in em, of the widest of the usual sans-serif fonts (DejaVu Sans)."""
+ADVANCE_OF = {c: em for em, characters in ADVANCES.items() for c in characters}
+
 
 def number(value: float) -> str:
     """A length in pixels with at most one decimal."""
     return f"{value:.1f}".removesuffix(".0")
+
+
+def text_width(words: str, size: float = 11, *, bold: bool = False) -> float:
+    """How wide a line of text is at most, in pixels, whatever sans-serif font the page has.
+
+    Examples
+    --------
+    >>> text_width("card 12") < text_width("card 12", bold=True) < 55
+    True
+    """
+    return sum(ADVANCE_OF.get(c, 1.0) for c in words) * size * (1.12 if bold else 1.0)
 
 
 def shorten(words: str, limit: int) -> str:
@@ -54,6 +76,22 @@ def shorten(words: str, limit: int) -> str:
     return words if len(words) <= limit else words[: limit - 1] + "…"
 
 
+def fitted(words: str, width: float, size: float = 11) -> str:
+    """The words, shortened until they are at most so many pixels wide; "" where not one letter fits.
+
+    Examples
+    --------
+    >>> fitted("layers.0.weight", 60), fitted("w", 2)
+    ('layers.0…', '')
+    """
+    if text_width(words, size) <= width:
+        return words
+    kept = words
+    while kept and text_width(kept + "…", size) > width:
+        kept = kept[:-1]
+    return f"{kept}…" if kept else ""
+
+
 def text(x: float, y: float, words: str, attributes: str = "") -> str:
     """Text in ink, its baseline starting at (x, y)."""
     more = f" {attributes}" if attributes else ""
@@ -64,6 +102,12 @@ def path(x: float, y: float, width: float, height: float, attributes: str) -> st
     """A rectangle, as the shortest spelling there is of one."""
     w = number(width)
     return f'<path d="M{number(x)} {number(y)}h{w}v{number(height)}h-{w}z" {attributes}/>'
+
+
+def line(x: float, y: float, dx: float, dy: float, attributes: str = "") -> str:
+    """A thin line from (x, y) by (dx, dy)."""
+    more = attributes or 'stroke="#999"'
+    return f'<path class="rule" d="M{number(x)} {number(y)}l{number(dx)} {number(dy)}" fill="none" {more}/>'
 
 
 class Pen:
@@ -82,10 +126,13 @@ class Pen:
 
     def fill(self, shard: int) -> str:
         """The value of the `fill` attribute of shard `shard`."""
-        colour, hatch = swatch(shard)
+        return self.hatched(*swatch(shard))
+
+    def hatched(self, colour: str, hatch: int) -> str:
+        """The value of the `fill` attribute of a colour under hatch number `hatch`, 0 for none."""
         if not hatch:
             return colour
-        name = f"{self._id}-{shard % 7}{hatch}"
+        name = f"{self._id}-{colour.removeprefix('#')}{hatch}"
         self._used[colour, hatch] = name
         return f"url(#{name})"
 
@@ -98,7 +145,7 @@ class Pen:
         patterns = "".join(
             f'<pattern id="{name}" width="6" height="6" patternUnits="userSpaceOnUse">'
             f'<path d="M0 0h6v6H0z" fill="{colour}"/>'
-            f'<path d="{hatch_of(hatch)}" stroke="{ink_on(colour)}" stroke-opacity=".4"/></pattern>'
+            f'<path d="{hatch_of(hatch)}" fill="none" stroke="{ink_on(colour)}" stroke-opacity=".35"/></pattern>'
             for (colour, hatch), name in sorted(self._used.items())
         )
         return f"<defs>{patterns}</defs>" if patterns else ""
@@ -130,26 +177,3 @@ def stored(draw: Callable[[int], str], limit_bytes: int = STORED_BYTES) -> str:
     while len(svg := draw(cards)) > limit_bytes and cards > 8:
         cards //= 2
     return svg
-
-
-@dataclass(frozen=True, repr=False)
-class Drawing:
-    """A still picture: shows itself in a notebook, trusted or not, and saves itself as SVG."""
-
-    svg: str
-    alt: str
-    """What the picture says, in a sentence."""
-
-    def save(self, file: str | os.PathLike[str]) -> None:
-        """Write the SVG to `file`."""
-        Path(file).write_text(self.svg, encoding="utf-8")
-
-    def html(self) -> str:
-        """The picture as HTML, for a page or a cell."""
-        return img_html(self.svg, self.alt)
-
-    def __repr__(self) -> str:
-        return self.alt
-
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        return {"text/plain": self.alt, "text/html": self.html()}

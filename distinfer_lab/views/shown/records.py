@@ -11,16 +11,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import display
-from ..checkpoint import Checkpoint
-from ..display import bytes_in_words
-from ..errors import listed
-from ..layout import Mesh, Strategy
-from ..reshard import ConversionPlan, Explanation, ReshardPlan, ReshardResult, Verification
-from .movement import bars_svg, traffic_svg
-from .pictures import mesh_svg
-from .reprs import BESIDE_TABLE, ROWS, strategy_html, table_html
-from .svg import img_html, stored
+from ... import display
+from ...checkpoint import Checkpoint
+from ...display import bytes_in_words
+from ...errors import listed
+from ...layout import Mesh, Strategy
+from ...reshard import ConversionPlan, Explanation, ReshardPlan, ReshardResult, Verification
+from ..drawing import img_html, stored
+from ..holdings import mesh_svg
+from ..moves import bars_svg, traffic_svg
+from .layouts import BESIDE_TABLE, ROWS, strategy_html, table_html
 
 __all__ = ["checkpoint_html", "group_html", "load_html", "memory_html", "plan_html", "register_records"]
 

@@ -5,14 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..display import bytes_in_words
-from .palette import OKABE_ITO, ink_on
-from .svg import document, number, path, shorten, text
+from ...display import bytes_in_words
+from ..drawing import OKABE_ITO, SHADES, document, ink_on, number, path, shorten, text
 
 __all__ = ["bars_svg", "traffic_svg"]
 
 MAX_BARS, MAX_CELLS = 64, 16
-SHADES = ("#ffffff", "#d6e9f5", "#9fcdea", "#56b4e9", "#0072b2")
 
 
 def bars_svg(values: Sequence[int], title: str, *, ranks: Sequence[int] | None = None) -> str:

@@ -2,7 +2,7 @@
 
     large                      medium       compact
     +--------------+           +------+     +----+
-    | card 3       |           | 3    |     |  3 |   filled with its shard's colour
+    | card 4 =card 0           | 4    |     |  4 |   filled with its shard's colour
     | ..........   |  tensor,  | ..## |     +----+
     | ..####....   |  its box  +------+
     | [0:96, 4:8]  |
@@ -12,28 +12,22 @@ Every tile is one <g data-key="side:card">, its outline first; a live page light
 Compact tiles are spelled as shortly as SVG allows: 256 of them are stored in a notebook.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-from ..layout import Box
+from ...layout import Box
+from ..drawing import Block, Pen, fitted, number, path, text, text_width
 from .holding import Holding
-from .svg import Pen, number, path, shorten, text
 
-__all__ = ["Block", "Piece", "beside", "heading", "tiles"]
+__all__ = ["Piece", "tiles"]
 
 GAP = 6
 BASELINE = 14
 LARGE_CARDS, MEDIUM_CARDS = 32, 64
+MOST_STRIPES = 4
+WIDEST_CAPTION = 170
 LINE = "#666"
-
-
-class Block(NamedTuple):
-    """A finished part of a drawing, with its size in pixels; its corner is at the origin."""
-
-    width: float
-    height: float
-    body: str
 
 
 class Piece(NamedTuple):
@@ -50,6 +44,17 @@ class Sheet(NamedTuple):
     column_dim: int | None
     width: float
     height: float
+
+
+class Style(NamedTuple):
+    """How large the tiles of a grid are and what they say."""
+
+    crowd: int
+    """The number of cards in the whole picture."""
+    width: float
+    height: float
+    copies: Mapping[int, str]
+    """For a row that holds the same as an earlier one, the words that say so."""
 
 
 def tiles(
@@ -70,20 +75,18 @@ def tiles(
     label
         What the grid is, for a reader that hears it.
     pieces
-        For each card what to colour of its tensor; by default its box, in its shard's colour.
+        For each card what to colour of its tensor; by default its boxes, in its shard's colour.
     crowd
         The number of cards in the whole picture, which decides how large a tile may be.
     """
-    own = [[Piece(holding.box(i), s)] if s >= 0 else [] for i, s in enumerate(holding.shards.tolist())]
-    fills = own if pieces is None else pieces
-    crowd = len(holding.cards) if crowd is None else crowd
-    width, height = _tile_size(holding, crowd)
-    step = height + GAP
+    fills = _own_pieces(holding) if pieces is None else pieces
+    style = _style(holding, len(holding.cards) if crowd is None else crowd)
+    step = style.height + GAP
     rows = [
         f'<g role="row" transform="translate(0 {number(i * step + BASELINE)})">'
         + "".join(
             f'<g data-key="{side}:{holding.cards[row]}">'
-            + _tile(holding, row, fills[row], pen, crowd, column * (width + GAP))
+            + _tile(holding, row, fills[row], pen, style, column * (style.width + GAP))
             + "</g>"
             for column, row in enumerate(range(first, min(first + holding.columns, len(holding.cards))))
         )
@@ -91,58 +94,94 @@ def tiles(
         for i, first in enumerate(range(0, len(holding.cards), holding.columns))
     ]
     columns = min(holding.columns, len(holding.cards))
-    anchor = ' text-anchor="middle"' if crowd > MEDIUM_CARDS else ""
+    anchor = ' text-anchor="middle"' if style.crowd > MEDIUM_CARDS else ""
     return Block(
-        columns * (width + GAP) - GAP,
+        columns * (style.width + GAP) - GAP,
         len(rows) * step - GAP,
         f'<g role="grid" aria-label="{escape(label)}"{anchor} fill="#000">' + "".join(rows) + "</g>",
     )
 
 
-def _tile_size(holding: Holding, crowd: int) -> tuple[float, float]:
+def _own_pieces(holding: Holding) -> list[list[Piece]]:
+    return [
+        [Piece(box, shard) for box in holding.boxes_of(row)] if shard >= 0 else []
+        for row, shard in enumerate(holding.shards.tolist())
+    ]
+
+
+def _style(holding: Holding, crowd: int) -> Style:
     if crowd > MEDIUM_CARDS:
-        return max(22, 6 * max(map(len, holding.cards)) + 8), 20
+        return Style(crowd, max(24, max(map(text_width, holding.cards)) + 6), 20, {})
     if crowd > LARGE_CARDS:
-        return 52, 52
-    longest = max(len(_caption(holding, i)) for i in range(len(holding.cards)))
-    return max(76, 6 * longest + 14), 84
+        return Style(crowd, 52, 52, {})
+    copies = _copies(holding)
+    captions = max(text_width(_caption(holding, i), 10) for i in range(len(holding.cards)))
+    titles = max(
+        text_width(f"card {card}", bold=True) + (text_width(copies[i], 10) + 8 if i in copies else 0)
+        for i, card in enumerate(holding.cards)
+    )
+    return Style(crowd, max(76, captions + 12, titles + 12), 84, copies)
+
+
+def _copies(holding: Holding) -> dict[int, str]:
+    first: dict[int, str] = {}
+    out: dict[int, str] = {}
+    for row, shard in enumerate(holding.shards.tolist()):
+        if shard >= 0 and first.setdefault(shard, holding.cards[row]) != holding.cards[row]:
+            out[row] = f"= card {first[shard]}"
+    return out
 
 
 def _caption(holding: Holding, row: int) -> str:
-    return shorten(holding.describe(row), 24)
+    return fitted(holding.describe(row), WIDEST_CAPTION, 10)
 
 
-def _tile(holding: Holding, row: int, pieces: Sequence[Piece], pen: Pen, crowd: int, x: float) -> str:
+def _tile(holding: Holding, row: int, pieces: Sequence[Piece], pen: Pen, style: Style, x: float) -> str:
     """One tile; y = 0 is the baseline of a compact tile's text, BASELINE below its top."""
-    width, height = _tile_size(holding, crowd)
-    if crowd > MEDIUM_CARDS:
-        return _compact(holding.cards[row], pieces, pen, x, width)
+    if style.crowd > MEDIUM_CARDS:
+        return _compact(holding.cards[row], pieces, pen, x, style.width)
     y = -BASELINE
     dashes = "" if holding.held[row] else ' stroke-dasharray="3 2"'
-    card = path(x, y, width, height, f'class="tile" fill="#fff" stroke="{LINE}"{dashes}')
-    if crowd > LARGE_CARDS:
-        picture = _thumbnail(_sheet(holding, width - 12, height - 24), holding, pieces, pen, x, y + 18)
+    card = path(x, y, style.width, style.height, f'class="tile" fill="#fff" stroke="{LINE}"{dashes}')
+    if style.crowd > LARGE_CARDS:
+        picture = _thumbnail(
+            _sheet(holding, style.width - 12, style.height - 24), holding, pieces, pen, x, y + 18
+        )
         return card + text(x + 5, y + 13, holding.cards[row]) + picture
+    copy = style.copies.get(row)
+    end = 'font-size="10" text-anchor="end"'
     return (
         card
         + text(x + 6, y + 15, f"card {holding.cards[row]}", 'font-weight="600"')
-        + _thumbnail(_sheet(holding, width - 12, 42), holding, pieces, pen, x, y + 21)
-        + text(x + 6, y + height - 7, _caption(holding, row), 'font-size="10"')
+        + (text(x + style.width - 6, y + 15, copy, end) if copy else "")
+        + _thumbnail(_sheet(holding, style.width - 12, 42), holding, pieces, pen, x, y + 21)
+        + text(x + 6, y + style.height - 7, _caption(holding, row), 'font-size="10"')
     )
 
 
 def _compact(card: str, pieces: Sequence[Piece], pen: Pen, x: float, width: float) -> str:
-    """A filled tile; one that takes from several shards, or holds nothing, has no colour of its own."""
+    """A filled tile; stripes where it takes from several shards, no colour where from very many or none."""
     middle = number(x + width / 2)
     outline = f'd="M{number(x)}-{BASELINE}h{number(width)}v20h-{number(width)}z"'
-    if len(pieces) != 1:
+    shards = list(dict.fromkeys(piece.shard for piece in pieces))
+    if not shards or len(shards) > MOST_STRIPES:
         plain = f'<path class="tile" {outline} fill="#fff" stroke="{LINE}"/>'
         return f'{plain}<text class="ink" x="{middle}">{card}</text>'
-    shard = pieces[0].shard
     # The row's own ink is black: only white is said.
-    white = ' fill="#fff"' if pen.ink(shard) == "#fff" else ""
-    square = f'<path {outline} fill="{pen.fill(shard)}" stroke="{LINE}"/>'
-    return f'{square}<text{white} x="{middle}">{card}</text>'
+    white = ' fill="#fff"' if all(pen.ink(shard) == "#fff" for shard in shards) else ""
+    square = f'<path {outline} fill="{pen.fill(shards[0])}" stroke="{LINE}"/>'
+    return f'{square}{_stripes(pieces, shards, pen, x, width)}<text{white} x="{middle}">{card}</text>'
+
+
+def _stripes(pieces: Sequence[Piece], shards: Sequence[int], pen: Pen, x: float, width: float) -> str:
+    """The second shard and those after it, each as wide as its part of the elements."""
+    sizes = [sum(piece.box.size for piece in pieces if piece.shard == shard) for shard in shards]
+    left, out = x + width * sizes[0] / sum(sizes), ""
+    for shard, size in zip(shards[1:], sizes[1:], strict=True):
+        wide = width * size / sum(sizes)
+        out += f'<path d="M{number(left)}-{BASELINE}h{number(wide)}v20h-{number(wide)}z" fill="{pen.fill(shard)}"/>'
+        left += wide
+    return out
 
 
 def _sheet(holding: Holding, width: float, height: float) -> Sheet:
@@ -151,12 +190,13 @@ def _sheet(holding: Holding, width: float, height: float) -> Sheet:
         return Sheet(None, None, 12, 12)
     if len(holding.shape) == 1:
         return Sheet(None, 0, width, 12)
-    whole = [(holding.boxes[holding.held][:, d] == (0, n)).all() for d, n in enumerate(holding.shape)]
+    parts = holding.parts[holding.held]
+    whole = [bool((parts[:, :, d] == (0, n)).all()) for d, n in enumerate(holding.shape)]
     order = sorted(range(len(whole)), key=lambda d: (whole[d], -d if whole[d] else d))
     row_dim, column_dim = sorted(order[:2])
     ratio = holding.shape[column_dim] / max(holding.shape[row_dim], 1)
-    # A schematic picture: a long thin tensor would leave no room to see its cuts.
-    ratio = min(max(ratio, 1.0), 2.2)
+    # A thumbnail is a sketch: a long thin tensor would leave no room to see its cuts.
+    ratio = min(max(ratio, 0.7), 2.2)
     wide = min(width, height * ratio)
     return Sheet(row_dim, column_dim, wide, min(height, wide / ratio))
 
@@ -179,27 +219,3 @@ def _span(box: Box, dim: int | None, shape: tuple[int, ...], pixels: float) -> t
     scale = pixels / max(shape[dim], 1)
     extent = max((box.stop[dim] - box.start[dim]) * scale, 1.0)
     return min(box.start[dim] * scale, pixels - extent), extent
-
-
-def heading(block: Block, title: str, lines: Sequence[str]) -> Block:
-    """The block below its title and some smaller lines."""
-    top = 16 + 14 * len(lines)
-    words = text(0, 11, title, 'font-size="13" font-weight="600"')
-    words += "".join(text(0, 27 + 14 * i, line) for i, line in enumerate(lines))
-    widest = max([7.3 * len(title), *(5.8 * len(line) for line in lines)])
-    body = f'{words}<g transform="translate(0 {number(top + 4)})">{block.body}</g>'
-    return Block(max(block.width, widest), top + 4 + block.height, body)
-
-
-def beside(blocks: Sequence[Block], widest: float = 760) -> Block:
-    """The blocks next to each other, in as many rows as keep the whole narrower than `widest`."""
-    gap = 28.0
-    x = y = wide = bottom = 0.0
-    body = []
-    for block in blocks:
-        if x and x + block.width > widest:
-            x, y = 0.0, bottom + gap
-        body.append(f'<g transform="translate({number(x)} {number(y)})">{block.body}</g>')
-        wide, bottom = max(wide, x + block.width), max(bottom, y + block.height)
-        x += block.width + gap
-    return Block(wide, bottom, "".join(body))

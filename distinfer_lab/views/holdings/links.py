@@ -4,17 +4,17 @@ train:0 ---- infer:0        Hovering either end lights up the other. Many cards 
 train:1 --/                 set of partners (all replicas do), so sets are stored once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layout import Layout
+from ...layout import Layout
+from ..drawing import STORED_CARDS, shorten
 from .holding import Holding, group_pair, hold, needed_volumes
-from .svg import STORED_CARDS
 
-__all__ = ["Links", "link_cards", "partner_sets"]
+__all__ = ["Links", "link_cards", "opened_side", "partner_sets"]
 
 NAMED = 8
 """How many partners a sentence names before it counts the rest."""
@@ -71,12 +71,13 @@ def link_cards(
     *,
     ranks: tuple[int | None, int | None] = (None, None),
     max_cards: int = STORED_CARDS,
+    opened: Collection[str] = (),
 ) -> Links:
     """Intersect every training card's box with every inference card's.
 
     Parameters
     ----------
-    train, infer, shape, ranks, max_cards
+    train, infer, shape, ranks, max_cards, opened
         As for `layout_pair_svg`: the keys are those of its tiles.
 
     Raises
@@ -85,11 +86,22 @@ def link_cards(
         If a layout cannot cut the shape.
     """
     src, dst = hold(train, shape, ranks[0]), hold(infer, shape, ranks[1])
-    drawn = group_pair(src, dst, max_cards)
+    drawn = group_pair(src, dst, max_cards, (opened_side(opened, "train"), opened_side(opened, "infer")))
     elements = needed_volumes(src, dst)
-    elements = np.add.reduceat(elements, np.arange(0, len(src.cards), drawn[0].group), axis=0)
-    elements = np.add.reduceat(elements, np.arange(0, len(dst.cards), drawn[1].group), axis=1)
+    elements = np.add.reduceat(elements, drawn[0].firsts, axis=0)
+    elements = np.add.reduceat(elements, drawn[1].firsts, axis=1)
     return Links(*drawn, elements)
+
+
+def opened_side(opened: Collection[str], side: str) -> set[str]:
+    """The labels of the groups of one side that stand open, from their keys.
+
+    Examples
+    --------
+    >>> opened_side(["train:0-7", "infer:8-9"], "train")
+    {'0-7'}
+    """
+    return {key.removeprefix(f"{side}:") for key in opened if key.startswith(f"{side}:")}
 
 
 def partner_sets(
@@ -117,8 +129,8 @@ def _sentences(
     side, has, from_or_to, other_side = words
     out = []
     for row, card in enumerate(holding.cards):
-        verb = has if holding.group == 1 else has.removesuffix("s")
-        what = f"{side} {_card(card)} {verb} {holding.describe(row)}"
+        verb = has.removesuffix("s") if "-" in card else has
+        what = f"{side} {_card(card)} {verb} {shorten(holding.describe(row), 120)}"
         partners = np.flatnonzero(elements[row])
         if len(partners):
             named = ", ".join(f"{other.cards[j]} ({elements[row, j]:,})" for j in partners[:NAMED].tolist())

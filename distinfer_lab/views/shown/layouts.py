@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TypeVar
 
-from .. import display
-from ..layout import Layout, Mesh, Strategy
-from .pictures import layout_svg, mesh_svg, plain_shape, strategy_svg
-from .svg import img_html, shorten, stored
+from ... import display
+from ...errors import LayoutError
+from ...layout import Layout, Mesh, Strategy
+from ..drawing import img_html, shorten, stored
+from ..holdings import layout_svg, mesh_svg, plain_shape, strategy_svg
 
 __all__ = ["layout_html", "mesh_html", "register", "strategy_html", "table_html"]
 
@@ -34,7 +35,11 @@ def layout_html(layout: Layout) -> str:
     """A layout on the smallest tensor that it can cut, as it knows no shape."""
     shape = plain_shape(layout)
     title = f"a tensor of {layout.ndim} dims"
-    svg = stored(lambda cards: layout_svg(layout, shape, title=title, max_cards=cards))
+    try:
+        svg = stored(lambda cards: layout_svg(layout, shape, title=title, max_cards=cards))
+    except LayoutError:
+        # Some cuts fit no small tensor: then the mesh says at least who is who.
+        return mesh_html(layout.mesh)
     return img_html(svg, f"{layout!r} on {title}")
 
 

@@ -9,10 +9,13 @@ A colour is never the only sign: whatever is filled also has its number printed.
 
 from typing import NamedTuple
 
-__all__ = ["INK", "OKABE_ITO", "Swatch", "hatch_of", "ink_on", "swatch"]
+__all__ = ["INK", "OKABE_ITO", "SHADES", "Swatch", "hatch_of", "ink_on", "shade_of", "swatch"]
 
 OKABE_ITO = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 INK = "#222"
+SHADES = ("#ffffff", "#d6e9f5", "#9fcdea", "#56b4e9", "#0072b2")
+"""From none to most, in one hue; the amount is always printed as well."""
+
 HATCHES = ("", "M-1 7l8-8M-1 3l4-4M3 7l4-4", "M0 3h6", "M3 0v6")
 
 
@@ -37,6 +40,17 @@ def swatch(number: int) -> Swatch:
 def hatch_of(number: int) -> str:
     """The strokes of a hatch, as the path of a 6 x 6 pattern."""
     return HATCHES[number]
+
+
+def shade_of(value: float, most: float) -> str:
+    """The shade of an amount beside the largest; white for nothing.
+
+    Examples
+    --------
+    >>> shade_of(0, 8), shade_of(1, 8), shade_of(8, 8)
+    ('#ffffff', '#d6e9f5', '#0072b2')
+    """
+    return SHADES[0] if not value else SHADES[1 + min(int(4 * value / max(most, 1)), 3)]
 
 
 def ink_on(colour: str) -> str:

@@ -1,0 +1,211 @@
+"""What cards hold, as SVG: one layout, training beside inference, a strategy.
+
+Each function is pure: the same record gives the same string, byte for byte.
+"""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from ...layout import Layout, Strategy, box_at, nonempty_boxes
+from ...layout import intersect_boxes as intersect
+from ..drawing import STORED_CARDS, Block, Pen, beside, finish, heading, shorten
+from .holding import Holding, group_pair, hold
+from .links import opened_side
+from .tensor import tensor_block
+from .tiles import Piece, tiles
+
+__all__ = [
+    "cards_in_words",
+    "grouping",
+    "layout_pair_svg",
+    "layout_svg",
+    "name_key",
+    "plain_shape",
+    "strategy_svg",
+]
+
+MAX_PIECES = 400
+
+
+def layout_svg(
+    layout: Layout,
+    shape: Sequence[int],
+    *,
+    title: str = "",
+    ranks: int | None = None,
+    max_cards: int = STORED_CARDS,
+) -> str:
+    """How a tensor is cut, and which of its boxes each card holds.
+
+    Parameters
+    ----------
+    layout, shape
+        The layout and the tensor's full shape.
+    title
+        What the tensor is called.
+    ranks
+        The number of cards of the group, where some hold nothing of this tensor.
+    max_cards
+        Above so many, cards are grouped.
+
+    Raises
+    ------
+    LayoutError
+        If the layout cannot cut the shape.
+    """
+    whole = hold(layout, shape, ranks)
+    holding = whole.grouped(max_cards)
+    name = title or f"tensor {list(whole.shape)}"
+    pen = Pen(f"{layout!r}{name}")
+    grid = heading(
+        tiles(holding, "card", f"cards of {name}", pen), "Its cards", grouping(holding, len(whole.cards))
+    )
+    sheet = tensor_block(layout, whole, pen)
+    return finish(
+        heading(beside([sheet, grid]), shorten(name, 60), _lines(layout, holding, len(whole.cards))[:2]),
+        f"{name}: what each of {cards_in_words(len(whole.cards))} holds",
+        pen,
+    )
+
+
+def layout_pair_svg(
+    train: Layout,
+    infer: Layout,
+    shape: Sequence[int],
+    *,
+    name: str = "",
+    ranks: tuple[int | None, int | None] = (None, None),
+    max_cards: int = STORED_CARDS,
+    opened: Collection[str] = (),
+) -> str:
+    """The same tensor on the training cards and on the inference cards.
+
+    A training card has the colour of its shard; an inference card is pieced together in the
+    colours of the shards that its bytes come from. Keys are "train:3" and "infer:1".
+
+    Parameters
+    ----------
+    train, infer, shape
+        Both layouts and the tensor's full shape.
+    name
+        The tensor's name.
+    ranks
+        The number of cards of both groups.
+    max_cards
+        Above so many on both sides together, cards are grouped.
+    opened
+        Keys of groups, such as "train:0-7", whose cards are drawn one by one nevertheless.
+
+    Raises
+    ------
+    LayoutError
+        If a layout cannot cut the shape.
+    """
+    every = hold(train, shape, ranks[0]), hold(infer, shape, ranks[1])
+    src, dst = group_pair(*every, max_cards, (opened_side(opened, "train"), opened_side(opened, "infer")))
+    crowd = len(src.cards) + len(dst.cards)
+    pen = Pen(f"{train!r}{infer!r}{shape!r}{name}")
+    left = tiles(src, "train", "training cards", pen, crowd=crowd)
+    right = tiles(dst, "infer", "inference cards", pen, pieces=_pieces(src, dst), crowd=crowd)
+    counts = len(every[0].cards), len(every[1].cards)
+    trained, inferring = map(cards_in_words, counts)
+    tensor = f"{name or 'tensor'} {list(every[0].shape)}"
+    block = beside(
+        [
+            heading(left, f"Training: {trained}", _lines(train, src, counts[0])),
+            heading(right, f"Inference: {inferring}", _lines(infer, dst, counts[1])),
+        ]
+    )
+    alt = f"{tensor}: what {trained} held in training and {inferring} need for inference"
+    return finish(heading(block, shorten(tensor, 80), []), alt, pen)
+
+
+def _pieces(src: Holding, dst: Holding) -> list[list[Piece]]:
+    """What each card of `dst` takes from each distinct shard of `src`; nothing where that is too much to draw."""
+    first = {s: i for i, s in reversed(list(enumerate(src.shards.tolist()))) if s >= 0}
+    numbers = sorted(first)
+    boxes = src.parts[[first[n] for n in numbers]]
+    # (cards of dst, their parts, shards of src, their parts, dims, 2)
+    common = intersect(dst.parts[:, :, None, None], boxes[None, None])
+    takes = nonempty_boxes(common) & dst.held[:, None, None, None]
+    found = np.argwhere(takes.transpose(0, 2, 1, 3))
+    out: list[list[Piece]] = [[] for _ in dst.cards]
+    if len(found) > max(MAX_PIECES, len(dst.cards)):
+        return out
+    for row, shard, part, src_part in found.tolist():
+        out[row].append(Piece(box_at(common[row, part, shard], src_part), numbers[shard]))
+    return out
+
+
+def strategy_svg(strategy: Strategy, *, max_layouts: int = 4, max_cards: int = STORED_CARDS) -> str:
+    """One picture for each of the first few distinct layouts, of the first parameter that has it."""
+    firsts: dict[tuple[Layout, bool], str] = {}
+    for name, layout in strategy.items():
+        firsts.setdefault((layout, name in strategy.shapes), name)
+    pen = Pen("".join(firsts.values()))
+    shown = list(firsts.values())[:max_layouts]
+    parts = [_hold_parameter(strategy, name).grouped(max_cards // len(shown)) for name in shown]
+    crowd = max(sum(len(part.cards) for part in parts), 33)
+    blocks = []
+    for name, part in zip(shown, parts, strict=True):
+        like = sum(other == strategy[name] for other in strategy.values()) - 1
+        more = [f"and {like} more cut alike"] if like else []
+        block = tiles(part, name_key(name), f"cards of {name}", pen, crowd=crowd)
+        lines = _lines(strategy[name], part, strategy.ranks)
+        blocks.append(heading(block, shorten(name, 40), [*lines, *more]))
+    label = f"{len(strategy)} parameters on {cards_in_words(strategy.ranks)}, {len(firsts)} different layouts"
+    if not blocks:
+        return finish(heading(Block(0, 0, ""), "no parameters", []), label, pen)
+    return finish(beside(blocks), label, pen)
+
+
+def _hold_parameter(strategy: Strategy, name: str) -> Holding:
+    layout = strategy[name]
+    return hold(layout, strategy.shapes.get(name, plain_shape(layout)), strategy.ranks)
+
+
+def name_key(name: str) -> str:
+    """A parameter's name as the start of a key: letters, digits, '.', '-' and '_' only."""
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+
+
+def plain_shape(layout: Layout) -> tuple[int, ...]:
+    """The smallest shape that an even layout can cut; uneven and fused dims have the sizes they name."""
+    shape = [parts * (layout.optimizer_shards if dim == 0 else 1) for dim, parts in enumerate(layout.parts)]
+    for given in (layout.sizes, layout.fused):
+        for dim, sizes in enumerate(given):
+            shape[dim] = shape[dim] if sizes is None else sum(sizes)
+    return tuple(shape)
+
+
+def cards_in_words(count: int) -> str:
+    """A number of cards.
+
+    Examples
+    --------
+    >>> cards_in_words(1), cards_in_words(1024)
+    ('1 card', '1,024 cards')
+    """
+    return f"{count:,} card" if count == 1 else f"{count:,} cards"
+
+
+def grouping(holding: Holding, cards: int) -> list[str]:
+    """What to say of a picture in which cards are grouped; nothing where each is there by itself."""
+    if holding.group == 1:
+        return []
+    return [f"{cards_in_words(cards)}, drawn in {len(holding.cards)} groups of {holding.group}"]
+
+
+def _lines(layout: Layout, holding: Holding, cards: int) -> list[str]:
+    copies = f"{layout.replicas} copies of each shard" if layout.replicas > 1 else "one copy of each shard"
+    return [f"{layout.mesh!r}: {_cut_in_words(layout)}", copies, *grouping(holding, cards)]
+
+
+def _cut_in_words(layout: Layout) -> str:
+    """Which axes cut what."""
+    names = ("rows", "columns") if layout.ndim == 2 else tuple(f"dim {d}" for d in range(layout.ndim))
+    words = [f"{name} by {' and '.join(axes)}" for name, axes in zip(names, layout.dims, strict=True) if axes]
+    if layout.optimizer_shards > 1:
+        words.append(f"then in {layout.optimizer_shards} among copies")
+    return ", ".join(words) + " cut" if words else "nothing is cut"
