@@ -1,24 +1,31 @@
 """Nets on many cards: propagation of layouts, and one program for all cards. No cluster."""
 
-from .card import CardProgram, CardView, Channels, run_card, shard_of, view_of
+from .card import CardProgram, CardRun, CardView, run_card, shard_of, view_of
+from .channels import Channels
+from .communication import Communication, Sent
 from .partition import partition
-from .program import AllReduce, Collective, Compute, Held, Program, Redistribute
+from .program import SENT, AllReduce, Collective, Compute, Held, Program, Redistribute, ReduceScatter
 from .propagate import MODES, node_name, propagate
 from .serial import assemble, cut, run_serial
 from .sharding import NodeSharding, Sharding, same_layout
 
 __all__ = [
     "MODES",
+    "SENT",
     "AllReduce",
     "CardProgram",
+    "CardRun",
     "CardView",
     "Channels",
     "Collective",
+    "Communication",
     "Compute",
     "Held",
     "NodeSharding",
     "Program",
     "Redistribute",
+    "ReduceScatter",
+    "Sent",
     "Sharding",
     "assemble",
     "cut",

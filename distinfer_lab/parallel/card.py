@@ -1,105 +1,52 @@
 """One card's view of a program, and how a card runs it.
 
 The cards differ only in what `Channels` connects them by: sockets between Dask workers, or, in
-the serial interpreter, plain hand-over in one process.
+the serial interpreter, plain hand-over in one process. A view holds a card's own steps only, with
+all that can be known beforehand, so that a run does little more than call operators.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GraphError
-from ..net import Operator, Region
-from .program import AllReduce, Compute, Held, Program, Redistribute, piece_slices, regions
+from .channels import Channels
+from .program import SENT, AllReduce, Compute, Held, Instruction, Program, Redistribute, ReduceScatter
+from .shards import Index, shard_map
+from .steps import Apply, Cut, Move, Round, Sum, SumPart, Work
 
 __all__ = [
     "CardProgram",
+    "CardRun",
     "CardStep",
     "CardView",
     "Channels",
-    "Exchange",
     "Shards",
     "run_card",
-    "run_step",
     "shard_of",
     "view_of",
 ]
 
 Array = NDArray[Any]
-Shape = tuple[int, ...]
-Slices = tuple[slice, ...]
 Shards = dict[str, Array]
 
 
-class Channels(Protocol):
-    """What connects a card to the others.
-
-    All cards of a group call the same collective with the same group at the same place of their
-    programs. An array that was sent is not written to any more, for cards of one process hand over views;
-    so what is received may be an array that cannot be written to.
-    """
-
-    def all_reduce(self, array: Array, group: Sequence[int]) -> Array:
-        """The sum over the ranks of `group`, added in rank order on every element."""
-
-    def all_gather(self, array: Array, group: Sequence[int], shapes: Sequence[Shape]) -> list[Array]:
-        """The arrays of all of `group`, in the group's order; `shapes` are theirs, and may differ."""
-
-    def reduce_scatter(self, parts: Sequence[Array], group: Sequence[int]) -> Array:
-        """The sum, in rank order, of everyone's part for this card; `parts[i]` is for `group[i]`."""
-
-    def all_to_all(
-        self, parts: Sequence[Array], group: Sequence[int], shapes: Sequence[Shape]
-    ) -> list[Array]:
-        """Everyone's part for this card; `parts[i]` goes to `group[i]`, which sends `shapes[i]`."""
-
-    def broadcast(
-        self, array: Array | None, root: int, group: Sequence[int], shape: Shape, dtype: np.dtype[Any]
-    ) -> Array:
-        """The array of rank `root`, on all of `group`; only the root gives one."""
-
-    def send(self, array: Array, peer: int) -> None:
-        """Send an array to a card, which receives it by `recv`."""
-
-    def recv(self, peer: int, shape: Shape, dtype: np.dtype[Any]) -> Array:
-        """What a card sends by `send`."""
-
-    def exchange(
-        self, sends: Mapping[int, Array], receives: Mapping[int, tuple[Shape, np.dtype[Any]]]
-    ) -> Mapping[int, Array]:
-        """Send an array to each of some ranks, receive one of known shape and dtype from each of some."""
-
-    def exchange_into(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
-        """Send an array to each of some ranks, receive one from each of some into `outs`, in place.
-
-        Arrays on both sides may be parts of larger ones; what lies apart passes through a bounded window.
-        """
-
-
-@dataclass(frozen=True)
-class Exchange:
-    """One card's part of a redistribution."""
-
-    shape: tuple[int, ...] | None
-    """Of the shard that this card ends with; None if it ends with nothing."""
-    sends: tuple[tuple[int, Slices], ...]
-    receives: tuple[tuple[int, Slices], ...]
-    own: tuple[Slices, Slices] | None
-    """What stays: where it is in the old shard, and in the new one."""
-
-
-@dataclass(frozen=True)
-class CardStep:
+class CardStep(NamedTuple):
     """One instruction as one card does it."""
 
+    number: int
+    """Of the instruction."""
     output: str
-    inputs: tuple[str, ...]
+    work: Work
     frees: tuple[str, ...]
-    work: Operator | Exchange | tuple[int, ...]
-    """An operator on shards; an exchange; or the group of an all-reduce."""
+    """The values, of those that this card holds, that nothing after it reads."""
+    collective: int
+    """Which of the program's collectives it is; -1 if it sends nothing."""
+    most_bytes: int
+    """Bytes of working values that are alive now, if they are more than ever before; else -1."""
 
 
 @dataclass(frozen=True)
@@ -109,65 +56,135 @@ class CardView:
     rank: int
     steps: tuple[CardStep, ...]
 
+    @property
+    def peak_bytes(self) -> int:
+        """The most bytes of working values (all but parameters) that are alive at one time."""
+        return max((step.most_bytes for step in self.steps), default=0)
+
+
+class CardRun(NamedTuple):
+    """What a card has when it has run its steps."""
+
+    outputs: Shards
+    updates: Shards
+    """Parameter -> its new shard."""
+    sent_bytes: list[int]
+    """For each of the program's collectives."""
+
 
 def view_of(program: Program, rank: int) -> CardView:
     """Make one card's view."""
-    return CardView(rank, tuple(_step(program, instruction, rank) for instruction in program.instructions))
-
-
-def _step(program: Program, instruction: Compute | AllReduce | Redistribute, rank: int) -> CardStep:
-    work: Operator | Exchange | tuple[int, ...]
-    if isinstance(instruction, Compute):
-        helds = [program.values[name] for name in instruction.inputs]
-        work = instruction.op.local(
-            [held.spec for held in helds],
-            [_region(held, rank) for held in helds],
-            _region(program.values[instruction.output], rank),
+    sending = {collective.value: i for i, collective in enumerate(program.collectives)}
+    alive = {name: _nbytes(program.values[name], rank) for name in program.inputs}
+    steps: list[CardStep] = []
+    most, now = -1, sum(alive.values())
+    unused: list[str] = []
+    for number, instruction in enumerate(program.instructions):
+        work = work_of(program, instruction, rank)
+        unused += [name for name in instruction.frees if work is None]
+        if work is None:
+            continue
+        output = instruction.output
+        as_view = isinstance(work, Cut) and not work.copied
+        alive[output] = 0 if as_view else _nbytes(program.values[output], rank)
+        now += alive[output]
+        frees = tuple(name for name in (*unused, *instruction.frees) if name in alive)
+        steps.append(
+            CardStep(number, output, work, frees, sending.get(output, -1), now if now > most else -1)
         )
-    elif isinstance(instruction, AllReduce):
-        work = instruction.group(program.values[instruction.output], rank)
-    else:
-        work = _exchange(program, instruction, rank)
-    return CardStep(instruction.output, instruction.inputs, instruction.frees, work)
+        most = max(most, now)
+        now -= sum(alive.pop(name) for name in frees)
+        unused.clear()
+    return CardView(rank, tuple(steps))
 
 
-def _region(held: Held, rank: int) -> Region:
-    row = held.layout.boxes(held.spec.shape)[held.layout.row_of(rank)]
-    return tuple((a, b) for a, b in row.tolist())
+def _nbytes(held: Held, rank: int) -> int:
+    shape = shard_map(held.layout, held.spec.shape).shapes.get(rank)
+    return 0 if shape is None else int(np.prod(shape, dtype=np.int64)) * held.spec.dtype.itemsize
 
 
-def _exchange(program: Program, instruction: Redistribute, rank: int) -> Exchange:
+def work_of(program: Program, instruction: Instruction, rank: int) -> Work | None:
+    """What a card does for an instruction; None if that is nothing."""
+    if isinstance(instruction, Redistribute):
+        return _move(program, instruction, rank)
+    source = program.values[instruction.output if isinstance(instruction, Compute) else instruction.inputs[0]]
+    if rank not in source.layout.ranks:
+        return None
+    if isinstance(instruction, Compute):
+        return _apply(program, instruction, rank)
+    group = instruction.group(source, rank)
+    if isinstance(instruction, AllReduce):
+        return Sum(instruction.inputs[0], group)
+    return SumPart(instruction.inputs[0], group, _parts(program, instruction, rank, group))
+
+
+def _apply(program: Program, instruction: Compute, rank: int) -> Apply:
+    helds = [program.values[name] for name in instruction.inputs]
+    op = instruction.op.local(
+        [held.spec for held in helds],
+        [held.region(rank) for held in helds],
+        program.values[instruction.output].region(rank),
+    )
+    return Apply(op, instruction.inputs)
+
+
+def _parts(
+    program: Program, instruction: ReduceScatter, rank: int, group: tuple[int, ...]
+) -> tuple[Index, ...]:
     src, dst = program.values[instruction.inputs[0]], program.values[instruction.output]
-    old, new = regions(src, program.ranks)[rank], regions(dst, program.ranks)[rank]
-    pieces = program.transfers(instruction)
-    sends, receives, own = [], [], None
-    for giver, taker, box in zip(
-        pieces.src_rank.tolist(), pieces.dst_rank.tolist(), pieces.boxes, strict=True
-    ):
-        if giver == taker == rank:
-            assert old is not None
-            assert new is not None
-            own = (piece_slices(old, box), piece_slices(new, box))
-        elif giver == rank:
-            assert old is not None
-            sends.append((taker, piece_slices(old, box)))
-        elif taker == rank:
-            assert new is not None
-            receives.append((giver, piece_slices(new, box)))
-    shape = None if new is None else tuple(b - a for a, b in new)
-    return Exchange(shape, tuple(sends), tuple(receives), own)
+    held, kept = shard_map(src.layout, src.spec.shape), shard_map(dst.layout, dst.spec.shape)
+    return tuple(held.place(rank, kept.boxes[peer][0].whole) for peer in group)
+
+
+def _move(program: Program, instruction: Redistribute, rank: int) -> Work | None:
+    src, dst = program.values[instruction.inputs[0]], program.values[instruction.output]
+    old = shard_map(src.layout, src.spec.shape).shapes.get(rank)
+    new = shard_map(dst.layout, dst.spec.shape).shapes.get(rank)
+    own: list[tuple[Index, Index]] = []
+    sends: dict[int, list[Index]] = {}
+    receives: dict[int, list[Index]] = {}
+    for piece in program.pieces(instruction):
+        if piece.giver == piece.taker == rank:
+            own.append((piece.src, piece.dst))
+        elif piece.giver == rank:
+            sends.setdefault(piece.taker, []).append(piece.src)
+        elif piece.taker == rank:
+            receives.setdefault(piece.giver, []).append(piece.dst)
+    if new is None and not sends:
+        return None
+    name = instruction.inputs[0]
+    if not sends and not receives and len(own) == 1 and old is not None:
+        return Cut(name, own[0][0], copied=name not in program.params)
+    rounds = tuple(_rounds(sends, receives))
+    return Move(name, bool(own or sends), new, dst.spec.dtype, tuple(own), rounds)
+
+
+def _rounds(sends: Mapping[int, list[Index]], receives: Mapping[int, list[Index]]) -> Iterator[Round]:
+    """One piece a peer and round; only fused values have several pieces for one peer."""
+    for i in range(max(map(len, (*sends.values(), *receives.values())), default=0)):
+        yield Round(
+            tuple((peer, parts[i]) for peer, parts in sends.items() if i < len(parts)),
+            tuple((peer, parts[i]) for peer, parts in receives.items() if i < len(parts)),
+        )
 
 
 def shard_of(program: Program, name: str, whole: Array, rank: int) -> Array | None:
     """A card's shard of a whole value; None if it holds nothing of it."""
-    region = regions(program.values[name], program.ranks)[rank]
-    if region is None:
+    held = program.values[name]
+    found = shard_map(held.layout, held.spec.shape)
+    if rank not in found.shapes:
         return None
-    return np.array(whole[tuple(slice(a, b) for a, b in region)], order="C")
+    shard = np.empty(found.shapes[rank], whole.dtype)
+    for laid in found.boxes[rank]:
+        laid.shard.of(shard)[...] = laid.whole.of(whole)
+    return shard
 
 
 class CardProgram:
-    """A program that cards can be sent: called on each with its rank (see `cards.tasks.run`)."""
+    """A program that cards can be sent: called on each with its rank (see `cards.tasks.run`).
+
+    It gives the outputs, among them `SENT`, and the new shards of the updated parameters.
+    """
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -179,9 +196,10 @@ class CardProgram:
     ) -> tuple[Shards, Shards]:
         if rank not in self._views:
             self._views[rank] = view_of(self.program, rank)
-        return run_card(
+        done = run_card(
             self.program, self._views[rank], values, inputs, card.channels, card.check, card.count
         )
+        return {**done.outputs, SENT: np.array(done.sent_bytes, np.int64)}, done.updates
 
 
 def run_card(
@@ -192,7 +210,7 @@ def run_card(
     channels: Channels,
     check: Callable[[], None] = lambda: None,
     count: Callable[[int], None] = lambda nbytes: None,
-) -> tuple[Shards, Shards]:
+) -> CardRun:
     """Run one card's steps.
 
     Parameters
@@ -204,55 +222,35 @@ def run_card(
     check
         Called before each step; raises to stop.
     count
-        Told the bytes of working values that are alive, after each step.
+        Told the bytes of working values that are alive, whenever they are more than before.
 
-    Returns
-    -------
-    The shards of the outputs, and the new shards of the updated parameters.
+    Raises
+    ------
+    GraphError
+        If the card lacks a shard that a step reads.
     """
-    values: Shards = {**{name: params[name] for name in program.params if name in params}, **inputs}
-    given = {id(value) for value in params.values()}
-    for step in view.steps:
-        check()
-        result = run_step(step, values, channels, program.values[step.output])
-        if result is not None:
-            values[step.output] = result
-        count(sum(v.nbytes for v in values.values() if id(v) not in given))
-        for name in step.frees:
-            values.pop(name, None)
+    values: Shards = {name: params[name] for name in program.params if name in params}
+    values.update(inputs)
+    sent = [0] * len(program.collectives)
+    try:
+        for _, output, work, frees, collective, most_bytes in view.steps:
+            check()
+            before = channels.sent_bytes
+            result = work.run(values, channels)
+            if result is not None:
+                values[output] = result
+            if collective >= 0:
+                sent[collective] = channels.sent_bytes - before
+            if most_bytes >= 0:
+                count(most_bytes)
+            for name in frees:
+                values.pop(name, None)
+    except KeyError as err:
+        if err.args[:1] and err.args[0] in program.values and err.args[0] not in values:
+            raise GraphError(
+                f"this card holds no shard of {err.args[0]!r}; load the net's parameters first"
+            ) from err
+        raise
     outputs = {name: values[name] for name in program.outputs if name in values}
     updates = {param: values[name] for param, name in program.updates.items() if name in values}
-    return outputs, updates
-
-
-def run_step(step: CardStep, values: Mapping[str, Array], channels: Channels, held: Held) -> Array | None:
-    """The shard that a step gives; None if this card ends with nothing."""
-    if isinstance(step.work, Operator):
-        return np.asarray(step.work.forward(*(_given(values, name) for name in step.inputs)))
-    if isinstance(step.work, Exchange):
-        return _run_exchange(step.work, values.get(step.inputs[0]), channels, held)
-    return channels.all_reduce(_given(values, step.inputs[0]), step.work)
-
-
-def _given(values: Mapping[str, Array], name: str) -> Array:
-    if name not in values:
-        raise GraphError(f"this card holds no shard of {name!r}; load the net's parameters first")
-    return values[name]
-
-
-def _run_exchange(work: Exchange, old: Array | None, channels: Channels, held: Held) -> Array | None:
-    sends = {} if old is None else {peer: old[slices] for peer, slices in work.sends}
-    new = None if work.shape is None else np.empty(work.shape, held.spec.dtype)
-    shapes = {peer: _shape(slices) for peer, slices in work.receives}
-    got = channels.exchange(sends, {peer: (shape, held.spec.dtype) for peer, shape in shapes.items()})
-    if new is None:
-        return None
-    for peer, slices in work.receives:
-        new[slices] = got[peer]
-    if work.own is not None and old is not None:
-        new[work.own[1]] = old[work.own[0]]
-    return new
-
-
-def _shape(slices: Slices) -> tuple[int, ...]:
-    return tuple(s.stop - s.start for s in slices)
+    return CardRun(outputs, updates, sent)

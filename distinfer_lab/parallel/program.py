@@ -12,28 +12,35 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..display import Displayed
-from ..layout import Layout, Strategy, Transfers, box_at, plan_transfers, volumes
+from ..layout import Layout, Strategy, Transfers, box_at, volumes
 from ..net import Operator, Region, Spec
+from .communication import Communication, Sent
+from .redistribution import kind_of, transfers
+from .shards import Index, shard_map
 
 __all__ = [
+    "SENT",
     "AllReduce",
     "Collective",
     "Compute",
     "Held",
     "Instruction",
+    "Piece",
     "Program",
     "Redistribute",
-    "piece_slices",
-    "regions",
+    "ReduceScatter",
 ]
 
 Rows = NDArray[np.int64]
+
+SENT: Final = "(sent bytes)"
+"""The output in which a card tells what it sent, int64, shape (collectives of the program,)."""
 
 
 class Held(NamedTuple):
@@ -41,6 +48,18 @@ class Held(NamedTuple):
 
     spec: Spec
     layout: Layout
+
+    def region(self, rank: int) -> Region:
+        """What a rank holds of it; of a fused tensor a region that begins as its first box and has its shard's size.
+
+        Raises
+        ------
+        KeyError
+            If the rank holds nothing of it.
+        """
+        found = shard_map(self.layout, self.spec.shape)
+        first = found.boxes[rank][0].whole.start
+        return tuple((a, a + n) for a, n in zip(first, found.shapes[rank], strict=True))
 
 
 @dataclass(frozen=True)
@@ -54,8 +73,8 @@ class Compute:
 
 
 @dataclass(frozen=True)
-class AllReduce:
-    """Add partial values over some mesh axes, in rank order; `output` replaces `inputs[0]`."""
+class _OverAxes:
+    """An instruction in which cards that differ along some mesh axes only add up what they have."""
 
     output: str
     inputs: tuple[str, ...]
@@ -63,18 +82,35 @@ class AllReduce:
     frees: tuple[str, ...] = ()
 
     def groups(self, held: Held) -> Rows:
-        """The ranks that add up with each other, int64, shape (groups, ranks of each), ascending."""
+        """The ranks that add up with each other, int64, shape (groups, ranks of each), ascending.
+
+        Parameters
+        ----------
+        held
+            The partial value.
+        """
         mesh = held.layout.mesh
         grid = np.arange(mesh.size, dtype=np.int64).reshape(mesh.axis_sizes)
         summed = [i for i, name in enumerate(mesh.axis_names) if name in self.axes]
         size = math.prod(mesh.axis_sizes[i] for i in summed)
         # In mesh order the ranks of a group ascend: row-major numbers, and only some places vary.
-        return np.moveaxis(grid, summed, range(-len(summed), 0)).reshape(-1, size)
+        groups = np.moveaxis(grid, summed, range(-len(summed), 0)).reshape(-1, size)
+        return np.concatenate([first + groups for first in held.layout.first_ranks])
 
     def group(self, held: Held, rank: int) -> tuple[int, ...]:
         """The ranks that add up with `rank`, ascending."""
         groups = self.groups(held)
         return tuple(groups[np.nonzero(groups == rank)[0][0]].tolist())
+
+
+@dataclass(frozen=True)
+class AllReduce(_OverAxes):
+    """Add partial values over some mesh axes, in rank order; `output` replaces `inputs[0]`."""
+
+
+@dataclass(frozen=True)
+class ReduceScatter(_OverAxes):
+    """The same, but each card keeps only what `output` puts on it, a part of what it had."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +122,18 @@ class Redistribute:
     frees: tuple[str, ...] = ()
 
 
-Instruction = Compute | AllReduce | Redistribute
+Instruction = Compute | AllReduce | ReduceScatter | Redistribute
+
+
+class Piece(NamedTuple):
+    """What one card gives another, or keeps, in a redistribution."""
+
+    giver: int
+    taker: int
+    src: Index
+    """Where it is in the giver's shard of the old value."""
+    dst: Index
+    """Where it comes in the taker's shard of the new one."""
 
 
 class Collective(NamedTuple):
@@ -96,15 +143,6 @@ class Collective(NamedTuple):
     value: str
     sent_bytes: Rows
     """int64, shape (ranks,)."""
-
-
-def regions(held: Held, ranks: int) -> list[Region | None]:
-    """For each rank its region of a value; None where it holds nothing."""
-    out: list[Region | None] = [None] * ranks
-    boxes = held.layout.boxes(held.spec.shape).tolist()
-    for rank, box in zip(held.layout.ranks.tolist(), boxes, strict=True):
-        out[rank] = tuple((a, b) for a, b in box)
-    return out
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,36 +165,82 @@ class Program(Displayed):
         return Strategy(layouts, {name: self.values[name].spec.shape for name in self.params}, self.ranks)
 
     def transfers(self, instruction: Redistribute) -> Transfers:
-        """The pieces of a redistribution."""
+        """The pieces of a redistribution, as boxes of the whole value."""
         src, dst = self.values[instruction.inputs[0]], self.values[instruction.output]
-        shape = src.spec.shape
-        return plan_transfers(src.layout.regions(shape), dst.layout.regions(shape))
+        return transfers(src.layout, dst.layout, src.spec.shape)
+
+    def pieces(self, instruction: Redistribute) -> list[Piece]:
+        """The pieces of a redistribution, as parts of shards."""
+        src, dst = self.values[instruction.inputs[0]], self.values[instruction.output]
+        old, new = shard_map(src.layout, src.spec.shape), shard_map(dst.layout, dst.spec.shape)
+        found = self.transfers(instruction)
+        rows = zip(found.src_rank.tolist(), found.dst_rank.tolist(), range(len(found.boxes)), strict=True)
+        boxes = [box_at(found.boxes, i) for i in range(len(found.boxes))]
+        return [Piece(a, b, old.place(a, boxes[i]), new.place(b, boxes[i])) for a, b, i in rows]
 
     @cached_property
     def collectives(self) -> tuple[Collective, ...]:
         """Every instruction that sends bytes between cards, in order."""
         return tuple(c for c in self._collectives() if c.sent_bytes.any())
 
+    def communication(self) -> Communication:
+        """Every collective that sends bytes between cards, as a record: predicted, for one run."""
+        return self._communication
+
+    @cached_property
+    def _communication(self) -> Communication:
+        made: dict[str, str] = {}
+        for instruction in self.instructions:
+            source = instruction.inputs[0] if instruction.inputs else ""
+            if isinstance(instruction, Compute):
+                named = next((name for name in instruction.inputs if name in self.params), None)
+                made[instruction.output] = instruction.op.name + (f" of {named!r}" if named else "")
+            else:
+                made[instruction.output] = made.get(source, source)
+        rows = (
+            Sent(c.value, made[c.value], c.kind, 1, tuple(c.sent_bytes.tolist())) for c in self.collectives
+        )
+        return Communication(self.ranks, tuple(rows))
+
     def _collectives(self) -> Iterator[Collective]:
         for instruction in self.instructions:
             if isinstance(instruction, AllReduce):
                 yield Collective("AllReduce", instruction.output, self._reduced_bytes(instruction))
+            elif isinstance(instruction, ReduceScatter):
+                yield Collective("ReduceScatter", instruction.output, self._scattered_bytes(instruction))
             elif isinstance(instruction, Redistribute):
-                pieces = self.transfers(instruction)
-                itemsize = self.values[instruction.output].spec.dtype.itemsize
-                sent = np.bincount(pieces.src_rank, pieces.moved, self.ranks).astype(np.int64)
-                yield Collective("Redistribute", instruction.output, sent * itemsize)
+                yield self._moved(instruction)
+
+    def _moved(self, instruction: Redistribute) -> Collective:
+        src, dst = self.values[instruction.inputs[0]], self.values[instruction.output]
+        pieces = self.transfers(instruction)
+        sent = np.bincount(pieces.src_rank, pieces.moved, self.ranks).astype(np.int64)
+        kind = kind_of(src.layout, dst.layout, src.spec.shape, pieces)
+        return Collective(kind, instruction.output, sent * dst.spec.dtype.itemsize)
 
     def _reduced_bytes(self, instruction: AllReduce) -> Rows:
         """Each card sends the runs of the others, then the sum of its own run to each of them."""
         held = self.values[instruction.output]
         groups = instruction.groups(held)
         n, i = groups.shape[1], np.arange(groups.shape[1])
-        sizes = volumes(held.layout.boxes(held.spec.shape))[groups]
+        sizes = self._elements(held)[groups]
         own = sizes * (i + 1) // n - sizes * i // n
         out = np.zeros(self.ranks, np.int64)
         out[groups] = (sizes - own + own * (n - 1)) * held.spec.dtype.itemsize
         return out
+
+    def _scattered_bytes(self, instruction: ReduceScatter) -> Rows:
+        """Each card sends to every other of its group what that one keeps."""
+        groups = instruction.groups(self.values[instruction.inputs[0]])
+        kept = self._elements(self.values[instruction.output])[groups]
+        out = np.zeros(self.ranks, np.int64)
+        out[groups] = kept.sum(axis=1, keepdims=True) - kept
+        return out * self.values[instruction.output].spec.dtype.itemsize
+
+    def _elements(self, held: Held) -> Rows:
+        """The elements that each card holds of a value, int64, shape (ranks,)."""
+        regions = held.layout.regions(held.spec.shape)
+        return np.bincount(regions.ranks, volumes(regions.boxes), self.ranks).astype(np.int64)
 
     @property
     def sent_bytes(self) -> Rows:
@@ -168,9 +252,16 @@ class Program(Displayed):
         """Bytes of parameters that each card holds, int64, shape (ranks,)."""
         out = np.zeros(self.ranks, np.int64)
         for name in self.params:
-            spec, layout = self.values[name]
-            out[layout.ranks] += volumes(layout.boxes(spec.shape)) * spec.dtype.itemsize
+            out += self._elements(self.values[name]) * self.values[name].spec.dtype.itemsize
         return out
+
+    @cached_property
+    def wanted(self) -> tuple[tuple[str, ...], ...]:
+        """For each card the outputs that make up the whole with the others', and `SENT`, what it counted."""
+        primary = {name: set(self.primary_ranks(name)) for name in dict.fromkeys(self.outputs)}
+        return tuple(
+            (*(name for name, ranks in primary.items() if rank in ranks), SENT) for rank in range(self.ranks)
+        )
 
     def primary_ranks(self, name: str) -> list[int]:
         """The ranks that together hold a value once: one of each set of replicas."""
@@ -188,11 +279,3 @@ class Program(Displayed):
             most = int(collective.sent_bytes.max())
             lines.append(f"  {collective.kind} of {collective.value}: at most {most} bytes from a card")
         return "\n".join(lines)
-
-
-def piece_slices(outer: Region, box_row: NDArray[np.int64]) -> tuple[slice, ...]:
-    """A box of the whole tensor, as an index of a card's shard."""
-    box = box_at(box_row[None], 0)
-    return tuple(
-        slice(a - first, b - first) for a, b, (first, _) in zip(box.start, box.stop, outer, strict=True)
-    )

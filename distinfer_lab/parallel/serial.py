@@ -9,13 +9,15 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..net import Operator
-from .card import Channels, Exchange, Shards, run_step, shard_of, view_of
-from .program import Program
+from .card import CardStep, Channels, Shards, shard_of, view_of
+from .program import AllReduce, Compute, Instruction, Program, Redistribute, ReduceScatter
+from .shards import shard_map
+from .steps import Cut, SumPart
 
 __all__ = ["assemble", "cut", "run_serial"]
 
 Array = NDArray[Any]
+Results = Mapping[int, Array | None]
 
 
 def cut(program: Program, values: Mapping[str, Array]) -> list[Shards]:
@@ -31,10 +33,10 @@ def assemble(program: Program, name: str, shards: Sequence[Mapping[str, Array]])
     """The whole value from the shards of the ranks that hold it first (`primary_ranks`)."""
     spec, layout = program.values[name]
     whole = np.empty(spec.shape, spec.dtype)
-    boxes = layout.boxes(spec.shape).tolist()
+    found = shard_map(layout, spec.shape)
     for rank in program.primary_ranks(name):
-        box = boxes[layout.row_of(rank)]
-        whole[tuple(slice(a, b) for a, b in box)] = shards[rank][name]
+        for laid in found.boxes[rank]:
+            laid.whole.of(whole)[...] = laid.shard.of(shards[rank][name])
     return whole
 
 
@@ -42,25 +44,17 @@ def run_serial(
     program: Program, params: Sequence[Mapping[str, Array]], inputs: Sequence[Mapping[str, Array]]
 ) -> tuple[list[Shards], list[Shards]]:
     """Run all cards in lockstep; shards in, shards of outputs and of updates out, per rank."""
-    views = [view_of(program, rank) for rank in range(program.ranks)]
+    steps: list[dict[int, CardStep]] = [{} for _ in program.instructions]
+    for rank in range(program.ranks):
+        for step in view_of(program, rank).steps:
+            steps[step.number][rank] = step
     values: list[Shards] = [{**params[rank], **inputs[rank]} for rank in range(program.ranks)]
-    for number, instruction in enumerate(program.instructions):
-        steps = [view.steps[number] for view in views]
-        held = program.values[instruction.output]
-        if isinstance(steps[0].work, Operator):
-            results = [
-                run_step(step, values[rank], cast(Channels, _Alone()), held)
-                for rank, step in enumerate(steps)
-            ]
-        elif isinstance(steps[0].work, Exchange):
-            given = [values[rank].get(step.inputs[0]) for rank, step in enumerate(steps)]
-            results = [_exchanged(rank, steps, given, held.spec.dtype) for rank in range(program.ranks)]
-        else:
-            results = [_summed(step.work, step.inputs[0], values) for step in steps]
-        for rank, result in enumerate(results):
+    for instruction, of_ranks in zip(program.instructions, steps, strict=True):
+        for rank, result in _results(program, instruction, of_ranks, values).items():
             if result is not None:
                 values[rank][instruction.output] = result
-            for name in instruction.frees:
+        for rank, step in of_ranks.items():
+            for name in step.frees:
                 values[rank].pop(name, None)
     outputs = [{n: v[n] for n in program.outputs if n in v} for v in values]
     updates = [{p: v[n] for p, n in program.updates.items() if n in v} for v in values]
@@ -71,24 +65,43 @@ class _Alone:
     """For steps that need no other card."""
 
 
-def _summed(group: Any, name: str, values: Sequence[Shards]) -> Array:
+def _results(
+    program: Program, instruction: Instruction, steps: Mapping[int, CardStep], values: Sequence[Shards]
+) -> Results:
+    if isinstance(instruction, Compute):
+        return {rank: _alone(step, values[rank]) for rank, step in steps.items()}
+    if isinstance(instruction, Redistribute):
+        cuts = {r: _alone(step, values[r]) for r, step in steps.items() if isinstance(step.work, Cut)}
+        return {**_moved(program, instruction, values), **cuts}
+    sums = {rank: _summed(program, instruction, rank, values) for rank in steps}
+    works = {rank: step.work for rank, step in steps.items()}
+    return {
+        rank: total[work.parts[work.group.index(rank)]].copy() if isinstance(work, SumPart) else total
+        for (rank, work), total in zip(works.items(), sums.values(), strict=True)
+    }
+
+
+def _alone(step: CardStep, values: Shards) -> Array | None:
+    return step.work.run(values, cast(Channels, _Alone()))
+
+
+def _summed(
+    program: Program, instruction: AllReduce | ReduceScatter, rank: int, values: Sequence[Shards]
+) -> Array:
+    (name,) = instruction.inputs
+    group = instruction.group(program.values[name], rank)
     total: Array = values[group[0]][name].copy()
-    for rank in group[1:]:
-        total += values[rank][name]
+    for other in group[1:]:
+        total += values[other][name]
     return total
 
 
-def _exchanged(rank: int, steps: Sequence[Any], given: Sequence[Array | None], dtype: Any) -> Array | None:
-    work = steps[rank].work
-    if work.shape is None:
-        return None
-    new: Array = np.empty(work.shape, dtype)
-    for peer, slices in work.receives:
-        there = next(s for taker, s in steps[peer].work.sends if taker == rank)
-        source = given[peer]
-        assert source is not None
-        new[slices] = source[there]
-    own = given[rank]
-    if work.own is not None and own is not None:
-        new[work.own[1]] = own[work.own[0]]
-    return new
+def _moved(program: Program, instruction: Redistribute, values: Sequence[Shards]) -> dict[int, Array | None]:
+    spec, layout = program.values[instruction.output]
+    shapes = shard_map(layout, spec.shape).shapes
+    out: dict[int, Array | None] = {rank: np.empty(shape, spec.dtype) for rank, shape in shapes.items()}
+    for piece in program.pieces(instruction):
+        new = out[piece.taker]
+        assert new is not None
+        new[piece.dst] = values[piece.giver][instruction.inputs[0]][piece.src]
+    return out

@@ -1,5 +1,6 @@
 """Programs: a net cut any way gives what it gives uncut, and sends what it says it sends."""
 
+import itertools
 import pickle
 import queue
 import threading
@@ -116,47 +117,72 @@ class Together:
         boxes = self.boxes
 
         class Card:
+            sent_bytes = 0
+
             def exchange(self, sends, receives):
                 for peer, array in sends.items():
+                    self.sent_bytes += array.nbytes
                     boxes[rank, peer].put(np.array(array))
                 got = {peer: boxes[peer, rank].get(timeout=20) for peer in receives}
                 assert {p: (a.shape, a.dtype) for p, a in got.items()} == dict(receives)
                 return got
 
+            def exchange_into(self, sends, outs):
+                for peer, array in self.exchange(
+                    sends, {p: (out.shape, out.dtype) for p, out in outs.items()}
+                ).items():
+                    outs[peer][...] = array
+
+            def reduce_scatter(self, parts, group):
+                mine = parts[group.index(rank)]
+                sends = {peer: part for peer, part in zip(group, parts, strict=True) if peer != rank}
+                got = self.exchange(sends, dict.fromkeys(sends, (mine.shape, mine.dtype))) | {rank: mine}
+                return sum((got[r] for r in sorted(group)[1:]), got[min(group)])
+
             def all_reduce(self, array, group):
+                flat = array.reshape(-1)
+                cuts = [flat.size * i // len(group) for i in range(len(group) + 1)]
+                runs = [flat[a:b] for a, b in itertools.pairwise(cuts)]
+                own = self.reduce_scatter(runs, group)
                 others = [r for r in group if r != rank]
-                got = self.exchange(
-                    dict.fromkeys(others, array), dict.fromkeys(others, (array.shape, array.dtype))
-                )
-                return sum(
-                    ({**got, rank: array}[r] for r in sorted(group)[1:]), {**got, rank: array}[min(group)]
-                )
+                shapes = {r: (runs[group.index(r)].shape, own.dtype) for r in others}
+                got = self.exchange(dict.fromkeys(others, own), shapes) | {rank: own}
+                return np.concatenate([got[r] for r in group]).reshape(array.shape)
 
         return Card()
+
+
+def run_together(program, params, inputs):
+    """Every card in a thread of its own; gives their `CardRun`s."""
+    together, found = Together(program.ranks), {}
+
+    def card(rank):
+        view = view_of(program, rank)
+        found[rank] = run_card(program, view, params[rank], inputs[rank], together.of(rank))
+
+    threads = [threading.Thread(target=card, args=(rank,)) for rank in range(program.ranks)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    return [found[rank] for rank in range(program.ranks)]
 
 
 @given(random_nets())
 @settings(max_examples=examples(25))
 def test_cards_that_run_at_once_equal_the_serial_interpreter(drawn):
-    """Bit for bit: every card in a thread of its own, from a pickled program."""
+    """Bit for bit: every card in a thread of its own, from a pickled program; each sends what was predicted."""
     graph, devices, params, inputs = drawn
     program = pickle.loads(pickle.dumps(partition(graph, propagate(graph, devices))))
     given_params, given_inputs = cut(program, params), cut(program, inputs)
     expected, _ = run_serial(program, given_params, given_inputs)
-    together, found = Together(devices), {}
-
-    def card(rank):
-        view = view_of(program, rank)
-        found[rank] = run_card(program, view, given_params[rank], given_inputs[rank], together.of(rank))[0]
-
-    threads = [threading.Thread(target=card, args=(rank,)) for rank in range(devices)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    found = run_together(program, given_params, given_inputs)
     for rank in range(devices):
         for name, shard in expected[rank].items():
-            np.testing.assert_array_equal(found[rank][name], shard)
+            np.testing.assert_array_equal(found[rank].outputs[name], shard)
+    counted = program.communication().with_counts([card.sent_bytes for card in found])
+    assert counted == program.communication()
+    assert counted.sent_bytes.tolist() == program.sent_bytes.tolist()
 
 
 def linear(strategy, params=None):
