@@ -18,7 +18,7 @@ from .holdings import (
     strategy_svg,
     tensor_svg,
 )
-from .moves import bars_svg, traffic_svg
+from .moves import CardBytes, bands_svg, bars_svg, memory_svg, traffic_svg
 from .shown import (
     checkpoint_html,
     group_html,
@@ -34,9 +34,11 @@ from .shown import (
 
 __all__ = [
     "STORED_CARDS",
+    "CardBytes",
     "Drawing",
     "Holding",
     "Links",
+    "bands_svg",
     "bars_svg",
     "checkpoint_html",
     "group_html",
@@ -48,6 +50,7 @@ __all__ = [
     "link_cards",
     "load_html",
     "memory_html",
+    "memory_svg",
     "mesh_html",
     "mesh_svg",
     "needed_volumes",

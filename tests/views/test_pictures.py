@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.views import (
-    bars_svg,
     hold,
     img_html,
     layout_pair_svg,
@@ -19,7 +18,6 @@ from distinfer_lab.views import (
     stored,
     strategy_html,
     strategy_svg,
-    traffic_svg,
 )
 from tests.strategies import layouts_with_shape
 
@@ -154,23 +152,6 @@ def test_repeated_colours_are_hatched():
     (pattern,) = ET.fromstring(svg).iter(f"{SVG}pattern")
     assert f'fill="url(#{pattern.get("id")})"' in svg
     assert pattern.get("id") not in other
-
-
-def test_bars_print_every_number():
-    """Each card's bytes stand behind its bar, and runs of cards are summed."""
-    assert {"card 1", "1.5 KiB", "2 MiB"} <= set(words(bars_svg([1536, 2 << 20], "bytes of each card")))
-    long = words(bars_svg([1] * 256, "bytes"))
-    assert "card 252-255" in long
-    assert "256 cards in runs of 4, summed" in long
-
-
-def test_traffic_prints_what_crosses():
-    """A cell holds the bytes from its row's card to its column's; nothing sent prints nothing."""
-    matrix = np.array([[0, 1024], [300, 0]], np.int64)
-    assert [w for w in words(traffic_svg(matrix, "traffic")) if "B" in w] == ["1 KiB", "300 B"]
-    wide = words(traffic_svg(np.ones((64, 4), np.int64), "traffic"))
-    assert wide.count("4 B") == 64
-    assert "64 x 4 cards, neighbours summed" in wide
 
 
 def test_names_are_text_and_never_markup():

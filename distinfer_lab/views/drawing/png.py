@@ -98,7 +98,8 @@ def _add_text(axes: Any, element: Element) -> None:
         # matplotlib reads a dollar as the start of a formula.
         "".join(element.found.itertext()).replace("$", r"\$"),
         fontsize=float(a["font-size"]),
-        fontweight=int(a.get("font-weight", 400)),
+        # Of the weights that we use, matplotlib's own font has the plain one and the bold one.
+        fontweight="bold" if "font-weight" in a else "normal",
         color=a["fill"],
         ha=ANCHORS[a.get("text-anchor", "start")],
         va="baseline",

@@ -20,6 +20,7 @@ __all__ = [
     "document",
     "fitted",
     "img_html",
+    "label",
     "line",
     "number",
     "path",
@@ -96,6 +97,12 @@ def text(x: float, y: float, words: str, attributes: str = "") -> str:
     """Text in ink, its baseline starting at (x, y)."""
     more = f" {attributes}" if attributes else ""
     return f'<text class="ink" x="{number(x)}" y="{number(y)}"{more}>{escape(words)}</text>'
+
+
+def label(x: float, y: float, words: str, fill: str, attributes: str = "") -> str:
+    """Text in a colour of its own, for it stands on a fill that no theme changes."""
+    more = f" {attributes}" if attributes else ""
+    return f'<text x="{number(x)}" y="{number(y)}" fill="{fill}"{more}>{escape(words)}</text>'
 
 
 def path(x: float, y: float, width: float, height: float, attributes: str) -> str:

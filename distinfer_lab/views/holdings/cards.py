@@ -205,7 +205,9 @@ def _lines(layout: Layout, holding: Holding, cards: int) -> list[str]:
 def _cut_in_words(layout: Layout) -> str:
     """Which axes cut what."""
     names = ("rows", "columns") if layout.ndim == 2 else tuple(f"dim {d}" for d in range(layout.ndim))
-    words = [f"{name} by {' and '.join(axes)}" for name, axes in zip(names, layout.dims, strict=True) if axes]
+    words = [
+        f"{name} cut by {' and '.join(axes)}" for name, axes in zip(names, layout.dims, strict=True) if axes
+    ]
     if layout.optimizer_shards > 1:
-        words.append(f"then in {layout.optimizer_shards} among copies")
-    return ", ".join(words) + " cut" if words else "nothing is cut"
+        words.append(f"rows cut in {layout.optimizer_shards} more among copies")
+    return ", ".join(words) or "nothing is cut"

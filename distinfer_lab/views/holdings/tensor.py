@@ -16,7 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...layout import Layout, nonempty_boxes
-from ..drawing import Block, Pen, above, beside, finish, fitted, heading, line, notes, path, text, text_width
+from ..drawing import (
+    Block,
+    Pen,
+    above,
+    beside,
+    finish,
+    fitted,
+    heading,
+    label,
+    line,
+    notes,
+    path,
+    text,
+    text_width,
+)
 from .holding import Holding, hold
 
 __all__ = ["ranks_in_words", "tensor_block", "tensor_svg"]
@@ -86,6 +100,9 @@ def tensor_block(layout: Layout, holding: Holding, pen: Pen) -> Block:
         _sheet(cut, frame, dict(zip(facets, index, strict=True)), firm, pen)
         for index in product(*(range(len(cut.cuts[d]) - 1) for d in facets))
     ]
+    if cut.merged:
+        count = len(cut.holders) - (-1 in cut.holders)
+        drawn = [*drawn, f"{count:,} shards are too many to draw: each cell tells how many lie in it"]
     return above(
         [beside(blocks), notes([*_dims_in_words(layout, cut.shape), *drawn, *_idle(layout, holding)])], 8
     )
@@ -154,13 +171,21 @@ def _frame(cut: Cut) -> tuple[Frame, list[str]]:
     width = min(most_wide, HIGH * ratio)
     # A cell is at least as wide and as high as a number needs.
     height = max(width / ratio, 15.0 * (len(cut.cuts[row_dim]) - 1))
-    width = max(width, 22.0 * (len(cut.cuts[column_dim]) - 1))
+    width = max(width, _cell_width(cut) * (len(cut.cuts[column_dim]) - 1))
     frame = Frame(row_dim, column_dim, width / columns, height / rows)
     times = frame.high / frame.wide
     if 0.95 < times < 1.05:
         return frame, []
     longer = row_dim if times < 1 else column_dim
     return frame, [f"not to scale: dim {longer} is drawn {max(times, 1 / times):.1f} times shorter"]
+
+
+def _cell_width(cut: Cut) -> float:
+    """What the longest names of those who hold a shard need."""
+    if cut.merged:
+        return 22.0
+    longest = max((text_width(ranks_in_words(ranks), 10) for ranks in cut.holders.values()), default=0)
+    return min(max(longest + 6, 22.0), 70.0)
 
 
 def _firm_cuts(layout: Layout, shape: Sequence[int]) -> tuple[set[int], list[set[int]]]:
@@ -217,19 +242,19 @@ def _cell(
     """The first shard's colour, and who holds it; of several shards in one cell, their number."""
     number, ranks = shards[0], cut.holders[shards[0]]
     words = ranks_in_words(ranks)
-    if cut.merged and len(shards) > 1:
-        words = f"{len(shards)} shards"
-    options = (
-        [f"card {words}" if len(ranks) == 1 else f"cards {words}", words] if len(shards) == 1 else [words]
-    )
-    options = [*options, fitted(words, size[0] - 4, 10)]
+    options = [
+        f"card {words}" if len(ranks) == 1 else f"cards {words}",
+        words,
+        fitted(words, size[0] - 4, 10),
+    ]
+    if len(shards) > 1:
+        options = [f"{len(shards)} shards", str(len(shards)), ""]
     fitting = next(o for o in options if text_width(o, 10) <= size[0] - 4)
     square = path(*corner, *size, f'fill="{pen.fill(number)}"')
     if size[1] < 12 or not fitting:
         return square
-    middle = f'fill="{pen.ink(number)}" font-size="10" text-anchor="middle"'
     at = corner[0] + size[0] / 2, corner[1] + size[1] / 2 + 3.5
-    return square + text(*at, fitting, middle).replace('class="ink" ', "")
+    return square + label(*at, fitting, pen.ink(number), 'font-size="10" text-anchor="middle"')
 
 
 def _stroke(dim: int, at: int, firm: tuple[set[int], list[set[int]]]) -> str:
@@ -263,11 +288,11 @@ def _across_labels(cut: Cut, frame: Frame, edges: Sequence[float], left: float, 
     out, free = [], -1e9
     labels = _labels(cut, frame.column_dim)
     end = left + edges[-1] - text_width(str(labels[-1]), 10) / 2 - 4 if labels else 0.0
-    for at, label in zip(edges, labels, strict=False):
-        half = text_width(str(label), 10) / 2
-        fits = left + at - half >= free and (left + at + half <= end or label == labels[-1])
+    for at, index in zip(edges, labels, strict=False):
+        half = text_width(str(index), 10) / 2
+        fits = left + at - half >= free and (left + at + half <= end or index == labels[-1])
         if fits:
-            out.append(text(left + at, y, str(label), 'font-size="10" text-anchor="middle"'))
+            out.append(text(left + at, y, str(index), 'font-size="10" text-anchor="middle"'))
             free = left + at + half + 4
     return out
 
@@ -275,9 +300,9 @@ def _across_labels(cut: Cut, frame: Frame, edges: Sequence[float], left: float, 
 def _down_labels(cut: Cut, frame: Frame, edges: Sequence[float], x: float, top: float) -> list[str]:
     out, free = [], -1e9
     labels = _labels(cut, frame.row_dim)
-    for at, label in zip(edges, labels, strict=False):
-        if at >= free and (at <= edges[-1] - 11 or label == labels[-1]):
-            out.append(text(x, top + at + 3.5, str(label), 'font-size="10" text-anchor="end"'))
+    for at, index in zip(edges, labels, strict=False):
+        if at >= free and (at <= edges[-1] - 11 or index == labels[-1]):
+            out.append(text(x, top + at + 3.5, str(index), 'font-size="10" text-anchor="end"'))
             free = at + 11
     return out
 

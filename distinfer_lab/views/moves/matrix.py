@@ -1,4 +1,12 @@
-"""Bytes as pictures: how much each card has, and how much goes from which card to which."""
+"""Who sends how many bytes to whom, as a matrix.
+
+from / to     0      1    sends
+    0       4 KiB         4 KiB         "=" marks what stays on its card
+    1      =1 KiB  2 KiB  3 KiB
+  gets      5 KiB  2 KiB  7 KiB
+
+The keys are "train:1" and "infer:0" for the heads of rows and columns, "move:1>0" for a cell.
+"""
 
 from collections.abc import Sequence
 
@@ -6,88 +14,97 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...display import bytes_in_words
-from ..drawing import OKABE_ITO, SHADES, document, ink_on, number, path, shorten, text
+from ..drawing import Block, finish, heading, ink_on, number, shade_of, shorten, text_width
+from .runs import Rows, grouped_traffic
 
-__all__ = ["bars_svg", "traffic_svg"]
+__all__ = ["traffic_svg"]
 
-MAX_BARS, MAX_CELLS = 64, 16
-
-
-def bars_svg(values: Sequence[int], title: str, *, ranks: Sequence[int] | None = None) -> str:
-    """One bar per card, in bytes, with the number printed behind it.
-
-    Parameters
-    ----------
-    values
-        Bytes per card. Above 64 cards, runs of cards are summed into one bar, and it says so.
-    ranks
-        The card of each value; by default 0, 1, 2 and so on.
-    """
-    names = [str(r) for r in (range(len(values)) if ranks is None else ranks)]
-    labels, totals = _run_sums(names, np.asarray(values, np.int64), MAX_BARS)
-    sums: list[int] = totals.tolist()
-    size = -(-len(values) // max(len(sums), 1))
-    biggest = max([*sums, 1])
-    left = 20 + 6.2 * max(map(len, labels), default=1) + 28
-    body = [text(12, 22, shorten(title, 80), 'font-size="13" font-weight="600"')]
-    for i, (label, value) in enumerate(zip(labels, sums, strict=True)):
-        y = 34 + 18 * i
-        width = max(260 * value / biggest, 1)
-        body.append(text(12, y + 11, f"card {label}"))
-        body.append(path(left, y, width, 14, f'fill="{OKABE_ITO[1]}" stroke="#666"'))
-        body.append(text(left + width + 6, y + 11, bytes_in_words(value)))
-    if size > 1:
-        body.append(text(12, 48 + 18 * len(sums), f"{len(values):,} cards in runs of {size}, summed"))
-    high = 42 + 18 * (len(sums) + (size > 1))
-    return document(max(left + 350, 24 + 7.5 * len(title)), high, title, body)
+MAX_CELLS = 16
+STEP = 24
 
 
-def traffic_svg(matrix: NDArray[np.int64], title: str) -> str:
+def traffic_svg(
+    matrix: NDArray[np.int64],
+    title: str,
+    *,
+    placement: Sequence[int] | None = None,
+    max_cells: int = MAX_CELLS,
+) -> str:
     """Who sends how many bytes to whom: a row per source card, a column per destination card.
 
     Parameters
     ----------
     matrix
-        Bytes, int64, shape (source cards, destination cards). Above 16 a side, runs of cards
-        are summed into one row or column, and it says so.
+        Bytes, int64, shape (source cards, destination cards).
+    placement
+        The source card on which each destination card lives: bytes that stay there are marked.
+    max_cells
+        Above so many a side, runs of cards are summed into one row or column, and it says so.
     """
-    rows, table = _run_sums([str(i) for i in range(matrix.shape[0])], matrix, MAX_CELLS)
-    columns, across = _run_sums([str(i) for i in range(matrix.shape[1])], table.T, MAX_CELLS)
-    cells = across.T
-    biggest = max(int(cells.max(initial=0)), 1)
-    body = [text(12, 22, shorten(title, 80), 'font-size="13" font-weight="600"')]
-    body.append(text(12, 40, "from card (down) to card (across)"))
-    left = 24 + 6.2 * max(map(len, rows), default=1)
-    body += [text(left + 62 * j + 6, 58, label) for j, label in enumerate(columns)]
-    for i, label in enumerate(rows):
-        y = 64 + 24 * i
-        body.append(text(12, y + 15, label))
-        body += [_cell(left + 62 * j, y, int(cells[i, j]), biggest) for j in range(len(columns))]
-    grouped = (len(rows), len(columns)) != matrix.shape
+    rows, columns, cells = grouped_traffic(matrix, max_cells)
+    grouped = cells.shape != matrix.shape
+    stays = None if grouped or placement is None else list(placement)
+    lines = ["rows: the card that gives; columns: the card that gets"]
     if grouped:
-        words = f"{matrix.shape[0]:,} x {matrix.shape[1]:,} cards, neighbours summed"
-        body.append(text(12, 80 + 24 * len(rows), words))
-    width = max(left + 62 * len(columns) + 12, 24 + 7.5 * min(len(title), 80), 240)
-    return document(width, 74 + 24 * len(rows) + 20 * grouped, title, body)
+        lines.append(f"{matrix.shape[0]:,} x {matrix.shape[1]:,} cards, neighbours summed")
+    if stays is not None:
+        lines.append("= stays on its card")
+    return finish(heading(_grid(rows, columns, cells, stays), shorten(title, 80), lines), title)
 
 
-def _cell(x: float, y: float, value: int, biggest: int) -> str:
-    shade = SHADES[0] if not value else SHADES[1 + min(int(4 * value / biggest), 3)]
-    square = path(x, y, 58, 20, f'fill="{shade}" stroke="#999"')
+def _grid(rows: Sequence[str], columns: Sequence[str], cells: Rows, stays: list[int] | None) -> Block:
+    sends, gets = cells.sum(axis=1).tolist(), cells.sum(axis=0).tolist()
+    amounts = [bytes_in_words(n) for n in [*sends, *gets, *cells.ravel().tolist()] if n]
+    step = max(map(text_width, ["sends", *amounts, *columns])) + 16
+    left = max(map(text_width, ["gets", *rows])) + 14
+    most = int(cells.max(initial=0))
+    heads = [_head(f"infer:{label}", label, left + step * j, step) for j, label in enumerate(columns)]
+    body = [_row(0, ["<g></g>", *heads, _words("sends", left + step * (len(columns) + 0.5))])]
+    for i, label in enumerate(rows):
+        made = [
+            _cell(
+                f"{label}>{columns[j]}",
+                value,
+                most,
+                (left + step * j, step),
+                stays is not None and stays[j] == i,
+            )
+            for j, value in enumerate(cells[i].tolist())
+        ]
+        total = _words(bytes_in_words(sends[i]), left + step * (len(columns) + 0.5))
+        body.append(_row(i + 1, [_head(f"train:{label}", label, 0, left), *made, total]))
+    totals = [*gets, sum(gets)]
+    feet = [_words(bytes_in_words(n), left + step * (j + 0.5)) for j, n in enumerate(totals)]
+    body.append(_row(len(rows) + 1, [_words("gets", left / 2), *feet]))
+    words = 'role="grid" aria-label="bytes from each card to each card"'
+    grid = f'<g {words} text-anchor="middle" stroke-width="1">{"".join(body)}</g>'
+    return Block(left + step * (len(columns) + 1), STEP * (len(rows) + 2), grid)
+
+
+def _row(number_of_row: int, parts: Sequence[str]) -> str:
+    return f'<g role="row" transform="translate(0 {STEP * number_of_row + 16})">{"".join(parts)}</g>'
+
+
+def _words(words: str, x: float) -> str:
+    return f'<g><text class="ink" x="{number(x)}">{words}</text></g>'
+
+
+def _head(key: str, label: str, x: float, step: float) -> str:
+    """The name of a row or a column; its outline is there to be lit up."""
+    square = (
+        f'<path class="tile" d="M{number(x)}-14h{number(step - 4)}v20h-{number(step - 4)}z" fill="#fff"/>'
+    )
+    words = f'<text class="ink" x="{number(x + (step - 4) / 2)}" font-weight="600">{label}</text>'
+    return f'<g data-key="{key}">{square}{words}</g>'
+
+
+def _cell(key: str, value: int, most: int, place: tuple[float, float], stays: bool) -> str:
+    x, step = place
+    shade = shade_of(value, most)
+    width = number(step - 4)
+    outline = f'd="M{number(x)}-14h{width}v20h-{width}z" fill="{shade}" stroke="#999"/>'
     if not value:
-        return square
-    words = bytes_in_words(value)
-    return f'{square}<text x="{number(x + 4)}" y="{number(y + 14)}" fill="{ink_on(shade)}">{words}</text>'
-
-
-def _run_sums(
-    labels: Sequence[str], values: NDArray[np.int64], limit: int
-) -> tuple[list[str], NDArray[np.int64]]:
-    """Sum runs of equally many rows until there are at most `limit`; label a run by its ends."""
-    size = max(-(-len(labels) // limit), 1)
-    firsts = range(0, len(labels), size)
-    names = [
-        labels[a] if size == 1 else f"{labels[a]}-{labels[min(a + size, len(labels)) - 1]}" for a in firsts
-    ]
-    sums = [values[a : a + size].sum(axis=0) for a in firsts]
-    return names, np.array(sums, np.int64).reshape(len(names), *values.shape[1:])
+        return f'<g><path class="tile" {outline}</g>'
+    words = ("= " if stays else "") + bytes_in_words(value)
+    ink = f'<text x="{number(x + (step - 4) / 2)}" fill="{ink_on(shade)}">{words}</text>'
+    return f'<g data-key="move:{key}"><path {outline}{ink}</g>'

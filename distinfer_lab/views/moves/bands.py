@@ -1,0 +1,131 @@
+"""Bytes as bands from the cards that give to the cards that get: as wide as they are many.
+
+card 0  ===.  ==  card 0
+        ==. ====
+card 1  === ====  card 1
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...display import bytes_in_words
+from ..drawing import Block, Pen, finish, heading, label, number, path, shorten, text, text_width
+from .runs import Rows, grouped_traffic
+
+__all__ = ["bands_svg"]
+
+MAX_CARDS = 12
+REACH = 260.0
+GAP = 8.0
+LOWEST = 18.0
+SPACE, MOST_OF_ONE = 240.0, 60.0
+"""How many pixels all bands together are wide, and how many for each card where there are few."""
+
+
+class Side(NamedTuple):
+    """The cards of one side, top to bottom."""
+
+    key: str
+    labels: Sequence[str]
+    tops: Sequence[float]
+    heights: Sequence[float]
+
+
+def bands_svg(
+    matrix: NDArray[np.int64],
+    title: str,
+    *,
+    placement: Sequence[int] | None = None,
+    max_cards: int = MAX_CARDS,
+) -> str:
+    """What goes from which card to which, as bands.
+
+    Parameters
+    ----------
+    matrix, placement
+        As for `traffic_svg`, and so are the keys.
+    max_cards
+        Above so many a side, runs of cards are summed, and it says so.
+    """
+    rows, columns, cells = grouped_traffic(matrix, max_cards)
+    grouped = cells.shape != matrix.shape
+    stays = None if grouped or placement is None else list(placement)
+    lines = ["left: the cards that give; right: the cards that get; a band has the number of its giver"]
+    if grouped:
+        lines.append(f"{matrix.shape[0]:,} x {matrix.shape[1]:,} cards, neighbours summed")
+    if stays is not None and any(card < len(rows) for card in stays):
+        lines.append("striped bands stay on their card")
+    pen = Pen(title)
+    return finish(heading(_bands(rows, columns, cells, stays, pen), shorten(title, 80), lines), title, pen)
+
+
+def _bands(
+    rows: Sequence[str], columns: Sequence[str], cells: Rows, stays: list[int] | None, pen: Pen
+) -> Block:
+    scale = min(SPACE, MOST_OF_ONE * max(cells.shape)) / max(int(cells.sum()), 1)
+    given = _side("train", rows, cells.sum(axis=1), scale)
+    got = _side("infer", columns, cells.sum(axis=0), scale)
+    words = [
+        *map(_words, rows, cells.sum(axis=1).tolist()),
+        *map(_words, columns, cells.sum(axis=0).tolist()),
+    ]
+    wide = max(map(text_width, words), default=0) + 14
+    starts = _starts(given, cells, scale)
+    stops = _starts(got, cells.T, scale).T
+    bands = []
+    for i, j in np.argwhere(cells).tolist():
+        stays_here = stays is not None and stays[j] == i
+        fill = pen.hatched("#d9d9d9", 1) if stays_here else pen.fill(i)
+        place = wide, starts[i, j], stops[i, j], cells[i, j] * scale
+        bands.append(
+            _band(f"{rows[i]}>{columns[j]}", place, fill, f"{rows[i]}: {bytes_in_words(int(cells[i, j]))}")
+        )
+    body = f'<g role="grid" aria-label="bytes on their way"><g role="row">{"".join(bands)}</g></g>'
+    body += _cards(given, cells.sum(axis=1), 0, wide) + _cards(got, cells.sum(axis=0), wide + REACH, wide)
+    height = max(side.tops[-1] + side.heights[-1] if side.tops else 0 for side in (given, got))
+    return Block(2 * wide + REACH, height, body)
+
+
+def _words(name: str, nbytes: int) -> str:
+    return f"card{'s' * ('-' in name)} {name}: {bytes_in_words(nbytes)}"
+
+
+def _side(key: str, labels: Sequence[str], totals: Rows, scale: float) -> Side:
+    heights = np.maximum(totals * scale, LOWEST)
+    tops = np.concatenate([[0.0], np.cumsum(heights + GAP)[:-1]]) if len(labels) else heights
+    return Side(key, labels, tops.tolist(), heights.tolist())
+
+
+def _starts(side: Side, cells: Rows, scale: float) -> NDArray[np.float64]:
+    """Where the upper edge of every band leaves its card: one below the other, in the card's middle."""
+    before = np.cumsum(cells, axis=1) - cells
+    slack = np.array(side.heights) - cells.sum(axis=1) * scale
+    out: NDArray[np.float64] = np.array(side.tops)[:, None] + slack[:, None] / 2 + before * scale
+    return out
+
+
+def _band(key: str, place: tuple[float, float, float, float], fill: str, words: str) -> str:
+    """A band from height `start` on the left to `stop` on the right; its number if it is wide enough."""
+    x, start, stop, wide = place
+    middle, end = number(x + REACH / 2), number(x + REACH)
+    upper = f"M{number(x)} {start:.2f}C{middle} {start:.2f} {middle} {stop:.2f} {end} {stop:.2f}"
+    low, left = f"{stop + wide:.2f}", f"{start + wide:.2f}"
+    lower = f"L{end} {low}C{middle} {low} {middle} {left} {number(x)} {left}z"
+    band = f'<path d="{upper}{lower}" fill="{fill}" fill-opacity=".75" stroke="#444" stroke-width=".5"/>'
+    if wide < 13:
+        return f'<g data-key="move:{key}">{band}</g>'
+    inside = label(x + 6, start + wide / 2 + 3.5, words, "#000", 'font-size="10"')
+    return f'<g data-key="move:{key}">{band}{inside}</g>'
+
+
+def _cards(side: Side, totals: Rows, x: float, wide: float) -> str:
+    """The cards of a side as tiles, each with its name and its bytes."""
+    out = []
+    for name, top, height, total in zip(side.labels, side.tops, side.heights, totals.tolist(), strict=True):
+        tile = path(x, top, wide, height, 'class="tile" fill="#fff" stroke="#666"')
+        words = text(x + 6, top + height / 2 + 4, _words(name, total))
+        out.append(f'<g role="row"><g data-key="{side.key}:{name}">{tile}{words}</g></g>')
+    return f'<g role="grid" aria-label="{side.key} cards">{"".join(out)}</g>'
