@@ -7,17 +7,28 @@ load_distributed_checkpoint(net, files, ...)   step 3
 y = model.predict(x)                           step 4
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..cards import CardGroup, current_group
+from ..cards import CardGroup, Placement, current_group
 from ..errors import ArgumentTypeError, ContextError
 from ..net import Cell, Graph, Tensor, spec_of, trace
 from ..net.nn import Optimizer
-from ..parallel import CardProgram, Program, Sharding, assemble, cut, partition, propagate, run_serial
+from ..parallel import (
+    SENT,
+    CardProgram,
+    Communication,
+    Program,
+    Sharding,
+    assemble,
+    cut,
+    partition,
+    propagate,
+    run_serial,
+)
 from .callbacks import Callback
 from .context import ParallelContext, ParallelMode, parallel_context
 from .placing import PlacedNet, place_initial, placed_net, remember
@@ -63,11 +74,22 @@ class Model:
         """The program of the latest train or predict call: what each card held, what each collective carried."""
         self.last_sent_bytes: tuple[int, ...] = ()
         """Bytes that each card sent to others in the latest step or prediction, as the cards counted them."""
+        self._last_counts: list[Any] = []
 
     @property
     def cards(self) -> CardGroup:
         """The group that the model works on now."""
         return current_group() if self._cards is None else self._cards
+
+    @property
+    def last_communication(self) -> Communication | None:
+        """What each collective of the latest step or prediction sent, as the cards counted it; None before one.
+
+        What was to be expected is `model.last_program.communication()`.
+        """
+        if self.last_program is None:
+            return None
+        return self.last_program.communication().with_counts(self._last_counts)
 
     def devices(self, context: ParallelContext) -> int:
         """How many cards a program of this model runs on.
@@ -222,12 +244,38 @@ class Model:
         placed = self._placed_for_predict(tensors)
         graph, program, card_program = self._predict_program(tensors, placed)
         shards = cut(program, inputs)
-        primary = {name: set(program.primary_ranks(name)) for name in dict.fromkeys(program.outputs)}
-        wanted = [[n for n, ranks in primary.items() if r in ranks] for r in range(program.ranks)]
-        found, sent = self.cards.run(card_program, placed.placement, shards, wanted)
-        self.last_program, self.last_sent_bytes = program, tuple(sent)
+        found = self.run(card_program, placed.placement, shards)
         results = [Tensor(assemble(program, name, found)) for name in graph.outputs]
         return results[0] if len(results) == 1 else tuple(results)
+
+    def run(
+        self,
+        card_program: CardProgram,
+        placement: Placement,
+        inputs: Sequence[Mapping[str, Any]],
+        *,
+        training: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Run a program once on the cards, and keep what they counted.
+
+        Parameters
+        ----------
+        placement
+            Holds the values that the program reads.
+        inputs
+            For each card its shards of the inputs.
+        training
+            The program's updates come in force, on all cards or on none.
+
+        Returns
+        -------
+        For each card its shards of those outputs of which it is the first holder.
+        """
+        program = card_program.program
+        found, sent = self.cards.run(card_program, placement, inputs, program.wanted, training=training)
+        self.last_program, self.last_sent_bytes = program, tuple(sent)
+        self._last_counts = [card.pop(SENT) for card in found]
+        return found
 
     def predict_on_one_card(self, *predict_data: Any) -> Any:
         """The same prediction computed on whole arrays in this process: what the cards must equal.

@@ -12,7 +12,7 @@ from ..checkpoint import followed_parameter, write_strategy
 from ..errors import CardError, ContextError
 from ..net import Parameter, Tensor, training_graph
 from ..net.nn import Optimizer
-from ..parallel import CardProgram, Program, cut, partition, propagate
+from ..parallel import CardProgram, Program, assemble, cut, partition, propagate
 from .callbacks import Callback, RunContext
 from .context import ParallelMode, parallel_context
 from .load import load_slices
@@ -98,10 +98,8 @@ class Training:
         if placed is None:
             raise CardError("the net was dropped from the cards while it was trained")
         inputs = cut(program, {program.inputs[0]: data, "label": label})
-        wanted = [list(program.outputs), *([] for _ in range(program.ranks - 1))]
-        found, sent = self.model.cards.run(self.card_program, placed.placement, inputs, wanted, training=True)
-        self.model.last_program, self.model.last_sent_bytes = program, tuple(sent)
-        return float(found[0][program.outputs[0]])
+        found = self.model.run(self.card_program, placed.placement, inputs, training=True)
+        return float(assemble(program, program.outputs[0], found))
 
     def _whole_batch(self, batch: Any) -> tuple[Any, Any]:
         try:

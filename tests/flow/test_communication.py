@@ -1,0 +1,61 @@
+"""What the cards send: predicted by the program, counted by them, collective by collective."""
+
+import numpy as np
+import pytest
+
+from distinfer_lab.cards import CardGroup
+from distinfer_lab.flow import Model, set_auto_parallel_context
+from distinfer_lab.net import Tensor
+
+from ..trained import MLP, MLP_CUTS, SAMPLE, STRATEGY
+
+
+@pytest.mark.parametrize(
+    ("job", "cut", "count", "processes"),
+    [
+        *((MLP, MLP_CUTS[how], 8, False) for how in MLP_CUTS),
+        (MLP, None, 4, True),
+        (SAMPLE, STRATEGY, 8, False),
+        (SAMPLE, ((1, 2), (2, 1)), 2, True),
+    ],
+)
+@pytest.mark.parametrize("zero", [False, True], ids=["plain", "parallel optimizer"])
+def test_cards_count_what_was_predicted(job, cut, count, processes, zero):
+    """Training and predicting, every cut, in this process and in others; and the rows are all that was sent."""
+    net, loss, optimizer = job.make(cut)
+    set_auto_parallel_context(
+        parallel_mode="semi_auto_parallel", full_batch=True, enable_parallel_optimizer=zero
+    )
+    with CardGroup(count, processes=processes) as cards:
+        model = Model(net, loss, optimizer, cards=cards)
+        assert model.last_communication is None
+        model.train(1, job.batches()[:1])
+        check(model)
+        assert "AllReduce" in model.last_communication.by_kind()
+        model.predict(Tensor(job.expected["predict/x"]))
+        check(model)
+
+
+def check(model):
+    counted = model.last_communication
+    assert counted == model.last_program.communication()
+    assert counted.sent_bytes.tolist() == list(model.last_sent_bytes)
+
+
+def test_the_record_reads_as_a_small_table():
+    """Kind, operator, calls and bytes; and it adds up over kinds and runs."""
+    net, _, _ = SAMPLE.make(((1, 4), (4, 1)))
+    set_auto_parallel_context(parallel_mode="semi_auto_parallel", full_batch=True)
+    with CardGroup(4) as cards:
+        model = Model(net, cards=cards)
+        model.predict(Tensor(np.ones((128, 96), np.float32)))
+    found = model.last_communication
+    # 128 x 16 partial sums of float32: each card sends 2 * 3 / 4 of them.
+    sent = 128 * 16 * 4 * 2 * 3 // 4
+    assert repr(found).splitlines() == [
+        "Communication of 1 collective on 4 cards, in bytes",
+        f"  AllReduce      MatMul of 'matmul_weight'    1 call  at most {sent} from a card, {4 * sent} in all",
+    ]
+    assert found.by_kind() == {"AllReduce": (1, 4 * sent)}
+    twice = found.times(2)
+    assert (twice.rows[0].calls, twice.sent_bytes.tolist()) == (2, [2 * sent] * 4)
