@@ -1,6 +1,7 @@
 """Reshard: a plan, its bounds, the executor that defines it, and execution over files. No cluster."""
 
 from .conversion import STATES, ConversionPlan, plan_checkpoint
+from .draft import Assessment, Cut, Draft
 from .explain import CardCost, Explanation, FileCost
 from .files import Workers, reshard_files, run_plan
 from .output import Output
@@ -22,9 +23,12 @@ __all__ = [
     "BUFFER_BYTES",
     "RULES",
     "STATES",
+    "Assessment",
     "CardCost",
     "Control",
     "ConversionPlan",
+    "Cut",
+    "Draft",
     "Explanation",
     "FileCost",
     "FileReport",

@@ -18,7 +18,7 @@ from .bounds import MOST_CHOICES, choices
 if TYPE_CHECKING:
     from .plan import ReshardPlan
 
-__all__ = ["CardCost", "Explanation", "FileCost", "explain"]
+__all__ = ["CardCost", "Explanation", "FileCost", "card_costs", "explain"]
 
 MOST_ROWS = 16
 """Rows of a table that are printed; `to_json` has all."""
@@ -147,7 +147,7 @@ def explain(plan: "ReshardPlan", buffer_bytes: int, paths: Sequence[str] | None 
         bound_bytes=plan.bound_bytes if paths is None else 0,
         most_sent_bytes=int(plan.sent_bytes.max(initial=0)) if paths is None else 0,
         least_sent_bytes=plan.least_sent_bytes if paths is None and solved else None,
-        cards=_cards(plan, buffer_bytes) if paths is None else _readers(plan, buffer_bytes),
+        cards=card_costs(plan, buffer_bytes) if paths is None else _readers(plan, buffer_bytes),
         files=() if paths is None else _files(plan, paths),
     )
 
@@ -163,8 +163,11 @@ def _files(plan: "ReshardPlan", paths: Sequence[str]) -> tuple[FileCost, ...]:
     return tuple(FileCost(rank, *row) for rank, row in enumerate(columns))
 
 
-def _cards(plan: "ReshardPlan", buffer_bytes: int) -> tuple[CardCost, ...]:
-    """Where the two sides are different cards, those of the destination come after those of the source."""
+def card_costs(plan: "ReshardPlan", buffer_bytes: int) -> tuple[CardCost, ...]:
+    """What a plan asks of each card, in the order of the cards.
+
+    Where the two sides are different cards, those of the destination come after those of the source.
+    """
     place = plan.placement or range(plan.src_count, plan.src_count + plan.dst_count)
     count = max(plan.src_count, *(card + 1 for card in place), 1)
     needed, kept, sent = np.zeros((3, count), np.int64)

@@ -88,7 +88,8 @@ def from_layout(layout: Layout) -> tuple[str | tuple[str, ...] | None, ...]:
 
 def _optimizer_axes(layout: Layout) -> tuple[str, ...]:
     """The last of the axes that replicate, as many as share a shard's rows."""
-    mesh, found, size = layout.mesh, [], 1
+    mesh, size = layout.mesh, 1
+    found: list[str] = []
     for axis in reversed([a for a in mesh.axis_names if a not in layout.axes]):
         if size == layout.optimizer_shards:
             break
