@@ -1,7 +1,7 @@
 """Widgets: what people click. A widget holds no arithmetic; it shows what a lower layer says."""
 
-from .guard import ErrorLine
 from .layout_view import LayoutView
-from .picture import Picture
+from .parts import ErrorLine, Picture
+from .run_panel import RunPanel
 
-__all__ = ["ErrorLine", "LayoutView", "Picture"]
+__all__ = ["ErrorLine", "LayoutView", "Picture", "RunPanel"]

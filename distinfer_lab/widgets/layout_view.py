@@ -4,19 +4,16 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ipywidgets
 import traitlets
 
 from ..errors import LayoutError
 from ..views import Drawing
-from .guard import ErrorLine
-from .pairs import LayoutPair, Strategies, pair_layouts
-from .picture import Picture, with_still
+from .parts import LayoutPair, Panel, Picture, SearchList, Strategies, pair_layouts
 
 __all__ = ["LayoutView"]
 
 
-class LayoutView(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+class LayoutView(Panel):
     """Who holds what in training, who needs what for inference, and how the two are linked.
 
     Parameters
@@ -74,19 +71,20 @@ class LayoutView(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no ty
         self._links = pair.links()
         self._partners = self._links.partners()
         self.picture = Picture(pair.live(), self._links.sentences(), self._partners, still=pair.still())
-        self._errors = ErrorLine()
-        super().__init__([self.picture, self._errors])
+        super().__init__(self.picture)
         self.parameter = first
-        self.observe(self._errors.guard(self._redraw), "parameter")
+        self.observe(self.errors.guard(self._redraw), "parameter")
         if len(self._pairs) > 1:
             self._add_choice()
         for name in ("selected", "hover"):
             traitlets.link((self.picture, name), (self, name))
 
     def _add_choice(self) -> None:
-        choice = ipywidgets.Dropdown(options=list(self._pairs), value=self.parameter, description="Parameter")
+        labels = {name: f"{name}  {list(pair.shape)}" for name, pair in self._pairs.items()}
+        choice = SearchList(list(self._pairs), self.errors, labels=labels)
+        choice.value = self.parameter
         traitlets.link((choice, "value"), (self, "parameter"))
-        self.children: tuple[Any, ...] = (choice, self.picture, self._errors)
+        self.children: tuple[Any, ...] = (choice, self.picture, self.errors)
 
     def _pair_named(self, name: str) -> LayoutPair:
         if name not in self._pairs:
@@ -122,6 +120,3 @@ class LayoutView(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no ty
     def __repr__(self) -> str:
         others = f"; {len(self._pairs)} parameters" if len(self._pairs) > 1 else ""
         return f"LayoutView({self.static.alt}{others})"
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        return with_still(super()._repr_mimebundle_(**kwargs), repr(self), self.static)

@@ -46,10 +46,11 @@ def test_parameters_are_those_of_both_strategies():
 
 
 def test_the_list_of_parameters_and_the_view_stay_in_step():
-    """Choosing in the list changes the view, and the other way round."""
+    """Choosing in the list, narrowed or not, changes the view, and the other way round."""
     view = LayoutView(TRAIN, INFER)
     choice = view.children[0]
-    choice.value = "fc1.bias"
+    choice.search.value = "bias"
+    choice.listed.value = "fc1.bias"
     assert (view.parameter, view.picture.still) == ("fc1.bias", view.static)
     view.parameter = "fc1.weight"
     assert choice.value == "fc1.weight"

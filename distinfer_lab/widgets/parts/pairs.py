@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ArgumentTypeError, LayoutError, listed
-from ..layout import Layout, Strategy
-from ..layout.dialects.mindspore import strategy_from_tuples
-from ..views import Drawing, Links, layout_pair_svg, link_cards, stored
+from ...errors import ArgumentTypeError, LayoutError, listed
+from ...layout import Layout, Strategy
+from ...layout.dialects.mindspore import strategy_from_tuples
+from ...views import Drawing, Links, layout_pair_svg, link_cards, stored
 
 __all__ = ["LIVE_CARDS", "LayoutPair", "Strategies", "pair_layouts"]
 

@@ -1,6 +1,23 @@
 // Shows an SVG drawn in Python and lights up its tiles. A tile is an element with a data-key,
 // which stands in a role="row" of a role="grid". It knows nothing of what the tiles mean.
+// Where it stands in a panel, it also keeps the panel's keys from JupyterLab's commands.
 const OFFSETS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+
+const FOCUSABLE = "button, input, select, textarea, a, summary, [tabindex]";
+
+// With the focus on a button or a list, `b` would insert a cell. JupyterLab looks at the focused
+// element alone, not at its ancestors, so each one is marked, now and when more come.
+function shield(el) {
+  let panel = el;
+  for (let up = el; up; up = up.parentElement) if (up.classList.contains("distinfer-panel")) panel = up;
+  const mark = () => {
+    for (const node of panel.querySelectorAll(FOCUSABLE)) node.dataset.lmSuppressShortcuts = "true";
+  };
+  const observer = new MutationObserver(mark);
+  observer.observe(panel, { childList: true, subtree: true });
+  mark();
+  return observer;
+}
 
 function render({ model, el }) {
   const stage = document.createElement("div");
@@ -25,7 +42,6 @@ function render({ model, el }) {
       tile.setAttribute("role", "gridcell");
       tile.setAttribute("tabindex", "-1");
       tile.setAttribute("aria-label", model.get("sentences")[key] ?? key);
-      // On each tile: JupyterLab does not look at its ancestors, and `b` would insert a cell.
       tile.dataset.lmSuppressShortcuts = "true";
     }
     for (const grid of stage.querySelectorAll("[role=grid]")) rove(grid.querySelector("[data-key]"));
@@ -90,7 +106,14 @@ function render({ model, el }) {
   model.on("change:svg", draw);
   for (const name of painted) model.on(name, paint);
   draw();
+  let observer;
+  let frame = requestAnimationFrame(function attached() {
+    if (el.isConnected) observer = shield(el);
+    else frame = requestAnimationFrame(attached);
+  });
   return () => {
+    cancelAnimationFrame(frame);
+    observer?.disconnect();
     model.off("change:svg", draw);
     for (const name of painted) model.off(name, paint);
   };

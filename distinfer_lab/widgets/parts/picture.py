@@ -12,8 +12,8 @@ from typing import Any
 import anywidget
 import traitlets
 
-from ..errors import LayoutError
-from ..views import Drawing, partner_sets
+from ...errors import LayoutError
+from ...views import Drawing, partner_sets
 
 __all__ = ["Picture", "with_still"]
 

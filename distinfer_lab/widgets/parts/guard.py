@@ -13,9 +13,9 @@ from typing import Any
 
 import ipywidgets
 
-from ..errors import DistinferError
+from ...errors import DistinferError
 
-__all__ = ["ErrorLine"]
+__all__ = ["ErrorLine", "told"]
 
 
 class ErrorLine(ipywidgets.HTML):  # type: ignore[misc]  # ipywidgets has no types
@@ -25,7 +25,7 @@ class ErrorLine(ipywidgets.HTML):  # type: ignore[misc]  # ipywidgets has no typ
         super().__init__("")
         self._lock = threading.RLock()
 
-    def guard(self, callback: Callable[..., None]) -> Callable[..., None]:
+    def guard(self, callback: Callable[..., object]) -> Callable[..., None]:
         """The callback, one call at a time; its error is shown here, a success clears the line."""
 
         @wraps(callback)
@@ -34,7 +34,7 @@ class ErrorLine(ipywidgets.HTML):  # type: ignore[misc]  # ipywidgets has no typ
                 try:
                     callback(*args, **kwargs)
                 except Exception as err:
-                    self.value = _in_words(err)
+                    self.value = told(err)
                 else:
                     self.value = ""
 
@@ -44,8 +44,11 @@ class ErrorLine(ipywidgets.HTML):  # type: ignore[misc]  # ipywidgets has no typ
         return "ErrorLine()"
 
 
-def _in_words(err: Exception) -> str:
+def told(err: Exception, *, stopped: bool = False) -> str:
+    """An error in words, its details folded; one by which stopped work ended is no alarm."""
     said = str(err) if isinstance(err, DistinferError) else f"{type(err).__name__}: {err}"
+    if stopped:
+        return f'<div role="status">{escape(said)}</div>'
     details = escape("".join(traceback.format_exception(err)))
     return (
         f'<div role="alert"><b>That did not work.</b> {escape(said)}'

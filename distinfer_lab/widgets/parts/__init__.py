@@ -1,0 +1,31 @@
+"""What widgets are made of: the live picture, guarded callbacks, lists with search, work in the background."""
+
+from .guard import ErrorLine, told
+from .lanes import Lanes
+from .pairs import LIVE_CARDS, LayoutPair, Strategies, pair_layouts
+from .panel import Panel
+from .picture import Picture, with_still
+from .proof import outcome_html, proof_rows
+from .search import SearchList
+from .work import Control, Job, Snapshot, State, Work
+
+__all__ = [
+    "LIVE_CARDS",
+    "Control",
+    "ErrorLine",
+    "Job",
+    "Lanes",
+    "LayoutPair",
+    "Panel",
+    "Picture",
+    "SearchList",
+    "Snapshot",
+    "State",
+    "Strategies",
+    "Work",
+    "outcome_html",
+    "pair_layouts",
+    "proof_rows",
+    "told",
+    "with_still",
+]

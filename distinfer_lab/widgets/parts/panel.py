@@ -1,0 +1,37 @@
+"""The base of every panel: parts one below the other, a line for errors, words and a still picture."""
+
+import os
+from typing import Any
+
+import ipywidgets
+
+from ...views import Drawing
+from .guard import ErrorLine
+from .picture import with_still
+
+__all__ = ["Panel"]
+
+
+class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+    """Parts one below the other, and what went wrong below them.
+
+    The pictures in a panel keep JupyterLab from taking keys that were meant for its buttons and
+    lists as commands (see picture.js). A panel says what it is in `__repr__`, and shows it in `static`.
+    """
+
+    def __init__(self, *parts: Any) -> None:
+        self.errors = ErrorLine()
+        super().__init__([*parts, self.errors])
+        self.add_class("distinfer-panel")
+
+    @property
+    def static(self) -> Drawing:
+        """The picture as it stands where there is no kernel: show it in a cell of its own."""
+        raise NotImplementedError
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Write the still picture to `file`."""
+        self.static.save(file)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return with_still(super()._repr_mimebundle_(**kwargs), repr(self), self.static)

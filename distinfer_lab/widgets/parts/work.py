@@ -1,0 +1,140 @@
+"""Long work of a panel: in a thread of its own, one at a time, watched and stopped.
+
+    work.start(job)     False while another job runs: a double click starts one
+    work.cancel()       the job's `cancelled()` is True from now on
+    work.snapshot       Snapshot(state="running", progress=..., seconds=...)
+
+A ticker tells the panel ten times a second at most, so that a job may report as often as it likes.
+What a job says after another one was started is dropped.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from ...errors import DistinferError
+from ...reshard import Progress
+
+__all__ = ["Control", "Job", "Snapshot", "State", "Work"]
+
+TICK_SECONDS = 0.1
+
+State = Literal["ready", "running", "cancelling", "cancelled", "done", "failed"]
+Job = Callable[["Control"], Any]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """How a job stands.
+
+    Parameters
+    ----------
+    state
+        "cancelled" is a job that ended because it was asked to.
+    progress
+        What the job last said; None before it says anything.
+    seconds
+        Since it began, or what it took.
+    result
+        Of a job that is done.
+    error
+        Of one that failed or was cancelled.
+    """
+
+    state: State = "ready"
+    progress: Progress | None = None
+    seconds: float = 0.0
+    result: Any = None
+    error: Exception | None = None
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.state in ("running", "cancelling")
+
+
+@dataclass(eq=False)
+class Control:
+    """What a job is given: how to tell its progress, and whether it is to stop."""
+
+    stop: threading.Event = field(default_factory=threading.Event)
+    last: Progress | None = None
+
+    def progress(self, progress: Progress) -> None:
+        """Tell how far the job is."""
+        self.last = progress
+
+    def cancelled(self) -> bool:
+        """Whether the job is to stop."""
+        return self.stop.is_set()
+
+
+class Work:
+    """Runs jobs, one at a time.
+
+    Parameters
+    ----------
+    tell
+        Called with each new snapshot, from whatever thread; it must not block.
+    """
+
+    def __init__(self, tell: Callable[[Snapshot], None]) -> None:
+        self.snapshot = Snapshot()
+        self._tell = tell
+        self._lock = threading.RLock()
+        self._control = Control()
+        self._ended = threading.Event()
+
+    def start(self, job: Job) -> bool:
+        """Begin a job; False, and nothing else, if one is at work."""
+        with self._lock:
+            if self.snapshot.at_work:
+                return False
+            control = self._control = Control()
+            ended = self._ended = threading.Event()
+            began = time.monotonic()
+            self._say(control, Snapshot("running"))
+        runner = threading.Thread(target=self._run, args=(job, control, ended, began), daemon=True)
+        ticker = threading.Thread(target=self._tick, args=(control, ended, began), daemon=True)
+        runner.start()
+        ticker.start()
+        return True
+
+    def cancel(self) -> None:
+        """Ask the job to stop; no effect where none is at work."""
+        with self._lock:
+            if self.snapshot.state == "running":
+                self._control.stop.set()
+                self._say(self._control, replace(self.snapshot, state="cancelling"))
+
+    def wait(self, timeout: float | None = None) -> Snapshot:
+        """Wait until the job has ended, at most `timeout` seconds; gives how it stands."""
+        self._ended.wait(timeout)
+        return self.snapshot
+
+    def _run(self, job: Job, control: Control, ended: threading.Event, began: float) -> None:
+        try:
+            last = Snapshot("done", result=job(control))
+        except Exception as err:
+            # An error of ours, after it was asked to stop, is its way of stopping.
+            stopped = control.cancelled() and isinstance(err, DistinferError)
+            last = Snapshot("cancelled" if stopped else "failed", error=err)
+        with self._lock:
+            seconds = time.monotonic() - began
+            self._say(control, replace(last, progress=control.last, seconds=seconds))
+        ended.set()
+
+    def _tick(self, control: Control, ended: threading.Event, began: float) -> None:
+        while not ended.wait(TICK_SECONDS):
+            with self._lock:
+                if self._control is control and self.snapshot.at_work:
+                    seconds = time.monotonic() - began
+                    self._say(control, replace(self.snapshot, progress=control.last, seconds=seconds))
+
+    def _say(self, control: Control, snapshot: Snapshot) -> None:
+        """Enter how the job stands and tell it, unless another one was started since."""
+        if control is self._control:
+            self.snapshot = snapshot
+            self._tell(snapshot)

@@ -1,0 +1,199 @@
+"""Run a plan, or any long work: a bar, what is left, a way to stop it, and at the end the proof."""
+
+import os
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import ipywidgets
+
+from ..display import bytes_in_words
+from ..errors import ArgumentTypeError, ContextError
+from ..reshard import ConversionPlan, Progress, ReshardResult, Verification
+from ..views import Drawing, traffic_svg
+from .parts import Lanes, Panel, Picture, Snapshot, Work, outcome_html, told
+
+__all__ = ["RunPanel"]
+
+SAID = {
+    "ready": "Ready.",
+    "running": "Running.",
+    "cancelling": "Stopping at the next window.",
+    "cancelled": "Stopped. What is finished is kept; Resume goes on from there.",
+    "done": "Done.",
+    "failed": "It failed; what is finished is kept, and Run tries again.",
+}
+
+
+class RunPanel(Panel):
+    """Starts work, shows how far it is, stops it, goes on with it.
+
+    The work runs in a thread of its own, so the notebook stays usable. One panel runs one thing at a
+    time, however often its button is pressed.
+
+    Parameters
+    ----------
+    work
+        A plan between files (`checkpoint.plan(...)`), or a callable that is given a `control`:
+        `control.progress(...)` takes a `reshard.Progress`, `control.cancelled()` tells when to stop.
+    folder
+        Where a plan's output goes; not for a callable.
+    options
+        Of `ConversionPlan.run`: `cards`, `threads`, `route`, `buffer`, `memory_limit`, `overwrite` and so on.
+
+    Attributes
+    ----------
+    state : str
+        "ready", "running", "cancelling", "cancelled", "done" or "failed".
+    result : object
+        What the work gave; None before it is done.
+    verification : Verification, or None
+        What reading a plan's output again has found.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If the work is of another kind.
+    ContextError
+        If a plan comes without a folder, or a callable with one or with options.
+
+    Examples
+    --------
+    >>> panel = RunPanel(lambda control: 6 * 7)
+    >>> panel.run()
+    True
+    >>> panel.wait().state, panel.result
+    ('done', 42)
+    """
+
+    def __init__(
+        self,
+        work: ConversionPlan | Callable[..., Any],
+        folder: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
+        _check(work, folder, options)
+        self._plan = work if isinstance(work, ConversionPlan) else None
+        self._call = None if isinstance(work, ConversionPlan) else work
+        self._folder, self._options = folder, options
+        self.result: Any = None
+        self.verification: Verification | None = None
+        self._work = Work(self._show)
+        self.picture = Picture(self._drawing(), {}, {}, hint="")
+        self.button = ipywidgets.Button(description="Run", icon="play", tooltip="Start, or go on")
+        self.stop = ipywidgets.Button(description="Cancel", icon="stop", disabled=True)
+        self.verify = ipywidgets.Button(description="Verify", icon="check", disabled=True)
+        self.bar = ipywidgets.IntProgress(max=1000, description="All")
+        self.line = ipywidgets.HTML(_status(Snapshot()))
+        self.lanes = Lanes()
+        self.outcome = ipywidgets.HTML()
+        buttons = ipywidgets.HBox([self.button, self.stop, self.verify])
+        super().__init__(self.picture, buttons, self.bar, self.line, self.lanes, self.outcome)
+        self.button.on_click(self.errors.guard(lambda button: self.run()))
+        self.stop.on_click(self.errors.guard(lambda button: self.cancel()))
+        self.verify.on_click(self.errors.guard(lambda button: self._verify()))
+
+    def _drawing(self) -> Drawing:
+        if self._plan is None:
+            return Drawing("", repr(self))
+        title = f"{self._plan.src_count} files to {self._plan.dst_count} ranks, in bytes"
+        return Drawing(traffic_svg(self._plan.traffic, title), repr(self))
+
+    def run(self) -> bool:
+        """Start, or go on with what was stopped; False if it is at work already."""
+        return self._work.start(self._job)
+
+    def cancel(self) -> None:
+        """Ask it to stop."""
+        self._work.cancel()
+
+    def wait(self, timeout: float | None = None) -> Snapshot:
+        """Wait until it has ended, at most `timeout` seconds; gives how it stands."""
+        return self._work.wait(timeout)
+
+    @property
+    def state(self) -> str:
+        """How it stands, in a word."""
+        return self._work.snapshot.state
+
+    def _job(self, control: Any) -> Any:
+        if self._plan is None:
+            assert self._call is not None
+            return self._call(control)
+        watching = {"progress": control.progress, "cancelled": control.cancelled}
+        return self._plan.run(self._folder, **watching, **self._options)
+
+    def _verify(self) -> None:
+        written = self.result
+        if isinstance(written, ReshardResult):
+            self._work.start(lambda control: written.verify())
+
+    def _show(self, snapshot: Snapshot) -> None:
+        """Bring the panel up to date; called from the threads of the work."""
+        self.button.disabled = snapshot.at_work
+        self.button.description = "Resume" if snapshot.state == "cancelled" else "Run"
+        self.stop.disabled = snapshot.state != "running"
+        if isinstance(snapshot.result, Verification):
+            self.verification = snapshot.result
+        elif snapshot.state == "done":
+            self.result = snapshot.result
+        self.verify.disabled = snapshot.at_work or not isinstance(self.result, ReshardResult)
+        self.line.value = _status(snapshot)
+        done = snapshot.state == "done"
+        self.bar.value = 1000 if done else _share(snapshot.progress)
+        self.bar.bar_style = {"done": "success", "failed": "danger", "cancelled": "warning"}.get(
+            snapshot.state, ""
+        )
+        self.lanes.show(snapshot.progress)
+        if snapshot.at_work:
+            self.outcome.value = ""
+        elif snapshot.error is not None:
+            self.outcome.value = told(snapshot.error, stopped=snapshot.state == "cancelled")
+        elif done:
+            self.outcome.value = outcome_html(snapshot.result)
+
+    @property
+    def static(self) -> Drawing:
+        """What is moved, as it stands where there is no kernel."""
+        return self.picture.still
+
+    def __repr__(self) -> str:
+        if self._plan is None:
+            return f"RunPanel({getattr(self._call, '__name__', type(self._call).__name__)})"
+        plan = self._plan
+        return (
+            f"RunPanel({len(plan)} tensors, {bytes_in_words(int(plan.needed_bytes.sum()))}, "
+            f"{plan.src_count} -> {plan.dst_count} ranks, to {os.fspath(self._folder or '')})"
+        )
+
+
+def _check(work: Any, folder: Any, options: Any) -> None:
+    if isinstance(work, ConversionPlan):
+        if folder is None:
+            raise ContextError("where to? A plan needs a folder: RunPanel(plan, 'out')")
+        return
+    if not callable(work):
+        raise ArgumentTypeError(
+            f"work is a {type(work).__name__}; give a plan between files (checkpoint.plan(...)) or a callable"
+        )
+    if folder is not None or options:
+        words = ", ".join(filter(None, ["folder" if folder is not None else "", *options]))
+        raise ContextError(f"{words}: only a plan takes these; let the callable know them itself")
+
+
+def _share(progress: Progress | None) -> int:
+    """Thousandths that are done."""
+    return 0 if progress is None else int(1000 * progress.done_bytes / max(progress.total_bytes, 1))
+
+
+def _status(snapshot: Snapshot) -> str:
+    """The line below the bar: what is going on, how far, for how long, how much longer."""
+    parts = [SAID[snapshot.state]]
+    progress = snapshot.progress
+    if progress is not None:
+        parts.append(f"{bytes_in_words(progress.done_bytes)} of {bytes_in_words(progress.total_bytes)}.")
+    if snapshot.state != "ready":
+        parts.append(f"{snapshot.seconds:.1f} s.")
+    if snapshot.state == "running" and progress is not None and progress.seconds_left is not None:
+        parts.append(f"About {progress.seconds_left:.0f} s left.")
+    return f'<div role="status">{escape(" ".join(parts))}</div>'
