@@ -1,5 +1,8 @@
 """Tensors, parameters, and the values that stand for them while a net is traced."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol
 
 import ml_dtypes
@@ -10,9 +13,9 @@ from ..errors import ArgumentTypeError, GraphError
 from .build import GraphBuilder
 from .graph import NodeStrategy, Operator, Region, Spec
 from .initializer import Initializer, Values
-from .operators import Add, AddScalar, Div, MatMul, Mul, Neg, Scale, Sub
+from .operators import Add, AddScalar, Constant, Div, MatMul, Mul, Neg, Scale, Sub
 
-__all__ = ["Parameter", "Source", "Tensor", "Traced", "apply", "bfloat16", "dtypes"]
+__all__ = ["Parameter", "Source", "Tensor", "Traced", "apply", "bfloat16", "constant", "dtypes", "tracing"]
 
 Array = NDArray[Any]
 
@@ -231,6 +234,19 @@ class Traced(Arithmetic):
         return f"Traced({self.name}, shape={list(self.shape)}, dtype={self.dtype})"
 
 
+_tracing: ContextVar[GraphBuilder | None] = ContextVar("_tracing", default=None)
+
+
+@contextmanager
+def tracing(build: GraphBuilder) -> Iterator[None]:
+    """Operators on parameters alone, which do not tell what they are traced for, are added to `build` inside."""
+    token = _tracing.set(build)
+    try:
+        yield
+    finally:
+        _tracing.reset(token)
+
+
 def apply(op: Operator, *operands: Any, strategy: NodeStrategy | None = None) -> Any:
     """Add a node where an operand is being traced; compute at once where none is.
 
@@ -242,12 +258,20 @@ def apply(op: Operator, *operands: Any, strategy: NodeStrategy | None = None) ->
         If the operands do not fit.
     """
     build = next((x.build for x in operands if isinstance(x, Traced)), None)
+    if build is None and any(isinstance(x, Parameter) for x in operands):
+        build = _tracing.get()
     if build is not None:
         names = [_name_of(build, op, x) for x in operands]
         return Traced(build, build.add(op, *names, strategy=strategy))
     arrays = [_array_of(op, x) for x in operands]
     op.infer(*(Spec(a.shape, a.dtype) for a in arrays))
     return Tensor(np.asarray(op.forward(*arrays)))
+
+
+def constant(value: float, dtype: str) -> Any:
+    """One number of no dims: a node of the graph while a net is traced, else a Tensor."""
+    op, build = Constant(value, dtype), _tracing.get()
+    return Tensor(op.forward()) if build is None else Traced(build, build.add(op))
 
 
 def _name_of(build: GraphBuilder, op: Operator, operand: Any) -> str:

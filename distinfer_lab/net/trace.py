@@ -12,7 +12,7 @@ from .cell import Cell
 from .differentiate import differentiate
 from .graph import Graph, Spec
 from .optimizers import Optimizer
-from .tensor import Parameter, Tensor, Traced
+from .tensor import Parameter, Tensor, Traced, tracing
 
 __all__ = ["spec_of", "trace", "training_graph"]
 
@@ -70,7 +70,8 @@ def training_graph(
     build = GraphBuilder()
     (prediction,) = _call(build, net, [spec_of(data)])
     label_name = build.input("label", spec_of(label))
-    loss = loss_fn(Traced(build, prediction), Traced(build, label_name))
+    with tracing(build):
+        loss = loss_fn(Traced(build, prediction), Traced(build, label_name))
     if not isinstance(loss, Traced):
         raise GraphError(f"the loss function gave {loss!r:.60}; it must compute with the net's output")
     known = net.parameters_dict()
@@ -88,7 +89,8 @@ def _call(build: GraphBuilder, net: Cell, specs: Sequence[Spec]) -> list[str]:
     net.parameters_dict()
     names = _input_names(net, len(specs))
     given = [Traced(build, build.input(name, spec)) for name, spec in zip(names, specs, strict=True)]
-    result = net(*given)
+    with tracing(build):
+        result = net(*given)
     outputs = result if isinstance(result, tuple | list) else [result]
     for output in outputs:
         if not isinstance(output, Traced | Parameter):

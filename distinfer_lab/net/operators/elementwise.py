@@ -229,7 +229,15 @@ class GeLU(Unary):
 
     def forward(self, *inputs: Array) -> Array:
         x = inputs[0]
-        return np.asarray(0.5 * x * (1 + np.tanh(_gelu_inner(x))), x.dtype)
+        out = np.multiply(x, x, out=np.empty_like(x))
+        out *= math.sqrt(2 / math.pi) * 0.044715
+        out += math.sqrt(2 / math.pi)
+        out *= x
+        np.tanh(out, out=out)
+        out += 1
+        out *= x
+        out *= 0.5
+        return out
 
     def slope(self, x: Array, y: Array) -> Array:
         t = np.tanh(_gelu_inner(x))

@@ -32,10 +32,13 @@ class Gather(Operator):
         Only 0 is supported.
     first_row
         On a card: the number of the first row that it holds.
+    rows
+        How many rows the whole table has, where a number outside it shall be an error.
     """
 
     axis: int = 0
     first_row: int = 0
+    rows: int | None = None
 
     def infer(self, *inputs: Spec) -> Spec:
         table, ids = inputs
@@ -49,6 +52,9 @@ class Gather(Operator):
 
     def forward(self, *inputs: Array) -> Array:
         table, ids = inputs
+        if self.rows is not None and ids.size and not 0 <= ids.min() <= ids.max() < self.rows:
+            bad = ids[(ids < 0) | (ids >= self.rows)][0]
+            raise GraphError(f"id {bad} is none of the table's {self.rows} rows, which count from 0")
         rows = ids.astype(np.int64) - self.first_row
         held = (rows >= 0) & (rows < len(table))
         out: Array = (

@@ -117,7 +117,8 @@ class Normalise(Operator):
         centred = x - x.mean(axis=axes, keepdims=True, dtype=x.dtype)
         variance = np.square(centred).mean(axis=axes, keepdims=True, dtype=x.dtype)
         scale = np.asarray(1 / np.sqrt(variance + self.epsilon), x.dtype)
-        return centred * scale, scale
+        centred *= scale
+        return centred, scale
 
     def forward(self, *inputs: Array) -> Array:
         return self._normalised(inputs[0])[0]
@@ -183,7 +184,10 @@ class LayerNorm(Normalise):
 
     def forward(self, *inputs: Array) -> Array:
         x, gamma, beta = inputs
-        return self._normalised(x)[0] * gamma + beta
+        out = self._normalised(x)[0]
+        out *= gamma
+        out += beta
+        return out
 
     def rule(self, *inputs: Spec) -> Rule:
         names = self._names(len(inputs[0].shape))

@@ -28,12 +28,15 @@ def reshape_factors(src: Sequence[int], dst: Sequence[int]) -> tuple[Names, Name
     """Factors of a reshape: where runs of dims have equal products, their major dims go together.
 
     [8, 6, 4] -> [48, 4]: 8 and 48 share a factor, as a cut of the 8 is a cut of the 48; the 6 is
-    whole; 4 and 4 share one.
+    whole; 4 and 4 share one. Dims of size 1 belong to no group.
     """
     left: Names = [None] * len(src)
     right: Names = [None] * len(dst)
     i = j = 0
     while i < len(src) and j < len(dst):
+        if 1 in (src[i], dst[j]):
+            i, j = i + (src[i] == 1), j + (dst[j] == 1)
+            continue
         first_i, first_j = i, j
         a, b = src[i], dst[j]
         i, j = i + 1, j + 1

@@ -1,0 +1,30 @@
+"""Operators of transformers: attention with and without a cache, positions, fused weights, the loss of tokens."""
+
+from .activations import ErfGeLU, SiLU
+from .attention import AttentionWeights, GroupedMatMul, GroupedOuter
+from .cached_attention import CachedAttention
+from .cross_entropy import RunsOfClasses, RunsOfClassesGrad, SparseCrossEntropy, SparseCrossEntropyGrad
+from .part import Part, PartGrad
+from .rms_norm import RMSNorm, RMSNormGrad, RootMeanSquare
+from .rotary import Angles, Positions, Rotary
+
+__all__ = [
+    "Angles",
+    "AttentionWeights",
+    "CachedAttention",
+    "ErfGeLU",
+    "GroupedMatMul",
+    "GroupedOuter",
+    "Part",
+    "PartGrad",
+    "Positions",
+    "RMSNorm",
+    "RMSNormGrad",
+    "RootMeanSquare",
+    "Rotary",
+    "RunsOfClasses",
+    "RunsOfClassesGrad",
+    "SiLU",
+    "SparseCrossEntropy",
+    "SparseCrossEntropyGrad",
+]

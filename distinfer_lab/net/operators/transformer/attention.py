@@ -1,0 +1,231 @@
+"""Attention of query heads that share key heads in groups; no token looks at one after it.
+
+    query  [batch, heads, tokens, size]        4 query heads, 2 key heads, on 2 cards:
+    key    [batch, key heads, keys, size]      card 0  q0 q1 | k0      card 1  q2 q3 | k1
+                                               on 4:   q0 | k0   q1 | k0   q2 | k1   q3 | k1
+
+Key heads are cut along with the query heads that look at them; where there are more cards than
+key heads, several cards hold the same one.
+
+References
+----------
+Ainslie et al., "GQA: Training Generalized Multi-Query Transformer Models", 2023.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....errors import GraphError
+from ...graph import Operator, Region, Rule, Spec
+from ..elementwise import Scale, same_dtype
+from ..normalise import SoftmaxGrad
+
+if TYPE_CHECKING:
+    from ...build import GraphBuilder
+
+__all__ = ["AttentionWeights", "GroupedMatMul", "GroupedOuter", "attention_weights", "check_heads"]
+
+Array = NDArray[Any]
+
+HEADS = ("b", "h", None, None)
+KEYS = ("b", "k", None, None)
+WITHIN = {"k": "h"}
+
+
+def check_heads(op: Operator, query: Spec, key: Spec) -> None:
+    """Refuse what are no heads of one batch, or key heads that query heads cannot share evenly.
+
+    Raises
+    ------
+    GraphError
+        Naming the shapes.
+    """
+    same_dtype(op, query, key)
+    if len(query.shape) != 4 or len(key.shape) != 4 or query.shape[0] != key.shape[0]:
+        raise GraphError(
+            f"{op.name}: heads of shapes {list(query.shape)} and {list(key.shape)}; both are "
+            "[batch, heads, tokens, size] with one batch"
+        )
+    if not key.shape[1] or query.shape[1] % key.shape[1]:
+        raise GraphError(
+            f"{op.name}: {query.shape[1]} query heads cannot share {key.shape[1]} key heads evenly"
+        )
+
+
+@dataclass(frozen=True)
+class _Grouped(Operator):
+    """Something of heads and of key heads, of which each serves as many heads.
+
+    Parameters
+    ----------
+    first
+        On a card: the first of the key heads held that the query heads held look at.
+    count
+        On a card: how many of them they look at; 0 for all.
+    """
+
+    first: int = 0
+    count: int = 0
+
+    def _looked_at(self, key: Array) -> Array:
+        return key[:, self.first : self.first + self.count] if self.count else key
+
+    def _for_card(self, groups: int, heads: tuple[int, int], held: tuple[int, int]) -> "_Grouped":
+        """For the query heads `heads` and the key heads `held` of a card."""
+        first, last = heads[0] // groups, -(-heads[1] // groups)
+        count, mine = last - first, heads[1] - heads[0]
+        if (
+            first < held[0]
+            or last > held[1]
+            or mine % max(count, 1)
+            or (count > 1 and mine != count * groups)
+        ):
+            raise GraphError(
+                f"{self.name}: query heads {heads[0]}..{heads[1] - 1} need key heads {first}..{last - 1}, but "
+                f"this card holds {held[0]}..{held[1] - 1}; cut both by the same axes"
+            )
+        return replace(self, first=first - held[0], count=count)
+
+
+def _folded(x: Array, key_heads: int) -> Array:
+    """[b, h, t, n] as [b, k, (h / k) * t, n]: one product for all heads that share keys."""
+    b, h, t, n = x.shape
+    return x if h == key_heads else x.reshape(b, key_heads, h // key_heads * t, n)
+
+
+@dataclass(frozen=True)
+class GroupedMatMul(_Grouped):
+    """x[b, h, t, n] @ y[b, k, n, m], each of y for h / k heads of x; or @ y[b, k, m, n] transposed."""
+
+    transpose_b: bool = False
+
+    def infer(self, *inputs: Spec) -> Spec:
+        x, y = inputs
+        check_heads(self, x, y)
+        inner, outer = y.shape[:1:-1] if self.transpose_b else y.shape[2:]
+        if x.shape[3] != inner:
+            raise GraphError(
+                f"{self.name}: the inner dims of {list(x.shape)} and {list(y.shape)} are {x.shape[3]} and {inner}; "
+                f"they must be equal (transpose_b={self.transpose_b})"
+            )
+        return Spec((*x.shape[:3], outer), x.dtype)
+
+    def forward(self, *inputs: Array) -> Array:
+        x, y = inputs[0], self._looked_at(inputs[1])
+        out: Array = np.matmul(_folded(x, y.shape[1]), np.swapaxes(y, 2, 3) if self.transpose_b else y)
+        return out.reshape(*x.shape[:3], out.shape[3])
+
+    def rule(self, *inputs: Spec) -> Rule:
+        return Rule((HEADS, KEYS), HEADS, order=("b", "h"), within=WITHIN)
+
+    def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
+        return self._for_card(whole[0].shape[1] // whole[1].shape[1], inputs[0][1], inputs[1][1])
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        x, y = inputs
+        heads = build.spec(y).shape[1]
+        dx = build.add(GroupedMatMul(transpose_b=not self.transpose_b), grad, y)
+        left, right = (grad, x) if self.transpose_b else (x, grad)
+        return [dx, build.add(GroupedOuter(heads), left, right)]
+
+
+@dataclass(frozen=True)
+class GroupedOuter(Operator):
+    """For each of `key_heads` the sum over the heads that share it of x[.., t, m].T @ y[.., t, n].
+
+    Parameters
+    ----------
+    start, stop
+        On a card: the key heads that it gives the sums of; those that none of its heads look at stay 0.
+    heads
+        On a card: how many query heads share a key head, and the first query head held.
+    """
+
+    key_heads: int
+    groups: int = 0
+    first_head: int = 0
+    start: int = 0
+
+    def infer(self, *inputs: Spec) -> Spec:
+        x, y = inputs
+        check_heads(self, x, y)
+        if x.shape[:3] != y.shape[:3] or x.shape[1] % self.key_heads:
+            raise GraphError(
+                f"{self.name}: heads of shapes {list(x.shape)} and {list(y.shape)} for {self.key_heads} key heads; "
+                "both have as many heads and tokens, a multiple of the key heads"
+            )
+        return Spec((x.shape[0], self.key_heads, x.shape[3], y.shape[3]), x.dtype)
+
+    def forward(self, *inputs: Array) -> Array:
+        x, y = inputs
+        products = np.matmul(np.swapaxes(x, 2, 3), y)
+        groups = self.groups or x.shape[1] // self.key_heads
+        out = np.zeros((x.shape[0], self.key_heads, *products.shape[2:]), products.dtype)
+        for head in range(x.shape[1]):
+            out[:, (self.first_head + head) // groups - self.start] += products[:, head]
+        return out
+
+    def rule(self, *inputs: Spec) -> Rule:
+        return Rule((HEADS, HEADS), KEYS, order=("b", "h"), within=WITHIN)
+
+    def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
+        groups = whole[0].shape[1] // self.key_heads
+        start, stop = output[1]
+        return GroupedOuter(stop - start, groups, inputs[0][1][0], start)
+
+
+@dataclass(frozen=True)
+class AttentionWeights(_Grouped):
+    """softmax(scale * query @ key.T), where token i looks at the keys 0..i only; [b, h, tokens, keys]."""
+
+    scale: float = 1.0
+
+    def infer(self, *inputs: Spec) -> Spec:
+        query, key = inputs
+        check_heads(self, query, key)
+        if query.shape[2:] != key.shape[2:]:
+            raise GraphError(
+                f"{self.name}: queries {list(query.shape)} and keys {list(key.shape)}; both are of the same tokens "
+                "and size"
+            )
+        return Spec((*query.shape[:3], key.shape[2]), query.dtype)
+
+    def forward(self, *inputs: Array) -> Array:
+        query, key = inputs
+        return attention_weights(query, self._looked_at(key), self.scale)
+
+    def rule(self, *inputs: Spec) -> Rule:
+        return Rule((HEADS, KEYS), HEADS, order=("b", "h"), within=WITHIN)
+
+    def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
+        return self._for_card(whole[0].shape[1] // whole[1].shape[1], inputs[0][1], inputs[1][1])
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        query, key = inputs
+        # What the mask hides has weight 0, and so no gradient.
+        scores = build.add(Scale(self.scale), build.add(SoftmaxGrad(), output, grad))
+        dkey = build.add(GroupedOuter(build.spec(key).shape[1]), scores, query)
+        return [build.add(GroupedMatMul(), scores, key), dkey]
+
+
+def attention_weights(query: Array, key: Array, scale: float) -> Array:
+    """See `AttentionWeights`; the last query token is at the place of the last key."""
+    b, h, tokens, _ = query.shape
+    keys = key.shape[2]
+    out: Array = np.matmul(_folded(query, key.shape[1]), np.swapaxes(key, 2, 3)).reshape(b, h, tokens, keys)
+    out *= scale
+    if tokens > 1:
+        hidden = np.triu(np.ones((tokens, keys), bool), keys - tokens + 1)
+        np.copyto(out, -np.inf, where=hidden)
+    out -= out.max(axis=3, keepdims=True)
+    np.exp(out, out=out)
+    out /= out.sum(axis=3, keepdims=True)
+    return out
