@@ -1,14 +1,18 @@
 """The form in which notebooks are committed: executed, and the same bytes for the same content.
 
-    python -m distinfer_lab.notebooks --run notebooks       execute, then normalise
-    python -m distinfer_lab.notebooks notebooks             normalise
-    python -m distinfer_lab.notebooks --check notebooks     fail if one is not in that form
+    python -m distinfer_lab.notebooks --run notebooks           execute, then normalise
+    python -m distinfer_lab.notebooks notebooks                 normalise
+    python -m distinfer_lab.notebooks --check notebooks         fail if one is not in that form
+    python -m distinfer_lab.notebooks --run --check notebooks   fail if one says something else when it is run again
+
+Folders, or single notebooks.
 
 No widget state, no timings, no execution times, stable cell ids, counts 1, 2, 3 ...
 """
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,21 +114,41 @@ def _execute(path: Path) -> Any:
     return notebook
 
 
+def _paths(given: Sequence[Path]) -> list[Path]:
+    """The notebooks that are meant."""
+    found = []
+    for path in given:
+        inside = sorted(path.glob("*.ipynb")) if path.is_dir() else [path]
+        if not inside:
+            raise CheckpointFileError(f"{path}: no notebooks there")
+        found += inside
+    return found
+
+
+def _differences(before: Any, after: Any) -> list[str]:
+    """Which cells of a notebook say something else than they did."""
+    if len(before.cells) != len(after.cells):
+        return [f"it has {len(after.cells)} cells, not {len(before.cells)}"]
+    cells = zip(before.cells, after.cells, strict=True)
+    return [
+        f"cell {number} says something else when it is run" for number, (a, b) in enumerate(cells) if a != b
+    ]
+
+
 @click.command()
 @click.option("--check", is_flag=True, help="Change nothing; fail if a notebook is not in its form.")
 @click.option("--run", is_flag=True, help="Execute each notebook first.")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def main(check: bool, run: bool, folder: Path) -> None:
-    """Bring the notebooks of a folder into the form in which they are committed."""
-    paths = sorted(folder.glob("*.ipynb"))
-    if not paths:
-        raise CheckpointFileError(f"{folder}: no notebooks there")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+def main(check: bool, run: bool, paths: tuple[Path, ...]) -> None:
+    """Bring notebooks, or those of a folder, into the form in which they are committed."""
     failed = False
-    for path in paths:
+    for path in _paths(paths):
         before = path.read_text()
         notebook = normalised(_execute(path) if run else nbformat.reads(before, as_version=4))
         found = problems(notebook)
-        if check and _text(notebook) != before:
+        if check and run:
+            found += _differences(nbformat.reads(before, as_version=4), notebook)
+        elif check and _text(notebook) != before:
             found.append("it is not normalised; run python -m distinfer_lab.notebooks on its folder")
         if not check:
             path.write_text(_text(notebook))

@@ -150,7 +150,8 @@ _ALL = (
     ),
     Exercise(
         "stay",
-        "A tensor [96, 16] lies as in `copies` on eight cards. Find a layout for cards 0..3 to which no byte moves.",
+        "A tensor [96, 16] lies on eight cards as in the exercise copies. Give a layout for cards 0..3 to which "
+        "nothing has to move.",
         "Which cards hold all four slices between them already?",
         Layout(Mesh(("tp",), (4,)), ((), ("tp",))),
         judge_stay(TRAINING, WEIGHT, 4),

@@ -382,10 +382,11 @@ class Layout(Displayed):
         )
 
     def describe_ranks(self) -> str:
-        """The holding ranks in words: "0..7", or "0..3, 8..11"."""
+        """The holding ranks in words: "0..7", or "0..3, 5, 8..11"."""
         grids = self.ranks.reshape(len(self.first_ranks), -1)
         step = f" by strides {self.strides}" if self.strides else ""
-        return ", ".join(f"{g.min()}..{g.max()}{step}" for g in grids)
+        runs = (f"{g.min()}..{g.max()}" if g.min() < g.max() else f"{g.min()}" for g in grids)
+        return ", ".join(run + step for run in runs)
 
     @classmethod
     def replicated(cls, ranks: int, ndim: int) -> "Layout":

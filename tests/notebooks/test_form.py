@@ -14,7 +14,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 def test_the_committed_notebooks_are_in_their_form():
     """As CI checks it."""
-    assert [n.name for n in NOTEBOOKS] == ["00_start_here.ipynb", "02_reshard.ipynb"]
+    assert {"00_start_here", "01_layouts", "02_reshard", "05_your_checkpoint"} <= {n.stem for n in NOTEBOOKS}
     done = CliRunner().invoke(main, ["--check", str(FOLDER)])
     assert (done.exit_code, done.output) == (0, "")
 
@@ -78,3 +78,22 @@ def test_a_notebook_that_is_not_normalised_fails_the_check(tmp_path):
     assert CliRunner().invoke(main, ["--check", str(tmp_path)]).exit_code == 0
     (tmp_path / "empty").mkdir()
     assert CliRunner().invoke(main, [str(tmp_path / "empty")]).exit_code == 1
+
+
+def test_a_notebook_that_says_something_else_fails_the_run(tmp_path):
+    """Run and checked, it is left as it is, and the cell is named; without --check it is brought up to date."""
+    path = tmp_path / "a.ipynb"
+    cells = [nbformat.v4.new_code_cell(source) for source in ("print(1)", "print(2)")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    assert CliRunner().invoke(main, ["--run", str(path)]).exit_code == 0
+    assert CliRunner().invoke(main, ["--run", "--check", str(path)]).exit_code == 0
+    notebook = nbformat.read(path, 4)
+    notebook.cells[1].outputs[0].text = "3\n"
+    nbformat.write(notebook, path)
+    before = path.read_bytes()
+    done = CliRunner().invoke(main, ["--run", "--check", str(path)])
+    assert done.exit_code == 1
+    assert done.output == f"{path}: cell 1 says something else when it is run\n"
+    assert path.read_bytes() == before
+    assert CliRunner().invoke(main, ["--run", str(path)]).exit_code == 0
+    assert nbformat.read(path, 4).cells[1].outputs[0].text == "2\n"
