@@ -71,6 +71,7 @@ _HOMES = {
     ".widgets": ("LayoutView",),
 }
 _MODULES = {
+    "models": ".net.models",
     "nn": ".net.nn",
     "ops": ".net.ops",
     "errors": ".errors",
@@ -121,6 +122,7 @@ if TYPE_CHECKING:
     )
     from .layout import Box, Layout, Mesh, Strategy
     from .net import Cell, Parameter, Tensor, initializer, set_seed
+    from .net import models as models
     from .net import nn as nn
     from .net import ops as ops
     from .parallel import Program, Sharding, partition, propagate

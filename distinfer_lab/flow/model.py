@@ -189,7 +189,8 @@ class Model:
             If the data are not Tensors.
         ContextError
             If the mode is neither semi_auto_parallel nor auto_parallel, full_batch is not
-            True, or, on more than one card, no training strategy file is set.
+            True, or, on more than one card, no training strategy file is set though not all
+            operators have a strategy of their own.
         CheckpointFileError
             If the training strategy file is set and missing.
         GraphError, ShardingError
@@ -215,12 +216,14 @@ class Model:
                 "infer_predict_layout needs the whole batch on every card; call "
                 "set_auto_parallel_context(full_batch=True)"
             )
-        if self.devices(context) > 1 and not context.strategy_ckpt_load_file:
+        graph = self._trace(predict_data)
+        told = all(node.strategy is not None for node in graph.nodes if node.inputs)
+        if self.devices(context) > 1 and not (context.strategy_ckpt_load_file or told):
             raise ContextError(
                 "infer_predict_layout on several cards needs the training strategy; call "
                 "set_auto_parallel_context(strategy_ckpt_load_file='train_strategy.ckpt')"
             )
-        _, sharding = self._cut(self._trace(predict_data), context)
+        _, sharding = self._cut(graph, context)
         shapes = {name: param.shape for name, param in self.network.parameters_dict().items()}
         return PredictLayout(sharding, shapes)
 

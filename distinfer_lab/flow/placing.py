@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from ..cards import CardGroup, Placement
 from ..errors import ContextError
-from ..layout import Layout, Strategy
-from ..net import Cell, InitialPart, InitialShare, Parameter, Region, Source, Values
+from ..layout import Box, Strategy
+from ..net import Cell, InitialBox, InitialPart, InitialShare, Parameter, Region, Source, Values
+from ..parallel.shards import LaidBox, shard_map
 
 __all__ = ["PlacedNet", "place_initial", "placed_net", "remember"]
 
@@ -41,25 +42,21 @@ class PlacedNet:
 
     def gather(self, name: str, region: Region) -> Array:
         """Fetch a region of a parameter from the cards that hold it, each element once."""
-        layout, shape = self.strategy[name], self.strategy.shapes[name]
-        boxes = layout.boxes(shape)
-        primary = layout.replica_ids() == 0
-        rows = [int(i) for i in np.flatnonzero(primary) if _meets(boxes[i].tolist(), region)]
-        ranks = layout.ranks
-        found = self.group.pull(self.placement, {int(ranks[i]): [name] for i in rows})
-        dtype = found[int(ranks[rows[0]])][name].dtype if rows else np.dtype(np.float32)
-        out = np.empty(tuple(b - a for a, b in region), dtype)
-        for i in rows:
-            box = boxes[i].tolist()
-            common = [(max(a, c), min(b, d)) for (a, b), (c, d) in zip(box, region, strict=True)]
-            there = tuple(slice(a - box[d][0], b - box[d][0]) for d, (a, b) in enumerate(common))
-            here = tuple(slice(a - region[d][0], b - region[d][0]) for d, (a, b) in enumerate(common))
-            out[here] = found[int(ranks[i])][name][there]
+        layout = self.strategy[name]
+        held = shard_map(layout, self.strategy.shapes[name]).boxes
+        wanted = Box(tuple(a for a, _ in region), tuple(b for _, b in region))
+        ranks = layout.ranks[layout.replica_ids() == 0].tolist()
+        taken = {rank: [laid for laid in held[rank] if laid.whole.common(wanted)] for rank in ranks}
+        found = self.group.pull(self.placement, {rank: [name] for rank, boxes in taken.items() if boxes})
+        dtype = next((shards[name].dtype for shards in found.values()), np.dtype(np.float32))
+        out = np.empty(wanted.shape, dtype)
+        for rank, shards in found.items():
+            for laid in taken[rank]:
+                common = laid.whole.common(wanted)
+                assert common is not None
+                there = common.within(laid.whole).moved(laid.shard.start)
+                common.within(wanted).of(out)[...] = there.of(shards[name])
         return out
-
-
-def _meets(box: list[list[int]], region: Region) -> bool:
-    return all(max(a, c) < min(b, d) for (a, b), (c, d) in zip(box, region, strict=True))
 
 
 @dataclass(frozen=True)
@@ -112,13 +109,10 @@ def place_initial(
         _refuse_elsewhere(name, params[name], group)
     parts: list[list[InitialPart]] = [[] for _ in range(strategy.ranks)]
     for name, layout in strategy.items():
-        regions = _regions(layout, strategy.shapes[name])
-        source = params[name].initial
-        for rank, region in regions.items():
-            cut: Source = source
-            if isinstance(source, Values):
-                cut = Values(source.region(region, name), tuple(a for a, _ in region))
-            parts[rank].append(InitialPart(name, region, cut))
+        held = shard_map(layout, strategy.shapes[name])
+        for rank, boxes in held.boxes.items():
+            cut = tuple(_initial_box(name, params[name].initial, laid) for laid in boxes)
+            parts[rank].append(InitialPart(name, held.shapes[rank], cut))
     shares = [InitialShare(tuple(p)) for p in parts]
     if into is None:
         return PlacedNet(group, group.place(shares), strategy)
@@ -142,9 +136,9 @@ def _refuse_elsewhere(name: str, param: Parameter, group: CardGroup) -> None:
             )
 
 
-def _regions(layout: Layout, shape: tuple[int, ...]) -> dict[int, Region]:
-    boxes = layout.boxes(shape).tolist()
-    return {
-        int(rank): tuple((a, b) for a, b in box)
-        for rank, box in zip(layout.ranks.tolist(), boxes, strict=True)
-    }
+def _initial_box(name: str, source: Source, laid: LaidBox) -> InitialBox:
+    """A box of an initial value; an array of the user is cut."""
+    whole, shard = (tuple(zip(box.start, box.stop, strict=True)) for box in (laid.whole, laid.shard))
+    if isinstance(source, Values):
+        source = Values(source.region(whole, name), laid.whole.start)
+    return InitialBox(whole, shard, source)

@@ -1,9 +1,8 @@
 """The predict layout: what `infer_predict_layout` gives and `load_distributed_checkpoint` takes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
-
 from ..display import Displayed
+from ..errors import LayoutError
 from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import LayoutTuple, layout_tuple
 from ..parallel import Sharding
@@ -43,10 +42,18 @@ class PredictLayout(Mapping[str, LayoutTuple], Displayed):
 
     def __repr__(self) -> str:
         lines = [f"PredictLayout of {len(self)} parameters on {self.strategy.ranks} cards"]
-        for name, items in self.items():
-            layout: Any = self.strategy[name]
+        for name, layout in self.strategy.items():
+            shape = self.strategy.shapes[name]
             lines.append(
-                f"  {name}  {items[6]} -> {items[2]} a card  {layout.describe_cut() or '(no dims)'}  "
-                f"dev_matrix {items[0]} tensor_map {items[1]}"
+                f"  {name}  {list(shape)} -> {list(layout.shard_shape(shape))} a card  "
+                f"{layout.describe_cut() or '(no dims)'}  {self._noted(name)}"
             )
         return "\n".join(lines)
+
+    def _noted(self, name: str) -> str:
+        """The layout in MindSpore's words, which has none for fused parts and uneven cuts."""
+        try:
+            items = self[name]
+        except LayoutError:
+            return f"{self.strategy[name].mesh!r}"
+        return f"dev_matrix {items[0]} tensor_map {items[1]}"

@@ -7,7 +7,7 @@ from .differentiate import differentiate
 from .evaluate import check_value, evaluate
 from .graph import AxisStrategy, Graph, Node, NodeStrategy, Operator, Origin, Region, Rule, Spec
 from .initializer import Initializer, Values, get_seed, initializer, set_seed
-from .shares import InitialPart, InitialShare
+from .shares import InitialBox, InitialPart, InitialShare
 from .tensor import Parameter, Source, Tensor
 from .trace import spec_of, trace, training_graph
 
@@ -16,6 +16,7 @@ __all__ = [
     "Cell",
     "Graph",
     "GraphBuilder",
+    "InitialBox",
     "InitialPart",
     "InitialShare",
     "Initializer",

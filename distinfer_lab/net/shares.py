@@ -1,7 +1,7 @@
 """One card's shards of initial values: made, or cut, where they are needed."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +9,19 @@ from numpy.typing import NDArray
 from .graph import Region
 from .tensor import Source
 
-__all__ = ["InitialPart", "InitialShare"]
+__all__ = ["InitialBox", "InitialPart", "InitialShare"]
 
 Array = NDArray[Any]
+
+
+class InitialBox(NamedTuple):
+    """A box of an initial value; a shard has several where the value is fused."""
+
+    whole: Region
+    """In the coordinates of the whole value."""
+    shard: Region
+    """The same, in the shard."""
+    source: Source
 
 
 @dataclass(frozen=True)
@@ -19,8 +29,22 @@ class InitialPart:
     """One shard of an initial value."""
 
     name: str
-    region: Region
-    source: Source
+    shape: tuple[int, ...]
+    boxes: tuple[InitialBox, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the shard."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.boxes[0].source.dtype.itemsize
+
+    def read(self) -> Array:
+        """The shard."""
+        if len(self.boxes) == 1:
+            return self.boxes[0].source.region(self.boxes[0].whole, self.name)
+        out = np.empty(self.shape, self.boxes[0].source.dtype)
+        for box in self.boxes:
+            out[tuple(slice(a, b) for a, b in box.shard)] = box.source.region(box.whole, self.name)
+        return out
 
 
 @dataclass(frozen=True)
@@ -32,9 +56,8 @@ class InitialShare:
     @property
     def nbytes(self) -> int:
         """Bytes of the shards."""
-        sizes = (int(np.prod([b - a for a, b in p.region], dtype=np.int64)) for p in self.parts)
-        return sum(n * p.source.dtype.itemsize for n, p in zip(sizes, self.parts, strict=True))
+        return sum(part.nbytes for part in self.parts)
 
     def read(self) -> dict[str, Array]:
         """The shards by name."""
-        return {part.name: part.source.region(part.region, part.name) for part in self.parts}
+        return {part.name: part.read() for part in self.parts}
