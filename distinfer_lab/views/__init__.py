@@ -1,7 +1,8 @@
 """Views: records as SVG strings and as HTML; numpy and text only, no cluster, no widgets.
 
 drawing/    how a drawing is made and saved          holdings/   who holds what of a tensor
-moves/      bytes on their way                       shown/      what Jupyter shows of a record
+moves/      bytes on their way                       runs/       what happens in which order, and when
+shown/      what Jupyter shows of a record
 """
 
 from .drawing import STORED_CARDS, Drawing, img_html, stored
@@ -19,6 +20,7 @@ from .holdings import (
     tensor_svg,
 )
 from .moves import CardBytes, bands_svg, bars_svg, memory_svg, traffic_svg
+from .runs import Step, graph_svg, line_chart, timeline_svg
 from .shown import (
     checkpoint_html,
     group_html,
@@ -38,15 +40,18 @@ __all__ = [
     "Drawing",
     "Holding",
     "Links",
+    "Step",
     "bands_svg",
     "bars_svg",
     "checkpoint_html",
+    "graph_svg",
     "group_html",
     "hold",
     "img_html",
     "layout_html",
     "layout_pair_svg",
     "layout_svg",
+    "line_chart",
     "link_cards",
     "load_html",
     "memory_html",
@@ -62,5 +67,6 @@ __all__ = [
     "strategy_svg",
     "table_html",
     "tensor_svg",
+    "timeline_svg",
     "traffic_svg",
 ]
