@@ -19,7 +19,18 @@ from .holdings import (
     strategy_svg,
     tensor_svg,
 )
-from .moves import CardBytes, bands_svg, bars_svg, memory_svg, traffic_svg
+from .moves import (
+    CardBytes,
+    FileBytes,
+    MoveLinks,
+    bands_svg,
+    bars_svg,
+    files_of,
+    files_svg,
+    link_moves,
+    memory_svg,
+    traffic_svg,
+)
 from .runs import Step, graph_svg, line_chart, timeline_svg
 from .shown import (
     checkpoint_html,
@@ -38,12 +49,16 @@ __all__ = [
     "STORED_CARDS",
     "CardBytes",
     "Drawing",
+    "FileBytes",
     "Holding",
     "Links",
+    "MoveLinks",
     "Step",
     "bands_svg",
     "bars_svg",
     "checkpoint_html",
+    "files_of",
+    "files_svg",
     "graph_svg",
     "group_html",
     "hold",
@@ -53,6 +68,7 @@ __all__ = [
     "layout_svg",
     "line_chart",
     "link_cards",
+    "link_moves",
     "load_html",
     "memory_html",
     "memory_svg",

@@ -6,8 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from distinfer_lab.checkpoint import open_checkpoint, save_slice
 from distinfer_lab.display import bytes_in_words
-from distinfer_lab.views import CardBytes, bands_svg, bars_svg, memory_svg, traffic_svg
+from distinfer_lab.layout import Layout, Mesh, Strategy, box_at
+from distinfer_lab.views import (
+    CardBytes,
+    bands_svg,
+    bars_svg,
+    files_of,
+    files_svg,
+    link_moves,
+    memory_svg,
+    traffic_svg,
+)
 from tests.views.reading import elements, keys, numbers, rectangles, spills, words
 
 TRAFFIC = arrays(np.int64, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 1 << 40))
@@ -112,3 +123,111 @@ def test_memory_of_a_thousand_cards_shows_the_worst():
     assert keys(svg) == [f"card:{i}" for i in range(7, 1024, 32)]
     assert "1,024 cards; of each 32 neighbours the one that needs most" in words(svg)
     assert spills(svg) == []
+
+
+@given(TRAFFIC, st.integers(1, 8))
+def test_links_of_moves_are_those_of_the_matrix(matrix, limit):
+    """Heads and moves belong together where bytes go, counted cell by cell, for groups as they are drawn."""
+    links = link_moves(matrix, max_cells=limit)
+    svg = traffic_svg(matrix, "t", max_cells=limit)
+    assert sorted(links.partners()) == sorted(links.sentences()) == sorted(keys(svg))
+    row_size, column_size = (-(-n // limit) for n in matrix.shape)
+    for i, row in enumerate(matrix):
+        for j, nbytes in enumerate(row):
+            give, get = links.src[i // row_size], links.dst[j // column_size]
+            if nbytes:
+                assert f"infer:{get}" in links.partners()[f"train:{give}"]
+                assert links.partners()[f"move:{give}>{get}"] == (f"train:{give}", f"infer:{get}")
+    for key, partners in links.partners().items():
+        assert all(key in links.partners()[partner] for partner in partners)
+
+
+def test_a_move_says_its_bytes_and_its_ends():
+    """Sentences name the most first, and who has none."""
+    sentences = link_moves(np.array([[1024, 2048], [0, 0]])).sentences()
+    assert sentences["train:0"] == "Card 0 gives 3 KiB: to 1 (2 KiB), 0 (1 KiB)."
+    assert sentences["train:1"] == "Card 1 gives nothing."
+    assert sentences["move:0>1"] == "2 KiB from card 0 to 1."
+
+
+@pytest.fixture(scope="module")
+def sliced(tmp_path_factory):
+    """A checkpoint of four ranks: one tensor cut by columns, one by rows and columns, one whole."""
+    folder = tmp_path_factory.mktemp("sliced")
+    mesh = Mesh(("a", "b"), (2, 2))
+    strategy = Strategy(
+        {"w": Layout(mesh, ((), ("b",))), "v": Layout(mesh, (("a",), ("b",))), "n": Layout(mesh, ((),))},
+        {"w": (6, 8), "v": (4, 12), "n": (5,)},
+    )
+    whole = {
+        name: np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        for name, shape in strategy.shapes.items()
+    }
+    for rank in range(4):
+        entries = {name: box_at(strategy.boxes(name), rank).of(whole[name]).copy() for name in strategy}
+        (folder / f"rank_{rank}").mkdir()
+        save_slice(folder / f"rank_{rank}" / "net.ckpt", entries)
+    with open_checkpoint([folder / f"rank_{r}" / "net.ckpt" for r in range(4)], strategy) as checkpoint:
+        yield checkpoint
+
+
+def read_elements(plan, file, name):
+    """For every element of a file's tensor the destination ranks that read it, by brute force."""
+    tensor = plan[name]
+    box = box_at(plan.checkpoint.tensors[name].layout.boxes(tensor.shape), file)
+    out = {index: set() for index in np.ndindex(*box.shape)}
+    for row in np.flatnonzero(tensor.pieces.src_rank == file):
+        piece = box_at(tensor.pieces.boxes, row).within(box)
+        for index in np.ndindex(*piece.shape):
+            out[tuple(np.add(index, piece.start))].add(int(tensor.pieces.dst_rank[row]))
+    return out
+
+
+@pytest.mark.parametrize("dims", [((), ("t",)), (("t",), ())], ids=["columns", "rows"])
+def test_what_is_drawn_of_a_file_is_what_is_read_of_it(sliced, dims):
+    """The part of a file's tensor that a set of ranks reads has the place and the area of its bytes."""
+    tp = Mesh(("t",), (2,))
+    dst = Strategy({"w": Layout(tp, dims), "v": Layout(tp, dims), "n": Layout.replicated(2, 1)})
+    plan = sliced.plan(dst)
+    for rank, file in enumerate(files_of(plan)):
+        assert {t.name for t in file.tensors} == {"w", "v", "n"}
+        for tensor in file.tensors:
+            elements_read = read_elements(plan, rank, tensor.name)
+            shape = plan.checkpoint.files[rank].entries[tensor.name].shape
+            for index, readers in elements_read.items():
+                at = (index[0] + 0.5) / shape[0]
+                down = (index[1] + 0.5) / shape[1] if len(shape) > 1 else 0.5
+                drawn = [p for p in tensor.pieces if p.start < at < p.stop and p.upper < down < p.lower]
+                assert [set(p.readers) for p in drawn] == ([readers] if readers else [])
+        nbytes = sum(
+            4 * sum(bool(readers) for readers in read_elements(plan, rank, t.name).values())
+            for t in file.tensors
+        )
+        assert file.read_bytes == nbytes
+
+
+def test_files_are_drawn_with_areas_of_their_bytes(sliced):
+    """Areas of what is read stand in one proportion to bytes; a file that nobody reads is striped."""
+    plan = sliced.plan(Strategy({n: Layout.replicated(1, len(s.shape)) for n, s in sliced.tensors.items()}))
+    files = files_of(plan)
+    svg = files_svg(files, "files")
+    assert keys(svg) == [f"file:{i}" for i in range(4)]
+    for i, file in enumerate(files):
+        bar, *parts = rectangles(svg, f"file:{i}")
+        assert "url(#" in bar.attributes["fill"]
+        assert sum(p.area for p in parts) / bar.area == pytest.approx(file.read_bytes / file.nbytes, abs=0.02)
+        assert not any(a.overlaps(b) for k, a in enumerate(parts) for b in parts[k + 1 :])
+    assert f"{bytes_in_words(files[0].read_bytes)} of {bytes_in_words(files[0].nbytes)} are read" in words(
+        svg
+    )
+    assert spills(svg) == []
+
+
+def test_a_plan_of_very_many_tensors_is_drawn_by_destination(sliced, monkeypatch):
+    """Above the limit a file is one bar, cut by who reads how much of it."""
+    monkeypatch.setattr("distinfer_lab.views.moves.files.MAX_TENSORS", 2)
+    plan = sliced.plan(Strategy({n: Layout.replicated(2, len(s.shape)) for n, s in sliced.tensors.items()}))
+    (tensor,) = files_of(plan)[0].tensors
+    shares = {piece.readers: piece.share for piece in tensor.pieces}
+    expected = plan.traffic[0] / plan.traffic[0].sum()
+    assert shares == {(rank,): pytest.approx(share) for rank, share in enumerate(expected) if share}

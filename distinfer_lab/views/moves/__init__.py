@@ -2,6 +2,19 @@
 
 from .bands import bands_svg
 from .bars import CardBytes, bars_svg, memory_svg
+from .files import FileBytes, files_of, files_svg
+from .linked import MoveLinks, link_moves
 from .matrix import traffic_svg
 
-__all__ = ["CardBytes", "bands_svg", "bars_svg", "memory_svg", "traffic_svg"]
+__all__ = [
+    "CardBytes",
+    "FileBytes",
+    "MoveLinks",
+    "bands_svg",
+    "bars_svg",
+    "files_of",
+    "files_svg",
+    "link_moves",
+    "memory_svg",
+    "traffic_svg",
+]

@@ -1,0 +1,251 @@
+"""Which bytes of which file go where: a bar for each file, its tensors one after another.
+
+    rank_0/w.ckpt  [ w: rank 0 | rank 1 ][ b: 0-1 ][//////]   3 MiB of 4 MiB are read
+
+A tensor's rows run along the bar, its columns across: a cut of rows is a run of bytes, a cut of columns
+is a part of every row. Areas are bytes. What nobody reads is striped.
+"""
+
+from collections.abc import Iterator, Sequence
+from os.path import basename, dirname
+from typing import NamedTuple
+
+import numpy as np
+
+from ...display import bytes_in_words
+from ...reshard import ConversionPlan
+from ..drawing import Block, Pen, above, finish, heading, label, notes, path, shorten, text, text_width
+from ..holdings import ranks_in_words
+
+__all__ = ["FileBytes", "ReadPiece", "files_of", "files_svg"]
+
+REACH, THICK = 480.0, 34.0
+MAX_FILES, MAX_TENSORS, MAX_PIECES = 16, 300, 320
+MOST_NAMED = 16
+THIN = 5.0
+"""Tensors narrower than so many pixels are drawn together."""
+STRIPED = ("#e8e8e8", 1)
+
+
+class ReadPiece(NamedTuple):
+    """A part of a tensor in a file that the same destinations read; fractions of the tensor, 0 to 1."""
+
+    readers: tuple[int, ...]
+    """Destination ranks, ascending."""
+    start: float
+    """Along its rows."""
+    stop: float
+    upper: float
+    """Along its columns."""
+    lower: float
+
+    @property
+    def share(self) -> float:
+        """The fraction of the tensor's bytes."""
+        return (self.stop - self.start) * (self.lower - self.upper)
+
+
+class TensorBytes(NamedTuple):
+    """A tensor of a file."""
+
+    name: str
+    nbytes: int
+    pieces: tuple[ReadPiece, ...]
+
+
+class FileBytes(NamedTuple):
+    """A file: its tensors in the order of their bytes."""
+
+    path: str
+    tensors: tuple[TensorBytes, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes that some destination reads, each counted once."""
+        return round(sum(t.nbytes * sum(piece.share for piece in t.pieces) for t in self.tensors))
+
+
+def files_of(plan: ConversionPlan, limit: int = MAX_FILES) -> list[FileBytes]:
+    """What a plan reads of its first files; of a plan of very many tensors, by destination only."""
+    files = plan.checkpoint.files[:limit]
+    if len(plan) > MAX_TENSORS:
+        return [_by_destination(plan, rank, file.path) for rank, file in enumerate(files)]
+    found: list[dict[str, TensorBytes]] = [{} for _ in files]
+    for name in plan:
+        for rank, tensor in _tensor(plan, name, len(files)):
+            found[rank][name] = tensor
+    out = []
+    for file, tensors in zip(files, found, strict=True):
+        entries = sorted((e for e in file.entries.values() if not e.is_text), key=lambda e: e.pieces[:1])
+        every = [tensors.get(e.name, TensorBytes(e.name, e.nbytes, ())) for e in entries]
+        out.append(FileBytes(file.path, tuple(every)))
+    return out
+
+
+def _tensor(plan: ConversionPlan, name: str, count: int) -> Iterator[tuple[int, TensorBytes]]:
+    """What is read of one tensor in each of the first files."""
+    found = plan[name]
+    extents = found.pieces.boxes[..., 1] - found.pieces.boxes[..., 0]
+    for rank in np.unique(found.pieces.src_rank):
+        if rank >= count:
+            break
+        entry = plan.checkpoint.files[rank].entries.get(name)
+        if entry is None:
+            continue
+        readers: dict[tuple[tuple[int, ...], tuple[int, ...]], set[int]] = {}
+        for row in np.flatnonzero(found.pieces.src_rank == rank).tolist():
+            key = tuple(found.pieces.src_at[row].tolist()), tuple(extents[row].tolist())
+            readers.setdefault(key, set()).add(int(found.pieces.dst_rank[row]))
+        pieces = [_piece(*key, entry.shape, sorted(who)) for key, who in sorted(readers.items())]
+        yield int(rank), TensorBytes(name, entry.nbytes, tuple(pieces))
+
+
+def _piece(
+    at: tuple[int, ...], extent: tuple[int, ...], shape: tuple[int, ...], readers: Sequence[int]
+) -> ReadPiece:
+    """Rows by their place; of the dims after the first the place in memory, and their part of a row."""
+    if not shape:
+        return ReadPiece(tuple(readers), 0.0, 1.0, 0.0, 1.0)
+    start, stop = at[0] / shape[0], (at[0] + extent[0]) / shape[0]
+    place, height, inner = 0.0, 1.0, 1.0
+    for first, size, whole in zip(at[1:], extent[1:], shape[1:], strict=True):
+        place += inner * first / whole
+        height *= size / whole
+        inner *= size / whole
+    return ReadPiece(tuple(readers), start, stop, place, place + height)
+
+
+def _by_destination(plan: ConversionPlan, rank: int, file: str) -> FileBytes:
+    entries = plan.checkpoint.files[rank].entries.values()
+    size = max(sum(entry.nbytes for entry in entries if not entry.is_text), 1)
+    sent = plan.traffic[rank] / size
+    # Bytes that several destinations read are counted by each: the bar is scaled to hold them all.
+    sent = sent / max(float(sent.sum()), 1.0)
+    ends = np.cumsum(sent)
+    pieces = [
+        ReadPiece((j,), float(ends[j] - sent[j]), float(ends[j]), 0.0, 1.0)
+        for j in np.flatnonzero(sent).tolist()
+    ]
+    return FileBytes(file, (TensorBytes(f"{len(plan):,} tensors", size, tuple(pieces)),))
+
+
+def files_svg(files: Sequence[FileBytes], title: str, *, total: int | None = None) -> str:
+    """Which bytes of which file go to which destination rank; keys are "file:0".
+
+    Parameters
+    ----------
+    files
+        In rank order.
+    total
+        The number of files of the whole checkpoint, where not all are given.
+    """
+    pen = Pen(title)
+    most = max((file.nbytes for file in files), default=0)
+    names = [shorten(_name(file.path), 36) for file in files]
+    left = max(map(text_width, names), default=0) + 10
+    rows = [_row(i, file, names[i], (left, REACH / max(most, 1)), pen) for i, file in enumerate(files)]
+    wide = left + REACH + 8 + max((text_width(_read_in_words(file)) for file in files), default=0)
+    lines = [
+        "a bar is a file, its width its bytes; the numbers are the ranks that read them; striped: not read"
+    ]
+    if total is not None and total > len(files):
+        lines.append(f"the first {len(files)} of {total:,} files")
+    body = f'<g role="grid" aria-label="files">{"".join(rows)}</g>'
+    block = Block(wide, (THICK + 10) * len(files), body) if files else notes(["no files"])
+    block = above([_legend(files, pen), block], 10)
+    return finish(heading(block, shorten(title, 80), lines), title, pen)
+
+
+def _legend(files: Sequence[FileBytes], pen: Pen) -> Block:
+    """The colours of the ranks, for parts that are too small for a number."""
+    ranks = sorted(
+        {
+            rank
+            for file in files
+            for tensor in file.tensors
+            for piece in tensor.pieces
+            for rank in piece.readers
+        }
+    )
+    if not 1 < len(ranks) <= MOST_NAMED:
+        return Block(0, 0, "")
+    out, step = [text(0, 12, "ranks")], 30.0
+    for i, rank in enumerate(ranks):
+        x = 44 + step * i
+        out.append(path(x, 0, step - 4, 16, f'fill="{pen.fill(rank)}" stroke="#444"'))
+        out.append(label(x + step / 2 - 2, 12, str(rank), pen.ink(rank), 'text-anchor="middle"'))
+    return Block(44 + step * len(ranks), 18, "".join(out))
+
+
+def _name(file: str) -> str:
+    """A file with its folder: slices of all ranks often have one name."""
+    folder = basename(dirname(file))
+    return f"{folder}/{basename(file)}" if folder else basename(file)
+
+
+def _read_in_words(file: FileBytes) -> str:
+    return f"{bytes_in_words(file.read_bytes)} of {bytes_in_words(file.nbytes)} are read"
+
+
+def _row(i: int, file: FileBytes, name: str, place: tuple[float, float], pen: Pen) -> str:
+    left, scale = place
+    y = (THICK + 10) * i
+    bar = path(left, y, file.nbytes * scale, THICK, f'fill="{pen.hatched(*STRIPED)}" stroke="#444"')
+    words = text(0, y + 21, name) + text(left + REACH + 8, y + 21, _read_in_words(file))
+    at, parts = left, []
+    for tensor in _merged(file.tensors, THIN / max(scale, 1e-300)):
+        width = tensor.nbytes * scale
+        parts += [_part(piece, at, y, width, pen) for piece in tensor.pieces]
+        at += width
+    return f'<g role="row"><g data-key="file:{i}">{bar}{"".join(parts)}{words}</g></g>'
+
+
+def _merged(tensors: Sequence[TensorBytes], least: float) -> Iterator[TensorBytes]:
+    """Neighbours that are too small to be seen, as one; larger ones by themselves."""
+    small: list[TensorBytes] = []
+    for tensor in tensors:
+        if tensor.nbytes >= least and len(tensor.pieces) <= MAX_PIECES // MAX_FILES:
+            yield from _joined(small)
+            small = []
+            yield tensor
+            continue
+        small.append(tensor)
+        if sum(t.nbytes for t in small) >= least:
+            yield from _joined(small)
+            small = []
+    yield from _joined(small)
+
+
+def _joined(tensors: Sequence[TensorBytes]) -> Iterator[TensorBytes]:
+    """Several tensors as one: what each set of readers takes of them, along the rows."""
+    total = sum(tensor.nbytes for tensor in tensors)
+    if not total:
+        return
+    shares: dict[tuple[int, ...], float] = {}
+    for tensor in tensors:
+        for piece in tensor.pieces:
+            shares[piece.readers] = shares.get(piece.readers, 0.0) + piece.share * tensor.nbytes / total
+    pieces, at = [], 0.0
+    for readers, share in sorted(shares.items()):
+        pieces.append(ReadPiece(readers, 0.0, 1.0, at, at + share))
+        at += share
+    yield TensorBytes(f"{len(tensors)} tensors", total, tuple(pieces))
+
+
+def _part(piece: ReadPiece, x: float, y: float, width: float, pen: Pen) -> str:
+    left, top = x + piece.start * width, y + piece.upper * THICK
+    wide, high = (piece.stop - piece.start) * width, (piece.lower - piece.upper) * THICK
+    fill = piece.readers[0]
+    part = path(left, top, wide, high, f'fill="{pen.fill(fill)}" stroke="#222" stroke-width=".4"')
+    words = ranks_in_words(piece.readers)
+    if high < 10 or text_width(words, 10) > wide - 2:
+        return part
+    inside = label(
+        left + wide / 2, top + high / 2 + 3.5, words, pen.ink(fill), 'font-size="10" text-anchor="middle"'
+    )
+    return part + inside

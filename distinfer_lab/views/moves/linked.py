@@ -1,0 +1,85 @@
+"""What lights up with what in a matrix or in bands, and what each part says in words."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...display import bytes_in_words
+from .runs import Rows, grouped_traffic
+
+__all__ = ["MoveLinks", "link_moves"]
+
+NAMED = 8
+"""How many partners a sentence names before it counts the rest."""
+
+
+@dataclass(frozen=True, eq=False)
+class MoveLinks:
+    """The heads and the moves of a picture of bytes, by the keys of its parts.
+
+    Parameters
+    ----------
+    src, dst
+        The labels of both sides, as they are drawn.
+    cells
+        Bytes, int64, shape (rows, columns).
+    """
+
+    src: tuple[str, ...]
+    dst: tuple[str, ...]
+    cells: Rows
+
+    def partners(self) -> dict[str, tuple[str, ...]]:
+        """For each key those that belong to it: a card's moves and who is at their other end.
+
+        Examples
+        --------
+        >>> link_moves(np.array([[5, 0], [7, 1]])).partners()["infer:0"]
+        ('move:0>0', 'train:0', 'move:1>0', 'train:1')
+        """
+        out: dict[str, tuple[str, ...]] = {f"train:{a}": () for a in self.src}
+        out |= {f"infer:{b}": () for b in self.dst}
+        for i, j in np.argwhere(self.cells).tolist():
+            give, get = f"train:{self.src[i]}", f"infer:{self.dst[j]}"
+            move = f"move:{self.src[i]}>{self.dst[j]}"
+            out[give] += (move, get)
+            out[get] += (move, give)
+            out[move] = (give, get)
+        return out
+
+    def sentences(self) -> dict[str, str]:
+        """For each key its bytes, and from or to whom."""
+        out = {
+            f"train:{a}": _sentence(f"{_card(a)} gives", "to", self.dst, self.cells[i])
+            for i, a in enumerate(self.src)
+        }
+        out |= {
+            f"infer:{b}": _sentence(f"{_card(b)} gets", "from", self.src, self.cells[:, j])
+            for j, b in enumerate(self.dst)
+        }
+        for i, j in np.argwhere(self.cells).tolist():
+            words = bytes_in_words(int(self.cells[i, j]))
+            out[f"move:{self.src[i]}>{self.dst[j]}"] = (
+                f"{words} from {_card(self.src[i]).lower()} to {self.dst[j]}."
+            )
+        return out
+
+
+def link_moves(matrix: NDArray[np.int64], *, max_cells: int = 16) -> MoveLinks:
+    """The links of `traffic_svg` (or of `bands_svg`, with its `max_cards`) for the same matrix."""
+    rows, columns, cells = grouped_traffic(matrix, max_cells)
+    return MoveLinks(tuple(rows), tuple(columns), cells)
+
+
+def _card(name: str) -> str:
+    return f"Cards {name}" if "-" in name else f"Card {name}"
+
+
+def _sentence(start: str, way: str, names: tuple[str, ...], row: Rows) -> str:
+    most = np.argsort(-row, kind="stable")[: int((row > 0).sum())].tolist()
+    if not most:
+        return f"{start} nothing."
+    named = ", ".join(f"{names[j]} ({bytes_in_words(int(row[j]))})" for j in most[:NAMED])
+    rest = f" and {len(most) - NAMED:,} more" if len(most) > NAMED else ""
+    return f"{start} {bytes_in_words(int(row.sum()))}: {way} {named}{rest}."
