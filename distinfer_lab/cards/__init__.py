@@ -4,12 +4,13 @@ from .group import CardGroup, current_group
 from .placement import Placement
 from .records import CardMemory, GroupMemory
 from .run import Progress, Run
-from .store import CancelledError, CardRestartedError
+from .store import CancelledError, CardMemoryError, CardRestartedError
 
 __all__ = [
     "CancelledError",
     "CardGroup",
     "CardMemory",
+    "CardMemoryError",
     "CardRestartedError",
     "GroupMemory",
     "Placement",

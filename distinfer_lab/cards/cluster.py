@@ -10,25 +10,27 @@ import contextlib
 import ipaddress
 import logging
 import multiprocessing
+import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import dask
 import numpy as np
-from distributed import Client, Nanny, Scheduler, SpecCluster, Worker
+from distributed import Client, Nanny, Scheduler, Security, SpecCluster, Worker
 from distributed.comm import get_address_host
 from distributed.utils import get_mp_context
 
-from ..errors import ArgumentTypeError, CardError
+from ..errors import ArgumentTypeError, CardError, ContextError
 from ..version import __version__
 
 PRELOADED = ["distributed", "distributed.nanny", "distributed.worker"] + [
     f"distinfer_lab.{name}" for name in ("cards", "net", "parallel", "reshard")
 ]
 
-__all__ = ["attach", "check_versions", "embed", "ranked_addresses", "versions", "warn_if_open"]
+__all__ = ["Given", "attach", "check_versions", "embed", "ranked_addresses", "versions", "warn_if_open"]
 
 
 def embed(cards: int, processes: bool) -> Client:
@@ -45,23 +47,26 @@ def embed(cards: int, processes: bool) -> Client:
     pages = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
     options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, **pages}
     if processes:
-        options["silence_logs"] = 50
+        # An interrupt from the keyboard reaches every process of the terminal; it is the controller's to hear.
+        options |= {
+            "silence_logs": 50,
+            "preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
+        }
     workers = {
         rank: {
-            "cls": Nanny if processes else Worker,
+            "cls": QuickNanny if processes else Worker,
             "options": {**options, "resources": {f"card{rank}": 1}},
         }
         for rank in range(cards)
     }
     protocol = {"protocol": "tcp://", "host": "127.0.0.1"} if processes else {"protocol": "inproc://"}
     try:
-        with _quick_processes() if processes else contextlib.nullcontext():
-            cluster = SpecCluster(
-                workers=workers,
-                scheduler={"cls": Scheduler, "options": {**protocol, **pages}},
-                silence_logs=50,
-                name=f"cards-{cards}",
-            )
+        cluster = SpecCluster(
+            workers=workers,
+            scheduler={"cls": Scheduler, "options": {**protocol, **pages}},
+            silence_logs=50,
+            name=f"cards-{cards}",
+        )
     except RuntimeError as err:
         raise CardError(
             f"the {cards} card processes could not be started ({err}). They import the script that starts them, "
@@ -70,29 +75,94 @@ def embed(cards: int, processes: bool) -> Client:
     return Client(cluster, set_as_default=False)
 
 
-@contextlib.contextmanager
-def _quick_processes() -> Iterator[None]:
-    """Start worker processes from one that has imported what they need: 8 in 1.5 s instead of 4.4."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        yield
-        return
-    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
-        get_mp_context()  # sets a preload list of its own, once; ours goes after it
-        multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
-        yield
+class QuickNanny(Nanny):  # type: ignore[misc]  # distributed has no types
+    """Starts, and starts again, its worker from a process that has imported what it needs: 8 in 1.5 s, not 4.4."""
+
+    _lock = threading.Lock()
+    _starting: ClassVar[list[Any]] = []
+    """One entry per start on its way; the first one holds the setting that all need."""
+
+    async def instantiate(self) -> Any:
+        """See `Nanny`."""
+        with self._quick_processes():
+            return await super().instantiate()
+
+    @contextlib.contextmanager
+    def _quick_processes(self) -> Iterator[None]:
+        if "forkserver" not in multiprocessing.get_all_start_methods():
+            yield
+            return
+        with self._lock:
+            if not self._starting:
+                setting = dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+                get_mp_context()  # sets a preload list of its own, once; ours goes after it
+                multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+                self._starting.append(setting)
+            self._starting.append(self)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._starting.remove(self)
+                if len(self._starting) == 1:
+                    self._starting.pop().__exit__(None, None, None)
 
 
-def attach(address: str | None, client: Client | None) -> Client:
-    """A client of a given cluster; a warning where anyone who can connect could run code."""
-    if client is not None:
-        if not isinstance(client, Client):
-            raise ArgumentTypeError(f"client is a distributed.Client, not {type(client).__name__}")
-        return client
+class Given(NamedTuple):
+    """How a cluster that runs already is named; false where none is."""
+
+    address: str | None
+    client: Client | None
+    scheduler_file: str | os.PathLike[str] | None
+    security: Any
+
+    def __bool__(self) -> bool:
+        return any(way is not None for way in (self.address, self.client, self.scheduler_file))
+
+    def check(self) -> None:
+        """Refuse what is of the wrong kind, or names two clusters.
+
+        Raises
+        ------
+        ArgumentTypeError, ContextError
+        """
+        named = [name for name in ("address", "client", "scheduler_file") if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise ContextError(f"{' and '.join(named)} both name a cluster; give one of them")
+        if self.client is not None and not isinstance(self.client, Client):
+            raise ArgumentTypeError(f"client is a distributed.Client, not {type(self.client).__name__}")
+        if self.security is None:
+            return
+        if not isinstance(self.security, Security):
+            raise ArgumentTypeError(f"security is a distributed.Security, not {type(self.security).__name__}")
+        if self.address is None and self.scheduler_file is None:
+            raise ContextError("security goes with address or scheduler_file; a client has its own")
+
+
+def attach(given: Given) -> Client:
+    """A client of a given cluster.
+
+    Raises
+    ------
+    CardError
+        If no scheduler answers.
+    """
+    if given.client is not None:
+        return given.client
+    where = given.address if given.scheduler_file is None else os.fspath(given.scheduler_file)
+    if given.scheduler_file is not None and not os.path.exists(where or ""):
+        raise CardError(
+            f"there is no scheduler file {where}; `dask scheduler --scheduler-file` writes one, where all share it"
+        )
+    named = {"address": where} if given.scheduler_file is None else {"scheduler_file": where}
+    options = {} if given.security is None else {"security": given.security}
     try:
-        out = Client(address, set_as_default=False, timeout="10s")
-    except OSError as err:
-        raise CardError(f"no Dask scheduler answers at {address}; start one, or check the address") from err
-    return out
+        return Client(**named, **options, set_as_default=False, timeout="10s")
+    except (OSError, ValueError, TypeError) as err:
+        raise CardError(
+            f"no Dask scheduler answers at {where} ({err}); start one, check the address, and with TLS "
+            "(tls://...) give security=distributed.Security(...)"
+        ) from err
 
 
 def warn_if_open(client: Client) -> None:

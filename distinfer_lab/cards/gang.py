@@ -10,16 +10,19 @@ on every worker: two half-started gangs on workers of one thread would wait for 
 import contextlib
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from distributed import Client, Semaphore, wait
+from distributed import Client, wait
 from threadpoolctl import ThreadpoolController
 
 from ..errors import CardError
-from . import cluster, tasks
+from . import tasks
 from .channels import ChannelClosedError
-from .records import Epoch, Peer, Ticket
+from .leases import Leases
+from .members import Members, lost
+from .records import Epoch, GroupTerms, Peer, Ticket
 from .run import Run
 from .store import CancelledError, CardRestartedError
 
@@ -29,13 +32,11 @@ LOOK_SECONDS = 0.25
 """How often a waiting controller looks whether all cards are still there."""
 SETTLE_SECONDS = 10.0
 """How long the cards of a failed gang may take to stop."""
+STOPPING_SECONDS = 0.05
+"""How often a controller looks which of them have."""
 
 Work = Mapping[int, tuple[Any, ...]]
 """Rank -> the arguments of its task, after the ticket."""
-
-
-class CardGoneError(CardError):
-    """A worker of a given cluster left, and will not come back under its address."""
 
 
 class Gangs:
@@ -45,62 +46,49 @@ class Gangs:
     ----------
     client
         Of the cluster.
-    name
-        The group's own name; its stores are known by it.
+    terms
+        Of the group.
     addresses
         The workers, in rank order.
-    embedded
-        The cluster is ours alone: no leases, and lost workers come back by themselves.
-    processes
-        The workers are processes of their own.
     on_loss
-        Called, when the cards join again, with the ranks that restarted and hold nothing now.
+        Called, when the cards join again, with the ranks that hold nothing now: their workers are others.
     """
 
     def __init__(
-        self,
-        client: Client,
-        name: str,
-        addresses: list[str],
-        *,
-        embedded: bool,
-        processes: bool,
-        on_loss: Callable[[list[int]], None],
+        self, client: Client, terms: GroupTerms, addresses: list[str], on_loss: Callable[[list[int]], None]
     ) -> None:
-        self.addresses = addresses
+        self.members = Members(client, terms, addresses)
         self.epoch: Epoch | None = None
-        self._client, self._name = client, name
-        self._embedded, self._processes, self._on_loss = embedded, processes, on_loss
+        self._client, self._terms, self._on_loss = client, terms, on_loss
         self._peers: tuple[Peer, ...] = ()
         self._numbers = itertools.count(1)
+        self._leases = Leases(client)
         self._blas = ThreadpoolController()
 
-    def join(self) -> None:
-        """Begin a new epoch with the cards that are there.
+    @property
+    def addresses(self) -> list[str]:
+        """The workers, in rank order."""
+        return self.members.addresses
+
+    def join(self, run: Run) -> None:
+        """Begin a new epoch, with other workers in the places of those that are lost.
 
         Raises
         ------
         CardError
             If a card is gone for good.
         """
-        if self._embedded:
-            self._client.wait_for_workers(len(self.addresses), timeout=60)
-            self.addresses = cluster.ranked_addresses(self._client, len(self.addresses))
-        self._watch()
-        found: dict[str, Peer] = self._client.run(tasks.introduce, self._name, workers=self.addresses)
-        for rank, address in enumerate(self.addresses):
-            if found.get(address) is None:
-                raise CardGoneError(f"card {rank} ({address}) has no store; make a new CardGroup")
-        peers = tuple(found[address] for address in self.addresses)
-        lost = [r for r, (a, b) in enumerate(zip(self._peers, peers, strict=False)) if a != b]
-        if lost:
-            self._on_loss(lost)
+        peers = self.members.renew(run.check)
+        changed = [r for r, (a, b) in enumerate(zip(self._peers, peers, strict=False)) if a != b]
+        if changed:
+            self._on_loss(changed)
         most_on_a_host = max(sum(p.host == peer.host for p in peers) for peer in peers)
         threads = max((os.cpu_count() or 1) // most_on_a_host, 1)
         epoch = Epoch(next(self._numbers), os.urandom(32), peers, threads)
+        self._peers = peers
         ranks = {address: rank for rank, address in enumerate(self.addresses)}
-        self._client.run(tasks.begin_epoch, self._name, epoch, ranks, workers=self.addresses)
-        self.epoch, self._peers = epoch, peers
+        self.members.ask(tasks.begin_epoch, self._terms.name, epoch, ranks)
+        self.epoch = epoch
 
     def run(
         self,
@@ -131,11 +119,16 @@ class Gangs:
         Exception
             The error that was the cause, of whichever card; the other cards are stopped.
         """
+        run = run or Run()
         if self.epoch is None:
-            self.join()
+            self.join(run)
         assert self.epoch is not None
         number = next(self._numbers)
-        with self._client.as_current(), self._lease(), self._few_threads():
+        lease = (
+            contextlib.nullcontext() if self._terms.embedded else self._leases.held(self.addresses, run.check)
+        )
+        with self._client.as_current(), lease, self._few_threads():
+            run.check()
             futures = {self._submit(task, rank, number, args): rank for rank, args in work.items()}
             try:
                 self._await(futures, run, look)
@@ -146,81 +139,65 @@ class Gangs:
 
     def _submit(self, task: Callable[..., Any], rank: int, number: int, args: tuple[Any, ...]) -> Any:
         assert self.epoch is not None
-        ticket = Ticket(self._name, rank, self.epoch.number, self.epoch.peers[rank].incarnation, number)
+        name = self._terms.name
+        ticket = Ticket(name, rank, self.epoch.number, self.epoch.peers[rank].incarnation, number)
         pin: dict[str, Any] = {"workers": [self.addresses[rank]], "allow_other_workers": False}
-        if self._embedded:
+        if self._terms.embedded:
             pin = {"resources": {f"card{rank}": 1}}
-        key = f"{task.__name__}-{self._name}-{number}-{rank}"
+        key = f"{task.__name__}-{name}-{number}-{rank}"
         return self._client.submit(task, ticket, *args, key=key, pure=False, retries=0, **pin)
 
-    def _await(self, futures: Mapping[Any, int], run: Run | None, look: Callable[[], None]) -> None:
+    def _await(self, futures: Mapping[Any, int], run: Run, look: Callable[[], None]) -> None:
         pending = set(futures)
         while pending:
             try:
                 done, pending = wait(pending, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
             except TimeoutError:
-                self._watch()
+                run.check()
+                self.members.watch()
                 look()
                 continue
             for future in done:
                 if future.status != "finished":
                     future.result()
-            if run is not None:
-                run.advance(len(futures) - len(pending), len(futures))
-
-    def _watch(self) -> None:
-        """Notice that a card's worker left: a task pinned to it would wait for ever."""
-        if self._embedded:
-            return
-        there = self._client.scheduler_info(n_workers=-1)["workers"]
-        for rank, address in enumerate(self.addresses):
-            if address not in there:
-                raise CardGoneError(f"card {rank} ({address}) left the cluster; make a new CardGroup")
+            run.advance(len(futures) - len(pending), len(futures))
 
     def _stop(self, futures: Mapping[Any, int], number: int, err: BaseException) -> BaseException:
         """Stop what is left of a failed gang; gives the error that was the cause."""
-        if self._client.status != "running":
-            return CardError(
-                "the cluster's scheduler cannot be reached any more; start it again, and make a new CardGroup"
-            )
-        self.cancel(number)
-        with contextlib.suppress(TimeoutError):
-            # A task on a card that is gone never ends, and an interrupt should not be kept waiting.
-            patient = isinstance(err, Exception) and not isinstance(err, CardGoneError)
-            wait(list(futures), timeout=SETTLE_SECONDS if patient else 1.0)
+        try:
+            self.members.tell(tasks.cancel, self._terms.name, number)
+            gone = self._settle(futures)
+        except CardError as unreachable:
+            return unreachable
         errors = [f.exception() for f in futures if f.status == "error"]
         self._client.cancel(list(futures), force=True)
         causes = [e for e in errors if not isinstance(e, ChannelClosedError | CancelledError)]
         restarted = [e for e in causes if isinstance(e, CardRestartedError)]
         others = [e for e in causes if not isinstance(e, CardRestartedError)]
-        return next(iter([*others, *restarted]), err)
+        told = err if isinstance(err, CancelledError) and not others else None
+        return told or next(iter([*others, *gone, *restarted]), err)
 
-    def cancel(self, number: int | None = None) -> None:
-        """Raise the flag that every card looks at; without a number, cancel whatever runs."""
-        if number is None:
-            number = next(self._numbers)
-        with contextlib.suppress(OSError, TimeoutError):
-            self._client.run(tasks.cancel, self._name, number, on_error="ignore")
-
-    @contextlib.contextmanager
-    def _lease(self) -> Iterator[None]:
-        """Hold every worker of a shared cluster; always in one order, so that no two wait in a ring."""
-        if self._embedded:
-            yield
-            return
-        with contextlib.ExitStack() as stack:
-            for address in sorted(self.addresses):
-                lock = Semaphore(
-                    1, f"distinfer-{address}", scheduler_rpc=self._client.scheduler, loop=self._client.loop
-                )
-                stack.enter_context(lock)
-            yield
+    def _settle(self, futures: Mapping[Any, int]) -> list[CardRestartedError]:
+        """Wait until the cards that are there have stopped; tells of the others, whose tasks never end."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            gone = self.members.missing()
+            left = [f for f, rank in futures.items() if rank not in gone and not f.done()]
+            if not left or time.monotonic() > deadline:
+                return [lost(rank, self.addresses[rank]) for rank in gone]
+            with contextlib.suppress(TimeoutError):
+                wait(left, timeout=STOPPING_SECONDS)
 
     @contextlib.contextmanager
     def _few_threads(self) -> Iterator[None]:
         """In-process cards share this process's BLAS threads; the same number as process cards have."""
-        if self._processes or self.epoch is None:
+        if self._terms.processes or self.epoch is None:
             yield
             return
         with self._blas.limit(limits=self.epoch.threads):
             yield
+
+    def close(self) -> None:
+        """Let the cards go."""
+        self._leases.close()
+        self.members.dismiss()

@@ -7,11 +7,12 @@ A piece of work is a gang: one task on each card, which together may talk throug
 channels. Gangs run one after another, in one owner thread.
 """
 
+import atexit
 import contextlib
-import itertools
 import os
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,18 +25,19 @@ from ..errors import ArgumentTypeError, CardError, ContextError
 from ..layout import Strategy
 from ..reshard import BUFFER_BYTES, Control, ConversionPlan, Unwatched, WriteTask, Written, size_of
 from . import cluster, tasks
-from .channels import ChannelClosedError
-from .gang import Gangs
+from .gang import Gangs, Work
 from .placement import Placement
-from .records import GroupMemory
+from .records import GroupMemory, GroupTerms
+from .recovery import Recovery
 from .resharding import Resharding
 from .routes import Taken
 from .run import Run
-from .store import CardRestartedError, CardStore
+from .store import CardRestartedError
 
 __all__ = ["CardGroup", "current_group"]
 
 _groups: list["CardGroup"] = []
+_open: "weakref.WeakSet[CardGroup]" = weakref.WeakSet()
 
 
 class CardGroup(Displayed):
@@ -44,13 +46,22 @@ class CardGroup(Displayed):
     Parameters
     ----------
     cards
-        How many; with `address` or `client` by default all workers of the cluster.
+        How many; on a given cluster by default all its workers.
     processes
         For an embedded cluster: every card is a process of its own.
     address
         The scheduler of a Dask cluster that runs already, e.g. "tcp://10.0.0.5:8786".
     client
         A client of a Dask cluster.
+    scheduler_file
+        The file that names the scheduler (`dask scheduler --scheduler-file`), where all share a filesystem.
+    security
+        The certificates of a cluster with TLS, a `distributed.Security`; with `address` or `scheduler_file`.
+    card_memory
+        The memory of each card for shards, working values and buffers, in bytes or as "2 GiB"; what needs
+        more is refused before it is loaded, or stopped. By default there is no limit of ours.
+    replace_seconds
+        How long to wait for another worker in place of one that was lost.
 
     Raises
     ------
@@ -73,20 +84,31 @@ class CardGroup(Displayed):
         processes: bool = False,
         address: str | None = None,
         client: Client | None = None,
+        scheduler_file: str | os.PathLike[str] | None = None,
+        security: Any = None,
+        card_memory: int | str | None = None,
+        replace_seconds: float = 60.0,
     ) -> None:
-        _check_arguments(cards, processes, address, client)
-        self.embedded = address is None and client is None
+        given = cluster.Given(address, client, scheduler_file, security)
+        _check_arguments(cards, processes, given)
+        self.embedded = not given
         self.processes = processes or not self.embedded
-        self._owns_client = client is None
-        self._client = (
-            cluster.embed(cards or 1, processes) if self.embedded else cluster.attach(address, client)
+        self._terms = GroupTerms(
+            f"distinfer-{uuid.uuid4().hex[:12]}",
+            (os.uname().nodename, os.getpid()),
+            self.embedded,
+            self.processes,
+            _seconds(replace_seconds),
+            None if card_memory is None else size_of(card_memory, "card_memory"),
         )
-        self._name = f"distinfer-{uuid.uuid4().hex[:12]}"
+        self._owns_client = client is None
+        self._client = cluster.attach(given) if given else cluster.embed(cards or 1, processes)
         self._owner = ThreadPoolExecutor(1, thread_name_prefix="cards")
         self._owner_id = self._owner.submit(threading.get_ident).result()
-        self._placements: dict[str, Placement] = {}
+        self._at_work = Run()
         self._programs: dict[str, Any] = {}
-        self._closed = self._registered = False
+        self._closed = self._opened = False
+        _open.add(self)
         try:
             self._open(cards)
         except BaseException:
@@ -100,19 +122,10 @@ class CardGroup(Displayed):
             self._client.wait_for_workers(cards or 1, timeout=60 if self.embedded else 5)
         addresses = cluster.ranked_addresses(self._client, cards)
         cluster.check_versions(self._client, addresses)
-        self._client.register_plugin(
-            CardStore(self._name, (os.uname().nodename, os.getpid())), name=self._name
-        )
-        self._registered = True
-        self._gangs = Gangs(
-            self._client,
-            self._name,
-            addresses,
-            embedded=self.embedded,
-            processes=self.processes,
-            on_loss=self._mark_lost,
-        )
-        self._gangs.join()
+        self._gangs = Gangs(self._client, self._terms, addresses, self._mark_lost)
+        self._recovery = Recovery(self._gangs)
+        self._opened = True
+        self.wait_for(self._gangs.join)
 
     def __len__(self) -> int:
         return len(self._gangs.addresses)
@@ -142,18 +155,17 @@ class CardGroup(Displayed):
     @property
     def placement_keys(self) -> frozenset[str]:
         """The placements that are on the cards."""
-        return frozenset() if self._closed else frozenset(self._placements)
+        return frozenset() if self._closed else frozenset(self._recovery.placements)
 
     def close(self) -> None:
         """Forget all shards, and end the cluster if it is an embedded one. May be called twice."""
         if self._closed:
             return
-        self._closed = True
+        self._closed = self._at_work.cancelled = True
+        _open.discard(self)
         self._owner.shutdown(wait=True, cancel_futures=True)
-        if self._registered and self._client.status == "running":
-            # A cluster that goes away meanwhile needs nothing of us.
-            with contextlib.suppress(OSError, TimeoutError, AttributeError, RuntimeError):
-                self._client.unregister_worker_plugin(self._name)
+        if self._opened and self._client.status == "running":
+            self._gangs.close()
         if self.embedded:
             owned = self._client.cluster
             self._client.close()
@@ -165,18 +177,31 @@ class CardGroup(Displayed):
         """Begin work in the owner thread; gives a handle at once."""
         if self._closed:
             raise CardError("the card group is closed; make a new one")
-        run = Run(self._gangs.cancel)
-        run.bind(self._owner.submit(run.carry_out, work))
+        run = Run()
+        run.bind(self._owner.submit(self._carry_out, run, work))
         return run
+
+    def _carry_out(self, run: Run, work: Callable[[Run], Any]) -> Any:
+        self._at_work = run
+        return run.carry_out(work)
 
     def wait_for(self, work: Callable[[Run], Any]) -> Any:
         """Do work in the owner thread and wait for it; an interrupt cancels it."""
         if threading.get_ident() == self._owner_id:
-            return work(Run(self._gangs.cancel))
+            return work(self._at_work)
         return self.start(work).result()
 
-    def place(self, sources: Sequence[tasks.Source]) -> Placement:
+    def repeated(self, work: Callable[[Run], Any]) -> Any:
+        """Do work that may be done twice, in the owner thread; when a card was lost on the way, once more."""
+        return self.wait_for(lambda run: self._recovery.repeat(lambda: work(run), run))
+
+    def place(self, sources: Sequence[tasks.Source], strategy: Strategy | None = None) -> Placement:
         """Let card r read its shards from `sources[r]`; cards without a source hold nothing of it.
+
+        Parameters
+        ----------
+        strategy
+            How the shards lie, where that is known: a lost card can then be helped by one that holds the same.
 
         Raises
         ------
@@ -184,43 +209,48 @@ class CardGroup(Displayed):
             If there are more sources than cards.
         """
         self._check_count(len(sources))
-        placement = Placement(f"placement-{uuid.uuid4().hex[:12]}", tuple((s,) for s in sources))
+        placement = Placement(
+            f"placement-{uuid.uuid4().hex[:12]}", tuple((s,) for s in sources), strategy=strategy
+        )
 
         def work(run: Run) -> Placement:
-            self._repeat(lambda: self._fill(placement, range(len(sources)), placement.sources, run))
-            self._placements[placement.key] = placement
-            return placement
+            self._recovery.fill(placement, range(len(sources)), placement.sources, run)
+            return self._keep_placement(placement)
 
-        out: Placement = self.wait_for(work)
+        out: Placement = self.repeated(work)
         return out
 
-    def extend(self, placement: Placement, sources: Sequence[tasks.Source]) -> None:
+    def extend(
+        self, placement: Placement, sources: Sequence[tasks.Source], strategy: Strategy | None = None
+    ) -> None:
         """Let card r read further shards of a placement from `sources[r]`."""
         self._check_count(len(sources))
+        more = tuple((s,) for s in sources)
 
         def work(run: Run) -> None:
-            self._ready(placement)
-            more = tuple((s,) for s in sources)
-            self._fill(placement, range(len(more)), more, run, afresh=False)
-            known = placement.sources + ((),) * (len(more) - len(placement.sources))
-            placement.sources = tuple(a + b for a, b in itertools.zip_longest(known, more, fillvalue=()))
+            self._recovery.ready(placement, run)
+            self._recovery.fill(placement, range(len(more)), more, run, afresh=False)
 
-        self.wait_for(work)
+        self.repeated(work)
+        placement.extend(more, strategy)
 
     def refill(self, placement: Placement) -> None:
         """Put a placement back to what its sources say, on all cards; training since is undone."""
+        placement.complete = -1
+        ranks = list(range(len(placement.sources)))
 
         def work(run: Run) -> None:
-            ranks = range(len(placement.sources))
-            self._repeat(lambda: self._fill(placement, ranks, placement.sources, run))
-            placement.complete = -1
+            if placement.fetch is None:
+                self._recovery.fill(placement, ranks, placement.sources, run)
+            else:
+                placement.fetch(ranks, run)
 
-        self.wait_for(work)
+        self.repeated(work)
 
     def replace(self, placement: Placement, sources: Sequence[tasks.Source]) -> None:
         """Give a placement other values, from other sources."""
         self._check_count(len(sources))
-        placement.sources = tuple((s,) for s in sources)
+        placement.sources, placement.fetch = tuple((s,) for s in sources), None
         self.refill(placement)
 
     def _check_count(self, count: int) -> None:
@@ -231,44 +261,46 @@ class CardGroup(Displayed):
 
     def drop(self, placement: Placement) -> None:
         """Free a placement's memory on all cards."""
-        if self._placements.pop(placement.key, None) is not None and not self._closed:
-            ranks = range(len(placement.sources))
-            self.wait_for(lambda run: self._gangs.run(tasks.drop, dict.fromkeys(ranks, (placement.key,))))
+        if self._recovery.placements.pop(placement.key, None) is not None and not self._closed:
+            asked = dict.fromkeys(range(len(placement.sources)), (placement.key,))
+            self.repeated(lambda run: self._gangs.run(tasks.drop, asked, run))
 
     def pull(self, placement: Placement, names: Mapping[int, Sequence[str]]) -> dict[int, dict[str, Any]]:
         """Fetch shards to the controller: rank -> names, gives rank -> name -> array."""
-
-        def work(run: Run) -> dict[int, dict[str, Any]]:
-            self._ready(placement)
-            asked = {r: (placement.key, tuple(n), placement.complete) for r, n in names.items() if n}
-            return self._gangs.run(tasks.pull, asked)
-
-        out: dict[int, dict[str, Any]] = self.wait_for(work)
+        wanted = {r: tuple(n) for r, n in names.items() if n}
+        out: dict[int, dict[str, Any]] = self._of_placement(
+            placement,
+            tasks.pull,
+            lambda: {r: (placement.key, n, placement.complete) for r, n in wanted.items()},
+        )
         return out
 
     def dtypes(self, placement: Placement, rank: int) -> dict[str, Any]:
         """The dtypes of what one card holds of a placement."""
-
-        def work(run: Run) -> dict[str, Any]:
-            self._ready(placement)
-            found: dict[str, Any] = self._gangs.run(tasks.dtypes, {rank: (placement.key,)})[rank]
-            return found
-
-        out: dict[str, Any] = self.wait_for(work)
+        out: dict[str, Any] = self._of_placement(placement, tasks.dtypes, lambda: {rank: (placement.key,)})[
+            rank
+        ]
         return out
 
     def save(
         self, placement: Placement, paths: Mapping[int, str], write: Callable[..., None]
     ) -> dict[int, str]:
         """Let each card write its shards to its own path by `write(path, shards)`."""
-
-        def work(run: Run) -> dict[int, str]:
-            self._ready(placement)
-            asked = {r: (placement.key, placement.complete, path, write) for r, path in paths.items()}
-            return self._gangs.run(tasks.save, asked)
-
-        out: dict[int, str] = self.wait_for(work)
+        out: dict[int, str] = self._of_placement(
+            placement,
+            tasks.save,
+            lambda: {r: (placement.key, placement.complete, path, write) for r, path in paths.items()},
+        )
         return out
+
+    def _of_placement(self, placement: Placement, task: Callable[..., Any], asked: Callable[[], Work]) -> Any:
+        """Do work with a placement that changes nothing of it."""
+
+        def work(run: Run) -> Any:
+            self._recovery.ready(placement, run)
+            return self._gangs.run(task, asked(), run)
+
+        return self.repeated(work)
 
     def run(
         self,
@@ -278,6 +310,7 @@ class CardGroup(Displayed):
         wanted: Sequence[Sequence[str]],
         *,
         training: bool = False,
+        beside: Sequence[Placement] = (),
     ) -> tuple[list[dict[str, Any]], list[int]]:
         """Run a program on cards 0..n-1.
 
@@ -293,6 +326,8 @@ class CardGroup(Displayed):
             For each card the outputs whose shards shall come back.
         training
             The program's updates replace the placement's values, on all cards or on none.
+        beside
+            Further placements whose values it reads, and may change in place.
 
         Returns
         -------
@@ -300,28 +335,33 @@ class CardGroup(Displayed):
         """
 
         def work(run: Run) -> Any:
-            self._ready(placement)
+            for read in (placement, *beside):
+                self._recovery.ready(read, run)
             key = self._keep(program)
+            also = tuple(read.key for read in beside)
             cards = range(len(inputs))
             asked = {
-                r: (key, placement.key, inputs[r], tuple(wanted[r]), placement.complete, training)
+                r: (key, placement.key, inputs[r], tuple(wanted[r]), placement.complete, training, also)
                 for r in cards
             }
-            number, got = self._gangs.run_numbered(tasks.run, asked)
+            number, got = self._gangs.run_numbered(tasks.run, asked, run)
             if training:
                 placement.confirm(number)
             return [got[r][0] for r in cards], [got[r][1] for r in cards]
 
-        def once_more(run: Run) -> Any:
-            return work(run) if training else self._repeat(lambda: work(run))
-
-        out: tuple[list[dict[str, Any]], list[int]] = self.wait_for(once_more)
+        # A step of training counts on all cards or on none, so it may be done again too.
+        out: tuple[list[dict[str, Any]], list[int]] = self.repeated(work)
         return out
 
     def memory(self) -> GroupMemory:
         """What every card holds, and the most it held, in bytes."""
-        found = self._client.run(tasks.memory, self._name, workers=self._gangs.addresses)
-        return GroupMemory(tuple(sorted(found.values(), key=lambda card: card.rank)))
+        members = self._gangs.members
+        try:
+            found = members.ask(tasks.memory, self._terms.name)
+        except CardRestartedError:
+            self.wait_for(self._gangs.join)
+            found = members.ask(tasks.memory, self._terms.name)
+        return GroupMemory(tuple(found))
 
     def sees(self, paths: Sequence[str]) -> bool:
         """Whether every card sees the same files under these paths as this process does."""
@@ -331,10 +371,9 @@ class CardGroup(Displayed):
         """For each card which of these files it sees as this process does."""
         asked = tuple(dict.fromkeys(paths))
         here = tasks.sees(asked)
-        there = self._client.run(tasks.sees, asked, workers=self._gangs.addresses)
+        there = self.repeated(lambda run: self._gangs.members.ask(tasks.sees, asked))
         return [
-            {path for path in asked if here[path] is not None and there[address][path] == here[path]}
-            for address in self._gangs.addresses
+            {path for path in asked if here[path] is not None and seen[path] == here[path]} for seen in there
         ]
 
     def checkpoint(self, placement: Placement, strategy: Strategy) -> Checkpoint:
@@ -392,49 +431,9 @@ class CardGroup(Displayed):
         limit = None if memory_limit is None else size_of(memory_limit, "memory_limit")
         return Resharding(self).take(plan, size_of(buffer, "buffer"), limit, route, control)
 
-    def _fill(
-        self,
-        placement: Placement,
-        ranks: Sequence[int],
-        sources: Sequence[tuple[tasks.Source, ...]],
-        run: Run,
-        afresh: bool = True,
-    ) -> None:
-        self._gangs.run(tasks.place, {r: (placement.key, sources[r], afresh) for r in ranks}, run)
-        placement.lost.difference_update(ranks)
-
-    def _ready(self, placement: Placement) -> None:
-        """Rejoin after a loss, and fill again what the lost cards held."""
-        if placement.key not in self._placements:
-            raise CardError("this placement was dropped; load or initialise the net again")
-        if self._gangs.epoch is None:
-            self._gangs.join()
-        if placement.lost and (placement.trained or placement.moved):
-            lost = ", ".join(map(str, sorted(placement.lost)))
-            how = "came from other cards" if placement.moved else "were trained since they were loaded"
-            raise CardRestartedError(
-                f"card {lost} was lost with shards that {how}; go back to the last checkpoint"
-            )
-        if placement.lost:
-            self._fill(placement, sorted(placement.lost), placement.sources, Run(self._gangs.cancel))
-
-    def _ready_key(self, key: str) -> None:
-        """Make sure that a placement is on the cards."""
-        if key not in self._placements:
-            raise CardError("the checkpoint's shards are not on these cards (any more)")
-        self._ready(self._placements[key])
-
     def _keep_placement(self, placement: Placement) -> Placement:
-        self._placements[placement.key] = placement
+        self._recovery.placements[placement.key] = placement
         return placement
-
-    def _repeat(self, work: Callable[[], Any]) -> Any:
-        """Do work that changes nothing; when a card was lost and is back, do it once more."""
-        try:
-            return work()
-        except (CardRestartedError, ChannelClosedError):
-            self._gangs.join()
-            return work()
 
     def _keep(self, program: Any) -> str:
         """Send a program to all cards, once."""
@@ -442,30 +441,45 @@ class CardGroup(Displayed):
             if known is program:
                 return key
         key = f"program-{uuid.uuid4().hex[:12]}"
-        self._client.run(tasks.keep_program, self._name, key, program, workers=self._gangs.addresses)
+        self._gangs.members.ask(tasks.keep_program, self._terms.name, key, program)
         self._programs[key] = program
         return key
 
     def _mark_lost(self, ranks: list[int]) -> None:
         """These cards restarted: they hold nothing of any placement, and no program."""
-        for placement in self._placements.values():
-            placement.lost.update(r for r in ranks if r < len(placement.sources))
+        self._recovery.mark_lost(ranks)
         self._programs.clear()
 
 
-def _check_arguments(cards: int | None, processes: bool, address: str | None, client: Client | None) -> None:
+def _check_arguments(cards: int | None, processes: bool, given: cluster.Given) -> None:
     if cards is not None and (not isinstance(cards, int) or isinstance(cards, bool)):
         raise ArgumentTypeError(f"cards is a number of cards, not {cards!r}")
     if cards is not None and cards < 1:
         raise ContextError(f"cards={cards}: a group has at least 1 card")
-    if address is not None and client is not None:
-        raise ContextError("address and client both name a cluster; give one of them")
-    if processes and (address is not None or client is not None):
+    given.check()
+    if processes and given:
         raise ContextError(
             "processes=True is for an embedded cluster; a given one has the workers that it has"
         )
-    if cards is None and address is None and client is None:
+    if cards is None and not given:
         raise ContextError("how many cards? Write CardGroup(8), or give the address of a Dask scheduler")
+
+
+def _seconds(value: float) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ArgumentTypeError(f"replace_seconds is a number of seconds, not {value!r}")
+    if not 0 <= value < float("inf"):
+        raise ContextError(f"replace_seconds={value!r} is not 0 or more seconds, and finite")
+    return float(value)
+
+
+def _close_all() -> None:
+    """Close what a script left open, before Dask closes the clusters under it."""
+    for group in list(_open):
+        group.close()
+
+
+atexit.register(_close_all)
 
 
 def current_group() -> CardGroup:

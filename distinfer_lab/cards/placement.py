@@ -1,7 +1,11 @@
 """A placement: one net's values on one group of cards, as the controller knows it."""
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..layout import Strategy
+from .run import Run
 from .tasks import Source
 
 __all__ = ["Placement"]
@@ -18,13 +22,34 @@ class Placement:
     """The last training step that every card finished; its values are in force."""
     lost: set[int] = field(default_factory=set)
     """Cards that restarted since and hold nothing of it."""
-    moved: bool = False
-    """Whether it came over channels, so that one card alone cannot fill its part again."""
+    strategy: Strategy | None = None
+    """How it lies on the cards, where that is known: cards that hold the same can help each other out."""
+    fetch: Callable[[list[int], Run], None] | None = None
+    """For what came over channels: brings some cards' part once more; None where a card reads it by itself."""
+
+    @property
+    def nbytes(self) -> tuple[int, ...]:
+        """Bytes of the shards of each card."""
+        return tuple(sum(source.nbytes for source in sources) for sources in self.sources)
 
     @property
     def trained(self) -> bool:
         """Whether training has changed the values since they were filled."""
         return self.complete >= 0
+
+    def extend(self, more: tuple[tuple[Source, ...], ...], strategy: Strategy | None) -> None:
+        """Enter further shards: for each card where they came from, and how they lie."""
+        both = itertools.zip_longest(self.sources, more, fillvalue=())
+        self.sources = tuple(known + new for known, new in both)
+        if self.strategy is None or strategy is None:
+            self.strategy = None
+        else:
+            known = self.strategy
+            self.strategy = Strategy(
+                {**known, **strategy},
+                {**known.shapes, **strategy.shapes},
+                max(known.ranks, strategy.ranks),
+            )
 
     def confirm(self, run: int) -> None:
         """Every card has finished this training step."""

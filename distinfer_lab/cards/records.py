@@ -8,7 +8,25 @@ from numpy.typing import NDArray
 
 from ..display import Displayed
 
-__all__ = ["CardMemory", "Epoch", "GroupMemory", "Peer", "Ticket"]
+__all__ = ["CardMemory", "Epoch", "GroupMemory", "GroupTerms", "Peer", "Ticket"]
+
+
+@dataclass(frozen=True)
+class GroupTerms:
+    """What a group of cards agrees on when it is made."""
+
+    name: str
+    """Its own name; its stores are known by it."""
+    controller: tuple[str, int]
+    """Host and process of the controller, to tell in-process cards from others."""
+    embedded: bool
+    """The cluster is the group's alone."""
+    processes: bool
+    """The workers are processes of their own."""
+    replace_seconds: float
+    """How long to wait for a worker in place of one that was lost."""
+    card_bytes: int | None
+    """The memory of each card for shards, working values and buffers; None where none is declared."""
 
 
 class Peer(NamedTuple):

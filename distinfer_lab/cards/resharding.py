@@ -35,7 +35,7 @@ class Resharding:
 
     def checkpoint(self, placement: Placement, strategy: Strategy) -> Checkpoint:
         """See `CardGroup.checkpoint`."""
-        kinds: dict[str, Any] = self._group.wait_for(lambda run: self._dtypes(placement))
+        kinds: dict[str, Any] = self._group.repeated(lambda run: self._dtypes(placement, run))
         tensors = {
             name: TensorRecord(name, kinds[name], strategy.shapes[name], layout, "parameter")
             for name, layout in strategy.items()
@@ -43,10 +43,10 @@ class Resharding:
         files = tuple(NoFile(f"card {rank}", "it is in the card's memory") for rank in range(strategy.ranks))
         return Checkpoint(files, tensors, {}, (), held=placement.key)
 
-    def _dtypes(self, placement: Placement) -> dict[str, Any]:
-        self._group._ready(placement)
+    def _dtypes(self, placement: Placement, run: Run) -> dict[str, Any]:
+        self._group._recovery.ready(placement, run)
         cards = range(len(placement.sources))
-        found = self._gangs.run(tasks.dtypes, dict.fromkeys(cards, (placement.key,)))
+        found = self._gangs.run(tasks.dtypes, dict.fromkeys(cards, (placement.key,)), run)
         return {name: dtype for part in found.values() for name, dtype in part.items()}
 
     def write_files(
@@ -58,7 +58,7 @@ class Resharding:
         shares, cards = [task.share for task in files], len(self._group)
 
         def work(run: Run) -> dict[int, Moved]:
-            homes = self._homes(shares, route)
+            homes = self._homes(shares, route, run)
             self._check_output(files[0].folder)
             if shares[0].held:
                 mine = [[i for i, s in enumerate(shares) if s.rank % cards == card] for card in range(cards)]
@@ -67,7 +67,7 @@ class Resharding:
             parts = [[files[i] for i in items] for items in mine]
             return self._move(jobs_of(parts, [()] * cards, homes, files[0].buffer_bytes), control, run)
 
-        found = self._repeated(work)
+        found: dict[int, Moved] = self._group.repeated(work)
         reports = {(report.rank, report.path): report for moved in found.values() for report in moved.files}
         return Written(tuple(reports[task.share.rank, task.path] for task in files), *_sums(found))
 
@@ -93,30 +93,43 @@ class Resharding:
         for card, share in zip(plan.placement or range(plan.dst_count), shares, strict=True):
             places[card].append((key, share))
 
+        # From files that all see it can be filled again; what came over channels must be moved again.
+        sources = tuple(tuple(share for _, share in place) for place in places)
+        placement = Placement(key, sources, strategy=None if plan.placement else plan.strategy)
+
+        def bring(ranks: list[int], run: Run) -> tuple[dict[int, int], dict[int, Moved]]:
+            homes = self._homes(shares, route, run)
+            wanted = [place if card in ranks else [] for card, place in enumerate(places)]
+            return homes, self._move(jobs_of([()] * len(places), wanted, homes, buffer_bytes), control, run)
+
+        def fetch(ranks: list[int], run: Run) -> None:
+            bring(ranks, run)
+
         def work(run: Run) -> tuple[Placement, Taken]:
-            homes = self._homes(shares, route)
-            found = self._move(jobs_of([()] * len(places), places, homes, buffer_bytes), control, run)
-            # From files that all see it can be filled again; what came over channels cannot.
-            sources = tuple(tuple(share for _, share in place) for place in places)
-            placement = Placement(key, sources, moved=bool(homes))
+            homes, found = bring(list(range(len(places))), run)
+            placement.fetch = fetch if homes else None
             return self._group._keep_placement(placement), Taken(predicted, *_sums(found))
 
-        out: tuple[Placement, Taken] = self._repeated(work)
+        out: tuple[Placement, Taken] = self._group.repeated(work)
         return out
 
-    def _repeated(self, work: Callable[[Run], Any]) -> Any:
-        return self._group.wait_for(lambda run: self._group._repeat(lambda: work(run)))
-
-    def _homes(self, shares: Sequence[Share], route: str) -> dict[int, int]:
+    def _homes(self, shares: Sequence[Share], route: str, run: Run) -> dict[int, int]:
         """The card of every source rank, unless all cards read all; makes sure that it is there."""
         held = {share.held for share in shares if share.held}
         if held:
-            self._group._ready_key(held.pop())
+            self._ready_key(held.pop(), run)
             return {rank: rank for rank in range(len(self._group))}
         paths = {rank: path for share in shares for rank, path in share.paths.items()}
         listed = {rank: _one_file(path) for rank, path in sorted(paths.items())}
         names = [f"card {rank} ({address})" for rank, address in enumerate(self._gangs.addresses)]
         return homes_of(listed, self._group._seen(listed.values()), route, names)
+
+    def _ready_key(self, key: str, run: Run) -> None:
+        """Make sure that the placement which is the source is on the cards."""
+        placements = self._group._recovery.placements
+        if key not in placements:
+            raise CardError("the checkpoint's shards are not on these cards (any more)")
+        self._group._recovery.ready(placements[key], run)
 
     def _check_output(self, folder: str) -> None:
         """The files grow in a folder of this process, which renames it at the end."""
@@ -157,7 +170,7 @@ class Resharding:
         """Destination rank -> bytes done, as far as the cards answer."""
         try:
             found = self._client.run(
-                tasks.progress, self._group._name, workers=self._gangs.addresses, on_error="ignore"
+                tasks.progress, self._group._terms.name, workers=self._gangs.addresses, on_error="ignore"
             )
         except (OSError, TimeoutError, RuntimeError):
             return {}

@@ -8,12 +8,16 @@ run.result()            or `await run`
 
 import asyncio
 from collections.abc import Callable, Generator
+from concurrent import futures
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from .store import CancelledError
 
 __all__ = ["Progress", "Run"]
+
+STOP_SECONDS = 0.8
+"""How long an interrupt waits for the cards to stop."""
 
 
 class Progress(NamedTuple):
@@ -26,10 +30,9 @@ class Progress(NamedTuple):
 class Run:
     """Work that was started on a card group."""
 
-    def __init__(self, cancel: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         self.progress = Progress(0, 0)
         self.cancelled = False
-        self._cancel = cancel
         self._future: Future[Any] | None = None
 
     def bind(self, future: "Future[Any]") -> None:
@@ -38,9 +41,13 @@ class Run:
 
     def carry_out(self, work: Callable[["Run"], Any]) -> Any:
         """Do the work (in the owner thread), unless it was cancelled before it began."""
-        if self.cancelled:
-            raise CancelledError("the run was cancelled before it began")
+        self.check()
         return work(self)
+
+    def check(self) -> None:
+        """Raise if the run was cancelled; looked at by the owner thread whenever it waits."""
+        if self.cancelled:
+            raise CancelledError("the run was cancelled")
 
     def advance(self, done: int, total: int) -> None:
         """Enter progress."""
@@ -55,7 +62,6 @@ class Run:
         """Ask the cards to stop; `result()` then raises CardError. No effect on a run that is done."""
         if not self.done:
             self.cancelled = True
-            self._cancel()
 
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the result, at most `timeout` seconds; an interrupt from the keyboard cancels.
@@ -72,8 +78,14 @@ class Run:
             return self._future.result(timeout)
         except KeyboardInterrupt:
             self.cancel()
+            # The cards stop within their next look; who goes on at once finds them free.
+            futures.wait([self._future], STOP_SECONDS)
             raise
 
     def __await__(self) -> Generator[Any, None, Any]:
         assert self._future is not None
-        return asyncio.wrap_future(self._future).__await__()
+        try:
+            return (yield from asyncio.wrap_future(self._future).__await__())
+        except asyncio.CancelledError:
+            self.cancel()
+            raise

@@ -11,6 +11,7 @@ and only once every card has finished that step.
 import contextlib
 import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -25,19 +26,34 @@ from threadpoolctl import ThreadpoolController
 
 from ..errors import CardError
 from .channels import Channels, Listener
-from .records import CardMemory, Epoch, Ticket
+from .records import CardMemory, Epoch, GroupTerms, Ticket
 
-__all__ = ["CancelledError", "CardRestartedError", "CardStore", "Placed", "open_store", "private_bytes"]
+__all__ = [
+    "CancelledError",
+    "CardMemoryError",
+    "CardRestartedError",
+    "CardStore",
+    "Placed",
+    "open_store",
+    "private_bytes",
+]
 
 Array = NDArray[Any]
+
+SLACK_BYTES = 64 << 20
+"""What a process may take beyond its declared memory: the allocator's, the sockets', the interpreter's."""
 
 
 class CancelledError(CardError):
     """The run was cancelled."""
 
 
+class CardMemoryError(CardError):
+    """A card has, or would have, no memory for what it shall hold."""
+
+
 class CardRestartedError(CardError):
-    """The worker behind a card was lost and started again, without what it held."""
+    """The worker behind a card was lost, and with it what the card held."""
 
 
 @dataclass
@@ -65,21 +81,23 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
 
     Parameters
     ----------
-    name
-        The group's own name; a worker may serve several groups.
-    controller
-        The process of the controller, to tell in-process cards from others.
+    terms
+        Of the group; a worker may serve several groups.
+    anchor
+        The key of a task whose result lives as long as the group: when Dask lets go of it, because
+        the controller went away, so does the store.
     """
 
-    def __init__(self, name: str, controller: tuple[str, int]) -> None:
-        self.name = name
-        self._controller = controller
+    def __init__(self, terms: GroupTerms, anchor: str) -> None:
+        self.name, self.anchor = terms.name, anchor
+        self._terms = terms
 
     def setup(self, worker: Any) -> None:
-        """Open the card's door (called by Dask when the worker starts, and starts again)."""
+        """Open the card's door (called by Dask when the store is added to the worker)."""
         security = worker.security
+        self._worker = worker
         self.incarnation = secrets.token_hex(8)
-        self.in_process = self._controller == (os.uname().nodename, os.getpid())
+        self.in_process = self._terms.controller == (os.uname().nodename, os.getpid())
         host = "127.0.0.1" if worker.address.startswith("inproc") else get_address_host(worker.address)
         self.listener = Listener(
             host,
@@ -99,6 +117,17 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         """Of the reshard at work: destination rank -> bytes done."""
         self._idle_private = self._work_private = 0
         self._blas = ThreadpoolController()
+
+    def transition(self, key: str, start: str, finish: str, **details: Any) -> None:
+        """Stop all work and leave when the controller is gone (called by Dask for every task's changes)."""
+        if key == self.anchor and finish in {"released", "cancelled", "forgotten"}:
+            self.cancelled = sys.maxsize
+            self._worker.loop.add_callback(self.leave)
+
+    async def leave(self) -> None:
+        """Take the store from its worker."""
+        if self._worker.plugins.get(self.name) is self:
+            await self._worker.plugin_remove(self.name)
 
     def teardown(self, worker: Any) -> None:
         """Close the door and let go of everything."""
@@ -128,8 +157,19 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         """Raise if the run at work was cancelled; looked at per window and per collective."""
         if self.cancelled >= self._run:
             raise CancelledError(f"card {self.rank}: run {self._run} was cancelled")
+        if self._beyond:
+            raise self._too_much(self._beyond, "private memory")
+
+    def _too_much(self, nbytes: int, kind: str) -> CardMemoryError:
+        return CardMemoryError(
+            f"card {self.rank} came to {nbytes} bytes of {kind}, {self.held_bytes} of them shards, above the "
+            f"card_memory of {self._terms.card_bytes}; cut the net over more cards, take smaller batches, or make "
+            "the group with a larger card_memory"
+        )
 
     _run = 0
+    _beyond = 0
+    """Bytes of private memory that were found to be too many."""
 
     @contextlib.contextmanager
     def work(self, ticket: Ticket) -> Iterator["CardStore"]:
@@ -141,7 +181,7 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         if self.epoch is None or ticket.epoch != self.epoch.number:
             raise CancelledError(f"card {ticket.rank}: the group has moved on from epoch {ticket.epoch}")
         self._run = ticket.run
-        self._work_private = 0
+        self._work_private = self._beyond = 0
         self.check()
         try:
             with contextlib.nullcontext() if self.in_process else self._sampled():
@@ -173,9 +213,18 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         self.count(0)
 
     def count(self, working_bytes: int) -> None:
-        """Enter the bytes of working values and buffers that are alive now."""
+        """Enter the bytes of working values and buffers that are alive now.
+
+        Raises
+        ------
+        CardMemoryError
+            If they and the shards are more than the memory that was declared for a card.
+        """
         self.working_bytes = working_bytes
-        self.peak_bytes = max(self.peak_bytes, self.held_bytes + working_bytes)
+        now = self.held_bytes + working_bytes
+        self.peak_bytes = max(self.peak_bytes, now)
+        if self._terms.card_bytes is not None and now > self._terms.card_bytes:
+            raise self._too_much(now, "shards and working values")
 
     @property
     def held_bytes(self) -> int:
@@ -209,6 +258,9 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
     def _look(self) -> None:
         self._work_private = max(self._work_private, private_bytes())
         self.private_peak = max(self.private_peak, self._work_private)
+        taken, limit = self._work_private - self._idle_private, self._terms.card_bytes
+        if limit is not None and taken > limit + SLACK_BYTES:
+            self._beyond = taken
 
     def private_of_work(self) -> int | None:
         """The most private memory since this work began, beyond the idle worker's; None for in-process cards."""

@@ -10,18 +10,22 @@ from distributed import get_worker
 from numpy.typing import NDArray
 
 from ..errors import CardError, listed
-from .records import CardMemory, Epoch, Peer, Ticket
-from .store import Placed, open_store
+from .records import CardMemory, Epoch, GroupTerms, Peer, Ticket
+from .store import CardRestartedError, CardStore, Placed, open_store
 
 __all__ = [
     "CardProgram",
     "Source",
+    "admit",
+    "anchor",
     "begin_epoch",
     "cancel",
     "drop",
     "dtypes",
-    "introduce",
+    "hand_over",
     "keep_program",
+    "kinds",
+    "leave",
     "memory",
     "place",
     "progress",
@@ -55,6 +59,8 @@ class CardProgram(Protocol):
 def place(ticket: Ticket, key: str, sources: Sequence[Source], afresh: bool) -> int:
     """Fill a placement from its sources, beside what it holds or in place of it; gives the bytes read."""
     with open_store(ticket.store).work(ticket) as store:
+        if afresh:
+            store.placements.pop(key, None)
         values: dict[str, Array] = {}
         for source in sources:
             store.check()
@@ -86,6 +92,40 @@ def dtypes(ticket: Ticket, key: str) -> dict[str, Any]:
         return {name: value.dtype for name, value in store.placed(key).values.items()}
 
 
+def kinds(
+    ticket: Ticket, key: str, complete: int, names: Sequence[str]
+) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """The shape and dtype of some shards of a placement."""
+    with open_store(ticket.store).work(ticket) as store:
+        placed = store.placed(key)
+        placed.settle(complete)
+        found = {name: _value(placed, name, ticket.rank) for name in names}
+        return {name: (value.shape, value.dtype) for name, value in found.items()}
+
+
+def hand_over(
+    ticket: Ticket,
+    key: str,
+    gives: Mapping[int, Sequence[str]],
+    takes: Mapping[int, Sequence[tuple[str, tuple[int, ...], np.dtype[Any]]]],
+) -> None:
+    """Give shards to cards that lost them, or take them; other card -> shards, in one order on both sides."""
+    with open_store(ticket.store).work(ticket) as store:
+        channels = store.channels
+        assert channels is not None
+        values: dict[str, Array] = {}
+        held = store.placed(key).values if gives else {}
+        for peer, names in gives.items():
+            channels.feed(peer, iter([held[name] for name in names]))
+        for peer, shards in takes.items():
+            for name, shape, dtype in shards:
+                values[name] = np.empty(shape, dtype)
+                channels.receive(peer, values[name])
+        channels.drain()
+        if takes:
+            store.put(key, values, afresh=True)
+
+
 def _value(placed: Placed, name: str, rank: int) -> Array:
     if name not in placed.values:
         raise CardError(f"card {rank} holds no shard of {name!r}; it holds {listed(placed.values)}")
@@ -109,17 +149,29 @@ def drop(ticket: Ticket, key: str) -> None:
         store.placements.pop(key, None)
 
 
-def introduce(name: str, dask_worker: Any) -> Peer | None:
-    """Where this worker's card listens; None if it has no store of the group (yet)."""
-    store = dask_worker.plugins.get(name)
+async def admit(terms: GroupTerms, dask_worker: Any) -> Peer:
+    """Make this worker a card of the group, unless it is one; tells where the card listens."""
+    store = dask_worker.plugins.get(terms.name)
     if store is None:
-        return None
+        store = CardStore(terms, f"anchor-{terms.name}-{dask_worker.address}")
+        await dask_worker.plugin_add(store, name=terms.name, catch_errors=False)
     return Peer(store.listener.host, store.listener.port, store.incarnation)
+
+
+async def leave(name: str, dask_worker: Any) -> None:
+    """Be a card of the group no more."""
+    store = dask_worker.plugins.get(name)
+    if store is not None:
+        await store.leave()
+
+
+def anchor() -> None:
+    """A result that Dask keeps on a card for as long as the controller is there (see `CardStore`)."""
 
 
 def begin_epoch(name: str, epoch: Epoch, ranks: Mapping[str, int], dask_worker: Any) -> None:
     """Take a place in a new epoch (all cards together)."""
-    dask_worker.plugins[name].join(epoch, ranks[dask_worker.address])
+    _store_on(dask_worker, name).join(epoch, ranks[dask_worker.address])
 
 
 def cancel(name: str, run: int, dask_worker: Any) -> None:
@@ -131,8 +183,7 @@ def cancel(name: str, run: int, dask_worker: Any) -> None:
 
 def memory(name: str, dask_worker: Any) -> CardMemory:
     """What this worker's card holds."""
-    out: CardMemory = dask_worker.plugins[name].memory()
-    return out
+    return _store_on(dask_worker, name).memory()
 
 
 def progress(name: str, dask_worker: Any) -> dict[int, int]:
@@ -143,7 +194,15 @@ def progress(name: str, dask_worker: Any) -> dict[int, int]:
 
 def keep_program(name: str, key: str, program: Any, dask_worker: Any) -> None:
     """Keep a program for later runs."""
-    dask_worker.plugins[name].programs[key] = program
+    _store_on(dask_worker, name).programs[key] = program
+
+
+def _store_on(worker: Any, name: str) -> CardStore:
+    store = worker.plugins.get(name)
+    if store is None:
+        raise CardRestartedError(f"worker {worker.address} is no card of this group (any more)")
+    assert isinstance(store, CardStore)
+    return store
 
 
 def sees(paths: tuple[str, ...]) -> dict[str, tuple[int, int, bytes] | None]:
@@ -167,6 +226,7 @@ def run(
     wanted: tuple[str, ...],
     complete: int,
     training: bool,
+    beside: tuple[str, ...] = (),
 ) -> tuple[dict[str, Array], int]:
     """Run a kept program once; gives the outputs that the controller wants, and the bytes sent.
 
@@ -180,7 +240,10 @@ def run(
         placed.settle(complete)
         assert store.channels is not None
         before = store.channels.sent_bytes
-        outputs, updates = store.programs[program_key](ticket.rank, placed.values, _settled(inputs), store)
+        values = dict(placed.values)
+        for key in beside:
+            values.update(store.placed(key).values)
+        outputs, updates = store.programs[program_key](ticket.rank, values, _settled(inputs), store)
         if training:
             placed.pending, placed.pending_run = updates, ticket.run
         store.count(0)

@@ -143,7 +143,7 @@ def load_distributed_checkpoint(
         plan.dst_count,
     )
     held = tuple(share.nbytes for share in shares)
-    remember(network, PlacedNet(group, group.place(shares), strategy, loaded=True))
+    remember(network, PlacedNet(group, group.place(shares, strategy), strategy, loaded=True))
     return LoadResult(
         plan, strategy, matching.renamed, matching.converted, matching.unused, matching.missing, held
     )

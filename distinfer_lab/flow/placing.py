@@ -115,8 +115,8 @@ def place_initial(
             parts[rank].append(InitialPart(name, held.shapes[rank], cut))
     shares = [InitialShare(tuple(p)) for p in parts]
     if into is None:
-        return PlacedNet(group, group.place(shares), strategy)
-    group.extend(into.placement, shares)
+        return PlacedNet(group, group.place(shares, strategy), strategy)
+    group.extend(into.placement, shares, strategy)
     both = Strategy(
         {**into.strategy, **strategy},
         {**into.strategy.shapes, **strategy.shapes},

@@ -1,0 +1,99 @@
+"""Clusters of processes of their own, as somebody else would have started them; and ways to kill them."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def until(condition, seconds=60):
+    """Wait until something holds; an error if it does not come to pass."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.01)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def dask_command(*words, **environment):
+    """A scheduler or worker as a process that says nothing."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli." + words[0], *words[1:]],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )
+
+
+class Cluster:
+    """A scheduler and workers without nannies: who is killed stays dead until another is started."""
+
+    def __init__(self, workers, *options, scheme="tcp", scheduler_options=(), host="127.0.0.1"):
+        port = free_port()
+        self.address = f"{scheme}://{host}:{port}"
+        self._options = ["--host", host, "--no-dashboard", *options]
+        scheduler = ["--host", f"{scheme}://{host}", "--no-dashboard", "--port", str(port)]
+        self.scheduler = dask_command("dask_scheduler", *scheduler, *scheduler_options)
+        self.workers = []
+        for _ in range(workers):
+            self.add()
+
+    def add(self, *options, nthreads=1, **environment):
+        """Start one more worker; gives its process."""
+        words = [
+            self.address,
+            *self._options,
+            "--no-nanny",
+            "--nthreads",
+            str(nthreads),
+            "--death-timeout",
+            "30",
+        ]
+        self.workers.append(dask_command("dask_worker", *words, *options, **environment))
+        return self.workers[-1]
+
+    def close(self):
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+        for process in (*self.workers, self.scheduler):
+            process.wait()
+
+
+@contextlib.contextmanager
+def cluster_of(workers, *options, **more):
+    made = Cluster(workers, *options, **more)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def pids_of(cards):
+    """The process of every card, in rank order."""
+    found = cards.client.run(os.getpid)
+    return [found[address] for address in cards._gangs.addresses]
+
+
+def kill_later(pid, seconds):
+    """Kill a process after a while; gives the thread that does."""
+
+    def kill():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    timer = threading.Timer(seconds, kill)
+    timer.daemon = True
+    timer.start()
+    return timer

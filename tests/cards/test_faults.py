@@ -1,0 +1,107 @@
+"""Cards that are killed, at any moment: nobody hangs, the shards come back, and the results are the same."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+from distributed import LocalCluster
+
+from distinfer_lab.cards import CardGroup, CardRestartedError
+from distinfer_lab.errors import CardError
+
+from ..strategies import examples
+from .clusters import cluster_of, kill_later, pids_of, until
+from .test_group import Numbers, add_all, inputs, wanted
+
+ROUNDS = 60
+
+
+def many_sums(rank, values, inputs, card):
+    """A program of many small sums, with something to compute between them."""
+    total = values["w"] + inputs["x"]
+    for _ in range(ROUNDS):
+        np.linalg.norm(np.ones((60, 60)) @ np.ones((60, 60)))
+        total = card.channels.all_reduce(total, range(4)) / 4
+    return {"y": total}, {"w": values["w"] + 1}
+
+
+def large_sum(rank, values, inputs, card):
+    """A program that is inside one collective nearly all of its time."""
+    total = card.channels.all_reduce(np.full(4 << 20, values["w"][0] + inputs["x"][0], np.float32), range(4))
+    return {"y": total[:: 1 << 20]}, {}
+
+
+def die_within(rank, values, inputs, card):
+    """A program whose card 1 is killed while all are inside a collective, every time."""
+    if rank == 1:
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    for _ in range(200):
+        large_sum(rank, values, inputs, card)
+    return {"y": np.zeros(1)}, {}
+
+
+PROGRAMS = {
+    "anywhere": (many_sums, [2.5, 2.5, 2.5], 0.5),
+    "in a collective": (large_sum, [10.0] * 4, 0.3),
+}
+
+
+@pytest.fixture(scope="module", params=["embedded", "given", "given with a spare"])
+def cards(request):
+    """Four process cards, whose workers come back or have somebody to take their place."""
+    if request.param == "embedded":
+        with CardGroup(4, processes=True) as group:
+            yield group
+        return
+    workers = 5 if request.param == "given with a spare" else 4
+    with LocalCluster(
+        n_workers=workers, processes=True, threads_per_worker=1, dashboard_address=None, memory_limit=0
+    ) as cluster:
+        with CardGroup(4, address=cluster.scheduler_address) as group:
+            yield group
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("moment", PROGRAMS)
+def test_a_card_killed_in_predict_changes_nothing(cards, moment):
+    """A worker is killed at random moments: the prediction comes, bit for bit as without it."""
+    program, expected, seconds = PROGRAMS[moment]
+    random = np.random.default_rng(4)
+    placement = cards.place([Numbers(r) for r in range(4)])
+    for _ in range(examples(1, 20)):
+        killer = kill_later(pids_of(cards)[random.integers(4)], random.uniform(0, seconds))
+        found, _ = cards.run(program, placement, inputs(4), wanted(4))
+        np.testing.assert_array_equal(found[0]["y"], expected)
+        killer.join()
+        found, _ = cards.run(program, placement, inputs(4), wanted(4))
+        np.testing.assert_array_equal(found[0]["y"], expected)
+        assert cards.memory().held_bytes.tolist() == [12] * 4
+    cards.drop(placement)
+
+
+def test_a_second_loss_is_told(cards):
+    """A program that kills a card whenever it runs: the error names the card; the group is usable after."""
+    placement = cards.place([Numbers(r) for r in range(4)])
+    with pytest.raises(CardRestartedError, match=r"card 1 \(tcp://.*\) was lost"):
+        cards.run(die_within, placement, inputs(4), wanted(4))
+    found, _ = cards.run(add_all, placement, inputs(4), wanted(4))
+    np.testing.assert_array_equal(found[0]["y"], [10, 10, 10])
+    cards.drop(placement)
+
+
+def test_a_cluster_without_a_spare_is_waited_for():
+    """Up to a limit, which the error tells; a worker that comes later takes the place."""
+    with cluster_of(2) as given, CardGroup(2, address=given.address, replace_seconds=0.5) as cards:
+        placement = cards.place([Numbers(r) for r in range(2)])
+        os.kill(pids_of(cards)[1], signal.SIGKILL)
+        with pytest.raises(
+            CardError,
+            match=r"card 1 \(.*\) was lost.* no worker took its place within 0.5 seconds; start a worker",
+        ):
+            cards.run(add_all, placement, inputs(2), wanted(2))
+        given.add()
+        until(lambda: len(cards.client.scheduler_info(n_workers=-1)["workers"]) == 2)
+        found, _ = cards.run(add_all, placement, inputs(2), wanted(2))
+        np.testing.assert_array_equal(found[0]["y"], [3, 3, 3])
