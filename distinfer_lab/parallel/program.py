@@ -23,6 +23,7 @@ from ..net import Operator, Region, Spec
 from .communication import Communication, Sent
 from .redistribution import kind_of, transfers
 from .shards import Index, shard_map
+from .traffic import reduced_elements
 
 __all__ = [
     "SENT",
@@ -219,14 +220,10 @@ class Program(Displayed):
         return Collective(kind, instruction.output, sent * dst.spec.dtype.itemsize)
 
     def _reduced_bytes(self, instruction: AllReduce) -> Rows:
-        """Each card sends the runs of the others, then the sum of its own run to each of them."""
         held = self.values[instruction.output]
-        groups = instruction.groups(held)
-        n, i = groups.shape[1], np.arange(groups.shape[1])
-        sizes = self._elements(held)[groups]
-        own = sizes * (i + 1) // n - sizes * i // n
+        groups, itemsize = instruction.groups(held), held.spec.dtype.itemsize
         out = np.zeros(self.ranks, np.int64)
-        out[groups] = (sizes - own + own * (n - 1)) * held.spec.dtype.itemsize
+        out[groups] = reduced_elements(self._elements(held)[groups], itemsize) * itemsize
         return out
 
     def _scattered_bytes(self, instruction: ReduceScatter) -> Rows:

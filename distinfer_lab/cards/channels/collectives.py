@@ -1,0 +1,122 @@
+"""Collectives over groups of cards, on any way that exchanges arrays.
+
+    a small all_reduce      everyone sends all to everyone, and adds for itself       1 round
+    a large all_reduce      each adds one run of the elements of all, then the
+                            sums are handed round, window by window                   2 rounds a window
+    all others              everyone sends everyone what it needs                     1 round
+
+Sums are added in the order of the ranks on every element, whatever the round, the window or the order
+in which arrays arrive: so they are the same bits every time, and those of the serial interpreter.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...parallel.traffic import goes_at_once, runs
+from .windows import blocks
+
+__all__ = ["Way", "all_reduce", "all_to_all", "broadcast", "reduce_scatter"]
+
+T = TypeVar("T")
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+Shaped = tuple[Shape, np.dtype[Any]]
+
+
+class Way(Protocol):
+    """How arrays get from one card to others."""
+
+    rank: int
+    """This card."""
+    window_bytes: int
+    """In which pieces a large collective best goes."""
+
+    def exchange(self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]) -> dict[int, Array]:
+        """Send an array to each of some cards and receive one from each of some, all at once."""
+
+    def exchange_into(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
+        """The same, in place."""
+
+
+def all_reduce(way: Way, array: Array, ranks: Sequence[int]) -> Array:
+    """The sum of the arrays of all, of the shape of each; `ranks` ascend."""
+    if goes_at_once(array.nbytes):
+        total = np.empty(array.shape, array.dtype)
+        _add(way, dict.fromkeys(ranks, array), ranks, total)
+        return total
+    flat = np.ascontiguousarray(array).reshape(-1)
+    total = np.empty_like(flat)
+    cuts = runs(flat.size, len(ranks))
+    others = [rank for rank in ranks if rank != way.rank]
+    step = max(way.window_bytes // array.itemsize, 1)
+    for first in range(0, max(b - a for a, b in cuts), step):
+        windows = {
+            rank: slice(min(a + first, b), min(a + first + step, b))
+            for rank, (a, b) in zip(ranks, cuts, strict=True)
+        }
+        own = total[windows[way.rank]]
+        _add(way, {rank: flat[window] for rank, window in windows.items()}, ranks, own)
+        way.exchange_into(dict.fromkeys(others, own), {rank: total[windows[rank]] for rank in others})
+    return total.reshape(array.shape)
+
+
+def reduce_scatter(way: Way, parts: Mapping[int, Array], ranks: Sequence[int]) -> Array:
+    """The sum of everyone's part for this card; `ranks` ascend."""
+    own = parts[way.rank]
+    total = np.empty(own.shape, own.dtype)
+    cuts = {rank: list(blocks(p.shape, p.itemsize, way.window_bytes)) for rank, p in parts.items()}
+    for number in range(max(len(cut) for cut in cuts.values())):
+        window = {rank: parts[rank][cut[number]] for rank, cut in cuts.items() if number < len(cut)}
+        out = total[cuts[way.rank][number]] if way.rank in window else None
+        _add(way, window, ranks, out)
+    return total
+
+
+def _add(way: Way, parts: Mapping[int, Array], ranks: Sequence[int], total: Array | None) -> None:
+    """Send the others their parts, and put the sum of everyone's part for this card into `total`.
+
+    None: there is nothing for this card any more.
+    """
+    others = [rank for rank in ranks if rank != way.rank]
+    sends = {rank: parts[rank] for rank in others if rank in parts}
+    if total is None:
+        way.exchange(sends, {})
+        return
+    found = way.exchange(sends, dict.fromkeys(others, (total.shape, total.dtype)))
+    found[way.rank] = parts[way.rank]
+    _sum(total, [found[rank] for rank in ranks])
+
+
+def _sum(total: Array, terms: Sequence[Array]) -> None:
+    """Add from left to right."""
+    if len(terms) == 1:
+        total[...] = terms[0]
+        return
+    np.add(terms[0], terms[1], out=total)
+    for term in terms[2:]:
+        np.add(total, term, out=total)
+
+
+def all_to_all(way: Way, parts: Mapping[int, Array], shapes: Mapping[int, Shape]) -> dict[int, Array]:
+    """Everyone's part for this card, by rank; `shapes` are those of what comes."""
+    own = parts[way.rank]
+    found = way.exchange(
+        _others(way, parts), {rank: (shape, own.dtype) for rank, shape in _others(way, shapes).items()}
+    )
+    return found | {way.rank: own}
+
+
+def broadcast(way: Way, array: Array | None, root: int, ranks: Sequence[int], shaped: Shaped) -> Array:
+    """The array of the root, which alone gives one."""
+    if way.rank != root:
+        return way.exchange({}, {root: shaped})[root]
+    assert array is not None
+    way.exchange({rank: array for rank in ranks if rank != root}, {})
+    return array
+
+
+def _others(way: Way, items: Mapping[int, T]) -> dict[int, T]:
+    return {rank: item for rank, item in items.items() if rank != way.rank}

@@ -1,0 +1,223 @@
+"""The way between processes: one open socket per pair of cards, all served by one loop.
+
+So two cards that send each other more than the system buffers cannot block each other. Where the cards
+of a host share memory, large bodies go through it (see `frames`), and the sockets say what lies where.
+"""
+
+import contextlib
+import itertools
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import CardError, listed
+from ..records import Epoch
+from .frames import Half, incoming, outgoing
+from .listener import WAIT_SECONDS, ChannelClosedError, Line, Listener
+
+__all__ = ["Sockets"]
+
+Array = NDArray[Any]
+Shaped = tuple[tuple[int, ...], np.dtype[Any]]
+
+WINDOW_BYTES = 4 << 20
+"""The most that an exchange copies, at one time, of arrays whose elements lie apart."""
+
+
+class _Feed:
+    """Arrays that go to one card one after another."""
+
+    def __init__(self, begin: Callable[[Array], Half], arrays: Iterator[Array]) -> None:
+        self._begin, self._arrays = begin, arrays
+        self._half: Half | None = None
+
+    @property
+    def connection(self) -> socket.socket | None:
+        """What the array on its way goes through; None between two arrays."""
+        return None if self._half is None else self._half.connection
+
+    def advance(self) -> bool:
+        """Send what goes without waiting, at most one array; True when all are sent."""
+        if self._half is None:
+            array = next(self._arrays, None)
+            if array is None:
+                return True
+            self._half = self._begin(array)
+        if self._half.advance(sending=True):
+            self._half = None
+        return False
+
+
+class Sockets:
+    """One card's sockets to the others.
+
+    Parameters
+    ----------
+    rank
+        This card.
+    epoch
+        The group.
+    listener
+        This card's door.
+    check
+        Raises when the run was cancelled; called whenever this card waits.
+    """
+
+    window_bytes = 1 << 20
+    """In which pieces a collective best goes: what is added is still in the processor's cache."""
+
+    def __init__(self, rank: int, epoch: Epoch, listener: Listener, check: Callable[[], None]) -> None:
+        self.rank, self.epoch = rank, epoch
+        self.sent_bytes = 0
+        self._listener, self._check = listener, check
+        self._lines: dict[int, Line] = {}
+        self._serials: dict[tuple[int, bool], int] = {}
+        self._feeds: dict[int, _Feed] = {}
+        self._fed = itertools.count(-1, -1)
+
+    def exchange(self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]) -> dict[int, Array]:
+        """Send an array to each of some cards and receive one from each of some, all at once."""
+        outs = {peer: np.empty(*shaped) for peer, shaped in receives.items()}
+        self.exchange_into(sends, outs)
+        return outs
+
+    def exchange_into(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
+        """The same, in place."""
+        apart = sum(not array.flags.c_contiguous for array in (*sends.values(), *outs.values()))
+        window = WINDOW_BYTES // max(apart, 1)
+        if self._listener.outbox is not None:
+            self._listener.outbox.begin()
+        self._serve(
+            [self._outgoing(peer, array, window, id(array)) for peer, array in sends.items()],
+            [self._incoming(peer, out, window) for peer, out in outs.items()],
+        )
+
+    def feed(self, peer: int, arrays: Iterator[Array]) -> None:
+        """Send arrays to a card one after another, each made when the one before it has left."""
+
+        def begin(array: Array) -> Half:
+            # Fed arrays come and go, so their identity says nothing; a number of their own does.
+            return self._outgoing(peer, array, WINDOW_BYTES, next(self._fed))
+
+        self._feeds[peer] = _Feed(begin, arrays)
+
+    def receive(self, peer: int, out: Array) -> None:
+        """Take the next array of a card's feed into `out`; what this card feeds to others goes meanwhile."""
+        self._serve([], [self._incoming(peer, out, WINDOW_BYTES)])
+
+    def serve(self) -> None:
+        """Send of all feeds what goes without waiting."""
+        for peer, feed in list(self._feeds.items()):
+            if feed.advance():
+                del self._feeds[peer]
+
+    def drain(self) -> None:
+        """Wait until all feeds have been sent."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        with self._naming_all_that_closed():
+            while self._feeds:
+                self.serve()
+                _wait(list(self._feeds.values()), [])
+                if time.monotonic() > deadline:
+                    self._check()
+                    deadline = time.monotonic() + WAIT_SECONDS
+
+    def close(self) -> None:
+        """Close all sockets; whoever waits at the other end is told."""
+        for line in self._lines.values():
+            line.connection.close()
+        self._lines.clear()
+        self._feeds.clear()
+
+    def _outgoing(self, peer: int, array: Array, window_bytes: int, key: int) -> Half:
+        self.sent_bytes += array.nbytes
+        connection, neighbour = self._line(peer)
+        frame = outgoing(array, self._serial(peer, True), window_bytes, neighbour, key)
+        return Half(peer, connection, frame)
+
+    def _incoming(self, peer: int, out: Array, window_bytes: int) -> Half:
+        def check(serial: int, nbytes: int) -> None:
+            if (serial, nbytes) != (self._serial(peer, False), out.nbytes):
+                raise CardError(
+                    f"card {peer} announces frame {serial} of {nbytes} bytes; card {self.rank} expects "
+                    f"{out.nbytes} bytes: the cards run different programs"
+                )
+
+        connection, neighbour = self._line(peer)
+        return Half(peer, connection, incoming(out, check, window_bytes, neighbour))
+
+    def _serial(self, peer: int, sending: bool) -> int:
+        number = self._serials.get((peer, sending), 0)
+        self._serials[(peer, sending)] = number + 1
+        return number
+
+    def _serve(self, writing: list[Half], reading: list[Half]) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        with self._naming_all_that_closed():
+            while True:
+                writing = [half for half in writing if not half.advance(sending=True)]
+                reading = [half for half in reading if not half.advance(sending=False)]
+                if not writing and not reading:
+                    return
+                self.serve()
+                _wait([*writing, *self._feeds.values()], reading)
+                if time.monotonic() > deadline:
+                    self._check()
+                    deadline = time.monotonic() + WAIT_SECONDS
+
+    @contextlib.contextmanager
+    def _naming_all_that_closed(self) -> Iterator[None]:
+        """Whoever meets a closed channel closes its own, so one that died is seldom the only one."""
+        try:
+            yield
+        except ChannelClosedError as err:
+            gone = [f"card {peer}" for peer, line in self._lines.items() if _is_closed(line.connection)]
+            raise ChannelClosedError(f"{err}; gone by now: {listed(gone)}") from err
+
+    def _line(self, peer: int) -> Line:
+        if peer not in self._lines:
+            line = (
+                self._listener.call(peer, self.epoch)
+                if peer < self.rank
+                else self._listener.arrival(peer, self.epoch, self._check)
+            )
+            line.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            line.connection.setblocking(False)
+            self._lines[peer] = line
+        return self._lines[peer]
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    """Whether the other end is closed, as far as the system knows."""
+    try:
+        # Around TLS, which does not let one look without taking.
+        return not socket.socket.recv(connection, 1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _wait(writing: Sequence[Half | _Feed], reading: Sequence[Half]) -> None:
+    """Wait until some socket is ready, or a moment has passed; not at all if a feed has its next array to begin."""
+    events: dict[int, int] = {}
+    timeout = WAIT_SECONDS
+    for half in writing:
+        if half.connection is None:
+            timeout = 0
+        else:
+            events[half.connection.fileno()] = select.POLLOUT
+    for half in reading:
+        number = half.connection.fileno()
+        events[number] = events.get(number, 0) | select.POLLIN
+    if -1 in events:
+        return  # closed meanwhile, as whoever uses it next will find
+    waiting = select.poll()
+    for number, mask in events.items():
+        waiting.register(number, mask)
+    waiting.poll(timeout * 1000)
