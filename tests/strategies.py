@@ -167,6 +167,8 @@ def _more(draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..
     """One or two more nodes on a value of two dims, which end in a value of two dims."""
     rows, columns = build.spec(value).shape
     width = draw(st.sampled_from([4, 6, 12]))
+    if rows % 2 or columns < 4:
+        return _cut(draw, build, operators.MatMul(True), devices, value, param(rows, width))
     kinds: dict[str, Callable[[], tuple[Operator, list[str]]]] = {
         "MatMul": lambda: (operators.MatMul(), [value, param(columns, width)]),
         "MatMul tb": lambda: (operators.MatMul(False, True), [value, param(width, columns)]),
@@ -180,6 +182,11 @@ def _more(draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..
         "Tanh": lambda: (operators.Tanh(), [value]),
         "GeLU": lambda: (operators.GeLU(), [value]),
         "Sigmoid": lambda: (operators.Sigmoid(), [value]),
+        "SiLU": lambda: (operators.SiLU(), [value]),
+        "ErfGeLU": lambda: (operators.ErfGeLU(), [value]),
+        "RMSNorm": lambda: (operators.RMSNorm(), [value, param(columns)]),
+        "Part": lambda: (operators.Part(0, (rows // 2,) * 2, draw(st.integers(0, 1))), [value]),
+        "Part of columns": lambda: (operators.Part(1, (columns - 2, 2), draw(st.integers(0, 1))), [value]),
         "ReLU": lambda: (operators.ReLU(), [value]),
         "Softmax": lambda: (operators.Softmax(draw(st.sampled_from([0, 1]))), [value]),
         "LayerNorm": lambda: (operators.LayerNorm(), [value, param(columns), param(columns)]),
@@ -189,7 +196,8 @@ def _more(draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..
         "twice": lambda: (operators.Mul(), [value, value]),
     }
     if draw(st.integers(0, 6)) == 0:
-        return _batched(draw, build, devices, param, value)
+        further = draw(st.sampled_from([_batched, _attended, _lost]))
+        return further(draw, build, devices, param, value)
     op, operands = kinds[draw(st.sampled_from(sorted(kinds)))]()
     return _cut(draw, build, op, devices, *operands)
 
@@ -205,6 +213,39 @@ def _batched(
     return _cut(draw, build, operators.Flatten(), devices, product)
 
 
+def _attended(
+    draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..., str], value: str
+) -> str:
+    """As query heads, rotated, which share key heads; and back to two dims."""
+    rows, columns = build.spec(value).shape
+    heads, size = columns // 2, 2
+    groups = draw(st.sampled_from(divisors(heads)))
+    tokens = draw(st.sampled_from(divisors(rows)))
+    query = _cut(draw, build, operators.Reshape((rows // tokens, tokens, heads, size)), devices, value)
+    query = _cut(draw, build, operators.Transpose((0, 2, 1, 3)), devices, query)
+    position = build.add(operators.Constant(draw(st.integers(0, 9)), "int64"))
+    angles = build.add(operators.Angles(tokens, (0.7,), "float64"), position)
+    query = _cut(draw, build, operators.Rotary(), devices, query, angles)
+    keys, values = (param(rows // tokens, heads // groups, tokens, n) for n in (size, 3))
+    shares = _cut(draw, build, operators.AttentionWeights(scale=0.4), devices, query, keys)
+    out = _cut(draw, build, operators.GroupedMatMul(), devices, shares, values)
+    out = _cut(draw, build, operators.Transpose((0, 2, 1, 3)), devices, out)
+    return _cut(draw, build, operators.Reshape((rows, heads * 3)), devices, out)
+
+
+def _lost(draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..., str], value: str) -> str:
+    """The cross entropy with some labels, the classes cut; as one column."""
+    rows, columns = build.spec(value).shape
+    labels = build.add(operators.Positions(rows), build.add(operators.Constant(0, "int64")))
+    logits = build.add(operators.MatMul(), value, param(columns, rows))
+    parts = draw(st.sampled_from([n for n in divisors(rows) if devices % n == 0]))
+    cut_rows = draw(st.sampled_from([n for n in divisors(rows) if devices // parts % n == 0]))
+    op = operators.RunsOfClasses(parts)
+    runs = build.add(op, logits, labels, strategy=((cut_rows, parts), (cut_rows,)))
+    losses = _cut(draw, build, operators.SparseCrossEntropy(), devices, runs)
+    return _cut(draw, build, operators.Reshape((rows, 1)), devices, losses)
+
+
 def _cut(draw: st.DrawFn, build: GraphBuilder, op: Operator, devices: int, *operands: str) -> str:
     """Add a node, with no strategy or with a random one that fits.
 
@@ -217,8 +258,13 @@ def _cut(draw: st.DrawFn, build: GraphBuilder, op: Operator, devices: int, *oper
     sizes: dict[str, int] = {}
     for spec, factors in [*zip(specs, rule.inputs, strict=True), (op.infer(*specs), rule.output)]:
         for factor, size in zip(factors, spec.shape, strict=True):
-            if factor is not None:  # a reshape's factor has two sizes, and must cut both
+            if (
+                factor is not None and factor not in rule.within
+            ):  # a reshape's has two sizes, and must cut both
                 sizes[factor] = math.gcd(sizes.get(factor, 0), size)
+    for fused, factors in zip(rule.fused.values(), rule.inputs, strict=False):
+        for parts_of, factor in zip(fused, factors, strict=True):
+            sizes |= {factor: math.gcd(sizes[factor], *parts_of)} if factor and parts_of else {}
     left, parts = devices, {}
     for factor in draw(st.permutations(sorted(sizes))):
         parts[factor] = draw(st.sampled_from([k for k in divisors(sizes[factor]) if left % k == 0]))
