@@ -9,7 +9,7 @@ y = model.predict(x)                           step 4
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from ..parallel import (
 )
 from .callbacks import Callback
 from .context import ParallelContext, ParallelMode, parallel_context
+from .generating import Choice, Generation
 from .placing import PlacedNet, place_initial, placed_net, remember
 from .predict_layout import PredictLayout
 from .saving import save_merged, save_slices
@@ -38,6 +39,8 @@ from .strategies import loaded_operators, only
 from .training import Training
 
 __all__ = ["Model"]
+
+T = TypeVar("T")
 
 
 class Model:
@@ -67,7 +70,7 @@ class Model:
             raise ArgumentTypeError(f"network is a Cell, not {type(network).__name__}")
         self.network, self.loss_fn, self.optimizer = network, loss_fn, optimizer
         self._cards = cards
-        self._programs: dict[Any, tuple[Graph, Sharding, Program, CardProgram]] = {}
+        self._programs: dict[Any, Any] = {}
         self.last_saved: tuple[int, int, list[Path]] | None = None
         """Epochs and steps done, and the slice files, of the latest checkpoint of this training."""
         self.last_program: Program | None = None
@@ -243,11 +246,10 @@ class Model:
             If the net cannot be traced or cut.
         """
         tensors = [Tensor(v) if isinstance(v, np.ndarray) else v for v in predict_data]
-        inputs = self._named_inputs(tensors)
-        placed = self._placed_for_predict(tensors)
+        placed = self.placed(tensors)
         graph, program, card_program = self._predict_program(tensors, placed)
-        shards = cut(program, inputs)
-        found = self.run(card_program, placed.placement, shards)
+        inputs = {name: t.asnumpy() for name, t in zip(graph.inputs, tensors, strict=True)}
+        found = self.run(card_program, placed.placement, cut(program, inputs))
         results = [Tensor(assemble(program, name, found)) for name in graph.outputs]
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -258,6 +260,7 @@ class Model:
         inputs: Sequence[Mapping[str, Any]],
         *,
         training: bool = False,
+        beside: Sequence[Placement] = (),
     ) -> list[dict[str, Any]]:
         """Run a program once on the cards, and keep what they counted.
 
@@ -269,16 +272,61 @@ class Model:
             For each card its shards of the inputs.
         training
             The program's updates come in force, on all cards or on none.
+        beside
+            Further placements whose values it reads, and may change in place.
 
         Returns
         -------
         For each card its shards of those outputs of which it is the first holder.
         """
         program = card_program.program
-        found, sent = self.cards.run(card_program, placement, inputs, program.wanted, training=training)
+        found, sent = self.cards.run(
+            card_program, placement, inputs, program.wanted, training=training, beside=beside
+        )
         self.last_program, self.last_sent_bytes = program, tuple(sent)
         self._last_counts = [card.pop(SENT) for card in found]
         return found
+
+    def generate(
+        self,
+        ids: Any,
+        max_new_tokens: int,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        eos: int | None = None,
+    ) -> Tensor:
+        """Go on with texts, token by token; every card keeps the keys and values of its heads.
+
+        Of each step only the logits of the last token come back. The choice is made here, and is
+        the same on any number of cards as far as their logits are.
+
+        Parameters
+        ----------
+        ids
+            Token numbers, shape (texts, tokens); all texts are of one length.
+        max_new_tokens
+            How many tokens to add, 1 or more.
+        temperature
+            0 takes the most probable token. Above it, a token is drawn from the softmax of the
+            logits divided by it.
+        seed
+            Of the draws.
+        eos
+            The token that ends a text. A text that has ended goes on with it until all have ended.
+
+        Returns
+        -------
+        The texts with what was added, int64, shape (texts, tokens + at most max_new_tokens).
+
+        Raises
+        ------
+        ArgumentTypeError, ContextError
+            If the net is no model of language, texts differ in length, or a number is out of range.
+        CardError
+            If a card is lost twice, or does not come back.
+        """
+        return Generation(self, ids, max_new_tokens, Choice(temperature, seed, eos)).run()
 
     def predict_on_one_card(self, *predict_data: Any) -> Any:
         """The same prediction computed on whole arrays in this process: what the cards must equal.
@@ -301,7 +349,8 @@ class Model:
     def _trace(self, tensors: Sequence[Any]) -> Graph:
         return trace(self.network, *tensors)
 
-    def _placed_for_predict(self, tensors: Sequence[Any]) -> PlacedNet:
+    def placed(self, tensors: Sequence[Any]) -> PlacedNet:
+        """Where the net lies on the cards; placed with its initial values for such inputs, if it is on none."""
         placed = placed_net(self.network, self.cards)
         if placed is None:
             graph, sharding = self._cut(self._trace(tensors), parallel_context())
@@ -321,12 +370,20 @@ class Model:
             placed.placement.key,
             self.devices(context),
         )
-        if key not in self._programs:
+
+        def make() -> tuple[Graph, Program, CardProgram]:
             graph, sharding = self._cut(self._trace(tensors), context, placed.strategy.ranks)
             program = partition(graph, sharding, placed.strategy)
-            self._programs[key] = (graph, sharding, program, CardProgram(program))
-        graph, _, program, card_program = self._programs[key]
-        return graph, program, card_program
+            return graph, program, CardProgram(program)
+
+        return self.program(key, make)
+
+    def program(self, key: Any, make: Callable[[], T]) -> T:
+        """What was made for this key, or is made now."""
+        if key not in self._programs:
+            self._programs[key] = make()
+        found: T = self._programs[key]
+        return found
 
     def _cut(self, graph: Graph, context: ParallelContext, at_least: int = 1) -> tuple[Graph, Sharding]:
         """Propagate as the context says; a net that lies on several cards needs all of them."""

@@ -1,0 +1,197 @@
+"""Going on with a text: one run over the prompt, then one run a token.
+
+    prompt   a b c d     run 1  tokens 0..3 at position 0      -> logits after d -> e
+                         run 2  e at position 4                -> logits after e -> f
+    cache    keys and values of all tokens so far, on the cards, cut as the key heads are
+
+Each run is one task a card. Weights and caches stay where they are. A card that is lost takes its
+part of the caches with it: then all tokens so far are run once more.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cards import CardRestartedError
+from ..errors import ArgumentTypeError, ContextError, ShardingError
+from ..net import Spec, Tensor, trace
+from ..net.models import CausalLM, Decoder
+from ..parallel import CardProgram, Program, assemble, cut, partition, propagate
+from .context import parallel_context
+from .placing import PlacedNet, place_initial
+from .strategies import only
+
+if TYPE_CHECKING:
+    from .model import Model
+
+__all__ = ["Choice", "Generation"]
+
+Array = NDArray[Any]
+Ids = NDArray[np.int64]
+
+
+class Choice(NamedTuple):
+    """How the next token is chosen."""
+
+    temperature: float
+    seed: int
+    eos: int | None
+
+    def check(self) -> None:
+        """Refuse numbers that are out of range.
+
+        Raises
+        ------
+        ContextError
+            Naming the number.
+        """
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ContextError(f"temperature={self.temperature}; use 0 for the most probable token, or above")
+        if self.seed < 0:
+            raise ContextError(f"seed={self.seed} is below 0")
+
+    def of(self, logits: Array, step: int) -> Ids:
+        """The next token of each text, from logits [texts, words]; `step` counts the tokens added before."""
+        if not self.temperature:
+            return np.asarray(logits.argmax(axis=1), np.int64)
+        shares = logits.astype(np.float64) / self.temperature
+        shares = np.exp(shares - shares.max(axis=1, keepdims=True)).cumsum(axis=1)
+        drawn = np.random.default_rng([self.seed, step]).random(len(logits)) * shares[:, -1]
+        return np.asarray((shares <= drawn[:, None]).sum(axis=1), np.int64)
+
+
+class _Step(NamedTuple):
+    """A run of the decoder for some number of new tokens."""
+
+    program: Program
+    card_program: CardProgram
+
+
+class Generation:
+    """One call of `Model.generate`."""
+
+    def __init__(self, model: "Model", ids: Any, count: int, choice: Choice) -> None:
+        if not isinstance(model.network, CausalLM):
+            raise ContextError(
+                f"{type(model.network).__name__} is no model of language; generate is for the nets of dl.models"
+            )
+        self.model, self.net, self.choice = model, model.network, choice
+        self.texts = _texts(ids)
+        choice.check()
+        if type(count) is not int or count < 1:
+            raise ContextError(f"max_new_tokens={count!r}; add 1 token or more")
+        self.total = self.texts.shape[1] + count
+        if self.total > self.net.most_tokens:
+            raise ContextError(
+                f"{self.texts.shape[1]} tokens and max_new_tokens={count} make {self.total}, but the net has "
+                f"{self.net.most_tokens} positions; add at most {self.net.most_tokens - self.texts.shape[1]}"
+            )
+        self.caches: PlacedNet | None = None
+        self.lost = 0
+
+    def run(self) -> Tensor:
+        """The texts with what was added."""
+        placed = self.model.placed([Tensor(self.texts)])
+        prompt = self.texts.shape[1]
+        ended = np.zeros(len(self.texts), bool)
+        try:
+            while self.texts.shape[1] < self.total and not ended.all():
+                added = self.choice.of(self._logits(placed), self.texts.shape[1] - prompt)
+                if self.choice.eos is not None:
+                    added = np.where(ended, self.choice.eos, added)
+                    ended |= added == self.choice.eos
+                self.texts = np.concatenate([self.texts, added[:, None]], axis=1)
+        finally:
+            self._drop()
+        return Tensor(self.texts)
+
+    def _drop(self) -> None:
+        if self.caches is not None:
+            self.caches.group.drop(self.caches.placement)
+            self.caches = None
+
+    def _logits(self, placed: PlacedNet) -> Array:
+        """Those after the last token; all tokens are run again, once, if the caches were lost with a card."""
+        try:
+            return self._run(placed)
+        except CardRestartedError:
+            self.lost += 1
+            if self.lost > 1:
+                raise
+            self._drop()
+            return self._run(placed)
+
+    def _run(self, placed: PlacedNet) -> Array:
+        tokens = self.texts.shape[1]
+        fresh = self.caches is None
+        step = self._step(tokens if fresh else 1, placed)
+        if self.caches is None:
+            self.caches = self._place(step)
+        position = 0 if fresh else tokens - 1
+        inputs = {"ids": self.texts[:, position:], "position": np.array(position, np.int64)}
+        beside = [self.caches.placement]
+        found = self.model.run(step.card_program, placed.placement, cut(step.program, inputs), beside=beside)
+        # What a run wrote is not what the caches were filled with: a card that is lost cannot fill its part again.
+        self.caches.placement.confirm(0)
+        return assemble(step.program, step.program.outputs[0], found)
+
+    def _place(self, step: _Step) -> PlacedNet:
+        decoder = self._decoder()
+        caches = decoder.parameters_dict()
+        return place_initial(self.model.cards, caches, only(step.program.strategy, caches))
+
+    def _decoder(self) -> Decoder:
+        # The last token is never run.
+        return Decoder(self.net, len(self.texts), self.total - 1)
+
+    def _step(self, tokens: int, placed: PlacedNet) -> _Step:
+        """The program for so many new tokens, made once for each size of texts and caches."""
+        context = parallel_context()
+        devices = max(self.model.devices(context), placed.strategy.ranks)
+        size = (len(self.texts), tokens, self.total)
+
+        def make() -> _Step:
+            decoder = self._decoder()
+            specs = Spec(size[:2], np.dtype(np.int64)), Spec((), np.dtype(np.int64))
+            graph = trace(decoder, *specs)
+            sharding = propagate(graph, devices, mode=context.parallel_mode)
+            program = partition(graph, sharding, placed.strategy)
+            _check_in_place(program, decoder.parameters_dict())
+            return _Step(program, CardProgram(program))
+
+        key = ("generate", size, context, placed.placement.key, devices)
+        return self.model.program(key, make)
+
+
+def _check_in_place(program: Program, caches: Mapping[str, Any]) -> None:
+    """A cache that a program would copy before it writes there would stay as it was."""
+    for instruction in program.instructions:
+        for name in instruction.inputs:
+            if name in caches and type(instruction).__name__ == "Redistribute":
+                raise ShardingError(f"{name}: its readers want it in different layouts; shard them alike")
+
+
+def _texts(ids: Any) -> Ids:
+    """Token numbers of texts of one length, int64.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If they are something else.
+    """
+    if isinstance(ids, Sequence) and all(isinstance(text, Sequence | np.ndarray) for text in ids):
+        lengths = sorted({len(text) for text in ids})
+        if len(lengths) > 1:
+            raise ArgumentTypeError(
+                f"texts of {lengths[0]} to {lengths[-1]} tokens; generate takes texts of one length: call it once "
+                "for each length"
+            )
+    array = Tensor(ids).asnumpy()
+    if array.ndim != 2 or array.dtype.kind not in "iu" or not array.size:
+        raise ArgumentTypeError(
+            f"generate takes token numbers of shape (texts, tokens), not {list(array.shape)} of {array.dtype}"
+        )
+    return array.astype(np.int64)
