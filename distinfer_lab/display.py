@@ -7,10 +7,14 @@ fails, plain text is what is shown: a picture is never worth an exception.
 
 from collections.abc import Callable
 from functools import cache
+from html import escape
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Displayed", "bytes_in_words", "public_name", "register"]
+__all__ = ["Displayed", "bytes_in_words", "public_name", "register", "show"]
+
+MOST_LINES, LONGEST_LINE = 60, 400
+"""Of a record's text what is shown in a notebook."""
 
 _html: dict[str, Callable[[Any], str]] = {}
 
@@ -48,20 +52,42 @@ def _html_of(record: object) -> str | None:
     return None if to_html is None else to_html(record)
 
 
+def show(record: object, include: object = None, exclude: object = None) -> dict[str, str]:
+    """What Jupyter shows of a record: its text, and its picture or the same text as HTML.
+
+    It never raises and is never long: a repr that fails says so, of many lines the first are shown.
+    A NamedTuple, which has no bases, takes part by `_repr_mimebundle_ = display.show`.
+    """
+    words = _shortened(_text_of(record))
+    try:
+        html = _html_of(record)
+    except Exception as err:
+        # Reprs never raise; the text says why the picture is missing.
+        return {"text/plain": f"{words}\n(no picture: {type(err).__name__}: {err})"}
+    return {"text/plain": words, "text/html": f"<pre>{escape(words)}</pre>" if html is None else html}
+
+
 class Displayed:
-    """Gives a record its `_repr_mimebundle_`: text always, HTML where a view is registered."""
+    """Gives a record its `_repr_mimebundle_`: text and HTML, with a picture where a view is registered."""
 
     __slots__ = ()
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        bundle = {"text/plain": repr(self)}
-        try:
-            html = _html_of(self)
-        except Exception as err:
-            # Reprs never raise; the text says why the picture is missing.
-            bundle["text/plain"] += f"\n(no picture: {type(err).__name__}: {err})"
-            return bundle
-        return bundle if html is None else {**bundle, "text/html": html}
+        return show(self, include, exclude)
+
+
+def _text_of(record: object) -> str:
+    try:
+        return repr(record)
+    except Exception as err:
+        return f"{type(record).__name__} (cannot be described: {type(err).__name__}: {err})"
+
+
+def _shortened(words: str) -> str:
+    lines = words.split("\n")
+    if len(lines) > MOST_LINES:
+        lines = [*lines[:MOST_LINES], f"  ... and {len(lines) - MOST_LINES:,} lines more"]
+    return "\n".join(line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1] + "…" for line in lines)
 
 
 def bytes_in_words(count: float) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..display import Displayed
 from ..errors import CheckpointError, CheckpointFileError, listed
 from ..layout import Box
 from .entry import Entry
@@ -85,7 +86,7 @@ def index_json(weight_map: Mapping[str, str], total_bytes: int, total_elements: 
     return (json.dumps(found, indent=2, sort_keys=True) + "\n").encode()
 
 
-class FileSet:
+class FileSet(Displayed):
     """Several files that together hold one rank's slices; used like a `SliceFile`.
 
     Raises

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ..display import Displayed
 from ..errors import CheckpointError, CheckpointFileError, EncryptionError, listed
 from ..layout import Box, windows
 from .ckpt import CRC_BYTES, CRC_WORD, index_ckpt
@@ -114,7 +115,7 @@ def _open_plain(
         raise
 
 
-class SliceFile:
+class SliceFile(Displayed):
     """One rank's file (see `open_slice`); a context manager.
 
     Attributes

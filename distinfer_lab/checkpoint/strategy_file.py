@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, EncodeError
 
+from ..display import Displayed
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, LayoutError, listed
 from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import MindSporeLayout, from_layout, to_layout
@@ -47,8 +48,8 @@ class OperatorStrategy(NamedTuple):
     """For each input, for each dim, the number of parts."""
 
 
-@dataclass(frozen=True)
-class StrategyFile:
+@dataclass(frozen=True, repr=False)
+class StrategyFile(Displayed):
     """What a strategy file says, by its own names."""
 
     current_stage: int = 1
@@ -102,6 +103,11 @@ class StrategyFile:
             for first in layout.first_ranks:
                 layouts[f"{first // layout.mesh.size}-{name}" if staged else name] = item
         return cls(current_stage, dict(operators or {}), layouts)
+
+    def __repr__(self) -> str:
+        lines = [f"StrategyFile of {len(self.layouts)} parameters and {len(self.operators)} operators"]
+        lines += [f"  {n}  dev_matrix {i.dev_matrix} tensor_map {i.tensor_map}" for n, i in self.layouts.items()]
+        return "\n".join(lines)
 
 
 def _layout(name: str, item: MindSporeLayout, stages: Sequence[int]) -> Layout:

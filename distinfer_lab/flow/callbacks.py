@@ -3,10 +3,11 @@
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..display import Displayed
 from ..errors import ArgumentTypeError, ContextError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class RunContext:
     loss: float
 
 
-class Callback:
+class Callback(Displayed):
     """Base of what may be passed to `Model.train(callbacks=...)`; every hook does nothing."""
 
     def on_train_begin(self, run: "Model") -> None:
@@ -45,6 +46,9 @@ class Callback:
 
     def on_train_end(self, run: RunContext) -> None:
         """Called once, after the last step."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
 
 class LossMonitor(Callback):
@@ -69,7 +73,7 @@ class LossMonitor(Callback):
 
 
 @dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(Displayed):
     """When and how `ModelCheckpoint` saves.
 
     Parameters
@@ -97,7 +101,7 @@ class CheckpointConfig:
     keep_checkpoint_max: int = 5
     integrated_save: bool = True
     format: str = "ckpt"
-    enc_key: bytes | None = None
+    enc_key: bytes | None = field(default=None, repr=False)
     enc_mode: str = "AES-GCM"
     crc_check: bool = False
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..display import show
 from ..errors import LayoutError
 
 __all__ = ["Box", "Boxes", "box_at", "box_of", "intersect_boxes", "nonempty_boxes", "volumes", "windows"]
@@ -33,6 +34,8 @@ class Box(NamedTuple):
 
     start: tuple[int, ...]
     stop: tuple[int, ...]
+
+    _repr_mimebundle_ = show
 
     @classmethod
     def whole(cls, shape: Sequence[int]) -> "Box":

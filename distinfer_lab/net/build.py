@@ -30,6 +30,9 @@ class GraphBuilder:
         self._specs: dict[str, Spec] = {}
         self._origin: Origin | None = None
 
+    def __repr__(self) -> str:
+        return f"GraphBuilder of {len(self.nodes)} operators and {len(self._params)} parameters so far"
+
     def input(self, name: str, spec: Spec) -> str:
         """Add an input."""
         self._inputs[name] = self._define(name, spec)

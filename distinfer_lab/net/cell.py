@@ -13,13 +13,14 @@ return self.relu(self.fc1(x))
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..display import Displayed
 from ..errors import GraphError
 from .tensor import Parameter
 
 __all__ = ["Cell", "SequentialCell"]
 
 
-class Cell:
+class Cell(Displayed):
     """Base of all nets and layers.
 
     Attributes that are Parameters or Cells are registered under their names. A Parameter

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..display import Displayed
 from ..errors import GraphError
 
 if TYPE_CHECKING:
@@ -132,8 +133,8 @@ class Node:
     """For a node of a gradient or of an optimizer's update; None for the net's own nodes."""
 
 
-@dataclass(frozen=True)
-class Graph:
+@dataclass(frozen=True, repr=False)
+class Graph(Displayed):
     """Inputs, parameters and nodes in the order of computation.
 
     Raises
@@ -166,3 +167,11 @@ class Graph:
             if name not in specs:
                 raise GraphError(f"the graph gives {name!r}, which nothing defines")
         object.__setattr__(self, "specs", specs)
+
+    def __repr__(self) -> str:
+        lines = [f"Graph of {len(self.nodes)} operators and {len(self.params)} parameters"]
+        lines += [f"  {name} {list(spec.shape)} {spec.dtype}  input" for name, spec in self.inputs.items()]
+        for node in self.nodes:
+            shape = list(self.specs[node.output].shape)
+            lines.append(f"  {node.output} {shape} = {node.op.name}({', '.join(node.inputs)})")
+        return "\n".join([*lines, f"  gives {', '.join(self.outputs)}"])

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ..display import Displayed
 from ..errors import ArgumentTypeError, GraphError
 from . import operators
 from .graph import AxisStrategy, NodeStrategy, Operator
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 
-class Layout:
+class Layout(Displayed):
     """Named device axes for `shard`, as MindSpore's `Layout` gives them.
 
     Examples
@@ -65,12 +66,18 @@ class Layout:
             raise GraphError(f"Layout has the axes {', '.join(self.names)}, not {name!r}")
         return LayoutDims(self, tuple(tuple(n for n in d if n != "None") for d in cut))
 
+    def __repr__(self) -> str:
+        return f"Layout({self.sizes}, {self.names})"
 
-class LayoutDims:
+
+class LayoutDims(Displayed):
     """One input's dims under a `Layout`."""
 
     def __init__(self, layout: Layout, dims: tuple[tuple[str, ...], ...]) -> None:
         self.layout, self.dims = layout, dims
+
+    def __repr__(self) -> str:
+        return f"{self.layout!r}{tuple(dim or 'None' for dim in self.dims)}"
 
 
 def read_strategy(op: str, in_strategy: Any) -> NodeStrategy:
@@ -96,7 +103,7 @@ def read_strategy(op: str, in_strategy: Any) -> NodeStrategy:
     return tuple(out)
 
 
-class Primitive:
+class Primitive(Displayed):
     """An operator that can be told how to be cut, and called."""
 
     def __init__(self, op: Operator | None = None) -> None:
@@ -131,6 +138,10 @@ class Primitive:
     def __call__(self, *args: Any) -> Any:
         op, operands = self.bind(args)
         return apply(op, *operands, strategy=self.strategy)
+
+    def __repr__(self) -> str:
+        words = f"{self.name}()" if self.op is None else repr(self.op)
+        return words if self.strategy is None else f"{words}.shard({self.strategy})"
 
 
 def _plain(name: str, op: type[Operator]) -> type[Primitive]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from ..display import Displayed
 from ..errors import ContextError, GraphError
 from .build import GraphBuilder
 from .initializer import initializer
@@ -21,7 +22,7 @@ from .tensor import Parameter
 __all__ = ["SGD", "Adam", "Momentum", "Optimizer"]
 
 
-class Optimizer:
+class Optimizer(Displayed):
     """Base of all optimizers.
 
     Parameters

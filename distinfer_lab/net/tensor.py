@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from ..display import Displayed
 from ..errors import ArgumentTypeError, GraphError
 from .build import GraphBuilder
 from .graph import NodeStrategy, Operator, Region, Spec
@@ -28,7 +29,7 @@ dtypes: dict[str, np.dtype[Any]] = {
 """MindSpore's names of dtypes, as numpy's dtypes."""
 
 
-class Arithmetic:
+class Arithmetic(Displayed):
     """The operators of Python; a number on either side becomes part of the graph."""
 
     def __add__(self, other: Any) -> Any:

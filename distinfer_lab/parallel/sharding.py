@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..display import Displayed
 from ..layout import Layout, Mesh, Strategy
 
 __all__ = ["NodeSharding", "Sharding", "same_layout"]
@@ -26,7 +27,7 @@ class NodeSharding:
 
 
 @dataclass(frozen=True)
-class Sharding:
+class Sharding(Displayed):
     """What `propagate` found."""
 
     devices: int

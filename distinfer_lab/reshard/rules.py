@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from ..display import Displayed
 from ..errors import CheckpointError, CheckpointFileError, LayoutError, in_lines, listed
 from ..layout import Layout, Mesh, Strategy
 
@@ -98,8 +99,8 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
 """The tables that are known by name."""
 
 
-@dataclass(frozen=True)
-class Rules:
+@dataclass(frozen=True, repr=False)
+class Rules(Displayed):
     """A destination that is said by rules, for whatever tensors there are.
 
     Parameters
@@ -123,6 +124,13 @@ class Rules:
     mesh: Mesh
     rules: tuple[Rule, ...]
     config: Mapping[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        lines = [f"Rules for {self.mesh!r}"]
+        for rule in self.rules:
+            cut = "whole" if rule.dims is None else ", ".join("+".join(dim) or "-" for dim in rule.dims)
+            lines.append(f"  {rule.match}  {cut}")
+        return "\n".join(lines)
 
     def strategy(self, shapes: Mapping[str, tuple[int, ...]]) -> Strategy:
         """The layouts of tensors of these names and shapes.

@@ -1,18 +1,20 @@
 """Which cards share a host: bytes between them are cheaper than over the network."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..display import Displayed
 from ..errors import ReshardError
 from .classes import numbered
 
 __all__ = ["Topology"]
 
 
-@dataclass(frozen=True)
-class Topology:
+@dataclass(frozen=True, repr=False)
+class Topology(Displayed):
     """The host of every card.
 
     Parameters
@@ -46,3 +48,8 @@ class Topology:
                 f"the topology has {len(self.hosts)} cards, but the plan {cards}; name all hosts"
             )
         return numbered(self.hosts[:cards])
+
+    def __repr__(self) -> str:
+        counts = Counter(self.hosts)
+        lines = [f"Topology of {len(self.hosts)} cards on {len(counts)} hosts"]
+        return "\n".join([*lines, *(f"  {host}  {count} cards" for host, count in counts.items())])
