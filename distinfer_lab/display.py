@@ -56,7 +56,7 @@ def show(record: object, include: object = None, exclude: object = None) -> dict
     """What Jupyter shows of a record: its text, and its picture or the same text as HTML.
 
     It never raises and is never long: a repr that fails says so, of many lines the first are shown.
-    A NamedTuple, which has no bases, takes part by `_repr_mimebundle_ = display.show`.
+    A NamedTuple, which has no bases, takes part by a `_repr_mimebundle_` that calls it.
     """
     words = _shortened(_text_of(record))
     try:

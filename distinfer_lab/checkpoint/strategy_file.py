@@ -106,7 +106,8 @@ class StrategyFile(Displayed):
 
     def __repr__(self) -> str:
         lines = [f"StrategyFile of {len(self.layouts)} parameters and {len(self.operators)} operators"]
-        lines += [f"  {n}  dev_matrix {i.dev_matrix} tensor_map {i.tensor_map}" for n, i in self.layouts.items()]
+        for name, item in self.layouts.items():
+            lines.append(f"  {name}  dev_matrix {item.dev_matrix} tensor_map {item.tensor_map}")
         return "\n".join(lines)
 
 

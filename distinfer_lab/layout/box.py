@@ -35,8 +35,6 @@ class Box(NamedTuple):
     start: tuple[int, ...]
     stop: tuple[int, ...]
 
-    _repr_mimebundle_ = show
-
     @classmethod
     def whole(cls, shape: Sequence[int]) -> "Box":
         """The box of a whole tensor of this shape."""
@@ -89,6 +87,9 @@ class Box(NamedTuple):
         if not inside or any(map(lt, self.start, outer.start)) or any(map(gt, self.stop, outer.stop)):
             raise LayoutError(f"box {self.start}:{self.stop} does not lie inside {outer.start}:{outer.stop}")
         return Box(tuple(map(sub, self.start, outer.start)), tuple(map(sub, self.stop, outer.start)))
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return show(self)
 
 
 def box_at(boxes: Boxes, index: int) -> Box:
