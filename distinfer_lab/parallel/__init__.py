@@ -6,6 +6,7 @@ from .communication import Communication, Sent
 from .partition import partition
 from .program import SENT, AllReduce, Collective, Compute, Held, Program, Redistribute, ReduceScatter
 from .propagate import MODES, node_name, propagate
+from .redistribution import Hop, kind_of, normal_form, route, transfers
 from .serial import assemble, cut, run_serial
 from .sharding import NodeSharding, Sharding, same_layout
 
@@ -21,6 +22,7 @@ __all__ = [
     "Communication",
     "Compute",
     "Held",
+    "Hop",
     "NodeSharding",
     "Program",
     "Redistribute",
@@ -29,12 +31,16 @@ __all__ = [
     "Sharding",
     "assemble",
     "cut",
+    "kind_of",
     "node_name",
+    "normal_form",
     "partition",
     "propagate",
+    "route",
     "run_card",
     "run_serial",
     "same_layout",
     "shard_of",
+    "transfers",
     "view_of",
 ]

@@ -1,17 +1,22 @@
 """Partition: a graph and its sharding in, one program for all cards out.
 
-A reader that wants a value in another layout than it lies in gets a redistribution; an operator
-whose summed factor is cut gets an all-reduce; a value is freed after its last reader.
+A reader that wants a value in another layout than it lies in gets a redistribution, in one step or in
+several (see `redistribution`), from whichever of its versions is nearest. An operator whose summed
+factor is cut gets an all-reduce, or, where all readers want but a part of the sum, a reduce-scatter.
+A value is freed after its last reader.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from ..errors import ShardingError
 from ..layout import Layout
 from ..net import Graph, Node, Spec
-from .program import AllReduce, Compute, Held, Instruction, Program, Redistribute
+from .program import AllReduce, Compute, Held, Instruction, Program, Redistribute, ReduceScatter
+from .redistribution import route
 from .sharding import NodeSharding, Sharding, same_layout
+from .shards import shard_map
 
 __all__ = ["partition"]
 
@@ -44,6 +49,7 @@ class _Partition:
         self.instructions: list[Instruction] = []
         self.values: dict[str, Held] = {}
         self.versions: dict[str, list[str]] = {}
+        self.wanted = self._wanted()
         for name, spec in graph.params.items():
             layout = held.get(name, sharding.strategy[name])
             if int(layout.ranks.max()) >= sharding.devices:
@@ -91,12 +97,37 @@ class _Partition:
         spec = self.graph.specs[node.output]
         if not sharding.sums:
             self.instructions.append(Compute(node.output, node.op, inputs))
-        else:
-            partial = f"{node.output} partial"
-            self._define(partial, partial, spec, sharding.output)
-            self.instructions.append(Compute(partial, node.op, inputs))
+            self._define(node.output, node.output, spec, sharding.output)
+            return
+        partial = f"{node.output} partial"
+        self._define(partial, partial, spec, sharding.output)
+        self.instructions.append(Compute(partial, node.op, inputs))
+        part = self._part_of_sum(node.output, sharding)
+        if part is None:
             self.instructions.append(AllReduce(node.output, (partial,), sharding.sums))
-        self._define(node.output, node.output, spec, sharding.output)
+        else:
+            self.instructions.append(ReduceScatter(node.output, (partial,), sharding.sums))
+        self._define(node.output, node.output, spec, part or sharding.output)
+
+    def _wanted(self) -> dict[str, list[Layout | None]]:
+        """Value -> the layouts in which it is read; None for an output, which may lie in any."""
+        out: dict[str, list[Layout | None]] = {name: [None] for name in self.graph.outputs}
+        for node in self.graph.nodes:
+            layouts = self.sharding.nodes[node.output].inputs
+            for name, layout in zip(node.inputs, layouts, strict=True):
+                out.setdefault(name, []).append(layout)
+        for param, name in self.graph.updates.items():
+            out.setdefault(name, []).append(self.sharding.strategy[param])
+        return out
+
+    def _part_of_sum(self, name: str, sharding: NodeSharding) -> Layout | None:
+        """The layout in which all read a sum, if each card wants but a part, and that is less to send."""
+        shape = self.graph.specs[name].shape
+        first, *others = self.wanted.get(name, [None])
+        same = first is not None and all(
+            other is not None and same_layout(other, first, shape) for other in others
+        )
+        return first if first is not None and same and _scatters(sharding, first, shape) else None
 
     def _as(self, name: str, layout: Layout) -> str:
         """The version of a value that lies like this, made if there is none."""
@@ -104,10 +135,34 @@ class _Partition:
         for version in self.versions[name]:
             if same_layout(self.values[version].layout, layout, spec.shape):
                 return version
-        output = f"{name} as {len(self.versions[name])}"
-        self.instructions.append(Redistribute(output, (name,)))
-        self._define(output, name, spec, layout)
-        return output
+        ways = [
+            (route(self.values[version].layout, layout, spec.shape, spec.dtype.itemsize), version)
+            for version in self.versions[name]
+        ]
+        (stops, _), version = min(ways, key=lambda way: way[0][1])
+        for stop in stops:
+            output = f"{name} as {len(self.versions[name])}"
+            self.instructions.append(Redistribute(output, (version,)))
+            self._define(output, name, spec, stop)
+            version = output
+        return version
+
+
+def _scatters(sharding: NodeSharding, part: Layout, shape: tuple[int, ...]) -> bool:
+    """Whether every card wants but one box of what it adds up, and all of a group together not much more than once.
+
+    To hand the parts round takes each card all the others' parts; to reduce first and cut then, twice
+    its share of the whole.
+    """
+    held, kept = shard_map(sharding.output, shape), shard_map(part, shape)
+    if held.shapes.keys() != kept.shapes.keys() or any(len(boxes) != 1 for boxes in kept.boxes.values()):
+        return False
+    for rank, boxes in kept.boxes.items():
+        if not any(laid.whole.common(boxes[0].whole) == boxes[0].whole for laid in held.boxes[rank]):
+            return False
+    cards = math.prod(sharding.mesh.axis_size(axis) for axis in sharding.sums)
+    parts = [boxes[0].whole.size * cards for boxes in kept.boxes.values()]
+    return max(parts) < 2 * max(laid.whole.size for boxes in held.boxes.values() for laid in boxes)
 
 
 def _with_frees(instructions: list[Instruction], kept: set[str]) -> tuple[Instruction, ...]:

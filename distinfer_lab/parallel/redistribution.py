@@ -171,17 +171,18 @@ def _parts(dims: Dims, mesh: Mesh) -> list[int]:
 
 
 def _minor_moved(dims: Dims, target: Dims) -> Dims | None:
-    """The minor axes of a dim where they belong to one other dim are put there; in their final place, if they can."""
+    """The minor axis of a dim is put where it belongs; if it can be, one that is in its final place there.
+
+    One axis at a time: groups stay small, and so do the numbers of messages.
+    """
+    place = {axis: j for j, wanted in enumerate(target) for axis in wanted}
     found: list[tuple[bool, Dims]] = []
     for i, dim in enumerate(dims):
-        for j, wanted in enumerate(target):
-            stay = len(dim)
-            while i != j and stay and dim[stay - 1] in wanted:
-                stay -= 1
-            if stay < len(dim):
-                out = list(dims)
-                out[i], out[j] = dim[:stay], (*dims[j], *dim[stay:])
-                found.append((out[j] != wanted[: len(out[j])], tuple(out)))
+        j = place[dim[-1]] if dim else i
+        if j != i:
+            out = list(dims)
+            out[i], out[j] = dim[:-1], (*dims[j], dim[-1])
+            found.append((out[j] != target[j][: len(out[j])], tuple(out)))
     return min(found, key=lambda candidate: candidate[0])[1] if found else None
 
 

@@ -1,10 +1,6 @@
 """Programs: a net cut any way gives what it gives uncut, and sends what it says it sends."""
 
-import itertools
 import pickle
-import queue
-import threading
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +15,12 @@ from distinfer_lab.parallel import (
     cut,
     partition,
     propagate,
-    run_card,
     run_serial,
-    view_of,
 )
 
 from ..strategies import examples, random_nets
 from ..trained import MLP, MLP_CUTS, SAMPLE, STRATEGY, check_against_mindspore
+from .together import run_together
 
 
 def run_whole(program, params, inputs):
@@ -107,67 +102,6 @@ def test_other_counts_of_cards_train_alike(devices):
     check_against_mindspore(MLP, values)
 
 
-class Together:
-    """Channels between threads of one process."""
-
-    def __init__(self, ranks: int) -> None:
-        self.boxes = {(a, b): queue.SimpleQueue() for a in range(ranks) for b in range(ranks)}
-
-    def of(self, rank: int) -> Any:
-        boxes = self.boxes
-
-        class Card:
-            sent_bytes = 0
-
-            def exchange(self, sends, receives):
-                for peer, array in sends.items():
-                    self.sent_bytes += array.nbytes
-                    boxes[rank, peer].put(np.array(array))
-                got = {peer: boxes[peer, rank].get(timeout=20) for peer in receives}
-                assert {p: (a.shape, a.dtype) for p, a in got.items()} == dict(receives)
-                return got
-
-            def exchange_into(self, sends, outs):
-                for peer, array in self.exchange(
-                    sends, {p: (out.shape, out.dtype) for p, out in outs.items()}
-                ).items():
-                    outs[peer][...] = array
-
-            def reduce_scatter(self, parts, group):
-                mine = parts[group.index(rank)]
-                sends = {peer: part for peer, part in zip(group, parts, strict=True) if peer != rank}
-                got = self.exchange(sends, dict.fromkeys(sends, (mine.shape, mine.dtype))) | {rank: mine}
-                return sum((got[r] for r in sorted(group)[1:]), got[min(group)])
-
-            def all_reduce(self, array, group):
-                flat = array.reshape(-1)
-                cuts = [flat.size * i // len(group) for i in range(len(group) + 1)]
-                runs = [flat[a:b] for a, b in itertools.pairwise(cuts)]
-                own = self.reduce_scatter(runs, group)
-                others = [r for r in group if r != rank]
-                shapes = {r: (runs[group.index(r)].shape, own.dtype) for r in others}
-                got = self.exchange(dict.fromkeys(others, own), shapes) | {rank: own}
-                return np.concatenate([got[r] for r in group]).reshape(array.shape)
-
-        return Card()
-
-
-def run_together(program, params, inputs):
-    """Every card in a thread of its own; gives their `CardRun`s."""
-    together, found = Together(program.ranks), {}
-
-    def card(rank):
-        view = view_of(program, rank)
-        found[rank] = run_card(program, view, params[rank], inputs[rank], together.of(rank))
-
-    threads = [threading.Thread(target=card, args=(rank,)) for rank in range(program.ranks)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return [found[rank] for rank in range(program.ranks)]
-
-
 @given(random_nets())
 @settings(max_examples=examples(25))
 def test_cards_that_run_at_once_equal_the_serial_interpreter(drawn):
@@ -207,9 +141,9 @@ def test_parameters_may_lie_otherwise_than_the_net_wants_them():
 
 
 def test_a_cut_inner_dim_costs_one_sum():
-    """((1, 4), (4, 1)) on 4 cards: partial products of 8 x 6 float64, each sending 2 * 3 / 4 of them."""
+    """((1, 4), (4, 1)) on 4 cards: partial products of 8 x 6 float64, so few that each goes whole to the 3 others."""
     graph = linear(((1, 4), (4, 1)))
     program = partition(graph, propagate(graph, 4))
     assert [type(i) for i in program.instructions][1:] == [AllReduce]
-    assert [c.sent_bytes.tolist() for c in program.collectives] == [[8 * 6 * 8 * 2 * 3 // 4] * 4]
-    assert "AllReduce of MatMul.1: at most 576 bytes from a card" in repr(program)
+    assert [c.sent_bytes.tolist() for c in program.collectives] == [[8 * 6 * 8 * 3] * 4]
+    assert "AllReduce of MatMul.1: at most 1152 bytes from a card" in repr(program)
