@@ -7,40 +7,30 @@ A piece of work is a gang: one task on each card, which together may talk throug
 channels. Gangs run one after another, in one owner thread.
 """
 
-import atexit
 import contextlib
-import os
-import threading
 import uuid
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from distributed import Client
-
 from ..checkpoint import Checkpoint
-from ..display import Displayed
-from ..errors import ArgumentTypeError, CardError, ContextError
+from ..errors import CardError, ContextError
 from ..layout import Strategy
 from ..reshard import BUFFER_BYTES, Control, ConversionPlan, Unwatched, WriteTask, Written, size_of
-from . import cluster, tasks
-from .gang import Gangs, Work
+from . import tasks
+from .controller import Controller
+from .gang import Work
 from .placement import Placement
-from .records import GroupMemory, GroupTerms
-from .recovery import Recovery
 from .resharding import Resharding
+from .room import sizes_of
 from .routes import Taken
 from .run import Run
-from .store import CardRestartedError
 
 __all__ = ["CardGroup", "current_group"]
 
 _groups: list["CardGroup"] = []
-_open: "weakref.WeakSet[CardGroup]" = weakref.WeakSet()
 
 
-class CardGroup(Displayed):
+class CardGroup(Controller):
     """Cards that work together; a context manager.
 
     Parameters
@@ -77,67 +67,6 @@ class CardGroup(Displayed):
     CardGroup(4 cards in this process)
     """
 
-    def __init__(
-        self,
-        cards: int | None = None,
-        *,
-        processes: bool = False,
-        address: str | None = None,
-        client: Client | None = None,
-        scheduler_file: str | os.PathLike[str] | None = None,
-        security: Any = None,
-        card_memory: int | str | None = None,
-        replace_seconds: float = 60.0,
-    ) -> None:
-        given = cluster.Given(address, client, scheduler_file, security)
-        _check_arguments(cards, processes, given)
-        self.embedded = not given
-        self.processes = processes or not self.embedded
-        self._terms = GroupTerms(
-            f"distinfer-{uuid.uuid4().hex[:12]}",
-            (os.uname().nodename, os.getpid()),
-            self.embedded,
-            self.processes,
-            _seconds(replace_seconds),
-            None if card_memory is None else size_of(card_memory, "card_memory"),
-        )
-        self._owns_client = client is None
-        self._client = cluster.attach(given) if given else cluster.embed(cards or 1, processes)
-        self._owner = ThreadPoolExecutor(1, thread_name_prefix="cards")
-        self._owner_id = self._owner.submit(threading.get_ident).result()
-        self._at_work = Run()
-        self._programs: dict[str, Any] = {}
-        self._closed = self._opened = False
-        _open.add(self)
-        try:
-            self._open(cards)
-        except BaseException:
-            self.close()
-            raise
-
-    def _open(self, cards: int | None) -> None:
-        if not self.embedded:
-            cluster.warn_if_open(self._client)
-        with contextlib.suppress(TimeoutError):  # too few of them have a text of their own
-            self._client.wait_for_workers(cards or 1, timeout=60 if self.embedded else 5)
-        addresses = cluster.ranked_addresses(self._client, cards)
-        cluster.check_versions(self._client, addresses)
-        self._gangs = Gangs(self._client, self._terms, addresses, self._mark_lost)
-        self._recovery = Recovery(self._gangs)
-        self._opened = True
-        self.wait_for(self._gangs.join)
-
-    def __len__(self) -> int:
-        return len(self._gangs.addresses)
-
-    def __repr__(self) -> str:
-        if self._closed:
-            return "CardGroup(closed)"
-        where = "in processes" if self.processes else "in this process"
-        if not self.embedded:
-            where = "of a given cluster"
-        return f"CardGroup({len(self)} cards {where})"
-
     def __enter__(self) -> "CardGroup":
         _groups.append(self)
         return self
@@ -146,54 +75,6 @@ class CardGroup(Displayed):
         with contextlib.suppress(ValueError):
             _groups.remove(self)
         self.close()
-
-    @property
-    def client(self) -> Client:
-        """The Dask client behind the group."""
-        return self._client
-
-    @property
-    def placement_keys(self) -> frozenset[str]:
-        """The placements that are on the cards."""
-        return frozenset() if self._closed else frozenset(self._recovery.placements)
-
-    def close(self) -> None:
-        """Forget all shards, and end the cluster if it is an embedded one. May be called twice."""
-        if self._closed:
-            return
-        self._closed = self._at_work.cancelled = True
-        _open.discard(self)
-        self._owner.shutdown(wait=True, cancel_futures=True)
-        if self._opened and self._client.status == "running":
-            self._gangs.close()
-        if self.embedded:
-            owned = self._client.cluster
-            self._client.close()
-            owned.close()
-        elif self._owns_client:
-            self._client.close()
-
-    def start(self, work: Callable[[Run], Any]) -> Run:
-        """Begin work in the owner thread; gives a handle at once."""
-        if self._closed:
-            raise CardError("the card group is closed; make a new one")
-        run = Run()
-        run.bind(self._owner.submit(self._carry_out, run, work))
-        return run
-
-    def _carry_out(self, run: Run, work: Callable[[Run], Any]) -> Any:
-        self._at_work = run
-        return run.carry_out(work)
-
-    def wait_for(self, work: Callable[[Run], Any]) -> Any:
-        """Do work in the owner thread and wait for it; an interrupt cancels it."""
-        if threading.get_ident() == self._owner_id:
-            return work(self._at_work)
-        return self.start(work).result()
-
-    def repeated(self, work: Callable[[Run], Any]) -> Any:
-        """Do work that may be done twice, in the owner thread; when a card was lost on the way, once more."""
-        return self.wait_for(lambda run: self._recovery.repeat(lambda: work(run), run))
 
     def place(self, sources: Sequence[tasks.Source], strategy: Strategy | None = None) -> Placement:
         """Let card r read its shards from `sources[r]`; cards without a source hold nothing of it.
@@ -207,14 +88,18 @@ class CardGroup(Displayed):
         ------
         CardError
             If there are more sources than cards.
+        CardMemoryError
+            If a card has no room for its shards.
         """
         self._check_count(len(sources))
+        self._room.check([sizes_of((source,)) for source in sources], strategy)
         placement = Placement(
             f"placement-{uuid.uuid4().hex[:12]}", tuple((s,) for s in sources), strategy=strategy
         )
 
         def work(run: Run) -> Placement:
-            self._recovery.fill(placement, range(len(sources)), placement.sources, run)
+            with self._recovery.forgotten_on_failure(placement):
+                self._recovery.fill(placement, range(len(sources)), placement.sources, run)
             return self._keep_placement(placement)
 
         out: Placement = self.repeated(work)
@@ -225,6 +110,7 @@ class CardGroup(Displayed):
     ) -> None:
         """Let card r read further shards of a placement from `sources[r]`."""
         self._check_count(len(sources))
+        self._room.check([sizes_of((source,)) for source in sources], strategy)
         more = tuple((s,) for s in sources)
 
         def work(run: Run) -> None:
@@ -250,6 +136,7 @@ class CardGroup(Displayed):
     def replace(self, placement: Placement, sources: Sequence[tasks.Source]) -> None:
         """Give a placement other values, from other sources."""
         self._check_count(len(sources))
+        self._room.check([sizes_of((source,)) for source in sources], placement.strategy, instead=placement)
         placement.sources, placement.fetch = tuple((s,) for s in sources), None
         self.refill(placement)
 
@@ -337,7 +224,7 @@ class CardGroup(Displayed):
         def work(run: Run) -> Any:
             for read in (placement, *beside):
                 self._recovery.ready(read, run)
-            key = self._keep(program)
+            key = self._keep(program, placement)
             also = tuple(read.key for read in beside)
             cards = range(len(inputs))
             asked = {
@@ -352,29 +239,6 @@ class CardGroup(Displayed):
         # A step of training counts on all cards or on none, so it may be done again too.
         out: tuple[list[dict[str, Any]], list[int]] = self.repeated(work)
         return out
-
-    def memory(self) -> GroupMemory:
-        """What every card holds, and the most it held, in bytes."""
-        members = self._gangs.members
-        try:
-            found = members.ask(tasks.memory, self._terms.name)
-        except CardRestartedError:
-            self.wait_for(self._gangs.join)
-            found = members.ask(tasks.memory, self._terms.name)
-        return GroupMemory(tuple(found))
-
-    def sees(self, paths: Sequence[str]) -> bool:
-        """Whether every card sees the same files under these paths as this process does."""
-        return all(len(seen) == len(set(paths)) for seen in self._seen(paths))
-
-    def _seen(self, paths: Iterable[str]) -> list[set[str]]:
-        """For each card which of these files it sees as this process does."""
-        asked = tuple(dict.fromkeys(paths))
-        here = tasks.sees(asked)
-        there = self.repeated(lambda run: self._gangs.members.ask(tasks.sees, asked))
-        return [
-            {path for path in asked if here[path] is not None and seen[path] == here[path]} for seen in there
-        ]
 
     def checkpoint(self, placement: Placement, strategy: Strategy) -> Checkpoint:
         """The shards of a placement as a checkpoint, which can be planned and run like one of files.
@@ -435,51 +299,20 @@ class CardGroup(Displayed):
         self._recovery.placements[placement.key] = placement
         return placement
 
-    def _keep(self, program: Any) -> str:
-        """Send a program to all cards, once."""
+    def _keep(self, program: Any, placement: Placement) -> str:
+        """Send a program to all cards, once; first make sure that they have room for its working values."""
         for key, known in self._programs.items():
             if known is program:
                 return key
+        shards = [sizes_of(sources) for sources in placement.sources]
+        peaks = getattr(program, "peak_bytes", lambda rank: 0)
+        if self._terms.card_bytes is not None:
+            beside = [peaks(rank) for rank in range(len(shards))]
+            self._room.check(shards, placement.strategy, beside=beside, instead=placement)
         key = f"program-{uuid.uuid4().hex[:12]}"
         self._gangs.members.ask(tasks.keep_program, self._terms.name, key, program)
         self._programs[key] = program
         return key
-
-    def _mark_lost(self, ranks: list[int]) -> None:
-        """These cards restarted: they hold nothing of any placement, and no program."""
-        self._recovery.mark_lost(ranks)
-        self._programs.clear()
-
-
-def _check_arguments(cards: int | None, processes: bool, given: cluster.Given) -> None:
-    if cards is not None and (not isinstance(cards, int) or isinstance(cards, bool)):
-        raise ArgumentTypeError(f"cards is a number of cards, not {cards!r}")
-    if cards is not None and cards < 1:
-        raise ContextError(f"cards={cards}: a group has at least 1 card")
-    given.check()
-    if processes and given:
-        raise ContextError(
-            "processes=True is for an embedded cluster; a given one has the workers that it has"
-        )
-    if cards is None and not given:
-        raise ContextError("how many cards? Write CardGroup(8), or give the address of a Dask scheduler")
-
-
-def _seconds(value: float) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ArgumentTypeError(f"replace_seconds is a number of seconds, not {value!r}")
-    if not 0 <= value < float("inf"):
-        raise ContextError(f"replace_seconds={value!r} is not 0 or more seconds, and finite")
-    return float(value)
-
-
-def _close_all() -> None:
-    """Close what a script left open, before Dask closes the clusters under it."""
-    for group in list(_open):
-        group.close()
-
-
-atexit.register(_close_all)
 
 
 def current_group() -> CardGroup:

@@ -7,8 +7,9 @@
 Work that changes nothing is then done once more; a second failure is told.
 """
 
+import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -52,6 +53,19 @@ class Recovery:
         except (CardRestartedError, ChannelClosedError):
             self._gangs.join(run)
             return work()
+
+    @contextlib.contextmanager
+    def forgotten_on_failure(self, placement: Placement) -> Iterator[None]:
+        """Let the cards free what they have of a new placement that cannot be completed."""
+        try:
+            yield
+        except (CardRestartedError, ChannelClosedError):
+            raise
+        except Exception:
+            asked = dict.fromkeys(range(len(placement.sources)), (placement.key,))
+            with contextlib.suppress(CardError):
+                self._gangs.run(tasks.drop, asked)
+            raise
 
     def ready(self, placement: Placement, run: Run) -> None:
         """Join again after a loss, and bring back what the lost cards held.

@@ -56,6 +56,7 @@ class Resharding:
         if not files:
             return Written(())
         shares, cards = [task.share for task in files], len(self._group)
+        self._group._room.check([{}] * cards, beside=files[0].buffer_bytes)
 
         def work(run: Run) -> dict[int, Moved]:
             homes = self._homes(shares, route, run)
@@ -88,6 +89,11 @@ class Resharding:
                 f"rank {worst.rank} ends with {worst.nbytes} bytes and takes {buffer_bytes} more on the way, above "
                 f"the limit of {limit}; use memory_limit={predicted}, or cut for more cards"
             )
+        wanted = [share.sizes for share in shares]
+        if plan.placement:
+            there = dict(zip(plan.placement, wanted, strict=True))
+            wanted = [there.get(card, {}) for card in range(len(self._group))]
+        self._group._room.check(wanted, None if plan.placement else plan.strategy, beside=buffer_bytes)
         key = f"placement-{uuid.uuid4().hex[:12]}"
         places: list[list[tuple[str, Share]]] = [[] for _ in range(len(self._group))]
         for card, share in zip(plan.placement or range(plan.dst_count), shares, strict=True):
@@ -106,7 +112,8 @@ class Resharding:
             bring(ranks, run)
 
         def work(run: Run) -> tuple[Placement, Taken]:
-            homes, found = bring(list(range(len(places))), run)
+            with self._group._recovery.forgotten_on_failure(placement):
+                homes, found = bring(list(range(len(places))), run)
             placement.fetch = fetch if homes else None
             return self._group._keep_placement(placement), Taken(predicted, *_sums(found))
 

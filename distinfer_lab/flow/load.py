@@ -158,7 +158,12 @@ class GivenShare:
     @property
     def nbytes(self) -> int:
         """Bytes of the shards."""
-        return sum(v.nbytes for v in self.values.values())
+        return sum(self.sizes.values())
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each shard."""
+        return {name: value.nbytes for name, value in self.values.items()}
 
     def read(self) -> dict[str, NDArray[Any]]:
         """The shards."""

@@ -58,6 +58,11 @@ class InitialShare:
         """Bytes of the shards."""
         return sum(part.nbytes for part in self.parts)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each shard."""
+        return {part.name: part.nbytes for part in self.parts}
+
     def read(self) -> dict[str, Array]:
         """The shards by name."""
         return {part.name: part.read() for part in self.parts}

@@ -5,7 +5,7 @@ the serial interpreter, plain hand-over in one process. A view holds a card's ow
 all that can be known beforehand, so that a run does little more than call operators.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -156,7 +156,15 @@ def _move(program: Program, instruction: Redistribute, rank: int) -> Work | None
     if not sends and not receives and len(own) == 1 and old is not None:
         return Cut(name, own[0][0], copied=name not in program.params)
     rounds = tuple(_rounds(sends, receives))
-    return Move(name, bool(own or sends), new, dst.spec.dtype, tuple(own), rounds)
+    return Move(
+        name, bool(own or sends), new, dst.spec.dtype, tuple(own), rounds, _is_handed(dst, rank, rounds, own)
+    )
+
+
+def _is_handed(held: Held, rank: int, rounds: Sequence[Round], own: Sequence[object]) -> bool:
+    """Whether a card ends with nothing, or with one piece that another card sends."""
+    boxes = shard_map(held.layout, held.spec.shape).boxes.get(rank, ())
+    return not own and len(rounds) == 1 and len(rounds[0].receives) == len(boxes) <= 1
 
 
 def _rounds(sends: Mapping[int, list[Index]], receives: Mapping[int, list[Index]]) -> Iterator[Round]:
@@ -200,6 +208,12 @@ class CardProgram:
             self.program, self._views[rank], values, inputs, card.channels, card.check, card.count
         )
         return {**done.outputs, SENT: np.array(done.sent_bytes, np.int64)}, done.updates
+
+    def peak_bytes(self, rank: int) -> int:
+        """The most bytes of working values that a card has at one time."""
+        if rank not in self._views:
+            self._views[rank] = view_of(self.program, rank)
+        return self._views[rank].peak_bytes
 
 
 def run_card(

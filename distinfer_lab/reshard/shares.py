@@ -108,6 +108,11 @@ class Share:
         """Bytes of the shards."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each shard."""
+        return {tensor.name: tensor.nbytes for tensor in self.tensors}
+
     def only(self, names: Collection[str]) -> "Share":
         """The same without all other shards."""
         return replace(self, tensors=tuple(tensor for tensor in self.tensors if tensor.name in names))
