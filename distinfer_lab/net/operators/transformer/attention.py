@@ -66,28 +66,30 @@ class _Grouped(Operator):
         On a card: the first of the key heads held that the query heads held look at.
     count
         On a card: how many of them they look at; 0 for all.
+    each
+        On a card whose query heads are not whole groups: the key head, of those held, for each of them.
     """
 
     first: int = 0
     count: int = 0
+    each: tuple[int, ...] = ()
 
     def _looked_at(self, key: Array) -> Array:
+        if self.each:
+            return key[:, self.each]
         return key[:, self.first : self.first + self.count] if self.count else key
 
     def _for_card(self, groups: int, heads: tuple[int, int], held: tuple[int, int]) -> "_Grouped":
         """For the query heads `heads` and the key heads `held` of a card."""
         first, last = heads[0] // groups, -(-heads[1] // groups)
         count, mine = last - first, heads[1] - heads[0]
-        if (
-            first < held[0]
-            or last > held[1]
-            or mine % max(count, 1)
-            or (count > 1 and mine != count * groups)
-        ):
+        if first < held[0] or last > held[1]:
             raise GraphError(
                 f"{self.name}: query heads {heads[0]}..{heads[1] - 1} need key heads {first}..{last - 1}, but "
                 f"this card holds {held[0]}..{held[1] - 1}; cut both by the same axes"
             )
+        if count > 1 and mine != count * groups:
+            return replace(self, each=tuple(head // groups - held[0] for head in range(*heads)))
         return replace(self, first=first - held[0], count=count)
 
 
