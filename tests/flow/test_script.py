@@ -91,19 +91,35 @@ def test_the_tutorials_script_runs_with_its_import_changed(inside):
     assert names["predict_layout"]["matmul_weight"][:3] == ([2, 4], [-1, 0], [96, 4])
 
 
-def readme_s(kind):
-    """The README's blocks of a kind of code."""
-    return re.findall(rf"```{kind}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def readme_s(kind, words):
+    """The README's only block of a kind of code in which these words stand."""
+    blocks = re.findall(rf"```{kind}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (found,) = [block for block in blocks if words in block]
+    return found
+
+
+def test_the_readme_s_four_steps_run(inside):
+    """Its first Python, word for word: in not many more than ten lines, the answer of one card."""
+    source = readme_s("python", "train_sample")
+    assert len([line for line in source.splitlines() if line and not line.startswith("import")]) <= 12
+    names = {"__name__": "readme"}
+    exec(source, names)
+    weight = np.concatenate(
+        [dl.open_slice(f).read("matmul_weight") for f in dl.sample.create_ckpt_file_list("trained")[:4]],
+        axis=1,
+    )
+    expected = -(names["data"].asnumpy() @ weight)
+    np.testing.assert_allclose(names["result"].asnumpy(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_readme_s_reshard_runs(inside, trained, capsys):
-    """Its second Python, word for word: plan, run, verify."""
+    """Its Python for checkpoints, word for word: plan, run, verify."""
     os.symlink(trained, inside / "ckpt")
     os.symlink(trained / "train_strategy.ckpt", inside / "train_strategy.ckpt")
     columns = dl.Layout(dl.Mesh(("tp",), (4,)), ((), ("tp",)))
     predict = dl.Strategy({"matmul_weight": columns}, {"matmul_weight": (96, 16)})
     dl.write_strategy("predict_strategy.ckpt", dl.StrategyFile.from_strategy(predict))
-    exec(readme_s("python")[1], {"__name__": "readme"})
+    exec(readme_s("python", "open_checkpoint"), {"__name__": "readme"})
     told = capsys.readouterr().out
     assert "8 -> 4 ranks" in told
     assert "all as written" in told
@@ -111,7 +127,7 @@ def test_the_readme_s_reshard_runs(inside, trained, capsys):
 
 def test_the_readme_s_round_trip_runs(tmp_path):
     """Its commands for Hugging Face, word for word: four slices and back, and cmp finds no difference."""
-    (commands,) = [block for block in readme_s("bash") if "llama_gqa_tiny" in block]
+    commands = readme_s("bash", "llama_gqa_tiny")
     os.symlink(ROOT / "tests", tmp_path / "tests")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
@@ -128,10 +144,10 @@ def test_the_readme_s_round_trip_runs(tmp_path):
 
 
 def test_the_readme_s_example_runs(inside, trained):
-    """Its Python, word for word, on the files that the demo's training leaves."""
+    """Its Python with a net of its own, word for word, on the files that the demo's training leaves."""
     for path in trained.iterdir():
         os.symlink(path, inside / path.name)
-    source = readme_s("python")[0]
+    source = readme_s("python", "class Net(")
     names = {"__name__": "readme"}
     exec(source, names)
     weight = np.concatenate([dl.open_slice(f).read("matmul_weight") for f in names["files"][:4]], axis=1)
