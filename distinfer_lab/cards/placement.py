@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..display import Displayed, bytes_in_words
 from ..layout import Strategy
 from .run import Run
 from .tasks import Source
@@ -11,8 +12,8 @@ from .tasks import Source
 __all__ = ["Placement"]
 
 
-@dataclass(eq=False)
-class Placement:
+@dataclass(eq=False, repr=False)
+class Placement(Displayed):
     """Where a placement came from, and what has become of it; the values are on the cards."""
 
     key: str
@@ -54,3 +55,8 @@ class Placement:
     def confirm(self, run: int) -> None:
         """Every card has finished this training step."""
         self.complete = run
+
+    def __repr__(self) -> str:
+        lost = f", lost on card {', '.join(map(str, sorted(self.lost)))}" if self.lost else ""
+        most = bytes_in_words(max(self.nbytes, default=0))
+        return f"Placement on {len(self.sources)} cards, at most {most} a card{lost}"

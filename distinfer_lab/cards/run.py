@@ -12,6 +12,7 @@ from concurrent import futures
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
+from ..display import Displayed
 from .store import CancelledError
 
 __all__ = ["Progress", "Run"]
@@ -27,7 +28,7 @@ class Progress(NamedTuple):
     total: int
 
 
-class Run:
+class Run(Displayed):
     """Work that was started on a card group."""
 
     def __init__(self) -> None:
@@ -57,6 +58,14 @@ class Run:
     def done(self) -> bool:
         """Whether it has ended, in whatever way."""
         return self._future is not None and self._future.done()
+
+    def __repr__(self) -> str:
+        state = "done" if self.done else "cancelled" if self.cancelled else "at work"
+        if self.done and self._future is not None and not self._future.cancelled():
+            failed = self._future.exception()
+            state = "done" if failed is None else f"failed: {type(failed).__name__}: {failed}"
+        counted = f", {self.progress.done} of {self.progress.total}" if self.progress.total else ""
+        return f"Run {state}{counted}"
 
     def cancel(self) -> None:
         """Ask the cards to stop; `result()` then raises CardError. No effect on a run that is done."""

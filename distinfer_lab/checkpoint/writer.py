@@ -163,6 +163,9 @@ class SliceWriter:
             if spec.text is not None and format == "ckpt":
                 self._scatter(self.entries[spec.name], 0, memoryview(spec.text.encode("utf-32-le")))
 
+    def __repr__(self) -> str:
+        return f"SliceWriter({self.path}, {len(self.entries)} entries)"
+
     def __enter__(self) -> "SliceWriter":
         return self
 

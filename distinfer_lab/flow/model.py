@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..cards import CardGroup, Placement, current_group
+from ..display import Displayed
 from ..errors import ArgumentTypeError, ContextError
 from ..net import Cell, Graph, Tensor, spec_of, trace
 from ..net.nn import Optimizer
@@ -43,7 +44,7 @@ __all__ = ["Model"]
 T = TypeVar("T")
 
 
-class Model:
+class Model(Displayed):
     """A net that trains and predicts on cards.
 
     Parameters
@@ -78,6 +79,12 @@ class Model:
         self.last_sent_bytes: tuple[int, ...] = ()
         """Bytes that each card sent to others in the latest step or prediction, as the cards counted them."""
         self._last_counts: list[Any] = []
+
+    def __repr__(self) -> str:
+        loss = None if self.loss_fn is None else getattr(self.loss_fn, "__name__", type(self.loss_fn).__name__)
+        told = {"loss": loss, "optimizer": None if self.optimizer is None else type(self.optimizer).__name__}
+        words = [type(self.network).__name__, *(f"{key}={value}" for key, value in told.items() if value)]
+        return f"Model({', '.join(words)})"
 
     @property
     def cards(self) -> CardGroup:

@@ -199,6 +199,9 @@ class CardProgram:
         # One view per rank: in-process cards may share this object.
         self._views: dict[int, CardView] = {}
 
+    def __repr__(self) -> str:
+        return f"CardProgram for {self.program.ranks} cards"
+
     def __call__(
         self, rank: int, values: Mapping[str, Array], inputs: Mapping[str, Array], card: Any
     ) -> tuple[Shards, Shards]:

@@ -63,6 +63,9 @@ class Control(Protocol):
 class Unwatched:
     """`Control` of work that nobody watches."""
 
+    def __repr__(self) -> str:
+        return "Unwatched()"
+
     def advance(self, nbytes: int) -> None:
         """See `Control`."""
 
@@ -204,6 +207,9 @@ class FileWork:
         self.reports: dict[str, TensorReport] = {}
         self.read = self.reused = 0
         self._stack = ExitStack()
+
+    def __repr__(self) -> str:
+        return f"FileWork({self.task.path}, {len(self.left)} tensors left)"
 
     def __enter__(self) -> "FileWork":
         task = self.task
