@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..display import Displayed
+from ..display import Displayed, show
 
 __all__ = ["CardMemory", "Epoch", "GroupMemory", "GroupTerms", "Peer", "Ticket"]
 
@@ -72,6 +72,9 @@ class CardMemory(NamedTuple):
     """The most bytes of shards, working values and buffers that were counted at one time."""
     private_bytes: int | None
     """Most bytes of private memory above the idle worker; None for in-process cards, which share it."""
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return show(self)
 
 
 @dataclass(frozen=True, repr=False)

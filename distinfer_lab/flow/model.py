@@ -81,9 +81,11 @@ class Model(Displayed):
         self._last_counts: list[Any] = []
 
     def __repr__(self) -> str:
-        loss = None if self.loss_fn is None else getattr(self.loss_fn, "__name__", type(self.loss_fn).__name__)
-        told = {"loss": loss, "optimizer": None if self.optimizer is None else type(self.optimizer).__name__}
-        words = [type(self.network).__name__, *(f"{key}={value}" for key, value in told.items() if value)]
+        words = [type(self.network).__name__]
+        if self.loss_fn is not None:
+            words.append(f"loss={getattr(self.loss_fn, '__name__', type(self.loss_fn).__name__)}")
+        if self.optimizer is not None:
+            words.append(f"optimizer={type(self.optimizer).__name__}")
         return f"Model({', '.join(words)})"
 
     @property
