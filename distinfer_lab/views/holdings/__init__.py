@@ -1,6 +1,14 @@
 """Who holds what of a tensor: cards, meshes, tensors as they are cut, and who shares bytes with whom."""
 
-from .cards import cards_in_words, layout_pair_svg, layout_svg, name_key, plain_shape, strategy_svg
+from .cards import (
+    cards_in_words,
+    cut_in_words,
+    layout_pair_svg,
+    layout_svg,
+    name_key,
+    plain_shape,
+    strategy_svg,
+)
 from .holding import Holding, describe_box, hold, needed_volumes
 from .links import Links, link_cards, partner_sets
 from .mesh import mesh_svg
@@ -11,6 +19,7 @@ __all__ = [
     "Holding",
     "Links",
     "cards_in_words",
+    "cut_in_words",
     "describe_box",
     "hold",
     "layout_pair_svg",

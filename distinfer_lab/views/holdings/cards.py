@@ -17,6 +17,7 @@ from .tiles import Piece, tiles
 
 __all__ = [
     "cards_in_words",
+    "cut_in_words",
     "grouping",
     "layout_pair_svg",
     "layout_svg",
@@ -199,11 +200,18 @@ def grouping(holding: Holding, cards: int) -> list[str]:
 
 def _lines(layout: Layout, holding: Holding, cards: int) -> list[str]:
     copies = f"{layout.replicas} copies of each shard" if layout.replicas > 1 else "one copy of each shard"
-    return [f"{layout.mesh!r}: {_cut_in_words(layout)}", copies, *grouping(holding, cards)]
+    return [f"{layout.mesh!r}: {cut_in_words(layout)}", copies, *grouping(holding, cards)]
 
 
-def _cut_in_words(layout: Layout) -> str:
-    """Which axes cut what."""
+def cut_in_words(layout: Layout) -> str:
+    """Which axes cut what.
+
+    Examples
+    --------
+    >>> from distinfer_lab.layout import Mesh
+    >>> cut_in_words(Layout(Mesh(("tp",), (4,)), ((), ("tp",))))
+    'columns cut by tp'
+    """
     names = ("rows", "columns") if layout.ndim == 2 else tuple(f"dim {d}" for d in range(layout.ndim))
     words = [
         f"{name} cut by {' and '.join(axes)}" for name, axes in zip(names, layout.dims, strict=True) if axes

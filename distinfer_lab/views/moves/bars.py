@@ -19,13 +19,20 @@ class CardBytes(NamedTuple):
     """What one card holds, in bytes."""
 
     card: int
-    before: int
+    before: int | None
+    """None where that is not known."""
     peak: int
     """The most at one time."""
     after: int
 
 
-def bars_svg(values: Sequence[int], title: str, *, ranks: Sequence[int] | None = None) -> str:
+def bars_svg(
+    values: Sequence[int],
+    title: str,
+    *,
+    ranks: Sequence[int] | None = None,
+    names: Sequence[str] | None = None,
+) -> str:
     """One bar per card, in bytes, with the number printed behind it.
 
     Parameters
@@ -34,16 +41,19 @@ def bars_svg(values: Sequence[int], title: str, *, ranks: Sequence[int] | None =
         Bytes per card. Above 64 cards, runs of cards are summed into one bar, and it says so.
     ranks
         The card of each value; by default 0, 1, 2 and so on.
+    names
+        What each bar is of, where they are not cards; at most 64.
     """
-    names = [str(r) for r in (range(len(values)) if ranks is None else ranks)]
-    labels, size = run_labels(names, MAX_BARS)
+    cards = [str(r) for r in (range(len(values)) if ranks is None else ranks)]
+    labels, size = run_labels(cards, MAX_BARS)
+    labels = [f"card {label}" for label in labels] if names is None else list(names)
     sums: list[int] = run_sums(np.asarray(values, np.int64), size).tolist()
     biggest = max([*sums, 1])
-    left = max((text_width(f"card {label}") for label in labels), default=0) + 8
+    left = max(map(text_width, labels), default=0) + 8
     body = []
     for i, (label, value) in enumerate(zip(labels, sums, strict=True)):
         width = max(REACH * value / biggest, 1)
-        body.append(text(0, 18 * i + 11, f"card {label}"))
+        body.append(text(0, 18 * i + 11, label))
         body.append(path(left, 18 * i, width, 14, f'fill="{OKABE_ITO[1]}" stroke="#666"'))
         body.append(text(left + width + 6, 18 * i + 11, bytes_in_words(value)))
     wide = left + REACH + 6 + max((text_width(bytes_in_words(n)) for n in sums), default=0)
@@ -62,7 +72,7 @@ def memory_svg(cards: Sequence[CardBytes], title: str, *, limit: int | None = No
         What no card may exceed, in bytes; a card that does says so.
     """
     shown = _highest(cards)
-    most = max([limit or 0, *(max(card[1:]) for card in shown), 1])
+    most = max([limit or 0, *(n for card in shown for n in card[1:] if n), 1])
     over = [card for card in cards if limit is not None and card.peak > limit]
     pen = Pen(title)
     rows = _Rows(shown, REACH / most, pen)
@@ -89,7 +99,7 @@ class _Rows:
     def __init__(self, cards: Sequence[CardBytes], scale: float, pen: Pen) -> None:
         self.scale, self.pen = scale, pen
         self.left = max((text_width(f"card {card.card}") for card in cards), default=0) + 8
-        words = ["at most", *(bytes_in_words(n) for card in cards for n in card[1:])]
+        words = ["at most", *(_words(n) for card in cards for n in card[1:])]
         self.step = max(map(text_width, words)) + 14
         self.width = self.left + REACH + 14 + 3 * self.step + 50
 
@@ -108,10 +118,10 @@ class _Rows:
         bars = "".join(
             path(self.left, y + 8 * j, max(n * self.scale, 1), 7, f'fill="{fill}" stroke="#444"')
             for j, (n, fill) in enumerate(zip(card[1:], fills, strict=True))
+            if n is not None
         )
         numbers = "".join(
-            text(self.left + REACH + 14 + self.step * j, y + 15, bytes_in_words(n))
-            for j, n in enumerate(card[1:])
+            text(self.left + REACH + 14 + self.step * j, y + 15, _words(n)) for j, n in enumerate(card[1:])
         )
         over = limit is not None and card.peak > limit
         warn = (
@@ -119,6 +129,10 @@ class _Rows:
         )
         name = text(0, y + 15, f"card {card.card}")
         return f'<g data-key="card:{card.card}">{bars}{name}{numbers}{warn}</g>'
+
+
+def _words(nbytes: int | None) -> str:
+    return "-" if nbytes is None else bytes_in_words(nbytes)
 
 
 def _highest(cards: Sequence[CardBytes]) -> list[CardBytes]:

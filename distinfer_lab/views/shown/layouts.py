@@ -1,28 +1,14 @@
-"""What Jupyter shows of a record: an image that survives anywhere, and a small table.
-
-Every function here takes a record and gives HTML below 50 kB, in which nothing needs trust:
-tables, text and <img>. No function reads a tensor's bytes or asks a cluster anything.
-Classes of higher layers are known by their public names, and by what the Protocols say.
-"""
-
-from collections.abc import Iterable, Sequence
-from html import escape
-from typing import TypeVar
+"""What Jupyter shows of meshes, layouts, boxes, strategies and rules."""
 
 from ... import display
 from ...errors import LayoutError
-from ...layout import Layout, Mesh, Strategy
+from ...layout import Box, Layout, Mesh, Strategy
+from ...reshard import Rules, Topology
 from ..drawing import img_html, shorten, stored
-from ..holdings import layout_svg, mesh_svg, plain_shape, strategy_svg
+from ..holdings import cut_in_words, layout_svg, mesh_svg, plain_shape, strategy_svg
+from .tables import BESIDE_TABLE, ROWS, first, kept, lines_html, table_html
 
-__all__ = ["layout_html", "mesh_html", "register", "strategy_html", "table_html"]
-
-T = TypeVar("T")
-
-ROWS = 20
-
-BESIDE_TABLE = 30_000
-"""The bound of an SVG that shares its 50 kB with a table, in bytes."""
+__all__ = ["layout_html", "mesh_html", "register", "strategy_html"]
 
 
 def mesh_html(mesh: Mesh) -> str:
@@ -43,6 +29,16 @@ def layout_html(layout: Layout) -> str:
     return img_html(svg, f"{layout!r} on {title}")
 
 
+def box_html(box: Box) -> str:
+    """For each dim where the box begins and ends."""
+    rows = [
+        [f"dim {d}", str(a), str(b), str(b - a)]
+        for d, (a, b) in enumerate(zip(box.start, box.stop, strict=True))
+    ]
+    table = table_html(["", "from", "up to", "elements"], rows[:ROWS], len(rows))
+    return f"<p>Box of {box.size:,} elements</p>{table if rows else ''}"
+
+
 def strategy_html(strategy: Strategy) -> str:
     """A picture of the first distinct layouts and a table of the first parameters."""
     svg = stored(lambda cards: strategy_svg(strategy, max_cards=cards), BESIDE_TABLE)
@@ -50,32 +46,39 @@ def strategy_html(strategy: Strategy) -> str:
         [
             shorten(name, 60),
             str(list(strategy.shapes[name])) if name in strategy.shapes else "",
-            layout.describe_cut() or "(no dims)",
+            cut_in_words(layout),
             repr(layout.mesh),
             f"{layout.replicas}",
         ]
-        for name, layout in _first(strategy.items(), ROWS)
+        for name, layout in first(strategy.items())
     ]
     table = table_html(["parameter", "shape", "cut", "mesh", "copies"], rows, len(strategy))
     return img_html(svg, f"Strategy of {len(strategy)} parameters on {strategy.ranks} ranks") + table
 
 
-def table_html(columns: Sequence[str], rows: Sequence[Sequence[str]], total: int) -> str:
-    """A table of text; a last line counts the rows of `total` that are not shown."""
-    head = "".join(f"<th>{escape(c)}</th>" for c in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(shorten(cell, 80))}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    rest = f"<p>and {total - len(rows):,} more</p>" if total > len(rows) else ""
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
+def rules_html(rules: Rules) -> str:
+    """The mesh, and which names lie how."""
+    rows = [
+        [
+            rule.match,
+            "whole" if rule.dims is None else ", ".join(" and ".join(dim) or "whole" for dim in rule.dims),
+        ]
+        for rule in rules.rules[:ROWS]
+    ]
+    picture = kept(lambda cards: mesh_svg(rules.mesh, max_cards=cards), repr(rules.mesh))
+    return picture + table_html(["names", "each dim is cut by"], rows, len(rules.rules))
+
+
+def topology_html(topology: Topology) -> str:
+    """The hosts and their cards."""
+    return lines_html(repr(topology))
 
 
 def register() -> None:
-    """Tell `display` how each class is drawn; called once, when something is first shown."""
+    """Tell `display` how each class is drawn."""
     display.register(Mesh, mesh_html)
     display.register(Layout, layout_html)
+    display.register(Box, box_html)
     display.register(Strategy, strategy_html)
-
-
-def _first(items: Iterable[T], count: int) -> list[T]:
-    return [item for item, _ in zip(items, range(count), strict=False)]
+    display.register(Rules, rules_html)
+    display.register(Topology, topology_html)

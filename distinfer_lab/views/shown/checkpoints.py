@@ -1,0 +1,79 @@
+"""What Jupyter shows of checkpoints and their files; no file is read for it."""
+
+from html import escape
+
+from ... import display
+from ...checkpoint import Checkpoint, FileSet, SliceFile, StrategyFile
+from ...display import bytes_in_words
+from ...errors import DistinferError, listed
+from ...reshard import Verification
+from ..holdings import cut_in_words
+from .layouts import strategy_html
+from .tables import ROWS, bars_html, first, table_html
+
+__all__ = ["checkpoint_html", "register", "slice_html"]
+
+
+def checkpoint_html(checkpoint: Checkpoint) -> str:
+    """A line of sums, the bytes of each file, and a table of the first tensors."""
+    rows = [
+        [r.name, str(list(r.shape)), str(r.dtype), cut_in_words(r.layout), r.kind]
+        for r in first(checkpoint.tensors.values())
+    ]
+    line = (
+        f"<p>Checkpoint of {checkpoint.ranks} ranks: {len(checkpoint.tensors)} tensors, "
+        f"{bytes_in_words(checkpoint.full_nbytes)} ({bytes_in_words(checkpoint.nbytes)} in the slices)</p>"
+    )
+    for rank, file in first(checkpoint.lost.items()):
+        line += f"<p>rank {rank} is lost: {escape(file.reason)}</p>"
+    gone = (
+        [name for name, found in checkpoint.coverage().items() if len(found.holes)] if checkpoint.lost else []
+    )
+    if gone:
+        line += f"<p>cannot be recovered: {escape(listed(gone))}</p>"
+    held = [
+        (f"rank {r}", sum(e.nbytes for e in file.entries.values())) for r, file in enumerate(checkpoint.files)
+    ]
+    columns = ["tensor", "shape", "dtype", "cut", "kind"]
+    bars = bars_html(held, "Bytes of each rank's slices")
+    return line + bars + table_html(columns, rows, len(checkpoint.tensors))
+
+
+def slice_html(file: SliceFile | FileSet) -> str:
+    """What a file holds, from its header."""
+    entries = list(file.entries.values())
+    rows = [
+        [e.name, "text" if e.is_text else str(list(e.shape)), e.type_name, bytes_in_words(e.nbytes)]
+        for e in entries[:ROWS]
+    ]
+    bars = bars_html(((e.name, e.nbytes) for e in entries if not e.is_text), "Bytes of each tensor")
+    head = f"<p>{escape(file.path)}: {len(entries)} entries, {bytes_in_words(file.size)}</p>"
+    return head + bars + table_html(["entry", "shape", "type", "bytes"], rows, len(entries))
+
+
+def strategy_file_html(file: StrategyFile) -> str:
+    """The layouts that a file says, as a strategy; its own numbers where they make none."""
+    head = f"<p>Strategy file: {len(file.layouts)} parameters, {len(file.operators)} operators</p>"
+    try:
+        return head + strategy_html(file.strategy())
+    except DistinferError as err:
+        rows = [[name, str(i.dev_matrix), str(i.tensor_map)] for name, i in first(file.layouts.items())]
+        table = table_html(["parameter", "dev_matrix", "tensor_map"], rows, len(file.layouts))
+        return f"{head}<p>{escape(str(err))}</p>{table}"
+
+
+def verification_html(found: Verification) -> str:
+    """Whether all is well, and what is not."""
+    lines = repr(found).split("\n")
+    rows = [[text] for text in found.differences[:ROWS]]
+    table = table_html(["what differs"], rows, len(found.differences)) if rows else ""
+    return f"<p>{escape(lines[0])}</p>{table}"
+
+
+def register() -> None:
+    """Tell `display` how these are drawn."""
+    display.register(Checkpoint, checkpoint_html)
+    display.register(SliceFile, slice_html)
+    display.register(FileSet, slice_html)
+    display.register(StrategyFile, strategy_file_html)
+    display.register(Verification, verification_html)

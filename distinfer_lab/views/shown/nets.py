@@ -1,0 +1,147 @@
+"""What Jupyter shows of nets: their graph, how it is cut, what their cards exchange; nothing is computed."""
+
+import math
+from collections.abc import Iterator
+from html import escape
+from typing import Any
+
+from ... import display
+from ...display import bytes_in_words
+from ...net import Cell, Graph, Parameter, Tensor
+from ...net.nn import Optimizer
+from ...parallel import Communication, Compute, Program, Sharding
+from ..drawing import img_html
+from ..holdings import cut_in_words
+from ..moves import bars_svg
+from ..runs import Step, graph_svg
+from .layouts import strategy_html
+from .tables import ROWS, bars_html, first, kept, lines_html, table_html
+
+__all__ = ["cell_html", "graph_steps", "program_html", "program_steps", "register"]
+
+
+def graph_steps(graph: Graph) -> list[Step]:
+    """A net's inputs and operators, uncut."""
+    inputs = [Step(name, "input", (), str(list(spec.shape))) for name, spec in graph.inputs.items()]
+    return inputs + [
+        Step(node.output, node.op.name, node.inputs, str(list(graph.specs[node.output].shape)))
+        for node in graph.nodes
+    ]
+
+
+def program_steps(program: Program) -> list[Step]:
+    """A program's inputs, operators and collectives, with how each value lies and what is sent for it."""
+    sent = {c.value: (c.kind, int(c.sent_bytes.max(initial=0))) for c in program.collectives}
+    return [Step(name, "input", (), _lies(program, name)) for name in program.inputs] + [
+        _step(program, instruction, sent) for instruction in program.instructions
+    ]
+
+
+def _step(program: Program, instruction: Any, sent: dict[str, tuple[str, int]]) -> Step:
+    lies = _lies(program, instruction.output)
+    if isinstance(instruction, Compute):
+        return Step(instruction.output, instruction.op.name, instruction.inputs, lies)
+    kind, nbytes = sent.get(instruction.output, (type(instruction).__name__, 0))
+    return Step(instruction.output, kind, instruction.inputs, lies, nbytes)
+
+
+def _lies(program: Program, name: str) -> str:
+    spec, layout = program.values[name]
+    return f"{list(spec.shape)} {cut_in_words(layout)}"
+
+
+def graph_html(graph: Graph) -> str:
+    """The operators in order."""
+    params = {name: str(list(spec.shape)) for name, spec in graph.params.items()}
+    steps = graph_steps(graph)
+    return kept(
+        lambda count: graph_svg(steps, "Graph", params=params, max_steps=count // 4),
+        repr(graph).split("\n")[0],
+    )
+
+
+def program_html(program: Program) -> str:
+    """The operators and collectives in order, and the bytes of parameters on each card."""
+    params = {name: _lies(program, name) for name in program.params}
+    steps = program_steps(program)
+    title = f"Program for {program.ranks} cards"
+    picture = kept(
+        lambda count: graph_svg(steps, title, params=params, max_steps=count // 4),
+        repr(program).split("\n")[0],
+    )
+    bars = bars_svg(program.resident_bytes.tolist(), "Bytes of parameters on each card")
+    return picture + img_html(bars, "Bytes of parameters on each card")
+
+
+def sharding_html(sharding: Sharding) -> str:
+    """How parameters lie, and for each operator how it is cut and what must be summed."""
+    rows = [
+        [name, "; ".join(map(cut_in_words, node.inputs)), cut_in_words(node.output), ", ".join(node.sums)]
+        for name, node in first(sharding.nodes.items())
+    ]
+    columns = ["operator's output", "its inputs", "its output", "summed over"]
+    return strategy_html(sharding.strategy) + table_html(columns, rows, len(sharding.nodes))
+
+
+def communication_html(communication: Communication) -> str:
+    """What each collective sends, and each card in all."""
+    rows = [
+        [
+            row.kind,
+            row.operator,
+            str(row.calls),
+            bytes_in_words(max(row.sent_bytes)),
+            bytes_in_words(sum(row.sent_bytes)),
+        ]
+        for row in communication.rows[:ROWS]
+    ]
+    bars = bars_svg(communication.sent_bytes.tolist(), "Bytes that each card sends")
+    table = table_html(
+        ["collective", "of", "calls", "most of a card", "in all"], rows, len(communication.rows)
+    )
+    return img_html(bars, "Bytes that each card sends") + table
+
+
+def _sizes(params: dict[str, Parameter]) -> Iterator[tuple[str, int]]:
+    for name, param in params.items():
+        yield name, math.prod(param.shape) * param.spec.dtype.itemsize
+
+
+def _params_html(params: dict[str, Parameter], head: str) -> str:
+    rows = [
+        [name, str(list(p.shape)), str(p.dtype), bytes_in_words(math.prod(p.shape) * p.spec.dtype.itemsize)]
+        for name, p in first(params.items())
+    ]
+    table = table_html(["parameter", "shape", "dtype", "bytes"], rows, len(params))
+    return f"<p>{escape(head)}</p>{bars_html(_sizes(params), 'Bytes of each parameter')}{table}"
+
+
+def cell_html(cell: Cell) -> str:
+    """The parameters of a net, by size."""
+    # Not `parameters_dict`, which refuses a net of two equal names: a repr shows what there is.
+    params = dict(cell.parameters_and_names())
+    total = bytes_in_words(sum(n for _, n in _sizes(params)))
+    return _params_html(params, f"{type(cell).__name__}: {len(params)} parameters, {total}")
+
+
+def optimizer_html(optimizer: Optimizer) -> str:
+    """What an optimizer keeps beside the parameters."""
+    count = len(optimizer.params)
+    return _params_html(optimizer.states, f"{type(optimizer).__name__} of {count} parameters; it keeps")
+
+
+def value_html(value: Tensor | Parameter) -> str:
+    """Name, shape and dtype; the elements of a tensor that is here, as its text has them."""
+    return lines_html(repr(value))
+
+
+def register() -> None:
+    """Tell `display` how these are drawn."""
+    display.register(Graph, graph_html)
+    display.register(Program, program_html)
+    display.register(Sharding, sharding_html)
+    display.register(Communication, communication_html)
+    display.register(Cell, cell_html)
+    display.register("distinfer_lab.net.Optimizer", optimizer_html)
+    display.register(Tensor, value_html)
+    display.register(Parameter, value_html)
