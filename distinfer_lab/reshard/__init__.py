@@ -10,6 +10,7 @@ from .plan import ReshardPlan, TensorPlan, plan_reshard
 from .progress import Progress
 from .result import ReshardResult
 from .rules import RULES, Rule, Rules, mesh_of, read_rules
+from .schedule import Step, plan_steps, warnings_of
 from .serial import execute
 from .shares import Share, Source, share_of, shares_of
 from .sizes import BUFFER_BYTES, size_of
@@ -41,6 +42,7 @@ __all__ = [
     "Rules",
     "Share",
     "Source",
+    "Step",
     "TensorPlan",
     "Topology",
     "Unwatched",
@@ -53,6 +55,7 @@ __all__ = [
     "mesh_of",
     "plan_checkpoint",
     "plan_reshard",
+    "plan_steps",
     "probe_of",
     "rank_list_for_transform",
     "read_rules",
@@ -63,6 +66,7 @@ __all__ = [
     "size_of",
     "transform_checkpoints",
     "verify_folder",
+    "warnings_of",
     "window_bytes",
     "write_file",
 ]

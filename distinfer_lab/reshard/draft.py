@@ -5,7 +5,8 @@
     found.problems        tensor -> why it cannot be cut so
     found.strategy        where there are none; and found.plan, with its bytes
 
-Of the cuts that fit a name the last one counts; what none fits is whole on every card.
+Of the cuts that fit a name the last one counts; what none fits is whole on every card. A pattern speaks
+of tensors with as many dims as its cut has; a cut of one name must have the tensor's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,10 @@ class Cut:
     def is_pattern(self) -> bool:
         """Whether it may speak of several tensors."""
         return not WILD.isdisjoint(self.match)
+
+    def fits(self, name: str) -> bool:
+        """Whether it may speak of a tensor of this name."""
+        return name == self.match or (self.is_pattern and fnmatchcase(name, self.match))
 
 
 @dataclass(frozen=True)
@@ -96,11 +101,11 @@ class Draft:
         """Without the cut for a name or a pattern."""
         return replace(self, cuts=tuple(cut for cut in self.cuts if cut.match != match))
 
-    def cut_of(self, name: str) -> Cut | None:
-        """The cut that counts for a tensor; None where it is whole."""
+    def cut_of(self, name: str, ndim: int) -> Cut | None:
+        """The cut that counts for a tensor of so many dims; None where it is whole."""
         place = self._places.get(name, -1)
         for at, cut in self._patterns:
-            if at > place and fnmatchcase(name, cut.match):
+            if at > place and len(cut.dims) == ndim and fnmatchcase(name, cut.match):
                 return cut
         return self.cuts[place] if place >= 0 else None
 
@@ -146,7 +151,8 @@ class Draft:
         for name in src:
             if name not in src.shapes:
                 raise LayoutError(f"{name}: the strategy does not know its shape; give it one")
-            shape, found = src.shapes[name], self.cut_of(name)
+            shape = src.shapes[name]
+            found = self.cut_of(name, len(shape))
             dims = ((),) * len(shape) if found is None else found.dims
             if (dims, shape) not in known:
                 known[dims, shape] = self._layout(dims, shape)

@@ -39,9 +39,19 @@ def test_the_last_cut_that_fits_counts(matches):
     }
     for name in SHAPES:
         of_name = [i for match, i in made if name in fits.get(match, [match])]
-        cut = draft.cut_of(name)
+        cut = draft.cut_of(name, 1)
         assert (cut is None) == (not of_name)
         assert cut is None or cut.dims == ((f"axis{of_name[-1]}",),)
+
+
+def test_a_pattern_speaks_of_tensors_of_as_many_dims():
+    """A cut of rows for all leaves vectors and numbers alone."""
+    found = Draft(TP).cut("*", (("tp",), ())).assess(SRC)
+    assert found.problems == {}
+    assert [name for name, layout in found.strategy.items() if any(layout.dims)] == [
+        "layers.0.weight",
+        "layers.1.weight",
+    ]
 
 
 def test_what_no_cut_fits_is_whole():
