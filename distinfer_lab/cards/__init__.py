@@ -5,6 +5,7 @@ from .placement import Placement
 from .records import CardMemory, GroupMemory
 from .run import Progress, Run
 from .store import CancelledError, CardMemoryError, CardRestartedError
+from .watching import CardState, GroupState, kill_card, recover, state_of
 
 __all__ = [
     "CancelledError",
@@ -12,9 +13,14 @@ __all__ = [
     "CardMemory",
     "CardMemoryError",
     "CardRestartedError",
+    "CardState",
     "GroupMemory",
+    "GroupState",
     "Placement",
     "Progress",
     "Run",
     "current_group",
+    "kill_card",
+    "recover",
+    "state_of",
 ]

@@ -1,0 +1,141 @@
+"""How the cards of a group are now, and a card lost on purpose, to see that it comes back.
+
+state_of(group)        who is there, at work, with how many bytes; waits for nobody long
+kill_card(group, 2)    its process ends, as by `kill -9`
+recover(group)         its place is taken and what it held is brought back, now and not at the next work
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..display import Displayed, bytes_in_words
+from ..errors import CardError
+from . import tasks
+from .group import CardGroup
+from .records import CardMemory
+from .run import Run
+
+__all__ = ["CardState", "GroupState", "kill_card", "recover", "state_of"]
+
+ANSWER_SECONDS = 3.0
+"""How long a card may take to answer before it counts as one that does not."""
+
+
+class CardState(NamedTuple):
+    """One card now."""
+
+    rank: int
+    there: bool
+    """Whether its worker is known to the cluster, and is a card of the group."""
+    busy: bool
+    """Whether a task runs on it."""
+    memory: CardMemory | None
+    """What it holds, in bytes; None where it does not answer."""
+
+    def __str__(self) -> str:
+        if not self.there:
+            return f"card {self.rank}: gone"
+        doing = "at work" if self.busy else "idle"
+        if self.memory is None:
+            return f"card {self.rank}: {doing}, does not answer"
+        held, peak = bytes_in_words(self.memory.held_bytes), bytes_in_words(self.memory.peak_bytes)
+        return f"card {self.rank}: {doing}, holds {held}, held at most {peak}"
+
+
+@dataclass(frozen=True, repr=False)
+class GroupState(Displayed):
+    """The cards of a group at one moment."""
+
+    cards: tuple[CardState, ...]
+    limit_bytes: int | None
+    """The memory of a card, where the group was given one."""
+
+    @property
+    def gone(self) -> tuple[int, ...]:
+        """The ranks whose card is not there."""
+        return tuple(card.rank for card in self.cards if not card.there)
+
+    def __repr__(self) -> str:
+        return "\n".join([f"GroupState of {len(self.cards)} cards", *(f"  {card}" for card in self.cards)])
+
+
+def state_of(group: CardGroup) -> GroupState:
+    """How the cards are now; does not wait for work that goes on, nor long for cards that are lost.
+
+    Raises
+    ------
+    CardError
+        If the group is closed, or the cluster's scheduler does not answer.
+    """
+    addresses = _addresses(group)
+    there = group._gangs.members.workers()
+    found = _answers(group, tasks.memory, [a for a in addresses if a in there], group._terms.name)
+    processing: dict[str, object] = {}
+    with contextlib.suppress(OSError, TimeoutError, RuntimeError, ValueError):
+        processing = group.client.processing()
+    cards = []
+    for rank, address in enumerate(addresses):
+        memory = found.get(address)
+        is_card = address in there and not isinstance(memory, CardError)
+        held = memory._replace(rank=rank) if isinstance(memory, CardMemory) else None
+        cards.append(CardState(rank, is_card, bool(processing.get(address)), held))
+    return GroupState(tuple(cards), group._terms.card_bytes)
+
+
+def kill_card(group: CardGroup, rank: int) -> None:
+    """Lose a card on purpose: a process of its own is killed, an in-process one forgets all that it held.
+
+    Raises
+    ------
+    CardError
+        If the group has no such card, it is not there, or the cluster is a given one, whose workers are
+        not ours to kill.
+    """
+    addresses = _addresses(group)
+    if not 0 <= rank < len(addresses):
+        raise CardError(f"card {rank}: the group has cards 0..{len(addresses) - 1}")
+    if not group.embedded:
+        raise CardError(
+            f"card {rank} is a worker of a given cluster, which is not ours to kill; stop it over there"
+        )
+    if not group.processes:
+        _answers(group, tasks.leave, [addresses[rank]], group._terms.name)
+        return
+    pid = _answers(group, os.getpid, [addresses[rank]]).get(addresses[rank])
+    if not isinstance(pid, int):
+        raise CardError(f"card {rank} does not answer; it is gone already, or not back yet")
+    os.kill(pid, signal.SIGKILL)
+
+
+def recover(group: CardGroup) -> None:
+    """Fill the places of lost cards and bring back what they held, as the next work would.
+
+    Raises
+    ------
+    CardError
+        If no worker takes a place in time, or what was lost cannot be had any more.
+    """
+    _addresses(group)
+
+    def work(run: Run) -> None:
+        group._gangs.join(run)
+        for placement in list(group._recovery.placements.values()):
+            group._recovery.ready(placement, run)
+
+    group.wait_for(work)
+
+
+def _addresses(group: CardGroup) -> list[str]:
+    """The workers, in rank order."""
+    if group._closed:
+        raise CardError("the card group is closed; make a new one")
+    return list(group._gangs.addresses)
+
+
+def _answers(group: CardGroup, task: Callable[..., Any], addresses: list[str], *args: Any) -> dict[str, Any]:
+    """What some workers answer, beside their tasks; those that do not answer soon are left out."""
+    return group._gangs.members._call(task, args, ANSWER_SECONDS, addresses) if addresses else {}
