@@ -104,6 +104,11 @@ class LayoutView(Panel):
         self.picture.show(pair.live(), self._links.sentences(), self._partners, still=pair.still())
 
     @property
+    def parameters(self) -> tuple[str, ...]:
+        """The parameters that both strategies name."""
+        return tuple(self._pairs)
+
+    @property
     def linked(self) -> tuple[str, ...]:
         """The keys of the cards that share elements with the selected one."""
         return self._partners.get(self.selected, ())

@@ -86,7 +86,7 @@ class Lab:
 
 
 class Notebook:
-    """A notebook that was made of these cells, opened in a page of its own and run.
+    """A notebook that was made of these cells, or is a copy of a file; opened in a page of its own and run.
 
     Attributes
     ----------
@@ -96,28 +96,32 @@ class Notebook:
         Errors in the console or of callbacks, and requests to anywhere but this machine.
     """
 
-    def __init__(self, lab, browser, cells, *, width=1200, dark=False):
+    def __init__(self, lab, browser, cells, *, width=1200, dark=False, run=True):
         name = f"{secrets.token_hex(4)}.ipynb"
-        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-        made = [nbformat.v4.new_code_cell(source.strip()) for source in cells]
-        nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=kernel), lab.folder / name)
+        if isinstance(cells, Path):
+            shutil.copy(cells, lab.folder / name)
+        else:
+            kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+            made = [nbformat.v4.new_code_cell(source.strip()) for source in cells]
+            nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=kernel), lab.folder / name)
         self.page = browser.new_page(viewport={"width": width, "height": 1000})
-        self.page.set_default_timeout(60 * SECONDS)
+        self.page.set_default_timeout(120 * SECONDS)
         self.troubles = []
         self.page.on("pageerror", lambda err: self.troubles.append(f"page: {err}"))
         self.page.on("console", self._heard)
         self.page.on("request", self._asked)
-        self.page.goto(f"{lab.base}/lab/tree/{name}?token={lab.token}&reset", timeout=60 * SECONDS)
-        self.page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60 * SECONDS)
-        self.page.wait_for_function(f"{KERNEL}?.status === 'idle'", timeout=60 * SECONDS)
+        self.page.goto(f"{lab.base}/lab/tree/{name}?token={lab.token}&reset", timeout=120 * SECONDS)
+        self.page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=120 * SECONDS)
+        self.page.wait_for_function(f"{KERNEL}?.status === 'idle'", timeout=120 * SECONDS)
         # The server remembers the theme of the page before.
         self.command("apputils:change-theme", {"theme": f"JupyterLab {'Dark' if dark else 'Light'}"})
         light = "false" if dark else "true"
         self.page.wait_for_selector(f'body[data-jp-theme-light="{light}"]', state="attached")
         self.page.evaluate("window.jupyterapp.shell.collapseLeft()")
         self._hear_callbacks()
-        self.command("notebook:run-all-cells")
-        self.wait_idle()
+        if run:
+            self.command("notebook:run-all-cells")
+            self.wait_idle()
 
     def _heard(self, message):
         if message.type == "error" and "favicon" not in message.text and "/api/" not in message.text:
@@ -178,13 +182,13 @@ class Notebook:
 
     def wait_python(self, expression):
         """Wait until an expression is true in the kernel."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not self.python(f"bool({expression})"):
             assert time.monotonic() < deadline, f"never true: {expression}"
 
     def find(self, selector, **options):
         """Playwright's locator of what is in the notebook's outputs."""
-        return self.page.locator(f".jp-OutputArea-output {selector}", **options)
+        return self.page.locator(f".jp-OutputArea-output >> {selector}", **options)
 
     def tile(self, key):
         """The tile of a picture."""

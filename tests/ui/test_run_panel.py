@@ -73,7 +73,7 @@ def test_cancel_stops_and_resume_goes_on(notebook, record_property):
     assert notebook.python("len(starts)") == 2
     notebook.run("release.set()")
     of_long(notebook, "text=Done.").wait_for()
-    of_long(notebook, "text='finished'").wait_for()
+    of_long(notebook, "pre:has-text('finished')").wait_for()
 
 
 def test_a_plan_ends_with_its_proof(notebook):
@@ -105,7 +105,7 @@ def test_a_bug_of_the_users_is_told_too(notebook):
     """A callable that fails with any error: its class and text."""
     notebook.run("release.clear()\njob.__code__ = (lambda control: [][3]).__code__")
     of_long(notebook, "button:has-text('Run')").click()
-    of_long(notebook, "text=IndexError: list index out of range").first.wait_for()
+    of_long(notebook, "[role=alert]:has-text('IndexError: list index out of range')").wait_for()
 
 
 def test_axe_finds_nothing_serious(notebook, axe):

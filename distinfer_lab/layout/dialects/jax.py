@@ -141,9 +141,12 @@ def strategy_text(strategy: Strategy) -> str:
     lines = ["import jax", "from jax.sharding import NamedSharding, PartitionSpec as P", ""]
     lines += [f"{names[m]} = jax.make_mesh({m.axis_sizes}, {m.axis_names})" for m in meshes]
     lines.append("shardings = {")
+    said: dict[Layout, str] = {}
     for name, layout in strategy.items():
         try:
-            lines.append(f"    {name!r}: NamedSharding({names[layout.mesh]}, {spec_text(layout)}),")
+            if layout not in said:
+                said[layout] = f"NamedSharding({names[layout.mesh]}, {spec_text(layout)})"
         except LayoutError as err:
             raise LayoutError(f"{name}: {err}") from err
+        lines.append(f"    {name!r}: {said[layout]},")
     return "\n".join([*lines, "}"])

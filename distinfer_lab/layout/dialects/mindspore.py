@@ -302,11 +302,15 @@ def strategy_text(strategy: Strategy) -> str:
     }
     """
     lines = ["predict_strategy = {"]
+    said: dict[tuple[Layout, tuple[int, ...]], LayoutTuple] = {}
     for name, layout in strategy.items():
         if name not in strategy.shapes:
             raise LayoutError(f"{name}: the strategy does not know its shape; give one")
+        alike = layout, strategy.shapes[name]
         try:
-            lines.append(f"    {name!r}: {layout_tuple(layout, strategy.shapes[name])},")
+            if alike not in said:
+                said[alike] = layout_tuple(*alike)
         except LayoutError as err:
             raise LayoutError(f"{name}: {err}") from err
+        lines.append(f"    {name!r}: {said[alike]},")
     return "\n".join([*lines, "}"])

@@ -185,12 +185,15 @@ def strategy_text(strategy: Strategy) -> str:
     meshes = list(dict.fromkeys(layout.mesh for layout in strategy.values()))
     names = {mesh: f"mesh_{i}" if len(meshes) > 1 else "mesh" for i, mesh in enumerate(meshes)}
     body = []
+    said: dict[Layout, str] = {}
     for name, layout in strategy.items():
         try:
-            words = ", ".join(map(_text, from_layout(layout)))
+            if layout not in said:
+                words = ", ".join(map(_text, from_layout(layout)))
+                said[layout] = f"({names[layout.mesh]}, [{words}])"
         except LayoutError as err:
             raise LayoutError(f"{name}: {err}") from err
-        body.append(f"    {name!r}: ({names[layout.mesh]}, [{words}]),")
+        body.append(f"    {name!r}: {said[layout]},")
     lines = ["from torch.distributed.device_mesh import init_device_mesh"]
     lines.append("from torch.distributed.tensor import Replicate, Shard")
     if any("_StridedShard" in line for line in body):

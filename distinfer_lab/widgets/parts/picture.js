@@ -44,6 +44,8 @@ function render({ model, el }) {
       tile.setAttribute("aria-label", model.get("sentences")[key] ?? key);
       tile.dataset.lmSuppressShortcuts = "true";
     }
+    // What else stands in a row, totals for example, is read but cannot be chosen.
+    for (const words of stage.querySelectorAll("[role=row] > :not([data-key])")) words.setAttribute("role", "gridcell");
     for (const grid of stage.querySelectorAll("[role=grid]")) rove(grid.querySelector("[data-key]"));
     paint();
   }
@@ -82,11 +84,17 @@ function render({ model, el }) {
 
   function target(tile, key) {
     const rows = [...tile.closest("[role=grid]").querySelectorAll("[role=row]")];
-    const row = rows.indexOf(tile.closest("[role=row]"));
-    const cells = [...rows[row].children];
-    if (key === "Home" || key === "End") return cells.at(key === "Home" ? 0 : -1);
+    let row = rows.indexOf(tile.closest("[role=row]"));
+    let column = [...rows[row].children].indexOf(tile);
+    const tilesOfRow = [...rows[row].querySelectorAll("[data-key]")];
+    if (key === "Home" || key === "End") return tilesOfRow.at(key === "Home" ? 0 : -1);
     const [down, right] = OFFSETS[key];
-    return rows[row + down]?.children[cells.indexOf(tile) + right] ?? tile;
+    for (;;) {
+      row += down;
+      column += right;
+      const next = rows[row]?.children[column];
+      if (!next || next.dataset.key) return next ?? tile;
+    }
   }
 
   stage.addEventListener("pointerover", (event) => send("hover", keyOf(event)));

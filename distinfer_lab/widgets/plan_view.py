@@ -1,0 +1,257 @@
+"""A plan: what goes from which card to which, tensor by tensor, and step by step."""
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import traitlets
+from numpy.typing import NDArray
+
+from ..display import bytes_in_words
+from ..errors import ArgumentTypeError, LayoutError
+from ..reshard import ReshardPlan, Step, plan_steps, warnings_of
+from ..reshard.schedule import MOST_SCHEDULED
+from ..views import Drawing, bands_svg, stored, traffic_svg
+from .layout_view import LayoutView
+from .parts import MOST_SHOWN, Panel, Picture, SearchList, moves_of
+
+__all__ = ["PlanView"]
+
+ORDERS: dict[str, Callable[[ReshardPlan], Callable[[str], Any]]] = {
+    "as planned": lambda plan: lambda name: 0,
+    "by name": lambda plan: lambda name: name,
+    "largest first": lambda plan: lambda name: -_nbytes(plan, name),
+}
+PICTURES = ("Matrix", "Bands")
+
+
+class PlanView(Panel):
+    """The moves of a plan as a matrix or as bands; all tensors together, one, or one step.
+
+    Parameters
+    ----------
+    plan
+        From cards to cards, or from files.
+    parameter
+        The tensor to show first; "" shows all together.
+
+    Attributes
+    ----------
+    selected, hover : str
+        "train:1", "infer:0" or "move:1>0", as in the picture; "" for none. They may be set.
+    parameter : str
+        The tensor that is shown; "" is all. It may be set.
+    step : int
+        How many steps of the schedule are shown as done; 0 shows all. It may be set.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is no plan.
+    LayoutError
+        If the plan has no such tensor.
+
+    Examples
+    --------
+    >>> from distinfer_lab.layout import Layout, Mesh, Strategy
+    >>> from distinfer_lab.reshard import plan_reshard
+    >>> rows = Layout(Mesh(("tp",), (2,)), (("tp",), ()))
+    >>> view = PlanView(plan_reshard(Strategy({"w": rows}, {"w": (8, 6)}), None))
+    >>> view
+    PlanView(1 tensors, 2 -> 1 cards, moved 96 B, least possible 96 B)
+    >>> view.selected = "infer:0"
+    >>> view.linked
+    ('move:0>0', 'move:1>0', 'train:0', 'train:1')
+    """
+
+    selected = traitlets.Unicode()
+    hover = traitlets.Unicode()
+    parameter = traitlets.Unicode()
+    step = traitlets.Int()
+
+    def __init__(self, plan: ReshardPlan, *, parameter: str = "") -> None:
+        if not isinstance(plan, ReshardPlan):
+            raise ArgumentTypeError(
+                f"plan is a {type(plan).__name__}; give what plan_reshard or checkpoint.plan gives"
+            )
+        self.plan = plan
+        self._steps: tuple[Step, ...] = ()
+        self.kind = ipywidgets.ToggleButtons(options=PICTURES, description="Moves as")
+        self._sentences, self._partners = moves_of(plan.traffic, plan.placement, MOST_SHOWN)
+        hint = "Hover or focus a card or a cell; Enter or a click selects it, Escape lets go."
+        self.picture = Picture(self._live(), self._sentences, self._partners, still=self._still(), hint=hint)
+        super().__init__()
+        self._add_parts()
+        self.parameter = parameter
+        for name in ("selected", "hover"):
+            traitlets.link((self.picture, name), (self, name))
+
+    def _add_parts(self) -> None:
+        redraw = self.errors.guard(lambda change: self._redraw())
+        self.order = ipywidgets.Dropdown(options=list(ORDERS), description="Order")
+        self.choice = SearchList([], self.errors, description="Tensor")
+        self._list()
+        self.scrubber = ipywidgets.IntSlider(description="Step", min=0, max=1, readout=True)
+        self.at = ipywidgets.HTML()
+        self.summary = ipywidgets.HTML(_summary(self.plan))
+        self.every = ipywidgets.Button(description="All tensors", icon="list")
+        self.children: tuple[Any, ...] = (
+            self.summary,
+            ipywidgets.HBox([self.order, self.every], layout=ipywidgets.Layout(flex_flow="row wrap")),
+            self.choice,
+            self.kind,
+            self.picture,
+            ipywidgets.HBox([self.scrubber, self.at], layout=ipywidgets.Layout(flex_flow="row wrap")),
+            self.errors,
+        )
+        if 0 < len(self.plan) <= MOST_SCHEDULED:
+            self._steps = plan_steps(self.plan)
+        self.scrubber.max = max(len(self._steps), 1)
+        self.scrubber.disabled = not self._steps
+        self.observe(redraw, ["parameter", "step"])
+        self.kind.observe(redraw, "value")
+        self.order.observe(self.errors.guard(lambda change: self._list()), "value")
+        self.every.on_click(self.errors.guard(lambda button: setattr(self, "parameter", "")))
+        traitlets.link((self.choice, "value"), (self, "parameter"))
+        traitlets.link((self.scrubber, "value"), (self, "step"))
+        self._say_step()
+
+    def _list(self) -> None:
+        names = sorted(self.plan, key=ORDERS[self.order.value](self.plan))
+        labels = {
+            n: f"{n}  {list(self.plan.class_named(n).shape)}  {bytes_in_words(_nbytes(self.plan, n))}"
+            for n in names
+        }
+        self.choice.show(names, labels)
+
+    @traitlets.validate("parameter")
+    def _check_parameter(self, proposal: Any) -> str:
+        name: str = proposal["value"]
+        if name and name not in self.plan:
+            raise LayoutError(f'parameter={name!r} is no tensor of the plan; "" shows all together')
+        return name
+
+    @traitlets.validate("step")
+    def _check_step(self, proposal: Any) -> int:
+        step: int = proposal["value"]
+        if not 0 <= step <= len(self._steps):
+            raise LayoutError(f"step={step}: the schedule has steps 0..{len(self._steps)}; 0 shows all")
+        return step
+
+    @property
+    def traffic(self) -> NDArray[np.int64]:
+        """The bytes that are shown, int64, shape (source cards, destination cards)."""
+        if self.step:
+            return self._steps[self.step - 1].traffic
+        if not self.parameter:
+            return self.plan.traffic
+        tensor = self.plan[self.parameter]
+        out = np.zeros((self.plan.src_count, self.plan.dst_count), np.int64)
+        np.add.at(out, (tensor.pieces.src_rank, tensor.pieces.dst_rank), tensor.nbytes)
+        return out
+
+    def _redraw(self) -> None:
+        traffic = self.traffic
+        self._sentences, self._partners = moves_of(traffic, self.plan.placement, MOST_SHOWN)
+        self.picture.show(self._live(), self._sentences, self._partners, still=self._still())
+        self._say_step()
+
+    def _title(self) -> str:
+        if self.step:
+            names = self._steps[self.step - 1].names
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            return f"step {self.step} of {len(self._steps)}: {names[0]}{more}"
+        sides = f"{self.plan.src_count} training cards to {self.plan.dst_count} inference cards"
+        return f"{self.parameter or 'all tensors'}: {sides}"
+
+    def _svg(self, limit: int) -> str:
+        if self.kind.value == "Bands":
+            return bands_svg(self.traffic, self._title(), placement=self.plan.placement, max_cards=limit)
+        return traffic_svg(self.traffic, self._title(), placement=self.plan.placement, max_cells=limit)
+
+    def _live(self) -> Drawing:
+        return Drawing(self._svg(MOST_SHOWN), self._title())
+
+    def _still(self) -> Drawing:
+        return Drawing(stored(lambda cards: self._svg(min(cards, MOST_SHOWN))), self._title())
+
+    def _say_step(self) -> None:
+        if not self._steps:
+            self.at.value = "<small>too many tensors to go through one by one</small>"
+            return
+        done = sum(step.nbytes for step in self._steps[: self.step])
+        total = sum(step.nbytes for step in self._steps)
+        words = (
+            f"{bytes_in_words(done)} of {bytes_in_words(total)} by then"
+            if self.step
+            else "all steps together"
+        )
+        self.at.value = f'<span role="status">{escape(words)}</span>'
+
+    def link(self, view: LayoutView) -> None:
+        """Keep a `LayoutView` of the same strategies in step: the tensor, and the chosen card.
+
+        A chosen move chooses, over there, the card that gives.
+        """
+        self.observe(self.errors.guard(lambda change: self._tell(view, change)), ["parameter", "selected"])
+        view.observe(self.errors.guard(self._hear), ["parameter", "selected"])
+
+    def _tell(self, view: LayoutView, change: Any) -> None:
+        name, value = change["name"], change["new"]
+        if name == "parameter" and value in view.parameters:
+            view.parameter = value
+        if name == "selected":
+            move = value.removeprefix("move:").split(">")[0]
+            key = f"train:{move}" if value.startswith("move:") else value
+            if not key or key in view.picture.sentences:
+                view.selected = key
+
+    def _hear(self, change: Any) -> None:
+        name, value = change["name"], change["new"]
+        if name == "parameter" and value in self.plan:
+            self.parameter = value
+        # A move whose giver was chosen over there stays chosen here.
+        if name == "selected" and (not value or value in self._sentences) and value not in self.linked:
+            self.selected = value
+
+    @property
+    def linked(self) -> tuple[str, ...]:
+        """The keys that light up with the selected one."""
+        return self._partners.get(self.selected, ())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What someone should know before the plan is run."""
+        return warnings_of(self.plan)
+
+    @property
+    def static(self) -> Drawing:
+        """The picture as it stands where there is no kernel."""
+        return self.picture.still
+
+    def __repr__(self) -> str:
+        plan = self.plan
+        words = f"moved {bytes_in_words(plan.moved_bytes)}, least possible {bytes_in_words(plan.bound_bytes)}"
+        return f"PlanView({len(plan)} tensors, {plan.src_count} -> {plan.dst_count} cards, {words})"
+
+
+def _nbytes(plan: ReshardPlan, name: str) -> int:
+    return int(plan.class_named(name).sizes.sum())
+
+
+def _summary(plan: ReshardPlan) -> str:
+    """The sums and the warnings."""
+    moved, bound = plan.moved_bytes, plan.bound_bytes
+    ratio = f" ({moved / bound:.2f})" if bound else ""
+    lines = [
+        f"{len(plan):,} tensors, {plan.src_count:,} -> {plan.dst_count:,} cards, {plan.pieces:,} pieces",
+        f"moved {bytes_in_words(moved)}, least possible {bytes_in_words(bound)}{ratio}; a card ends with at most "
+        f"{bytes_in_words(int(plan.needed_bytes.max(initial=0)))}",
+    ]
+    if not len(plan):
+        lines = ["This plan has no tensors: there is nothing to move. Was everything left out by select=?"]
+    warned = "".join(f"<li>{escape(text)}</li>" for text in warnings_of(plan))
+    warned = f"<p><b>Before you run it</b></p><ul>{warned}</ul>" if warned else ""
+    return "".join(f"<div>{escape(line)}</div>" for line in lines) + warned
