@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 __all__ = ["AT_ONCE_BYTES", "goes_at_once", "reduced_elements", "runs"]
 
-AT_ONCE_BYTES = 32 << 10
+AT_ONCE_BYTES = 64 << 10
 """Up to here a round of messages costs more than the bytes."""
 
 Rows = NDArray[np.int64]

@@ -1,6 +1,8 @@
 """Collectives over groups of cards, on any way that exchanges arrays.
 
-    a small all_reduce      everyone sends all to everyone, and adds for itself       1 round
+    a small all_reduce      everyone gets all of everyone, and adds for itself:
+                            at once                                                   1 round
+                            or by doubling, among many cards                          log2 n rounds
     a large all_reduce      each adds one run of the elements of all, then the
                             sums are handed round, window by window                   2 rounds a window
     all others              everyone sends everyone what it needs                     1 round
@@ -10,6 +12,7 @@ in which arrays arrive: so they are the same bits every time, and those of the s
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -25,6 +28,9 @@ Array = NDArray[Any]
 Shape = tuple[int, ...]
 Shaped = tuple[Shape, np.dtype[Any]]
 
+FEW_CARDS = 4
+"""Beyond, the messages of n cards to n - 1 others cost more than some rounds of one message each."""
+
 
 class Way(Protocol):
     """How arrays get from one card to others."""
@@ -37,6 +43,11 @@ class Way(Protocol):
     def exchange(self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]) -> dict[int, Array]:
         """Send an array to each of some cards and receive one from each of some, all at once."""
 
+    def borrow(
+        self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]
+    ) -> AbstractContextManager[dict[int, Array]]:
+        """As `exchange`, but what is received may be looked at within the context only."""
+
     def exchange_into(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
         """The same, in place."""
 
@@ -45,7 +56,10 @@ def all_reduce(way: Way, array: Array, ranks: Sequence[int]) -> Array:
     """The sum of the arrays of all, of the shape of each; `ranks` ascend."""
     if goes_at_once(array.nbytes):
         total = np.empty(array.shape, array.dtype)
-        _add(way, dict.fromkeys(ranks, array), ranks, total)
+        if len(ranks) > FEW_CARDS:
+            _sum(total, _gather_by_doubling(way, array, ranks))
+        else:
+            _add(way, dict.fromkeys(ranks, array), ranks, total)
         return total
     flat = np.ascontiguousarray(array).reshape(-1)
     total = np.empty_like(flat)
@@ -61,6 +75,20 @@ def all_reduce(way: Way, array: Array, ranks: Sequence[int]) -> Array:
         _add(way, {rank: flat[window] for rank, window in windows.items()}, ranks, own)
         way.exchange_into(dict.fromkeys(others, own), {rank: total[windows[rank]] for rank in others})
     return total.reshape(array.shape)
+
+
+def _gather_by_doubling(way: Way, array: Array, ranks: Sequence[int]) -> list[Array]:
+    """The arrays of all, in the order of `ranks`; each round passes on what a card has, so far as it lacks."""
+    count, own = len(ranks), ranks.index(way.rank)
+    held = np.empty((count, *array.shape), array.dtype)  # held[i]: of the card i places after this one
+    held[0] = array
+    have = 1
+    while have < count:
+        more = min(have, count - have)
+        before, after = ranks[(own - have) % count], ranks[(own + have) % count]
+        way.exchange_into({before: held[:more]}, {after: held[have : have + more]})
+        have += more
+    return [held[(place - own) % count] for place in range(count)]
 
 
 def reduce_scatter(way: Way, parts: Mapping[int, Array], ranks: Sequence[int]) -> Array:
@@ -85,9 +113,9 @@ def _add(way: Way, parts: Mapping[int, Array], ranks: Sequence[int], total: Arra
     if total is None:
         way.exchange(sends, {})
         return
-    found = way.exchange(sends, dict.fromkeys(others, (total.shape, total.dtype)))
-    found[way.rank] = parts[way.rank]
-    _sum(total, [found[rank] for rank in ranks])
+    with way.borrow(sends, dict.fromkeys(others, (total.shape, total.dtype))) as found:
+        terms = found | {way.rank: parts[way.rank]}
+        _sum(total, [terms[rank] for rank in ranks])
 
 
 def _sum(total: Array, terms: Sequence[Array]) -> None:

@@ -10,10 +10,12 @@ slot the next bytes are, or that they follow it. Both sides are generators of bu
 can serve many of them.
 """
 
+import math
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from .listener import ChannelClosedError
 from .outbox import SLOT_BYTES, SLOTS, Neighbour
 from .windows import bytes_of, pieces_to_fill, pieces_to_send
 
-__all__ = ["FRAME", "Half", "incoming", "outgoing"]
+__all__ = ["FRAME", "Expected", "Half", "incoming", "outgoing"]
 
 Array = NDArray[Any]
 
@@ -34,8 +36,45 @@ FOLLOWS = 0xFFFFFFFF
 """In a token's place for a slot: the bytes follow."""
 JOINED_BYTES = 64 << 10
 """Up to here a body is copied behind its head: one message, which wakes its receiver once."""
-SHARED_BYTES = 128 << 10
+SHARED_BYTES = 64 << 10
 """From here on a body goes through shared memory where there is some."""
+
+
+@dataclass
+class Expected:
+    """An array that shall come."""
+
+    peer: int
+    """From this card."""
+    rank: int
+    """To this card."""
+    serial: int
+    """How many came before it."""
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    array: Array | None = None
+    """Where to put it. None: it may stay in a slot of its giver until `release`."""
+    lender: Neighbour | None = None
+    """In whose slot it is."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of the whole array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def check(self, head: bytes | bytearray) -> None:
+        """Refuse another array than this one."""
+        serial, nbytes = FRAME.unpack(head)
+        if (serial, nbytes) != (self.serial, self.nbytes):
+            raise CardError(
+                f"card {self.peer} announces frame {serial} of {nbytes} bytes; card {self.rank} expects "
+                f"{self.nbytes} bytes: the cards run different programs"
+            )
+
+    def release(self) -> None:
+        """Look at the array no more."""
+        if self.lender is not None:
+            self.lender.took()
 
 
 def outgoing(
@@ -53,13 +92,14 @@ def outgoing(
         By which the outbox knows the array.
     """
     head = FRAME.pack(serial, array.nbytes)
-    if array.nbytes <= JOINED_BYTES:
-        yield memoryview(head + bytes_of(np.ascontiguousarray(array)).tobytes())
-        return
-    yield memoryview(head)
     if neighbour is None or array.nbytes < SHARED_BYTES:
+        if array.nbytes <= JOINED_BYTES:
+            yield memoryview(head + bytes_of(np.ascontiguousarray(array)).tobytes())
+            return
+        yield memoryview(head)
         yield from pieces_to_send(array, window_bytes)
         return
+    yield memoryview(head)
     sent = 0
     for piece in pieces_to_send(array, window_bytes):
         for first in range(0, len(piece), SLOT_BYTES):
@@ -71,33 +111,40 @@ def outgoing(
             sent += len(part)
 
 
-def incoming(
-    out: Array,
-    check: Callable[[int, int], None],
-    window_bytes: int,
-    neighbour: Neighbour | None,
+def incoming(expected: Expected, window_bytes: int, neighbour: Neighbour | None) -> Iterator[memoryview]:
+    """The buffers to fill for an array, one after another; in the end it is `expected.array`."""
+    head, token = bytearray(FRAME.size), bytearray(TOKEN.size)
+    yield memoryview(head)
+    expected.check(head)
+    nbytes, slot, count = expected.nbytes, FOLLOWS, 0
+    shared = neighbour is not None and nbytes >= SHARED_BYTES
+    if neighbour is not None and shared:
+        yield memoryview(token)
+        slot, count = _checked(token, nbytes, neighbour.rank)
+        if expected.array is None and count == nbytes and slot != FOLLOWS:
+            expected.array = neighbour.slots[slot, :count].view(expected.dtype).reshape(expected.shape)
+            expected.lender = neighbour
+            return
+    if expected.array is None:
+        expected.array = np.empty(expected.shape, expected.dtype)
+    if neighbour is not None and shared:
+        yield from _from_slots(expected.array, window_bytes, neighbour, slot, count)
+    else:
+        yield from pieces_to_fill(expected.array, window_bytes)
+
+
+def _from_slots(
+    out: Array, window_bytes: int, neighbour: Neighbour, slot: int, left: int
 ) -> Iterator[memoryview]:
-    """The buffers to fill for an array, one after another.
+    """Fill an array by tokens; the bytes of a token may lie in several pieces of it, and the other way round.
 
     Parameters
     ----------
-    check
-        Called with the serial number and byte count that are announced; raises if they are wrong.
+    slot, left
+        Of the first token, which has been read already.
     """
-    head = bytearray(FRAME.size)
-    yield memoryview(head)
-    check(*FRAME.unpack(head))
-    if neighbour is None or out.nbytes < SHARED_BYTES:
-        yield from pieces_to_fill(out, window_bytes)
-    else:
-        yield from _from_slots(out, window_bytes, neighbour)
-
-
-def _from_slots(out: Array, window_bytes: int, neighbour: Neighbour) -> Iterator[memoryview]:
-    """Fill an array by tokens; the bytes of a token may lie in several pieces of it, and the other way round."""
     token = bytearray(TOKEN.size)
-    slot = left = at = 0
-    rest = out.nbytes
+    at, rest = 0, out.nbytes - left
     for piece in pieces_to_fill(out, window_bytes):
         filled = 0
         while filled < len(piece):

@@ -5,11 +5,12 @@ keeping its owner from changing it. An exchange in place ends when the others ha
 card gave, so both sides may write to their arrays at once.
 """
 
+import contextlib
 import math
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -99,6 +100,13 @@ class HandOver:
                 told.put(self.rank)
         while waiting:
             waiting.remove(self._next(taken, waiting))
+
+    @contextlib.contextmanager
+    def borrow(
+        self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]
+    ) -> Iterator[dict[int, Array]]:
+        """As `exchange`, but what is received may be looked at within the context only."""
+        yield self.exchange(sends, receives)
 
     def close(self) -> None:
         """Leave the table; whoever waits for this card is told."""

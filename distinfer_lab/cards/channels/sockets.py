@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import CardError, listed
+from ...errors import listed
 from ..records import Epoch
-from .frames import Half, incoming, outgoing
+from .frames import Expected, Half, incoming, outgoing
 from .listener import WAIT_SECONDS, ChannelClosedError, Line, Listener
 
 __all__ = ["Sockets"]
@@ -88,13 +88,28 @@ class Sockets:
 
     def exchange_into(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
         """The same, in place."""
-        apart = sum(not array.flags.c_contiguous for array in (*sends.values(), *outs.values()))
+        self._exchange(sends, [self._expected(peer, out.shape, out.dtype, out) for peer, out in outs.items()])
+
+    @contextlib.contextmanager
+    def borrow(
+        self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]
+    ) -> Iterator[dict[int, Array]]:
+        """The same, but what is received is there within the context only."""
+        expected = [self._expected(peer, *shaped) for peer, shaped in receives.items()]
+        self._exchange(sends, expected)
+        yield {one.peer: one.array for one in expected if one.array is not None}
+        for one in expected:
+            one.release()
+
+    def _exchange(self, sends: Mapping[int, Array], receives: Sequence[Expected]) -> None:
+        outs = [one.array for one in receives if one.array is not None]
+        apart = sum(not array.flags.c_contiguous for array in (*sends.values(), *outs))
         window = WINDOW_BYTES // max(apart, 1)
         if self._listener.outbox is not None:
             self._listener.outbox.begin()
         self._serve(
             [self._outgoing(peer, array, window, id(array)) for peer, array in sends.items()],
-            [self._incoming(peer, out, window) for peer, out in outs.items()],
+            [self._incoming(expected, window) for expected in receives],
         )
 
     def feed(self, peer: int, arrays: Iterator[Array]) -> None:
@@ -108,7 +123,7 @@ class Sockets:
 
     def receive(self, peer: int, out: Array) -> None:
         """Take the next array of a card's feed into `out`; what this card feeds to others goes meanwhile."""
-        self._serve([], [self._incoming(peer, out, WINDOW_BYTES)])
+        self._serve([], [self._incoming(self._expected(peer, out.shape, out.dtype, out), WINDOW_BYTES)])
 
     def serve(self) -> None:
         """Send of all feeds what goes without waiting."""
@@ -140,16 +155,14 @@ class Sockets:
         frame = outgoing(array, self._serial(peer, True), window_bytes, neighbour, key)
         return Half(peer, connection, frame)
 
-    def _incoming(self, peer: int, out: Array, window_bytes: int) -> Half:
-        def check(serial: int, nbytes: int) -> None:
-            if (serial, nbytes) != (self._serial(peer, False), out.nbytes):
-                raise CardError(
-                    f"card {peer} announces frame {serial} of {nbytes} bytes; card {self.rank} expects "
-                    f"{out.nbytes} bytes: the cards run different programs"
-                )
+    def _expected(
+        self, peer: int, shape: tuple[int, ...], dtype: np.dtype[Any], out: Array | None = None
+    ) -> Expected:
+        return Expected(peer, self.rank, self._serial(peer, False), shape, dtype, out)
 
-        connection, neighbour = self._line(peer)
-        return Half(peer, connection, incoming(out, check, window_bytes, neighbour))
+    def _incoming(self, expected: Expected, window_bytes: int) -> Half:
+        connection, neighbour = self._line(expected.peer)
+        return Half(expected.peer, connection, incoming(expected, window_bytes, neighbour))
 
     def _serial(self, peer: int, sending: bool) -> int:
         number = self._serials.get((peer, sending), 0)
