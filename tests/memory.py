@@ -47,10 +47,13 @@ def main() -> None:
     """Run a command and tell what it took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--limit", type=float, default=float("inf"), help="MiB")
+    parser.add_argument("--name", default="", help="what to call it when telling")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     given = parser.parse_args()
     status, most, seconds = watched(given.command)
-    print(f"at most {most / MIB:.0f} MiB, {seconds:.1f} s: {' '.join(given.command)}", flush=True)
+    print(
+        f"{given.name or ' '.join(given.command)}: at most {most / MIB:.0f} MiB, {seconds:.1f} s", flush=True
+    )
     sys.exit(status or int(most > given.limit * MIB))
 
 
