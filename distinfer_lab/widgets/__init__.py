@@ -1,9 +1,10 @@
 """Widgets: what people click. A widget holds no arithmetic; it shows what a lower layer says."""
 
+from .card_group_view import CardGroupView
 from .layout_editor import LayoutEditor
 from .layout_view import LayoutView
 from .parts import ErrorLine, Picture
 from .plan_view import PlanView
 from .run_panel import RunPanel
 
-__all__ = ["ErrorLine", "LayoutEditor", "LayoutView", "Picture", "PlanView", "RunPanel"]
+__all__ = ["CardGroupView", "ErrorLine", "LayoutEditor", "LayoutView", "Picture", "PlanView", "RunPanel"]

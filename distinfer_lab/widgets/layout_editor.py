@@ -296,7 +296,9 @@ class LayoutEditor(Panel):
         self._pair = pair = None
         if strategy is not None and name and not self.source[name].fused:
             ranks = self.source.ranks, strategy.ranks
-            pair = self._pair = LayoutPair(name, self.source[name], strategy[name], self.source.shapes[name], ranks)
+            pair = self._pair = LayoutPair(
+                name, self.source[name], strategy[name], self.source.shapes[name], ranks
+            )
         self.picture.layout.display = None if pair else "none"
         if pair is not None:
             links = pair.links()

@@ -1,0 +1,260 @@
+"""The cards of a group: who is there, at work, with how many bytes; kill one on purpose and see it come back."""
+
+import threading
+from html import escape
+from typing import Any
+
+import ipywidgets
+import traitlets
+
+from ..cards import CardGroup, GroupState, kill_card, recover, state_of
+from ..display import bytes_in_words
+from ..errors import ArgumentTypeError, CardError, LayoutError
+from ..views import CardBytes, Drawing, memory_svg, table_html
+from .parts import Panel, Picture, Snapshot, Work, told
+
+__all__ = ["CardGroupView"]
+
+WATCH_SECONDS = 1.0
+MOST_ROWS = 32
+
+
+class CardGroupView(Panel):
+    """Shows a card group as it is, and loses a card on purpose.
+
+    Parameters
+    ----------
+    group
+        The cards.
+
+    Attributes
+    ----------
+    selected : str
+        "card:2" for the card that is chosen, "" for none. It may be set.
+    cards : GroupState, or None
+        What was last seen; None where the group could not be asked.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is no card group.
+
+    Examples
+    --------
+    >>> with CardGroup(2) as group:
+    ...     CardGroupView(group)
+    CardGroupView(2 cards in this process: 2 there, 0 at work, 0 B held)
+    """
+
+    selected = traitlets.Unicode()
+    _watching = threading.Event()
+
+    def __init__(self, group: CardGroup) -> None:
+        if not isinstance(group, CardGroup):
+            raise ArgumentTypeError(f"group is a {type(group).__name__}; give a CardGroup")
+        self.group = group
+        self.cards: GroupState | None = None
+        self._before: dict[int, int] = {}
+        self._asked = ""
+        self._lock = threading.Lock()
+        self._work = Work(self._show_work)
+        hint = "Hover or focus a card; Enter or a click chooses it, Escape lets go."
+        self.picture = Picture(Drawing("", ""), {}, {}, hint=hint)
+        super().__init__()
+        self._make_parts()
+        traitlets.link((self.picture, "selected"), (self, "selected"))
+        self.observe(self.errors.guard(lambda change: self._say_choice()), "selected")
+        self.refresh()
+
+    def _make_parts(self) -> None:
+        guard = self.errors.guard
+        row = ipywidgets.Layout(flex_flow="row wrap")
+        self.look = ipywidgets.Button(description="Look again", icon="refresh")
+        self.watch = ipywidgets.ToggleButton(description="Watch", icon="eye", tooltip="Look every second")
+        self.kill = ipywidgets.Button(description="Kill a card", icon="bolt", disabled=True)
+        self.back = ipywidgets.Button(
+            description="Recover", icon="medkit", tooltip="Bring back what lost cards held"
+        )
+        self.question = ipywidgets.HTML()
+        self.yes = ipywidgets.Button(description="Yes, kill it", button_style="danger")
+        self.no = ipywidgets.Button(description="No, leave it")
+        self.confirm = ipywidgets.HBox(
+            [self.question, self.yes, self.no], layout=ipywidgets.Layout(display="none")
+        )
+        self.line, self.table = ipywidgets.HTML(), ipywidgets.HTML()
+        self.look.on_click(guard(lambda button: self.refresh()))
+        self.watch.observe(guard(lambda change: self._watch(change["new"])), "value")
+        self.kill.on_click(guard(lambda button: self._ask()))
+        self.yes.on_click(guard(lambda button: self._confirmed()))
+        self.no.on_click(guard(lambda button: self._let_be()))
+        self.back.on_click(guard(lambda button: self.recover()))
+        self.children: tuple[Any, ...] = (
+            ipywidgets.HBox([self.look, self.watch, self.kill, self.back], layout=row),
+            self.confirm,
+            self.line,
+            self.picture,
+            self.table,
+            self.errors,
+        )
+
+    def refresh(self) -> None:
+        """Look at the cards once; a group that cannot be asked says why."""
+        with self._lock:
+            try:
+                self.cards = state_of(self.group)
+            except CardError as err:
+                self.cards = None
+                self.line.value = told(err)
+            else:
+                self.line.value = _line(self.cards)
+            self._draw()
+
+    def _draw(self) -> None:
+        found = self.cards
+        if found is None:
+            self.table.value = ""
+            self.picture.show(Drawing("", repr(self)), {}, {})
+            return
+        rows = []
+        for card in found.cards:
+            held, peak = (card.memory.held_bytes, card.memory.peak_bytes) if card.memory else (0, 0)
+            before = self._before.setdefault(card.rank, held)
+            rows.append(CardBytes(card.rank, before, peak, held))
+        svg = memory_svg(
+            rows, f"Memory of {len(rows)} cards: at first look, at most, now", limit=found.limit_bytes
+        )
+        sentences = {f"card:{card.rank}": f"{card}." for card in found.cards}
+        self.picture.show(Drawing(svg, repr(self)), sentences, {})
+        lines = [_cells(card) for card in found.cards[:MOST_ROWS]]
+        self.table.value = table_html(
+            ["card", "worker", "doing", "holds", "held at most"], lines, len(found.cards)
+        )
+        self._say_choice()
+
+    @traitlets.validate("selected")
+    def _check_selected(self, proposal: Any) -> str:
+        key: str = proposal["value"]
+        if key and key not in self.picture.sentences:
+            raise LayoutError(
+                f'selected={key!r}: choose "card:0" to "card:{len(self.group) - 1}", or "" for none'
+            )
+        return key
+
+    @property
+    def chosen(self) -> int | None:
+        """The rank of the card that is chosen."""
+        return int(self.selected.removeprefix("card:")) if self.selected else None
+
+    def _say_choice(self) -> None:
+        self.kill.disabled = self.chosen is None
+        self.kill.description = "Kill a card" if self.chosen is None else f"Kill card {self.chosen}"
+
+    # A card lost on purpose
+
+    def _ask(self) -> None:
+        if self.chosen is None:
+            return
+        self._asked = self.selected
+        self.question.value = (
+            f'<div role="alert">Kill card {self.chosen}? Its worker ends as by a failure, with all that it holds; '
+            "the next work, or Recover, brings it back.</div>"
+        )
+        self.confirm.layout.display = None
+
+    def _let_be(self) -> None:
+        self._asked = ""
+        self.confirm.layout.display = "none"
+
+    def _confirmed(self) -> None:
+        asked = self._asked
+        self._let_be()
+        if asked:
+            self.kill_card(int(asked.removeprefix("card:")))
+
+    def kill_card(self, rank: int) -> None:
+        """Lose a card, without asking, and look at what is left.
+
+        Raises
+        ------
+        CardError
+            If it cannot be killed.
+        """
+        kill_card(self.group, rank)
+        self.refresh()
+
+    def recover(self) -> bool:
+        """Begin to bring back what lost cards held; False if that goes on already."""
+        return self._work.start(lambda control: recover(self.group))
+
+    def wait(self, timeout: float | None = None) -> Snapshot:
+        """Wait until the recovery has ended, at most `timeout` seconds; gives how it stands."""
+        return self._work.wait(timeout)
+
+    def _show_work(self, snapshot: Snapshot) -> None:
+        self.back.disabled = snapshot.at_work
+        if snapshot.at_work:
+            self.line.value = (
+                f'<div role="status">Bringing back what was lost: {snapshot.seconds:.1f} s.</div>'
+            )
+        elif snapshot.error is not None:
+            self.line.value = told(snapshot.error)
+        else:
+            self.refresh()
+
+    # Looking now and then
+
+    def _watch(self, wanted: bool) -> None:
+        self._watching.set()
+        if wanted:
+            self._watching = threading.Event()
+            threading.Thread(target=self._keep_looking, args=(self._watching,), daemon=True).start()
+
+    def _keep_looking(self, stop: threading.Event) -> None:
+        """Until it is told to stop, or the group is closed."""
+        while not stop.wait(WATCH_SECONDS):
+            if not self._work.snapshot.at_work:
+                self.refresh()
+            if self.cards is None:
+                self.watch.value = False
+
+    def close(self) -> None:
+        """Stop watching, and be shown no more."""
+        self._watching.set()
+        super().close()
+
+    @property
+    def static(self) -> Drawing:
+        """The cards as they were last seen."""
+        return Drawing(self.picture.still.svg, repr(self))
+
+    def __repr__(self) -> str:
+        name = repr(self.group).removeprefix("CardGroup(").removesuffix(")")
+        if self.cards is None:
+            return f"CardGroupView({name})"
+        there = [card for card in self.cards.cards if card.there]
+        held = sum(card.memory.held_bytes for card in there if card.memory)
+        busy = sum(card.busy for card in there)
+        return f"CardGroupView({name}: {len(there)} there, {busy} at work, {bytes_in_words(held)} held)"
+
+
+def _line(found: GroupState) -> str:
+    """What is to be known at a glance."""
+    if found.gone:
+        names = ", ".join(map(str, found.gone))
+        words = f"Card {names} is gone. Another worker takes its place; Recover brings back what it held."
+        return f'<div role="alert">{escape(words)}</div>'
+    busy = sum(card.busy for card in found.cards)
+    count = f"{len(found.cards)} card{'s' * (len(found.cards) > 1)}"
+    words = f"{count}, all there; {busy} at work." if busy else f"{count}, all there and idle."
+    if not any(card.memory and card.memory.held_bytes for card in found.cards):
+        words += " They hold nothing yet: load a checkpoint, or train."
+    return f'<div role="status">{escape(words)}</div>'
+
+
+def _cells(card: Any) -> list[str]:
+    memory = card.memory
+    held, peak = (
+        (bytes_in_words(memory.held_bytes), bytes_in_words(memory.peak_bytes)) if memory else ("?", "?")
+    )
+    worker = "there" if card.there else "gone"
+    return [str(card.rank), worker, "at work" if card.busy else "idle", held, peak]
