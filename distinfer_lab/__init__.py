@@ -68,7 +68,7 @@ _HOMES = {
         "verify_folder",
     ),
     ".told": ("in_words",),
-    ".widgets": ("LayoutEditor", "LayoutView", "PlanView", "RunPanel"),
+    ".widgets": ("CardGroupView", "LayoutEditor", "LayoutView", "PlanView", "RunPanel"),
 }
 _MODULES = {
     "models": ".net.models",
@@ -138,7 +138,7 @@ if TYPE_CHECKING:
         verify_folder,
     )
     from .told import in_words
-    from .widgets import LayoutEditor, LayoutView, PlanView, RunPanel
+    from .widgets import CardGroupView, LayoutEditor, LayoutView, PlanView, RunPanel
 
 _DTYPES = ("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8")
 
