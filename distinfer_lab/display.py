@@ -11,7 +11,7 @@ from html import escape
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Displayed", "bytes_in_words", "public_name", "register", "show"]
+__all__ = ["Displayed", "bytes_in_words", "counted", "public_name", "register", "show"]
 
 MOST_LINES, LONGEST_LINE = 60, 400
 """Of a record's text what is shown in a notebook."""
@@ -88,6 +88,17 @@ def _shortened(words: str) -> str:
     if len(lines) > MOST_LINES:
         lines = [*lines[:MOST_LINES], f"  ... and {len(lines) - MOST_LINES:,} lines more"]
     return "\n".join(line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 1] + "…" for line in lines)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things.
+
+    Examples
+    --------
+    >>> counted(1, "card"), counted(1024, "card")
+    ('1 card', '1,024 cards')
+    """
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def bytes_in_words(count: float) -> str:

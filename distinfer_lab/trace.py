@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .display import Displayed
+from .display import Displayed, counted
 from .errors import ContextError
 
 __all__ = ["KINDS", "Span", "Trace"]
@@ -104,7 +104,9 @@ class Trace(Displayed):
         return tuple({kind: total for kind, total in card.items() if total} for card in out)
 
     def __repr__(self) -> str:
-        lines = [f"Trace of {self.cards} cards, {len(self.spans)} spans, {self.seconds:.3f} s"]
+        lines = [
+            f"Trace of {counted(self.cards, 'card')}, {counted(len(self.spans), 'span')}, {self.seconds:.3f} s"
+        ]
         for card, totals in enumerate(self.totals()[:MOST_ROWS]):
             words = ", ".join(f"{kind} {seconds:.3f} s" for kind, seconds in totals.items())
             lines.append(f"  card {card}  {words or 'nothing'}")

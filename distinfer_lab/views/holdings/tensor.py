@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...display import counted
 from ...layout import Layout, nonempty_boxes
 from ..drawing import (
     Block,
@@ -320,7 +321,7 @@ def _dims_in_words(layout: Layout, shape: Sequence[int]) -> list[str]:
             words += f", each of its fused parts {list(layout.fused[dim] or ())} by itself (thick lines)"
         if dim == 0 and layout.optimizer_shards > 1:
             words += f", then each shard in {layout.optimizer_shards} among its copies (dashed lines)"
-        out.append(f"dim {dim}: {size} elements, {words}")
+        out.append(f"dim {dim}: {counted(size, 'element')}, {words}")
     return out or ["a single number"]
 
 

@@ -82,7 +82,7 @@ def memory_svg(cards: Sequence[CardBytes], title: str, *, limit: int | None = No
         x = rows.left + limit * rows.scale
         mark = line(x, 18, 0, 28 * len(shown) + 2, 'stroke="#d55e00" stroke-width="2" stroke-dasharray="5 3"')
         block = block._replace(body=block.body + mark)
-    lines = ["in each row: before, at most (striped), after"]
+    lines = [f"in each row: {'before, ' * rows.told}at most (striped), after"]
     if len(shown) < len(cards):
         lines.append(
             f"{len(cards):,} cards; of each {-(-len(cards) // MAX_CARDS)} neighbours the one that needs most"
@@ -98,6 +98,7 @@ class _Rows:
 
     def __init__(self, cards: Sequence[CardBytes], scale: float, pen: Pen) -> None:
         self.scale, self.pen = scale, pen
+        self.told = any(card.before is not None for card in cards)
         self.left = max((text_width(f"card {card.card}") for card in cards), default=0) + 8
         words = ["at most", *(_words(n) for card in cards for n in card[1:])]
         self.step = max(map(text_width, words)) + 14
@@ -105,7 +106,7 @@ class _Rows:
 
     def head(self) -> str:
         """The names of the three numbers."""
-        names = ("before", "at most", "after")
+        names = ("before" if self.told else "", "at most", "after")
         return "".join(
             text(self.left + REACH + 14 + self.step * i, 11, name, 'font-weight="600"')
             for i, name in enumerate(names)
@@ -132,7 +133,7 @@ class _Rows:
 
 
 def _words(nbytes: int | None) -> str:
-    return "-" if nbytes is None else bytes_in_words(nbytes)
+    return "" if nbytes is None else bytes_in_words(nbytes)
 
 
 def _highest(cards: Sequence[CardBytes]) -> list[CardBytes]:

@@ -25,6 +25,7 @@ MOST_NAMED = 16
 THIN = 5.0
 """Tensors narrower than so many pixels are drawn together."""
 STRIPED = ("#e8e8e8", 1)
+SHARED = "#bbbbbb"
 
 
 class ReadPiece(NamedTuple):
@@ -150,9 +151,8 @@ def files_svg(files: Sequence[FileBytes], title: str, *, total: int | None = Non
     left = max(map(text_width, names), default=0) + 10
     rows = [_row(i, file, names[i], (left, REACH / max(most, 1)), pen) for i, file in enumerate(files)]
     wide = left + REACH + 8 + max((text_width(_read_in_words(file)) for file in files), default=0)
-    lines = [
-        "a bar is a file, its width its bytes; the numbers are the ranks that read them; striped: not read"
-    ]
+    lines = ["a bar is a file, its width its bytes; the numbers are the ranks that read them"]
+    lines.append("grey: read by several ranks; striped: by none")
     if total is not None and total > len(files):
         lines.append(f"the first {len(files)} of {total:,} files")
     body = f'<g role="grid" aria-label="files">{"".join(rows)}</g>'
@@ -240,12 +240,11 @@ def _joined(tensors: Sequence[TensorBytes]) -> Iterator[TensorBytes]:
 def _part(piece: ReadPiece, x: float, y: float, width: float, pen: Pen) -> str:
     left, top = x + piece.start * width, y + piece.upper * THICK
     wide, high = (piece.stop - piece.start) * width, (piece.lower - piece.upper) * THICK
-    fill = piece.readers[0]
-    part = path(left, top, wide, high, f'fill="{pen.fill(fill)}" stroke="#222" stroke-width=".4"')
+    many = len(piece.readers) > 1
+    fill, ink = (SHARED, "#000") if many else (pen.fill(piece.readers[0]), pen.ink(piece.readers[0]))
+    part = path(left, top, wide, high, f'fill="{fill}" stroke="#222" stroke-width=".4"')
     words = ranks_in_words(piece.readers)
     if high < 10 or text_width(words, 10) > wide - 2:
         return part
-    inside = label(
-        left + wide / 2, top + high / 2 + 3.5, words, pen.ink(fill), 'font-size="10" text-anchor="middle"'
-    )
+    inside = label(left + wide / 2, top + high / 2 + 3.5, words, ink, 'font-size="10" text-anchor="middle"')
     return part + inside

@@ -55,7 +55,7 @@ def traffic_svg(
 def _grid(rows: Sequence[str], columns: Sequence[str], cells: Rows, stays: list[int] | None) -> Block:
     sends, gets = cells.sum(axis=1).tolist(), cells.sum(axis=0).tolist()
     amounts = [bytes_in_words(n) for n in [*sends, *gets, *cells.ravel().tolist()] if n]
-    step = max(map(text_width, ["sends", *amounts, *columns])) + 16
+    step = max(map(text_width, ["sends", *amounts, *columns])) + (28 if stays else 16)
     left = max(map(text_width, ["gets", *rows])) + 14
     most = int(cells.max(initial=0))
     heads = [_head(f"infer:{label}", label, left + step * j, step) for j, label in enumerate(columns)]

@@ -12,7 +12,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ...display import bytes_in_words
+from ...display import bytes_in_words, counted
 from ..drawing import OKABE_ITO, Block, finish, fitted, heading, number, path, shorten, text, text_width
 
 __all__ = ["Step", "graph_svg"]
@@ -63,10 +63,10 @@ def graph_svg(
     shown = steps[:max_steps]
     sent = sum(step.sent_bytes or 0 for step in steps)
     collectives = sum(step.sent_bytes is not None for step in steps)
-    lines = [f"{len(steps):,} steps, {len(params or {}):,} parameters"]
+    lines = [f"{counted(len(steps), 'step')}, {counted(len(params or {}), 'parameter')}"]
     if collectives:
         lines.append(
-            f"{collectives:,} collectives (orange); in all a card sends at most {bytes_in_words(sent)}"
+            f"{counted(collectives, 'collective')} (orange); in all a card sends at most {bytes_in_words(sent)}"
         )
     if len(shown) < len(steps):
         lines.append(f"the first {len(shown):,} are drawn, {len(steps) - len(shown):,} more follow")
@@ -96,7 +96,11 @@ def _steps(steps: Sequence[Step], params: Mapping[str, str]) -> Block:
 
 
 def _title(step: Step) -> str:
-    return f"{step.operator}  {shorten(step.output, 28)}"
+    if step.sent_bytes is not None:
+        return f"{step.operator} of {shorten(step.inputs[0], 28)}" if step.inputs else step.operator
+    # A value that nobody named is called by its operator and a number.
+    named = not step.output.startswith(f"{step.operator}.")
+    return f"{step.operator}  {shorten(step.output, 28)}" if named else step.output
 
 
 def _lanes(arrows: Sequence[Arrow]) -> dict[Arrow, int]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...display import counted
 from ...trace import KINDS, Span, Trace
 from ..drawing import (
     OKABE_ITO,
@@ -68,7 +69,7 @@ def timeline_svg(trace: Trace, title: str = "", *, max_cards: int = MAX_CARDS) -
     shown = _last_ones(trace, max_cards)
     coarse = sum(len(trace.of_card(card)) for card in shown) > MAX_SPANS
     lanes = [_lane(trace, card, coarse) for card in shown]
-    lines = [f"{trace.cards:,} cards, {trace.seconds:.3f} s"]
+    lines = [f"{counted(trace.cards, 'card')}, {trace.seconds:.3f} s"]
     if len(shown) < trace.cards:
         lines.append(f"of each {-(-trace.cards // max_cards)} neighbours the one that was done last")
     if coarse:

@@ -4,12 +4,12 @@ from html import escape
 
 from ... import display
 from ...checkpoint import Checkpoint, FileSet, SliceFile, StrategyFile
-from ...display import bytes_in_words
+from ...display import bytes_in_words, counted
 from ...errors import DistinferError, listed
 from ...reshard import Verification
-from ..holdings import cut_in_words
+from ..holdings import cut_in_words, strategy_svg
 from .layouts import strategy_html
-from .tables import ROWS, bars_html, first, table_html
+from .tables import BESIDE_PICTURE, ROWS, bars_html, first, kept, table_html
 
 __all__ = ["checkpoint_html", "register", "slice_html"]
 
@@ -21,7 +21,7 @@ def checkpoint_html(checkpoint: Checkpoint) -> str:
         for r in first(checkpoint.tensors.values())
     ]
     line = (
-        f"<p>Checkpoint of {checkpoint.ranks} ranks: {len(checkpoint.tensors)} tensors, "
+        f"<p>Checkpoint of {counted(checkpoint.ranks, 'rank')}: {counted(len(checkpoint.tensors), 'tensor')}, "
         f"{bytes_in_words(checkpoint.full_nbytes)} ({bytes_in_words(checkpoint.nbytes)} in the slices)</p>"
     )
     for rank, file in first(checkpoint.lost.items()):
@@ -35,8 +35,11 @@ def checkpoint_html(checkpoint: Checkpoint) -> str:
         (f"rank {r}", sum(e.nbytes for e in file.entries.values())) for r, file in enumerate(checkpoint.files)
     ]
     columns = ["tensor", "shape", "dtype", "cut", "kind"]
+    picture = kept(
+        lambda cards: strategy_svg(checkpoint.strategy, max_cards=cards), "Who holds what", BESIDE_PICTURE
+    )
     bars = bars_html(held, "Bytes of each rank's slices")
-    return line + bars + table_html(columns, rows, len(checkpoint.tensors))
+    return line + picture + bars + table_html(columns, rows, len(checkpoint.tensors))
 
 
 def slice_html(file: SliceFile | FileSet) -> str:
@@ -53,7 +56,8 @@ def slice_html(file: SliceFile | FileSet) -> str:
 
 def strategy_file_html(file: StrategyFile) -> str:
     """The layouts that a file says, as a strategy; its own numbers where they make none."""
-    head = f"<p>Strategy file: {len(file.layouts)} parameters, {len(file.operators)} operators</p>"
+    params, operators = counted(len(file.layouts), "parameter"), counted(len(file.operators), "operator")
+    head = f"<p>Strategy file: {params}, {operators}</p>"
     try:
         return head + strategy_html(file.strategy())
     except DistinferError as err:

@@ -1,6 +1,7 @@
 """What Jupyter shows of meshes, layouts, boxes, strategies and rules."""
 
 from ... import display
+from ...display import counted
 from ...errors import LayoutError
 from ...layout import Box, Layout, Mesh, Strategy
 from ...reshard import Rules, Topology
@@ -14,7 +15,7 @@ __all__ = ["layout_html", "mesh_html", "register", "strategy_html"]
 def mesh_html(mesh: Mesh) -> str:
     """The ranks of a mesh."""
     svg = stored(lambda cards: mesh_svg(mesh, max_cards=cards))
-    return img_html(svg, f"{mesh!r}: {mesh.size} cards")
+    return img_html(svg, f"{mesh!r}: {counted(mesh.size, 'card')}")
 
 
 def layout_html(layout: Layout) -> str:
@@ -36,7 +37,7 @@ def box_html(box: Box) -> str:
         for d, (a, b) in enumerate(zip(box.start, box.stop, strict=True))
     ]
     table = table_html(["", "from", "up to", "elements"], rows[:ROWS], len(rows))
-    return f"<p>Box of {box.size:,} elements</p>{table if rows else ''}"
+    return f"<p>Box of {counted(box.size, 'element')}</p>{table if rows else ''}"
 
 
 def strategy_html(strategy: Strategy) -> str:
@@ -53,7 +54,12 @@ def strategy_html(strategy: Strategy) -> str:
         for name, layout in first(strategy.items())
     ]
     table = table_html(["parameter", "shape", "cut", "mesh", "copies"], rows, len(strategy))
-    return img_html(svg, f"Strategy of {len(strategy)} parameters on {strategy.ranks} ranks") + table
+    return (
+        img_html(
+            svg, f"Strategy of {counted(len(strategy), 'parameter')} on {counted(strategy.ranks, 'rank')}"
+        )
+        + table
+    )
 
 
 def rules_html(rules: Rules) -> str:

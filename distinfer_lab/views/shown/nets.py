@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from ... import display
-from ...display import bytes_in_words
+from ...display import bytes_in_words, counted
 from ...net import Cell, Graph, Parameter, Tensor
 from ...net.nn import Optimizer
 from ...parallel import Communication, Compute, Program, Sharding
@@ -121,13 +121,13 @@ def cell_html(cell: Cell) -> str:
     # Not `parameters_dict`, which refuses a net of two equal names: a repr shows what there is.
     params = dict(cell.parameters_and_names())
     total = bytes_in_words(sum(n for _, n in _sizes(params)))
-    return _params_html(params, f"{type(cell).__name__}: {len(params)} parameters, {total}")
+    return _params_html(params, f"{type(cell).__name__}: {counted(len(params), 'parameter')}, {total}")
 
 
 def optimizer_html(optimizer: Optimizer) -> str:
     """What an optimizer keeps beside the parameters."""
-    count = len(optimizer.params)
-    return _params_html(optimizer.states, f"{type(optimizer).__name__} of {count} parameters; it keeps")
+    count = counted(len(optimizer.params), "parameter")
+    return _params_html(optimizer.states, f"{type(optimizer).__name__} of {count}; beside them it keeps")
 
 
 def value_html(value: Tensor | Parameter) -> str:

@@ -1,7 +1,7 @@
 """What Jupyter shows of plans, what they cost, and what became of them."""
 
 from ... import display
-from ...display import bytes_in_words
+from ...display import bytes_in_words, counted
 from ...reshard import ConversionPlan, Explanation, ReshardPlan, ReshardResult
 from ..drawing import img_html
 from ..moves import CardBytes, bands_svg, files_of, files_svg, memory_svg, traffic_svg
@@ -12,7 +12,7 @@ __all__ = ["conversion_html", "plan_html", "register"]
 
 def plan_html(plan: ReshardPlan) -> str:
     """Who sends how much to whom, as a matrix and as bands, and the sums."""
-    title = f"{plan.src_count} training cards to {plan.dst_count} inference cards"
+    title = f"{counted(plan.src_count, 'training card')} to {counted(plan.dst_count, 'inference card')}"
     rows = [
         ["moved between cards", bytes_in_words(plan.moved_bytes)],
         ["lower bound", bytes_in_words(plan.bound_bytes)],
@@ -51,7 +51,7 @@ def conversion_html(plan: ConversionPlan) -> str:
         ["pieces", f"{plan.pieces:,}"],
     ]
     total = plan.checkpoint.ranks
-    title = f"{plan.src_count} files to {plan.dst_count} ranks"
+    title = f"{counted(plan.src_count, 'file')} to {counted(plan.dst_count, 'rank')}"
     files = kept(
         lambda cards: files_svg(files_of(plan, max(cards // 16, 1)), title, total=total),
         "Which bytes of each file go to which rank",

@@ -24,7 +24,9 @@ MOST_BARS = 24
 
 
 def table_html(columns: Sequence[str], rows: Sequence[Sequence[str]], total: int) -> str:
-    """A table of text; a last line counts the rows of `total` that are not shown."""
+    """A table of text; a last line counts the rows of `total` that are not shown; "" for none."""
+    if not total:
+        return ""
     head = "".join(f"<th>{escape(c)}</th>" for c in columns)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(shorten(cell, 80))}</td>" for cell in row) + "</tr>" for row in rows
