@@ -68,6 +68,7 @@ _HOMES = {
         "verify_folder",
     ),
     ".told": ("in_words",),
+    ".trace": ("Span", "Trace"),
     ".widgets": ("CardGroupView", "LayoutEditor", "LayoutView", "PlanView", "RunPanel"),
 }
 _MODULES = {
@@ -138,6 +139,7 @@ if TYPE_CHECKING:
         verify_folder,
     )
     from .told import in_words
+    from .trace import Span, Trace
     from .widgets import CardGroupView, LayoutEditor, LayoutView, PlanView, RunPanel
 
 _DTYPES = ("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8")
