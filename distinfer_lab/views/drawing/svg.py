@@ -112,9 +112,9 @@ def path(x: float, y: float, width: float, height: float, attributes: str) -> st
 
 
 def line(x: float, y: float, dx: float, dy: float, attributes: str = "") -> str:
-    """A thin line from (x, y) by (dx, dy)."""
-    more = attributes or 'stroke="#999"'
-    return f'<path class="rule" d="M{number(x)} {number(y)}l{number(dx)} {number(dy)}" fill="none" {more}/>'
+    """A line from (x, y) by (dx, dy); a thin rule, which follows the theme, unless it is told otherwise."""
+    more = attributes or 'class="rule" stroke="#999"'
+    return f'<path d="M{number(x)} {number(y)}l{number(dx)} {number(dy)}" fill="none" {more}/>'
 
 
 class Pen:

@@ -145,7 +145,7 @@ def _lanes(lanes: Sequence[Lane], seconds: float, pen: Pen) -> Block:
         tops.append(y)
         y += THICK * len(lane.levels) + LANE
     ticks, rows = _ticks(seconds), []
-    rules = "".join(line(left + at * scale, 0, 0, y, 'stroke="#ccc"') for at in ticks)
+    rules = "".join(line(left + at * scale, 0, 0, y) for at in ticks)
     for lane, top, words in zip(lanes, tops, done, strict=True):
         bars = "".join(
             _bar(span, left + span.start_seconds * scale, top + THICK * i, span.seconds * scale, pen)
