@@ -13,6 +13,7 @@ from .strategy_file import (
     StrategyFile,
     as_strategy,
     merge_pipeline_strategys,
+    read_operators,
     read_strategy,
     write_strategy,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "rank_files",
     "read_index",
     "read_manifest",
+    "read_operators",
     "read_strategy",
     "save_slice",
     "write_strategy",

@@ -21,7 +21,7 @@ from ..display import Displayed
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, LayoutError, listed
 from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import MindSporeLayout, from_layout, to_layout
-from ..layout.dialects.plain import strategy_from_json
+from ..layout.dialects.plain import strategy_from_json, strategy_to_json
 from .strategy_schema import message_class
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "StrategyFile",
     "as_strategy",
     "merge_pipeline_strategys",
+    "read_operators",
     "read_strategy",
     "write_strategy",
 ]
@@ -95,11 +96,20 @@ class StrategyFile(Displayed):
         operators: Mapping[str, OperatorStrategy] | None = None,
         current_stage: int = 1,
     ) -> "StrategyFile":
-        """The file that says this strategy; layouts beyond the first stage get "<stage>-" names."""
+        """The file that says this strategy; layouts beyond the first stage get "<stage>-" names.
+
+        Raises
+        ------
+        LayoutError
+            If MindSpore cannot say a layout; the text names the parameter.
+        """
         layouts: dict[str, MindSporeLayout] = {}
         staged = any(layout.first_ranks != (0,) for layout in strategy.values())
         for name, layout in strategy.items():
-            item = from_layout(layout, strategy.shapes.get(name))
+            try:
+                item = from_layout(layout, strategy.shapes.get(name))
+            except LayoutError as err:
+                raise LayoutError(f"{name}: {err}") from err
             for first in layout.first_ranks:
                 layouts[f"{first // layout.mesh.size}-{name}" if staged else name] = item
         return cls(current_stage, dict(operators or {}), layouts)
@@ -273,18 +283,36 @@ def _sizes(value: Any) -> tuple[int, ...]:
     return tuple(value)
 
 
-def write_strategy(path: str | os.PathLike[str], source: StrategyFile) -> None:
+def read_operators(path: str | os.PathLike[str]) -> Mapping[str, OperatorStrategy]:
+    """What a strategy file says of operators; JSON layouts of our own say nothing of them.
+
+    Raises
+    ------
+    CheckpointFileError, CheckpointError
+        See `read_strategy`.
+    """
+    name = os.fspath(path)
+    data = _content(name)
+    if name.endswith(".json") and _plain_json(data) is not None:
+        return {}
+    return _read(name, data).operators
+
+
+def write_strategy(path: str | os.PathLike[str], source: StrategyFile | Strategy) -> None:
     """Write a strategy file, JSON if the name ends so, else protobuf; in MindSpore's own bytes.
+
+    A Strategy that MindSpore cannot say (fused parts, uneven cuts) goes into a file named .json as
+    JSON layouts of our own, which are read wherever a strategy file is.
 
     Raises
     ------
     CheckpointFileError
         If the place cannot be written.
     CheckpointError
-        If the format cannot say something (JSON needs the full shapes).
+        If the format cannot say something (JSON needs the full shapes, protobuf MindSpore's cuts).
     """
     name = os.fspath(path)
-    data = _to_json(name, source) if name.endswith(".json") else _to_protobuf(name, source)
+    data = _written(name, source)
     temporary = Path(f"{name}.tmp")
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
@@ -293,6 +321,20 @@ def write_strategy(path: str | os.PathLike[str], source: StrategyFile) -> None:
     except OSError as err:
         temporary.unlink(missing_ok=True)
         raise CheckpointFileError(f"{name}: {err.strerror}; choose a folder that can be written") from err
+
+
+def _written(path: str, source: StrategyFile | Strategy) -> bytes:
+    as_json = path.endswith(".json")
+    if isinstance(source, Strategy):
+        try:
+            source = StrategyFile.from_strategy(source)
+        except LayoutError as err:
+            if as_json:
+                return json.dumps(strategy_to_json(source), indent=1).encode()
+            raise CheckpointError(
+                f"{path}: {err}; give the file a name that ends in .json, and it takes any cut"
+            ) from err
+    return _to_json(path, source) if as_json else _to_protobuf(path, source)
 
 
 def _to_protobuf(path: str, source: StrategyFile) -> bytes:

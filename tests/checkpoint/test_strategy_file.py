@@ -9,6 +9,7 @@ from distinfer_lab.checkpoint import (
     StrategyFile,
     as_strategy,
     merge_pipeline_strategys,
+    read_operators,
     read_strategy,
     write_strategy,
 )
@@ -92,3 +93,22 @@ def test_a_mesh_too_big_to_be_true_is_refused(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"current_stage": 1, "parallel_layout_item": {"w": item}}))
     with pytest.raises(CheckpointError, match="has 1099511627776 ranks; at most 4194304 are accepted"):
         read_strategy(tmp_path / "a.json")
+
+
+def test_cuts_that_mindspore_cannot_say_go_into_json(tmp_path):
+    """Fused parts: protobuf refuses them by name, JSON brings them back; what it can say stays MindSpore's own."""
+    tp = Mesh(("tp",), (2,))
+    fused = Strategy({"qkv": Layout(tp, ((), ("tp",)), fused=(None, (8, 4, 4)))}, {"qkv": (16, 16)})
+    with pytest.raises(
+        CheckpointError, match=r"a\.ckpt: qkv: .*only say even cuts.*name that ends in \.json"
+    ):
+        write_strategy(tmp_path / "a.ckpt", fused)
+    assert not (tmp_path / "a.ckpt").exists()
+    write_strategy(tmp_path / "a.json", fused)
+    found = as_strategy(tmp_path / "a.json")
+    assert dict(found) == dict(fused)
+    assert found.shapes == fused.shapes
+    assert read_operators(tmp_path / "a.json") == {}
+    even = Strategy({"w": Layout(tp, ((), ("tp",)))}, {"w": (16, 16)})
+    write_strategy(tmp_path / "b.json", even)
+    assert read_strategy(tmp_path / "b.json").layouts["w"].tensor_map == (-1, 0)
