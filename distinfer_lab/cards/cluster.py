@@ -50,6 +50,7 @@ def embed(cards: int, processes: bool) -> Client:
         # An interrupt from the keyboard reaches every process of the terminal; it is the controller's to hear.
         options |= {
             "silence_logs": 50,
+            "host": "127.0.0.1",
             "preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
         }
     workers = {

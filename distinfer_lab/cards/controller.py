@@ -10,11 +10,9 @@ What a script leaves open is closed when the interpreter ends.
 import atexit
 import contextlib
 import os
-import threading
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from distributed import Client
@@ -24,6 +22,7 @@ from ..errors import ArgumentTypeError, CardError, ContextError
 from ..reshard import size_of
 from . import cluster, tasks
 from .gang import Gangs
+from .owner import Owner
 from .records import GroupMemory, GroupTerms
 from .recovery import Recovery
 from .room import Room
@@ -64,8 +63,7 @@ class Controller(Displayed):
         )
         self._owns_client = client is None
         self._client = cluster.attach(given) if given else cluster.embed(cards or 1, processes)
-        self._owner = ThreadPoolExecutor(1, thread_name_prefix="cards")
-        self._owner_id = self._owner.submit(threading.get_ident).result()
+        self._owner = Owner()
         self._at_work = Run()
         self._programs: dict[str, Any] = {}
         self._closed = self._opened = False
@@ -116,7 +114,7 @@ class Controller(Displayed):
             return
         self._closed = self._at_work.cancelled = True
         _still_open.discard(self)
-        self._owner.shutdown(wait=True, cancel_futures=True)
+        self._owner.close()
         if self._opened and self._client.status == "running":
             self._gangs.close()
         if self.embedded:
@@ -140,7 +138,7 @@ class Controller(Displayed):
 
     def wait_for(self, work: Callable[[Run], Any]) -> Any:
         """Do work in the owner thread and wait for it; an interrupt cancels it."""
-        if threading.get_ident() == self._owner_id:
+        if self._owner.is_here:
             return work(self._at_work)
         return self.start(work).result()
 
