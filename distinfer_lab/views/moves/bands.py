@@ -68,21 +68,20 @@ def _bands(
     scale = min(SPACE, MOST_OF_ONE * max(cells.shape)) / max(int(cells.sum()), 1)
     given = _side("train", rows, cells.sum(axis=1), scale)
     got = _side("infer", columns, cells.sum(axis=0), scale)
-    words = [
+    names = [
         *map(_words, rows, cells.sum(axis=1).tolist()),
         *map(_words, columns, cells.sum(axis=0).tolist()),
     ]
-    wide = max(map(text_width, words), default=0) + 14
+    wide = max(map(text_width, names), default=0) + 14
     starts = _starts(given, cells, scale)
     stops = _starts(got, cells.T, scale).T
     bands = []
     for i, j in np.argwhere(cells).tolist():
         stays_here = stays is not None and stays[j] == i
-        fill = pen.hatched("#d9d9d9", 1) if stays_here else pen.fill(i)
+        look = (pen.hatched("#d9d9d9", 1), "#000") if stays_here else (pen.fill(i), pen.ink(i))
         place = wide, starts[i, j], stops[i, j], cells[i, j] * scale
-        bands.append(
-            _band(f"{rows[i]}>{columns[j]}", place, fill, f"{rows[i]}: {bytes_in_words(int(cells[i, j]))}")
-        )
+        words = f"{rows[i]}: {bytes_in_words(int(cells[i, j]))}"
+        bands.append(_band(f"{rows[i]}>{columns[j]}", place, look, words))
     body = f'<g role="grid" aria-label="bytes on their way"><g role="row">{"".join(bands)}</g></g>'
     body += _cards(given, cells.sum(axis=1), 0, wide) + _cards(got, cells.sum(axis=0), wide + REACH, wide)
     height = max(side.tops[-1] + side.heights[-1] if side.tops else 0 for side in (given, got))
@@ -107,17 +106,17 @@ def _starts(side: Side, cells: Rows, scale: float) -> NDArray[np.float64]:
     return out
 
 
-def _band(key: str, place: tuple[float, float, float, float], fill: str, words: str) -> str:
+def _band(key: str, place: tuple[float, float, float, float], look: tuple[str, str], words: str) -> str:
     """A band from height `start` on the left to `stop` on the right; its number if it is wide enough."""
     x, start, stop, wide = place
     middle, end = number(x + REACH / 2), number(x + REACH)
     upper = f"M{number(x)} {start:.2f}C{middle} {start:.2f} {middle} {stop:.2f} {end} {stop:.2f}"
     low, left = f"{stop + wide:.2f}", f"{start + wide:.2f}"
     lower = f"L{end} {low}C{middle} {low} {middle} {left} {number(x)} {left}z"
-    band = f'<path d="{upper}{lower}" fill="{fill}" fill-opacity=".75" stroke="#444" stroke-width=".5"/>'
+    band = f'<path d="{upper}{lower}" fill="{look[0]}" fill-opacity=".9" stroke="#444" stroke-width=".5"/>'
     if wide < 13:
         return f'<g data-key="move:{key}">{band}</g>'
-    inside = label(x + 6, start + wide / 2 + 3.5, words, "#000", 'font-size="10"')
+    inside = label(x + 6, start + wide / 2 + 3.5, words, look[1], 'font-size="10"')
     return f'<g data-key="move:{key}">{band}{inside}</g>'
 
 

@@ -33,9 +33,6 @@ __all__ = ["timeline_svg"]
 REACH = 520.0
 LANE, THICK = 8.0, 14.0
 MAX_CARDS, MAX_SPANS = 32, 400
-BIN = 2.0
-"""How many pixels a piece of a lane is wide where there are too many spans to draw each."""
-
 FILLS = {
     "read": (OKABE_ITO[0], 0),
     "send": (OKABE_ITO[1], 0),
@@ -68,7 +65,8 @@ def timeline_svg(trace: Trace, title: str = "", *, max_cards: int = MAX_CARDS) -
     """
     shown = _last_ones(trace, max_cards)
     coarse = sum(len(trace.of_card(card)) for card in shown) > MAX_SPANS
-    lanes = [_lane(trace, card, coarse) for card in shown]
+    pieces = max(MAX_SPANS // max(len(shown), 1), 1) if coarse else 0
+    lanes = [_lane(trace, card, pieces) for card in shown]
     lines = [f"{counted(trace.cards, 'card')}, {trace.seconds:.3f} s"]
     if len(shown) < trace.cards:
         lines.append(f"of each {-(-trace.cards // max_cards)} neighbours the one that was done last")
@@ -88,11 +86,12 @@ def _last_ones(trace: Trace, limit: int) -> list[int]:
     return [max(run, key=lambda card: (stops[card], -card)) for run in runs]
 
 
-def _lane(trace: Trace, card: int, coarse: bool) -> Lane:
+def _lane(trace: Trace, card: int, pieces: int) -> Lane:
+    """The spans of a card; or of so many pieces of the time what it was mostly at."""
     spans = trace.of_card(card)
     stop = max((span.stop_seconds for span in spans), default=0.0)
-    if coarse:
-        return Lane(card, (_mostly(spans, trace.seconds),), stop)
+    if pieces:
+        return Lane(card, (_mostly(spans, trace.seconds, pieces),), stop)
     levels: list[list[Span]] = []
     for span in spans:
         free = next((lv for lv in levels if lv[-1].stop_seconds <= span.start_seconds), None)
@@ -102,9 +101,8 @@ def _lane(trace: Trace, card: int, coarse: bool) -> Lane:
     return Lane(card, tuple(map(tuple, levels)) or ((),), stop)
 
 
-def _mostly(spans: Sequence[Span], seconds: float) -> tuple[Span, ...]:
+def _mostly(spans: Sequence[Span], seconds: float, bins: int) -> tuple[Span, ...]:
     """For each piece of the lane the kind that fills most of it, equal neighbours joined."""
-    bins = int(REACH / BIN)
     width = max(seconds, 1e-12) / bins
     edges = np.arange(bins) * width
     time = np.zeros((len(KINDS) + 1, bins))
