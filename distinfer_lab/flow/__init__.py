@@ -4,6 +4,7 @@ from ..checkpoint import merge_pipeline_strategys
 from ..reshard import rank_list_for_transform, transform_checkpoints
 from .callbacks import Callback, CheckpointConfig, LossMonitor, ModelCheckpoint, RunContext
 from .communication import get_group_size, get_rank, init
+from .comparison import Comparison, compare
 from .context import (
     ParallelContext,
     ParallelMode,
@@ -20,6 +21,7 @@ from .single_file import build_searched_strategy, load_checkpoint, load_param_in
 __all__ = [
     "Callback",
     "CheckpointConfig",
+    "Comparison",
     "LoadResult",
     "LossMonitor",
     "Model",
@@ -30,6 +32,7 @@ __all__ = [
     "RunContext",
     "auto_parallel_context",
     "build_searched_strategy",
+    "compare",
     "get_auto_parallel_context",
     "get_group_size",
     "get_rank",

@@ -1,0 +1,98 @@
+"""What the cards predicted, against the same computed on one card: how far apart, and how far they may be.
+
+Sums in another order differ by float32's rounding; what was only copied does not differ at all.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..display import Displayed
+from ..errors import ContextError
+
+__all__ = ["TOLERANCE", "Comparison", "Difference", "compare"]
+
+TOLERANCE = 1e-5
+"""Relative to the largest value, in float32; of wider floats no more, of narrower ones their own rounding."""
+
+
+class Difference(NamedTuple):
+    """One output of both."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    largest: float
+    """The largest difference of two values."""
+    allowed: float
+    """How large it may be."""
+    bitwise: bool
+    """Whether all bits are equal."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the difference is within what is allowed; values that are not finite must be the same."""
+        return self.bitwise or self.largest <= self.allowed
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Displayed):
+    """All outputs of both."""
+
+    outputs: tuple[Difference, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all are equal to one card's, within what is allowed."""
+        return all(output.ok for output in self.outputs)
+
+    def __repr__(self) -> str:
+        lines = ["equal to one card" if self.ok else "NOT equal to one card"]
+        for output in self.outputs:
+            how = "bit for bit" if output.bitwise else f"largest difference {output.largest:.2e}"
+            rest = "" if output.bitwise else f" (allowed {output.allowed:.2e})"
+            lines.append(f"  {list(output.shape)} {output.dtype}: {how}{rest}")
+        return "\n".join(lines)
+
+
+def compare(found: Any, expected: Any) -> Comparison:
+    """Put results of `Model.predict` against those of `Model.predict_on_one_card`.
+
+    Raises
+    ------
+    ContextError
+        If they are not as many, or differ in shape.
+
+    Examples
+    --------
+    >>> compare(np.array([1.0, 2.0]), np.array([1.0, 2.0]))
+    equal to one card
+      [2] float64: bit for bit
+    """
+    ours, theirs = _arrays(found), _arrays(expected)
+    shapes = [a.shape for a in ours], [a.shape for a in theirs]
+    if shapes[0] != shapes[1]:
+        raise ContextError(
+            f"results of shapes {shapes[0]} and {shapes[1]} cannot be compared; predict the same input"
+        )
+    return Comparison(tuple(_difference(a, b) for a, b in zip(ours, theirs, strict=True)))
+
+
+def _arrays(result: Any) -> list[np.ndarray[Any, Any]]:
+    parts = result if isinstance(result, tuple | list) else [result]
+    return [np.asarray(part.asnumpy() if hasattr(part, "asnumpy") else part) for part in parts]
+
+
+def _difference(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> Difference:
+    bitwise = found.dtype == expected.dtype and found.tobytes() == expected.tobytes()
+    ours, theirs = found.astype(np.float64), expected.astype(np.float64)
+    same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0.0, np.abs(ours - theirs))
+    largest = float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))
+    finite = np.abs(theirs[np.isfinite(theirs)])
+    rounding = TOLERANCE
+    if expected.dtype.kind in "fV" and expected.dtype.itemsize < 4:
+        rounding = 2.0**-7 if expected.dtype.kind == "V" else 2.0**-10
+    allowed = 0.0 if expected.dtype.kind in "iub" else rounding * float(finite.max(initial=0.0))
+    return Difference(found.shape, str(found.dtype), largest, allowed, bitwise)
