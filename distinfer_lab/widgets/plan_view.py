@@ -13,9 +13,9 @@ from ..display import bytes_in_words
 from ..errors import ArgumentTypeError, LayoutError
 from ..reshard import ReshardPlan, Step, plan_steps, warnings_of
 from ..reshard.schedule import MOST_SCHEDULED
-from ..views import Drawing, bands_svg, stored, traffic_svg
+from ..views import Drawing, bands_svg, link_moves, stored, traffic_svg
 from .layout_view import LayoutView
-from .parts import MOST_SHOWN, Panel, Picture, SearchList, moves_of
+from .parts import Panel, Picture, SearchList
 
 __all__ = ["PlanView"]
 
@@ -25,6 +25,8 @@ ORDERS: dict[str, Callable[[ReshardPlan], Callable[[str], Any]]] = {
     "largest first": lambda plan: lambda name: -_nbytes(plan, name),
 }
 PICTURES = ("Matrix", "Bands")
+MOST_SHOWN = 16
+"""Cards a side of the pictures; above, runs of cards share a row or a column."""
 
 
 class PlanView(Panel):
@@ -63,7 +65,7 @@ class PlanView(Panel):
     PlanView(1 tensors, 2 -> 1 cards, moved 96 B, least possible 96 B)
     >>> view.selected = "infer:0"
     >>> view.linked
-    ('move:0>0', 'move:1>0', 'train:0', 'train:1')
+    ('move:0>0', 'train:0', 'move:1>0', 'train:1')
     """
 
     selected = traitlets.Unicode()
@@ -79,7 +81,7 @@ class PlanView(Panel):
         self.plan = plan
         self._steps: tuple[Step, ...] = ()
         self.kind = ipywidgets.ToggleButtons(options=PICTURES, description="Moves as")
-        self._sentences, self._partners = moves_of(plan.traffic, plan.placement, MOST_SHOWN)
+        self._link(plan.traffic)
         hint = "Hover or focus a card or a cell; Enter or a click selects it, Escape lets go."
         self.picture = Picture(self._live(), self._sentences, self._partners, still=self._still(), hint=hint)
         super().__init__()
@@ -87,6 +89,10 @@ class PlanView(Panel):
         self.parameter = parameter
         for name in ("selected", "hover"):
             traitlets.link((self.picture, name), (self, name))
+
+    def _link(self, traffic: NDArray[np.int64]) -> None:
+        links = link_moves(traffic, max_cells=MOST_SHOWN)
+        self._sentences, self._partners = links.sentences(), links.partners()
 
     def _add_parts(self) -> None:
         redraw = self.errors.guard(lambda change: self._redraw())
@@ -154,7 +160,7 @@ class PlanView(Panel):
 
     def _redraw(self) -> None:
         traffic = self.traffic
-        self._sentences, self._partners = moves_of(traffic, self.plan.placement, MOST_SHOWN)
+        self._link(traffic)
         self.picture.show(self._live(), self._sentences, self._partners, still=self._still())
         self._say_step()
 

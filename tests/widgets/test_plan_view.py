@@ -102,14 +102,15 @@ def test_bands_have_the_same_keys(view):
     view.kind.value = "Bands"
     assert keys_of(view) == before
     assert view.selected == f"move:{giver}>{taker}"
-    assert view.picture.sentences[view.selected].startswith(f"Card {giver} gives ")
+    assert view.picture.sentences[view.selected].endswith(f" from card {giver} to {taker}.")
 
 
-def test_bytes_that_stay_are_said_to(view):
-    """On its own card nothing is sent."""
+def test_bytes_that_stay_are_marked(view):
+    """With a sign of their own; each part says its bytes."""
     kept = 4 * (2 * 24 * 4 + 48 * 8)
     assert view.plan.traffic[1, 1] == kept
-    assert view.picture.sentences["move:1>1"] == "Card 1 keeps 2.2 KiB as card 1: nothing is sent."
+    assert view.picture.sentences["move:1>1"] == "2.2 KiB from card 1 to 1."
+    assert "= 2.2 KiB" in view.picture.svg
 
 
 def test_it_keeps_in_step_with_a_layout_view(view):
@@ -137,7 +138,7 @@ def test_large_groups_share_rows(view):
     dst = Layout(Mesh(("tp",), (256,)), ((), ("tp",)))
     crowd = PlanView(plan_reshard(Strategy({"w": src}, {"w": (1024, 256)}), Strategy({"w": dst})))
     crowd.selected = "train:0-63"
-    assert crowd.picture.sentences["train:0-63"].startswith("Cards 0-63 give 64 KiB: to 0-15 (4 KiB), ")
+    assert crowd.picture.sentences["train:0-63"].startswith("Cards 0-63 gives 64 KiB: to 0-15 (4 KiB), ")
     assert len(crowd._repr_mimebundle_()[0]["text/html"]) < 50_000
 
 

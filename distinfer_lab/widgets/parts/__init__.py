@@ -2,7 +2,6 @@
 
 from .guard import ErrorLine, told
 from .lanes import Lanes
-from .moves import MOST_SHOWN, moves_of
 from .pairs import LIVE_CARDS, LayoutPair, Strategies, pair_layouts
 from .panel import Panel
 from .picture import Picture, with_still
@@ -12,7 +11,6 @@ from .work import Control, Job, Snapshot, State, Work
 
 __all__ = [
     "LIVE_CARDS",
-    "MOST_SHOWN",
     "Control",
     "ErrorLine",
     "Job",
@@ -25,7 +23,6 @@ __all__ = [
     "State",
     "Strategies",
     "Work",
-    "moves_of",
     "outcome_html",
     "pair_layouts",
     "proof_rows",
