@@ -78,7 +78,7 @@ def test_a_band_is_as_wide_as_its_bytes_are_many(matrix):
     assert list(bands) == [f"move:{i}>{j}" for i, j in np.argwhere(matrix).tolist()]
     scale = min(240, 60 * max(matrix.shape)) / max(int(matrix.sum()), 1)
     for (i, j), n in zip(np.argwhere(matrix), bands.values(), strict=True):
-        left, right = n[-1] - n[1], n[9] - n[7]
+        left, right = n[16] - n[1], n[10] - n[8]
         assert left == pytest.approx(matrix[i, j] * scale, abs=0.02)
         assert right == pytest.approx(matrix[i, j] * scale, abs=0.02)
     assert spills(svg) == []
@@ -97,8 +97,8 @@ def test_bands_leave_a_card_below_each_other_and_inside_it(matrix):
         for j in np.flatnonzero(row):
             band = found[f"move:{i}>{j}"]
             assert band[1] >= edge - 0.1
-            assert band[-1] <= bottom + 0.1
-            edge = band[-1]
+            assert band[16] <= bottom + 0.1
+            edge = band[16]
 
 
 def test_memory_shows_before_peak_and_after_in_one_scale():

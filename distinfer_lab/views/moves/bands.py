@@ -18,7 +18,8 @@ from .runs import Rows, grouped_traffic
 __all__ = ["bands_svg"]
 
 MAX_CARDS = 12
-REACH = 260.0
+REACH, LEVEL = 300.0, 84.0
+"""How far a band goes, and how far of it is level, for its words."""
 GAP = 8.0
 LOWEST = 18.0
 SPACE, MOST_OF_ONE = 240.0, 60.0
@@ -109,10 +110,10 @@ def _starts(side: Side, cells: Rows, scale: float) -> NDArray[np.float64]:
 def _band(key: str, place: tuple[float, float, float, float], look: tuple[str, str], words: str) -> str:
     """A band from height `start` on the left to `stop` on the right; its number if it is wide enough."""
     x, start, stop, wide = place
-    middle, end = number(x + REACH / 2), number(x + REACH)
-    upper = f"M{number(x)} {start:.2f}C{middle} {start:.2f} {middle} {stop:.2f} {end} {stop:.2f}"
+    middle, end = number(x + (REACH + LEVEL) / 2), number(x + REACH)
+    upper = f"M{number(x)} {start:.2f}h{LEVEL:g}C{middle} {start:.2f} {middle} {stop:.2f} {end} {stop:.2f}"
     low, left = f"{stop + wide:.2f}", f"{start + wide:.2f}"
-    lower = f"L{end} {low}C{middle} {low} {middle} {left} {number(x)} {left}z"
+    lower = f"L{end} {low}C{middle} {low} {middle} {left} {number(x + LEVEL)} {left}h-{LEVEL:g}z"
     band = f'<path d="{upper}{lower}" fill="{look[0]}" fill-opacity=".9" stroke="#444" stroke-width=".5"/>'
     if wide < 13:
         return f'<g data-key="move:{key}">{band}</g>'
