@@ -176,7 +176,8 @@ class Checkpoint(Displayed):
         """
         for name in self.tensors if names is None else names:
             record = self.tensors[name]
-            boxes = record.layout.boxes(record.shape).reshape(len(record.layout.ranks), -1)
+            # Of a fused tensor a rank has several boxes, one after another.
+            boxes = record.layout.regions(record.shape).boxes.reshape(len(record.layout.ranks), -1)
             seen: dict[bytes, tuple[int, bytes]] = {}
             copies = np.unique(boxes, axis=0, return_counts=True)[1] if boxes.size else [len(boxes)]
             if max(copies, default=1) == 1:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..display import Displayed
 from ..errors import LayoutError, listed
-from .box import Boxes
+from .box import Boxes, volumes
 from .layout import Layout
 
 __all__ = ["Strategy"]
@@ -104,9 +104,8 @@ class Strategy(Mapping[str, Layout], Displayed):
         """For each parameter of known shape the number of elements on every rank, int64 (ranks,)."""
         out: dict[str, Any] = {}
         for name in self.shapes:
-            boxes = self.boxes(name)
-            counts = np.zeros(self.ranks, np.int64)
-            counts[self[name].ranks] = (boxes[..., 1] - boxes[..., 0]).prod(axis=-1)
+            found = self[name].regions(self.shapes[name])
+            counts = np.bincount(found.ranks, volumes(found.boxes), self.ranks).astype(np.int64)
             out[name] = counts
         return out
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distinfer_lab.errors import LayoutError
-from distinfer_lab.layout import SPLITS, Layout, Mesh, box_at, volumes
+from distinfer_lab.layout import SPLITS, Layout, Mesh, Strategy, box_at, volumes
 from distinfer_lab.layout.dialects.mindspore import MindSporeLayout, to_layout
 from tests.strategies import any_layouts, layouts_with_shape
 
@@ -222,3 +222,10 @@ def test_what_does_not_fit_is_refused_with_its_value(make, text):
     """Each misfit is a LayoutError that names the value at fault."""
     with pytest.raises(LayoutError, match=text):
         make()
+
+
+def test_elements_of_fused_tensors_are_counted():
+    """A rank of a fused tensor holds a run of each part."""
+    qkv = Layout(Mesh(("tp",), (2,)), (("tp",), ()), fused=((8, 4, 4), None))
+    counts = Strategy({"qkv": qkv}, {"qkv": (16, 3)}).elements_per_rank()["qkv"]
+    np.testing.assert_array_equal(counts, [(4 + 2 + 2) * 3] * 2)
