@@ -5,109 +5,28 @@ import re
 import socket
 import threading
 
-import ml_dtypes
 import numpy as np
 import pytest
 
-from distinfer_lab.cards.channels import ChannelClosedError, Channels, Listener
+from distinfer_lab.cards.channels import ChannelClosedError
 from distinfer_lab.cards.channels.frames import FRAME
 from distinfer_lab.cards.channels.listener import HELLO, MAGIC
-from distinfer_lab.cards.records import Epoch, Peer
-from distinfer_lab.errors import CardError
 
-NONCE = bytes(range(32))
+from .peers import NONCE, WAYS, Net
 
 
-class Net:
-    """Some cards in threads of this process, connected over loopback."""
-
-    def __init__(self, count, sockets_only=False):
-        self.listeners = [Listener("127.0.0.1", sockets_only=sockets_only) for _ in range(count)]
-        self.epoch = Epoch(3, NONCE, tuple(Peer(li.host, li.port, "") for li in self.listeners), 1)
-        for listener in self.listeners:
-            listener.admit(self.epoch)
-        self.cancelled = threading.Event()
-        self.cards = [Channels(r, self.epoch, li, self.check) for r, li in enumerate(self.listeners)]
-
-    def check(self):
-        if self.cancelled.is_set():
-            raise CardError("cancelled")
-
-    def run(self, work):
-        """work(rank, channels) on every card at once; results or errors in rank order."""
-        out = [None] * len(self.cards)
-
-        def one(rank):
-            try:
-                out[rank] = work(rank, self.cards[rank])
-            except Exception as err:
-                out[rank] = err
-                self.cards[rank].close()
-
-        threads = [threading.Thread(target=one, args=(r,), daemon=True) for r in range(len(self.cards))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-            assert not thread.is_alive()
-        return out
-
-    def close(self):
-        for thing in (*self.cards, *self.listeners):
-            thing.close()
-
-
-@pytest.fixture(params=["sockets", "shared memory", "one process"])
-def way(request, monkeypatch):
-    """By which cards in threads of this process reach each other."""
-    if request.param == "shared memory":
-        # As between processes of one host.
-        monkeypatch.setattr("distinfer_lab.cards.channels.channels.all_here", lambda epoch: False)
-    return request.param
-
-
-@pytest.fixture
-def net(way):
+@pytest.fixture(params=WAYS)
+def net(request):
+    """Makes nets of cards that reach each other in one of several ways."""
     made = []
 
     def make(count):
-        made.append(Net(count, sockets_only=way == "sockets"))
+        made.append(Net(count, request.param))
         return made[-1]
 
     yield make
     for one in made:
         one.close()
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, ml_dtypes.bfloat16])
-def test_a_sum_is_added_in_rank_order(net, dtype):
-    """Bit for bit the sum from left to right, of the group's cards only, for sizes that do not divide."""
-    arrays = [(np.random.default_rng(r).normal(size=(3, 7)) * 100).astype(dtype) for r in range(5)]
-    group = (4, 0, 2)
-
-    def work(rank, channels):
-        return channels.all_reduce(arrays[rank], group) if rank in group else None
-
-    expected = arrays[0].copy()
-    expected += arrays[2]
-    expected += arrays[4]
-    for rank, found in enumerate(net(5).run(work)):
-        if rank in group:
-            np.testing.assert_array_equal(found, expected, strict=True)
-
-
-def test_a_sum_of_fewer_elements_than_cards(net):
-    """Scalars and empty arrays pass too."""
-    results = net(3).run(
-        lambda rank, ch: (
-            ch.all_reduce(np.float32([rank])[0:1].reshape(()), range(3)),
-            ch.all_reduce(np.zeros(0), range(3)),
-        )
-    )
-    for scalar, empty in results:
-        assert scalar == 3
-        assert scalar.shape == ()
-        assert empty.shape == (0,)
 
 
 def test_more_than_the_system_buffers_crosses_both_ways(net):
