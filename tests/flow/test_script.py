@@ -143,6 +143,20 @@ def test_the_readme_s_round_trip_runs(tmp_path):
     assert "differ" not in done.stdout
 
 
+def test_the_readme_s_transformer_runs(inside):
+    """Its Python for Hugging Face folders, word for word: the logits of one card, and the most probable tokens."""
+    os.symlink(ROOT / "tests", inside / "tests")
+    names = {"__name__": "readme"}
+    exec(readme_s("python", "from_pretrained_config"), names)
+    whole = names["model"].network
+    with CardGroup(1) as one:
+        net = type(whole)(names["folder"]).shard_by(tp=1)
+        dl.load_distributed_checkpoint(net, names["folder"], cards=one)
+        expected = dl.Model(net, cards=one).predict(names["texts"]).asnumpy()
+    np.testing.assert_allclose(names["logits"].asnumpy(), expected[:, :4], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(names["texts"].asnumpy()[:, 4:], expected.argmax(-1)[:, 3:-1])
+
+
 def test_the_readme_s_example_runs(inside, trained):
     """Its Python with a net of its own, word for word, on the files that the demo's training leaves."""
     for path in trained.iterdir():
