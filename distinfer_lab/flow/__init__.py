@@ -4,7 +4,7 @@ from ..checkpoint import merge_pipeline_strategys
 from ..reshard import rank_list_for_transform, transform_checkpoints
 from .callbacks import Callback, CheckpointConfig, LossMonitor, ModelCheckpoint, RunContext
 from .communication import get_group_size, get_rank, init
-from .comparison import Comparison, compare
+from .comparison import Comparison, compare, compare_generated
 from .context import (
     ParallelContext,
     ParallelMode,
@@ -33,6 +33,7 @@ __all__ = [
     "auto_parallel_context",
     "build_searched_strategy",
     "compare",
+    "compare_generated",
     "get_auto_parallel_context",
     "get_group_size",
     "get_rank",

@@ -10,8 +10,10 @@ import numpy as np
 
 from ..display import Displayed
 from ..errors import ContextError
+from ..net import Tensor
+from .model import Model
 
-__all__ = ["TOLERANCE", "Comparison", "Difference", "compare"]
+__all__ = ["TOLERANCE", "Comparison", "Difference", "compare", "compare_generated"]
 
 TOLERANCE = 1e-5
 """Relative to the largest value, in float32; of wider floats no more, of narrower ones their own rounding."""
@@ -76,6 +78,23 @@ def compare(found: Any, expected: Any) -> Comparison:
             f"results of shapes {shapes[0]} and {shapes[1]} cannot be compared; predict the same input"
         )
     return Comparison(tuple(_difference(a, b) for a, b in zip(ours, theirs, strict=True)))
+
+
+def compare_generated(model: Model, texts: Tensor, added: int) -> Comparison:
+    """Put the tokens that `Model.generate` added against what one card finds most probable after the same texts.
+
+    Parameters
+    ----------
+    texts
+        What generate gave, without a temperature, shape (texts, tokens).
+    added
+        How many of the tokens it added.
+    """
+    tokens = texts.asnumpy()
+    logits = model.predict_on_one_card(Tensor(tokens[:, :-1]))
+    first = logits[0] if isinstance(logits, tuple) else logits
+    expected = first.asnumpy()[:, -added:].argmax(axis=-1).astype(tokens.dtype)
+    return compare(tokens[:, -added:], expected)
 
 
 def _arrays(result: Any) -> list[np.ndarray[Any, Any]]:

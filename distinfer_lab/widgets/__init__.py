@@ -5,6 +5,16 @@ from .layout_editor import LayoutEditor
 from .layout_view import LayoutView
 from .parts import ErrorLine, Picture
 from .plan_view import PlanView
+from .predict_panel import PredictPanel
 from .run_panel import RunPanel
 
-__all__ = ["CardGroupView", "ErrorLine", "LayoutEditor", "LayoutView", "Picture", "PlanView", "RunPanel"]
+__all__ = [
+    "CardGroupView",
+    "ErrorLine",
+    "LayoutEditor",
+    "LayoutView",
+    "Picture",
+    "PlanView",
+    "PredictPanel",
+    "RunPanel",
+]

@@ -218,8 +218,9 @@ class PlanView(Panel):
         name, value = change["name"], change["new"]
         if name == "parameter" and value in self.plan:
             self.parameter = value
-        # A move whose giver was chosen over there stays chosen here.
-        if name == "selected" and (not value or value in self._sentences) and value not in self.linked:
+        # A move stays chosen here when its giver is chosen over there.
+        stays = self.selected.startswith("move:") and value in self.linked
+        if name == "selected" and not stays and (not value or value in self._sentences):
             self.selected = value
 
     @property

@@ -67,3 +67,23 @@ def test_a_fresh_clone_shows_a_picture_in_every_section(open_file, path):
         sections[name] = sections.get(name, 0) + pictures
     bare = [name for name, pictures in list(sections.items())[2:] if not pictures]
     assert [name.rstrip("¶") for name in bare] == ["Where next"]
+
+
+def test_the_first_five_minutes(open_file):
+    """On the start page: hover a card, ask for other cards, press Run; each answers on the page, in words."""
+    notebook = open_file(NOTEBOOKS[0])
+    page = notebook.page
+    page.locator('[data-key="train:5"]').first.hover()
+    page.locator(".distinfer-picture p", has_text="needed by inference card 1").first.wait_for()
+    mesh = page.get_by_label("Mesh")
+    mesh.fill("tp=2")
+    mesh.press("Enter")
+    page.locator(".jp-OutputArea-output", has_text="8 -> 2 cards").wait_for()
+    mesh.fill("tp=5")
+    mesh.press("Enter")
+    page.locator(
+        ".jp-OutputArea-output", has_text="16 elements, which 5 parts cannot share evenly"
+    ).first.wait_for()
+    notebook.button("Run").click()
+    page.locator(".jp-OutputArea-output", has_text="Done.").wait_for()
+    assert complaints(notebook) == []

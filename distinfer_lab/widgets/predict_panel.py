@@ -1,0 +1,246 @@
+"""Predict on the cards: the input, the output, how far from one card's, and what the cards sent for it."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+import ipywidgets
+import numpy as np
+
+from ..errors import ArgumentTypeError, ContextError
+from ..flow import Comparison, Model, compare, compare_generated
+from ..net import Tensor
+from ..parallel import Communication
+from ..trace import Trace
+from ..views import Drawing, bars_svg, table_html, timeline_svg
+from .parts import Panel, Picture, Snapshot, Work, told
+
+__all__ = ["PredictPanel", "Prediction"]
+
+MOST_TOKENS = 4096
+MOST_ROWS = 40
+
+
+class Prediction(NamedTuple):
+    """One prediction, and what it took."""
+
+    inputs: tuple[Any, ...]
+    output: Any
+    """What `Model.predict` gave, or the texts that `Model.generate` went on with."""
+    comparison: Comparison | None
+    """With one card's; None if it was not asked for."""
+    communication: Communication | None
+    sent_bytes: tuple[int, ...]
+    """What each card sent to others."""
+    trace: Trace | None
+    """What each card did when, where the model has recorded it."""
+
+
+class PredictPanel(Panel):
+    """Runs a model on its cards, beside the same on one card.
+
+    Parameters
+    ----------
+    model
+        What predicts. Its net is on the cards already, or is placed with its initial values.
+    inputs
+        Arrays or Tensors of one prediction. For a model of language, token numbers, shape (texts, tokens).
+    max_new_tokens
+        For a model of language: how many tokens to add. None predicts.
+    compared
+        Compute the same on one card too, which gathers all parameters in this process.
+
+    Attributes
+    ----------
+    prediction : Prediction, or None
+        The latest one.
+    state : str
+        "ready", "running", "done" or "failed".
+
+    Raises
+    ------
+    ArgumentTypeError
+        If the model is none, or there are no inputs.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *inputs: Any,
+        max_new_tokens: int | None = None,
+        compared: bool = True,
+    ) -> None:
+        if not isinstance(model, Model):
+            raise ArgumentTypeError(f"model is a {type(model).__name__}; give a Model")
+        if not inputs:
+            raise ArgumentTypeError("PredictPanel needs the inputs of one prediction: PredictPanel(model, x)")
+        self.model = model
+        self.prediction: Prediction | None = None
+        self._given = tuple(np.asarray(x.asnumpy() if isinstance(x, Tensor) else x) for x in inputs)
+        self._tokens = max_new_tokens is not None
+        self._work = Work(self._show)
+        self.picture = Picture(Drawing("", ""), {}, {}, hint="")
+        super().__init__()
+        self._make_parts(max_new_tokens or 1, compared)
+
+    def _make_parts(self, count: int, compared: bool) -> None:
+        row, wide = ipywidgets.Layout(flex_flow="row wrap"), ipywidgets.Layout(width="min(100%, 520px)")
+        shapes = " and ".join(f"{list(x.shape)} {x.dtype}" for x in self._given)
+        self.kind = ipywidgets.ToggleButtons(
+            options=["As given", "Random"], description="Input", tooltip=shapes
+        )
+        self.seed = ipywidgets.IntText(description="Seed", value=0)
+        self.tokens = ipywidgets.Text(description="Tokens", layout=wide)
+        self.count = ipywidgets.BoundedIntText(description="Add", value=count, min=1, max=MOST_TOKENS)
+        self.compared = ipywidgets.Checkbox(description="Compare with one card", value=compared)
+        self.button = ipywidgets.Button(description="Predict", icon="play")
+        self.line = ipywidgets.HTML('<div role="status">Nothing is predicted yet.</div>')
+        self.outcome, self.table = ipywidgets.HTML(), ipywidgets.HTML()
+        if self._tokens:
+            self.tokens.value = " ".join(map(str, np.atleast_2d(self._given[0])[0].tolist()))
+            asked: list[Any] = [self.tokens, self.count]
+        else:
+            asked = [self.kind, self.seed]
+        self.button.on_click(self.errors.guard(lambda button: self.predict()))
+        self.children: tuple[Any, ...] = (
+            ipywidgets.HTML(f"<div>{escape(f'{self.model!r}, input {shapes}')}</div>"),
+            ipywidgets.HBox(asked, layout=row),
+            ipywidgets.HBox([self.button, self.compared], layout=row),
+            self.line,
+            self.outcome,
+            self.picture,
+            self.table,
+            self.errors,
+        )
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """What the next prediction is made of.
+
+        Raises
+        ------
+        ContextError
+            If the tokens are no numbers.
+        """
+        if self._tokens:
+            return (_tokens_of(self.tokens.value),)
+        if self.kind.value == "As given":
+            return self._given
+        random = np.random.default_rng(self.seed.value)
+        return tuple(_random_like(x, random) for x in self._given)
+
+    def predict(self) -> bool:
+        """Begin a prediction; False if one goes on already."""
+        inputs, count, compared = self.inputs, int(self.count.value), bool(self.compared.value)
+        return self._work.start(lambda control: self._predict(inputs, count, compared))
+
+    def wait(self, timeout: float | None = None) -> Snapshot:
+        """Wait until it has ended, at most `timeout` seconds; gives how it stands."""
+        return self._work.wait(timeout)
+
+    @property
+    def state(self) -> str:
+        """How it stands, in a word."""
+        return self._work.snapshot.state
+
+    def _predict(self, inputs: tuple[Any, ...], count: int, compared: bool) -> Prediction:
+        model = self.model
+        tensors = [Tensor(x) for x in inputs]
+        output = model.generate(inputs[0], count) if self._tokens else model.predict(*tensors)
+        sent, communication = model.last_sent_bytes, model.last_communication
+        found = None
+        if compared and self._tokens:
+            found = compare_generated(model, output, output.shape[1] - inputs[0].shape[1])
+        elif compared:
+            found = compare(output, model.predict_on_one_card(*tensors))
+        trace = getattr(model, "last_trace", None)
+        return Prediction(
+            inputs,
+            output,
+            found,
+            communication,
+            sent,
+            trace if isinstance(trace, Trace) else None,
+        )
+
+    def _show(self, snapshot: Snapshot) -> None:
+        self.button.disabled = snapshot.at_work
+        if snapshot.at_work:
+            self.line.value = f'<div role="status">The cards compute: {snapshot.seconds:.1f} s.</div>'
+        elif snapshot.error is not None:
+            self.line.value = told(snapshot.error)
+            self.outcome.value = self.table.value = ""
+        elif snapshot.state == "done":
+            self.prediction = snapshot.result
+            self._show_prediction(snapshot.result, snapshot.seconds)
+
+    def _show_prediction(self, found: Prediction, seconds: float) -> None:
+        equal = (
+            "" if found.comparison is None else "; ".join(map(str.strip, repr(found.comparison).split("\n")))
+        )
+        wrong = found.comparison is not None and not found.comparison.ok
+        role = "alert" if wrong else "status"
+        words = f"Done in {seconds:.2f} s{', one card included: ' if equal else '.'}{equal}"
+        self.line.value = f'<div role="{role}">{escape(words)}</div>'
+        self.outcome.value = f"<pre>{escape(_output_words(found.output))}</pre>"
+        if found.trace is not None:
+            svg = timeline_svg(found.trace, "What each card did")
+        else:
+            svg = bars_svg(list(found.sent_bytes), "Bytes that each card sent to others")
+        self.picture.show(Drawing(svg, repr(self)), {}, {})
+        self.table.value = _communication_html(found.communication)
+
+    @property
+    def static(self) -> Drawing:
+        """What the cards sent, or did, in the latest prediction."""
+        return Drawing(self.picture.still.svg, repr(self))
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(list(x.shape)) for x in self._given)
+        if self.prediction is None:
+            return f"PredictPanel({self.model!r}, input {shapes}: nothing is predicted yet)"
+        found = self.prediction.comparison
+        return f"PredictPanel({self.model!r}, input {shapes}: {repr(found).splitlines()[0] if found else 'done'})"
+
+
+def _random_like(given: Any, random: np.random.Generator) -> Any:
+    """Another input of the same kind: integers stay within those that were given."""
+    if given.dtype.kind in "iu":
+        return random.integers(int(given.min(initial=0)), int(given.max(initial=0)) + 1, given.shape).astype(
+            given.dtype
+        )
+    return random.normal(size=given.shape).astype(given.dtype)
+
+
+def _tokens_of(words: str) -> Any:
+    try:
+        found = np.array([[int(word) for word in words.replace(",", " ").split()]], np.int64)
+    except ValueError as err:
+        raise ContextError(f"tokens {words!r:.80}: write token numbers, as in 15496 11 995") from err
+    if not found.size:
+        raise ContextError("there are no tokens; write token numbers, as in 15496 11 995")
+    return found
+
+
+def _output_words(output: Any) -> str:
+    parts: Sequence[Any] = output if isinstance(output, tuple) else [output]
+    lines = []
+    for part in parts:
+        values = part.asnumpy()
+        lines.append(f"{list(values.shape)} {values.dtype}")
+        lines.append(np.array2string(values, threshold=24, edgeitems=3, precision=5, max_line_width=90))
+    return "\n".join(lines)
+
+
+def _communication_html(found: Communication | None) -> str:
+    """What each collective sent, in order."""
+    if found is None:
+        return ""
+    if not found.rows:
+        return "<p>The cards sent nothing to each other: each had all that its share needs.</p>"
+    rows = [
+        [row.kind, row.operator, str(row.calls), f"{max(row.sent_bytes):,}", f"{sum(row.sent_bytes):,}"]
+        for row in found.rows[:MOST_ROWS]
+    ]
+    columns = ["collective", "of", "calls", "bytes, at most of a card", "bytes, in all"]
+    return table_html(columns, rows, len(found.rows))
