@@ -150,6 +150,7 @@ class Outbox:
 
     def close(self) -> None:
         """Let nobody open it any more; the memory goes when nobody uses it."""
+        self._until, self._laid = [], {}  # neighbours know this outbox, and it them
         os.close(self._fd)
 
 
