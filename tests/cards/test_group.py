@@ -128,8 +128,8 @@ def test_shards_are_placed_run_pulled_and_dropped(cards):
     found, sent = cards.run(add_all, placement, inputs(4), wanted(4))
     np.testing.assert_array_equal(found[0]["y"], [10, 10, 10])
     assert found[1:] == [{}, {}, {}]
-    # Four cards share the sum of 3 numbers: runs of 0, 1, 1, 1 of them.
-    assert sent == [12, 20, 20, 20]
+    # A sum of so few numbers sends all of each card's 3 to the 3 others.
+    assert sent == [36, 36, 36, 36]
     pulled = cards.pull(placement, {2: ["w"]})
     np.testing.assert_array_equal(pulled[2]["w"], [2, 2, 2])
     cards.drop(placement)
