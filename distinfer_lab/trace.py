@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .display import Displayed, counted
+from .display import Displayed, counted, show
 from .errors import ContextError
 
 __all__ = ["KINDS", "Span", "Trace"]
@@ -37,6 +37,9 @@ class Span(NamedTuple):
     def seconds(self) -> float:
         """How long it took."""
         return self.stop_seconds - self.start_seconds
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return show(self)
 
 
 @dataclass(frozen=True, repr=False)

@@ -82,6 +82,17 @@ def rectangles(svg, key=None):
     return out
 
 
+def tiles(svg):
+    """Key -> the first rectangle under it, which is its outline."""
+    out = {}
+    for element, x, y, attributes, key in elements(svg):
+        found = re.fullmatch(r"M(.*?)h([\d.]+)v([\d.]+)h-[\d.]+z", element.get("d", ""))
+        if found and key not in out:
+            left, top = numbers(found[1])
+            out[key] = Rectangle(x + left, y + top, float(found[2]), float(found[3]), attributes)
+    return out
+
+
 def lines_of_text(svg):
     """Every text with its place."""
     return [

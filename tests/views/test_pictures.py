@@ -20,8 +20,8 @@ from distinfer_lab.views import (
     strategy_svg,
 )
 from tests.strategies import layouts_with_shape
+from tests.views.reading import SVG, collisions, keys, spills, words
 
-SVG = "{http://www.w3.org/2000/svg}"
 GRID = Layout(Mesh(("dp", "tp"), (2, 4)), (("dp",), ("tp",)))
 COLUMNS = Layout(Mesh(("tp",), (4,)), ((), ("tp",)))
 
@@ -29,16 +29,6 @@ COLUMNS = Layout(Mesh(("tp",), (4,)), ((), ("tp",)))
 def big(rows, columns):
     """A layout of rows x columns cards in which every card holds its own box."""
     return Layout(Mesh(("dp", "tp"), (rows, columns)), (("dp",), ("tp",)))
-
-
-def keys(svg):
-    """The keys of all tiles, in order."""
-    return [e.get("data-key") for e in ET.fromstring(svg).iter() if e.get("data-key")]
-
-
-def words(svg):
-    """All text in a picture."""
-    return ["".join(e.itertext()) for e in ET.fromstring(svg).iter(f"{SVG}text")]
 
 
 @given(layouts_with_shape())
@@ -101,6 +91,15 @@ def test_what_is_stored_is_small_and_says_that_it_groups(draw):
     assert len(img_html(svg, "x" * 300)) < 50_000
     if any("-" in key.split(":")[1] for key in keys(svg)):
         assert re.search(r"cards, drawn in \d+ groups of \d+", " ".join(words(svg)))
+
+
+@pytest.mark.parametrize("cards", [32, 256, 2048])
+@pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)
+def test_no_words_are_clipped_or_meet(draw, cards):
+    """Whatever the size, every text stands inside the drawing and apart from its neighbours."""
+    svg = draw(cards)
+    assert spills(svg) == []
+    assert collisions(svg) == []
 
 
 @pytest.mark.parametrize("draw", PICTURES.values(), ids=PICTURES)

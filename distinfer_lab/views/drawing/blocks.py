@@ -36,7 +36,7 @@ def notes(lines: Sequence[str]) -> Block:
 
 def heading(block: Block, title: str, lines: Sequence[str]) -> Block:
     """The block below its title and some smaller lines."""
-    title = fitted(title, WIDEST / 1.12, 13)
+    title = fitted(title, WIDEST, 13, bold=True)
     below = notes(lines)
     top = 20 + below.height
     body = text(0, 11, title, 'font-size="13" font-weight="600"') + moved(below, 0, 16)

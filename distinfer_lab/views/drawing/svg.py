@@ -40,14 +40,23 @@ STORED_BYTES = 36_000
 
 ADVANCES = {
     0.30: "'IJijl",
-    0.35: " ,./:;|·()-[]ft",
-    0.50: '!r"*_`?csz',
-    0.64: "FLkvxy$0123456789EPSTYabdeghnopqu{}",
-    0.75: "ABCKRVXZNU",
-    0.86: "&DGHOQ#+<=>^w~→×M",
+    0.35: " ,./:;|\\·",
+    0.40: "()-[]ft",
+    0.45: "!r",
+    0.50: '"*_`–',
+    0.55: "?csz",
+    0.60: "FLkvxy",
+    0.65: "$0123456789EPSTYabdeghnopqu{}",
+    0.70: "ABCKRVXZ",
+    0.75: "NU",
+    0.80: "&DGHOQ",
+    0.85: "#+<=>^w~→×",
+    0.90: "M",
 }
 """Widths of characters in em, of the widest of the usual sans-serif fonts (DejaVu Sans)."""
 ADVANCE_OF = {c: em for em, characters in ADVANCES.items() for c in characters}
+BOLDER = 0.1
+"""How much wider a bold character is at most, in em."""
 
 
 def number(value: float) -> str:
@@ -63,7 +72,7 @@ def text_width(words: str, size: float = 11, *, bold: bool = False) -> float:
     >>> text_width("card 12") < text_width("card 12", bold=True) < 55
     True
     """
-    return sum(ADVANCE_OF.get(c, 1.0) for c in words) * size * (1.12 if bold else 1.0)
+    return sum(ADVANCE_OF.get(c, 1.0) + BOLDER * bold for c in words) * size
 
 
 def shorten(words: str, limit: int) -> str:
@@ -77,7 +86,7 @@ def shorten(words: str, limit: int) -> str:
     return words if len(words) <= limit else words[: limit - 1] + "…"
 
 
-def fitted(words: str, width: float, size: float = 11) -> str:
+def fitted(words: str, width: float, size: float = 11, *, bold: bool = False) -> str:
     """The words, shortened until they are at most so many pixels wide; "" where not one letter fits.
 
     Examples
@@ -85,10 +94,10 @@ def fitted(words: str, width: float, size: float = 11) -> str:
     >>> fitted("layers.0.weight", 60), fitted("w", 2)
     ('layers.0…', '')
     """
-    if text_width(words, size) <= width:
+    if text_width(words, size, bold=bold) <= width:
         return words
     kept = words
-    while kept and text_width(kept + "…", size) > width:
+    while kept and text_width(kept + "…", size, bold=bold) > width:
         kept = kept[:-1]
     return f"{kept}…" if kept else ""
 

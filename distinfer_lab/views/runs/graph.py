@@ -126,7 +126,7 @@ def _box(step: Step, x: float, y: float, width: float, beside: str) -> str:
     edge = f'stroke="{OKABE_ITO[5]}" stroke-width="2" stroke-dasharray="6 3"' if sends else 'stroke="#666"'
     name = "tile sends" if sends else "tile"
     box = path(x, y, width, HIGH, f'class="{name}" fill="#fff" {edge}')
-    words = text(x + 8, y + 14, fitted(_title(step), width / 1.12 - 12), 'font-weight="600"')
+    words = text(x + 8, y + 14, fitted(_title(step), width - 12, bold=True), 'font-weight="600"')
     words += text(x + 8, y + 28, fitted(step.cut, width - 12, 10), 'font-size="10"') if step.cut else ""
     words += text(x + width + 10, y + 20, beside) if beside else ""
     return f'<g data-key="step:{_key(step.output)}">{box}{words}</g>'

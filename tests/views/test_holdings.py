@@ -1,0 +1,217 @@
+"""Pictures of who holds what: tensors in true proportions, meshes by their coordinates, groups that open."""
+
+import math
+from itertools import pairwise, product
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from distinfer_lab.layout import Layout, Mesh, nonempty_boxes
+from distinfer_lab.views import hold, layout_pair_svg, layout_svg, link_cards, mesh_svg, tensor_svg
+from tests.strategies import layouts_with_shape
+from tests.views.reading import collisions, keys, lines_of_text, rectangles, spills, tiles, words
+
+TP = Mesh(("tp",), (2,))
+QKV = Layout(TP, (("tp",), ()), fused=((8, 4, 4), None))
+
+
+def cuts_of(layout, shape):
+    """For each dim where it is cut, from the boxes of all ranks."""
+    boxes = layout.regions(shape).boxes
+    boxes = boxes[nonempty_boxes(boxes)]
+    return [sorted({0, n, *boxes[:, d].ravel().tolist()}) for d, n in enumerate(shape)]
+
+
+def drawn_dims(cuts):
+    """The dims that are rows and columns of a sheet: those that are cut, then the last ones."""
+    order = sorted(range(len(cuts)), key=lambda d: (len(cuts[d]) <= 2, -d))
+    return sorted(order[:2])
+
+
+def owned_cells(layout, shape, cuts):
+    """Every cell between cuts that some rank holds, by looking at its first element."""
+    boxes = layout.regions(shape).boxes
+    for cell in product(*(list(pairwise(c)) for c in cuts)):
+        first = [a for a, _ in cell]
+        if all(a < b for a, b in cell) and any(
+            all(a <= x < b for x, (a, b) in zip(first, box, strict=True)) for box in boxes.tolist()
+        ):
+            yield cell
+
+
+@given(layouts_with_shape())
+def test_the_areas_of_a_tensor_are_its_elements(case):
+    """In the sheets of a tensor a shard has the area of its part, no two overlap, and none is missing."""
+    layout, shape = case
+    cuts = cuts_of(layout, shape)
+    cells = list(owned_cells(layout, shape, cuts))
+    assume(len(shape) > 0 and math.prod(shape) > 0 and math.prod(len(c) - 1 for c in cuts) <= 64)
+    svg = tensor_svg(layout, shape)
+    sheets = [r for r in rectangles(svg) if r.attributes.get("class") == "sheet"]
+    found = [r for r in rectangles(svg) if r.attributes.get("class") is None]
+    dims = drawn_dims(cuts)
+    facets = math.prod(len(c) - 1 for d, c in enumerate(cuts) if d not in dims)
+    assert len(sheets) == facets
+    unit = sheets[0].area / math.prod(shape[d] for d in dims)
+    expected = sorted(math.prod(b - a for d, (a, b) in enumerate(cell) if d in dims) for cell in cells)
+    areas = sorted(found, key=lambda r: r.area)
+    assert len(areas) == len(expected)
+    for rectangle, elements in zip(areas, expected, strict=True):
+        slack = 0.15 * (rectangle.width + rectangle.height) + 0.1
+        assert rectangle.area == pytest.approx(elements * unit, abs=slack)
+    for i, rectangle in enumerate(found):
+        assert sum(rectangle.overlaps(sheet) for sheet in sheets) == 1
+        assert not any(rectangle.overlaps(other) for other in found[i + 1 :])
+
+
+@given(layouts_with_shape())
+def test_nothing_is_clipped_and_no_words_meet(case):
+    """Every text of a tensor and of its cards stands inside the drawing and apart from others."""
+    layout, shape = case
+    for svg in (tensor_svg(layout, shape, title="layers.0.weight"), layout_svg(layout, shape)):
+        assert spills(svg) == []
+        assert collisions(svg) == []
+
+
+def cell_words(svg):
+    """What stands in the cells of a tensor: texts that have a colour of their own."""
+    return [w.text for w in lines_of_text(svg) if w.anchor == "middle" and not w.text.isdigit()]
+
+
+def test_each_kind_of_cut_is_said_in_words():
+    """Copies, optimizer shards, fused parts, empty shards and idle cards are named, not only coloured."""
+    copies = Layout(Mesh(("dp", "tp"), (2, 2)), ((), ("tp",)))
+    assert cell_words(tensor_svg(copies, (4, 6))) == ["cards 0, 2", "cards 1, 3"]
+    shards = Layout(Mesh(("dp", "tp"), (2, 2)), ((), ("tp",)), optimizer_shards=2)
+    said = words(tensor_svg(shards, (4, 6)))
+    assert "dim 0: 4 elements, whole, then each shard in 2 among its copies (dashed lines)" in said
+    assert 'stroke-dasharray="4 3"' in tensor_svg(shards, (4, 6))
+    svg = tensor_svg(QKV, (16, 12))
+    assert cell_words(svg) == ["card 0", "card 1"] * 3
+    assert svg.count('stroke-width="3"') == 3
+    uneven = Layout(Mesh(("tp",), (4,)), (("tp",),), split="torch_chunk")
+    assert "card 3 holds an empty shard" in words(tensor_svg(uneven, (6,)))
+    late = Layout(TP, (("tp",),), first_ranks=(2,))
+    assert "cards 0, 1 hold no part of this tensor" in words(tensor_svg(late, (4,)))
+    assert "a single number" in words(tensor_svg(Layout(TP, ()), ()))
+
+
+def test_a_long_tensor_says_that_it_is_not_to_scale():
+    """Proportions are true unless the picture says by how much they are not."""
+    assert not any("scale" in w for w in words(tensor_svg(Layout(TP, (("tp",), ())), (40, 30))))
+    said = words(tensor_svg(Layout(TP, (("tp",), ())), (50256, 768)))
+    assert any(w.startswith("not to scale: dim 0 is drawn") for w in said)
+
+
+def test_a_thousand_shards_are_drawn_in_runs():
+    """Cells that stand for several shards tell how many, and together they are all of them."""
+    layout = Layout(Mesh(("a", "b"), (32, 32)), (("a",), ("b",)))
+    svg = tensor_svg(layout, (64, 64))
+    counts = [
+        int(w.text) for w in lines_of_text(svg) if w.anchor == "middle" and w.size == 10 and w.text == "16"
+    ]
+    assert sum(counts) - 16 == 1024  # one of them is the index 16 at the edge
+    assert "1,024 shards are too many to draw: each cell tells how many lie in it" in words(svg)
+    assert len(svg) < 20_000
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdefg"), st.integers(1, 3)), max_size=4, unique_by=lambda p: p[0])
+)
+def test_a_mesh_has_every_rank_at_its_coordinates(axes):
+    """Ranks of one row share all coordinates but the last, those of one column all but the one before."""
+    mesh = Mesh(tuple(n for n, _ in axes), tuple(s for _, s in axes))
+    svg = mesh_svg(mesh, max_cards=10_000)
+    assert sorted(int(k.removeprefix("card:")) for k in keys(svg)) == list(range(mesh.size))
+    found = tiles(svg)
+    place = {rank: found[f"card:{rank}"] for rank in range(mesh.size)}
+    coordinates = mesh.coordinates().tolist()
+    for a, b in product(range(mesh.size), repeat=2):
+        if axes and coordinates[a][:-1] == coordinates[b][:-1]:
+            assert place[a].y == place[b].y
+            assert (place[a].x < place[b].x) == (a < b)
+        if (
+            len(axes) > 1
+            and coordinates[a][-1] == coordinates[b][-1]
+            and coordinates[a][:-2] == coordinates[b][:-2]
+        ):
+            assert place[a].x == place[b].x
+    assert not any(place[a].overlaps(place[b]) for a in place for b in place if a < b)
+    assert spills(svg) == []
+    assert collisions(svg) == []
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple).filter(lambda s: math.prod(s) < 5000),
+    st.integers(2, 300),
+)
+def test_a_large_mesh_is_drawn_in_runs_that_hold_all_ranks(sizes, limit):
+    """Every rank is in exactly one tile, and there are no more tiles than asked for."""
+    mesh = Mesh(tuple("abc"[: len(sizes)]), sizes)
+    labels = [key.removeprefix("card:") for key in keys(mesh_svg(mesh, max_cards=limit))]
+    assert len(labels) <= limit
+    ranks = [r for label in labels for r in range(int(label.split("-")[0]), int(label.split("-")[-1]) + 1)]
+    assert ranks == list(range(mesh.size))
+
+
+@given(layouts_with_shape(), st.integers(2, 6))
+def test_an_opened_group_shows_its_cards(case, limit):
+    """The cards of a group that stands open are tiles of their own; the other groups stay as they were."""
+    layout, shape = case
+    whole = hold(layout, shape)
+    some = whole.grouped(limit)
+    assume(some.group > 1)
+    label = next(card for card in some.cards if "-" in card)
+    opened = whole.grouped(limit, {label})
+    first, last = map(int, label.split("-"))
+    expected = []
+    for card in some.cards:
+        expected += [str(r) for r in range(first, last + 1)] if card == label else [card]
+    assert list(opened.cards) == expected
+    for rank in range(first, last + 1):
+        np.testing.assert_array_equal(opened.boxes[expected.index(str(rank))], whole.boxes[rank])
+
+
+def test_an_opened_group_is_drawn_and_linked_by_its_cards():
+    """The picture and the links have the same keys, and what the cards of a group share adds up to its own."""
+    src, dst = Layout(Mesh(("tp",), (64,)), (("tp",),)), Layout(Mesh(("tp",), (4,)), (("tp",),))
+    opened = ["train:8-15"]
+    closed = link_cards(src, dst, (128,), max_cards=12)
+    links = link_cards(src, dst, (128,), max_cards=12, opened=opened)
+    assert keys(layout_pair_svg(src, dst, (128,), max_cards=12, opened=opened)) == list(links.keys)
+    assert [f"train:{r}" in links.keys for r in (7, 8, 15, 16)] == [False, True, True, False]
+    assert links.elements[1:9].sum(axis=0).tolist() == closed.elements[1].tolist()
+
+
+def test_fused_shards_are_linked_part_by_part():
+    """Cards of a fused tensor are linked by the elements that they share, not by the box around them."""
+    halves = Layout(TP, (("tp",), ()))
+    links = link_cards(QKV, halves, (16, 12))
+    assert links.elements.tolist() == [[4 * 12, 4 * 12], [4 * 12, 4 * 12]]
+    assert links.sentences()["train:0"].startswith(
+        "Training card 0 holds [0:4, 0:12] + [8:10, 0:12] + [12:14, 0:12];"
+    )
+    svg = layout_pair_svg(QKV, halves, (16, 12))
+    # Its outline and the sheet come first; then one part for each box.
+    assert len(rectangles(svg, "train:0")) == 2 + 3
+
+
+def test_copies_say_whose():
+    """A card that holds what an earlier one holds says so in words."""
+    svg = layout_svg(Layout(Mesh(("dp", "tp"), (2, 2)), ((), ("tp",))), (4, 6))
+    assert [w for w in words(svg) if w.startswith("=")] == ["= card 0", "= card 1"]
+
+
+def test_grouped_inference_cards_keep_the_colours_of_their_bytes():
+    """A compact tile that takes from two shards has a stripe of each, as wide as its part."""
+    src = Layout(Mesh(("tp",), (128,)), (("tp",),))
+    dst = Layout(Mesh(("tp",), (64,)), (("tp",),))
+    svg = layout_pair_svg(src, dst, (256,), max_cards=400)
+    found = tiles(svg)
+    for card in range(64):
+        own, stripe = rectangles(svg, f"infer:{card}")
+        first, second = (found[f"train:{2 * card + i}"].attributes["fill"] for i in range(2))
+        assert (own.attributes["fill"], stripe.attributes["fill"]) == (first, second)
+        assert stripe.width == pytest.approx(own.width / 2, abs=0.1)
