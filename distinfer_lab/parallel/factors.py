@@ -274,4 +274,5 @@ def cut_by_axes(mesh: Mesh, axes: Axes, rule: Rule) -> NodeSharding:
             own = axes.get(inner, WHOLE).axes
             sums += [axis for axis in axes.get(outer, WHOLE).axes if axis not in own]
     inputs = tuple(layout(i, factors) for i, factors in enumerate(rule.inputs))
-    return NodeSharding(inputs, layout(-1, rule.output), tuple(sums))
+    cut = tuple(axis for axis in sums if mesh.axis_size(axis) > 1)
+    return NodeSharding(inputs, layout(-1, rule.output), cut)
