@@ -9,7 +9,8 @@ from playwright.sync_api import sync_playwright
 from .lab import CHROMIUM, REQUIRED, Lab, Notebook
 
 
-@pytest.fixture(scope="session")
+# Of this package, not of the session: while Playwright runs, nothing else can use asyncio in this thread.
+@pytest.fixture(scope="package")
 def lab(tmp_path_factory):
     """The server."""
     if CHROMIUM is None and not REQUIRED:
@@ -18,7 +19,7 @@ def lab(tmp_path_factory):
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(lab):
     """The browser."""
     with sync_playwright() as play:
