@@ -1,11 +1,13 @@
 """Predict on the cards: the input, the output, how far from one card's, and what the cards sent for it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from html import escape
 from typing import Any, NamedTuple
 
 import ipywidgets
 import numpy as np
+import traitlets
 
 from ..errors import ArgumentTypeError, ContextError
 from ..flow import Comparison, Model, compare, compare_generated
@@ -49,6 +51,8 @@ class PredictPanel(Panel):
         For a model of language: how many tokens to add. None predicts.
     compared
         Compute the same on one card too, which gathers all parameters in this process.
+    within
+        Gives what the model works in, such as `auto_parallel_context(...)`, for each prediction.
 
     Attributes
     ----------
@@ -63,12 +67,15 @@ class PredictPanel(Panel):
         If the model is none, or there are no inputs.
     """
 
+    state = traitlets.Unicode("ready")
+
     def __init__(
         self,
         model: Model,
         *inputs: Any,
         max_new_tokens: int | None = None,
         compared: bool = True,
+        within: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         if not isinstance(model, Model):
             raise ArgumentTypeError(f"model is a {type(model).__name__}; give a Model")
@@ -77,6 +84,7 @@ class PredictPanel(Panel):
         self.model = model
         self.prediction: Prediction | None = None
         self._given = tuple(np.asarray(x.asnumpy() if isinstance(x, Tensor) else x) for x in inputs)
+        self._within = within
         self._tokens = max_new_tokens is not None
         self._work = Work(self._show)
         self.picture = Picture(Drawing("", ""), {}, {}, hint="")
@@ -132,16 +140,15 @@ class PredictPanel(Panel):
     def predict(self) -> bool:
         """Begin a prediction; False if one goes on already."""
         inputs, count, compared = self.inputs, int(self.count.value), bool(self.compared.value)
-        return self._work.start(lambda control: self._predict(inputs, count, compared))
+        return self._work.start(lambda control: self._predict_within(inputs, count, compared))
 
     def wait(self, timeout: float | None = None) -> Snapshot:
         """Wait until it has ended, at most `timeout` seconds; gives how it stands."""
         return self._work.wait(timeout)
 
-    @property
-    def state(self) -> str:
-        """How it stands, in a word."""
-        return self._work.snapshot.state
+    def _predict_within(self, inputs: tuple[Any, ...], count: int, compared: bool) -> Prediction:
+        with self._within():
+            return self._predict(inputs, count, compared)
 
     def _predict(self, inputs: tuple[Any, ...], count: int, compared: bool) -> Prediction:
         model = self.model
@@ -173,6 +180,7 @@ class PredictPanel(Panel):
         elif snapshot.state == "done":
             self.prediction = snapshot.result
             self._show_prediction(snapshot.result, snapshot.seconds)
+        self.state = snapshot.state
 
     def _show_prediction(self, found: Prediction, seconds: float) -> None:
         equal = (

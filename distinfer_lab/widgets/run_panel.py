@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 import ipywidgets
+import traitlets
 
 from ..display import bytes_in_words
 from ..errors import ArgumentTypeError, ContextError
@@ -66,6 +67,8 @@ class RunPanel(Panel):
     ('done', 42)
     """
 
+    state = traitlets.Unicode("ready")
+
     def __init__(
         self,
         work: ConversionPlan | Callable[..., Any],
@@ -111,11 +114,6 @@ class RunPanel(Panel):
         """Wait until it has ended, at most `timeout` seconds; gives how it stands."""
         return self._work.wait(timeout)
 
-    @property
-    def state(self) -> str:
-        """How it stands, in a word."""
-        return self._work.snapshot.state
-
     def _job(self, control: Any) -> Any:
         if self._plan is None:
             assert self._call is not None
@@ -151,6 +149,8 @@ class RunPanel(Panel):
             self.outcome.value = told(snapshot.error, stopped=snapshot.state == "cancelled")
         elif done:
             self.outcome.value = outcome_html(snapshot.result)
+        # Last, for whoever waits for it finds the panel as it will stay.
+        self.state = snapshot.state
 
     @property
     def static(self) -> Drawing:

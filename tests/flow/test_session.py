@@ -1,0 +1,116 @@
+"""Sessions of the four steps: what is ready, what was done, and the code that does the same."""
+
+import subprocess
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+
+from distinfer_lab.cards import CardGroup
+from distinfer_lab.checkpoint import save_slice
+from distinfer_lab.errors import CheckpointFileError, ContextError
+from distinfer_lab.flow.sample import create_predict_data
+from distinfer_lab.flow.session import STEPS, Session
+from distinfer_lab.layout import Layout, Mesh, Strategy
+from distinfer_lab.reshard import verify_folder
+
+ROWS = Layout(Mesh(("tp",), (2,)), (("tp",), ()))
+WHOLE = np.arange(64, dtype=np.float32).reshape(8, 8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Somebody's checkpoint: two slices of rows, and the strategy file."""
+    from distinfer_lab.checkpoint import write_strategy
+
+    for rank in range(2):
+        save_slice(tmp_path / f"mine/rank_{rank}/a.ckpt", {"w": WHOLE[4 * rank :][:4].copy()}, sync=False)
+    write_strategy(tmp_path / "strategy.ckpt", Strategy({"w": ROWS}, {"w": (8, 8)}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["embedded", "given"])
+def test_the_sample_goes_through_all_steps_and_its_code_does_too(tmp_path, given):
+    """The prediction is right; the code, run by itself, predicts the same."""
+    with CardGroup(4) as cards:
+        session = Session(cards if given else None)
+        for step in STEPS[1:]:
+            assert session.why_not(step).startswith("There is no checkpoint yet")
+        checkpoint = session.train(4, tmp_path / "trained")
+        assert session.why_not("reshard").startswith("The destination is not known yet")
+        session.lay_out(2)
+        assert session.why_not("predict").startswith("The weights are not on the cards yet")
+        session.load()
+        found = session.predict().asnumpy()
+        weight = np.concatenate([checkpoint.read(r, "matmul_weight") for r in range(4)], axis=1)
+        np.testing.assert_allclose(found, -(create_predict_data() @ weight), rtol=1e-4, atol=1e-4)
+        assert all(session.done(step) for step in STEPS)
+        code = session.code()
+        session.close()
+    save = f"import numpy\nnumpy.save({str(tmp_path / 'again.npy')!r}, prediction.asnumpy())\n"
+    script = tmp_path / "again.py"
+    script.write_text(code.replace(str(tmp_path / "trained"), str(tmp_path / "trained_again")) + save)
+    subprocess.run([sys.executable, script], check=True, timeout=120)
+    np.testing.assert_array_equal(np.load(tmp_path / "again.npy"), found)
+
+
+def test_a_folder_is_brought_and_cut_anew_and_its_code_does_too(folder):
+    """Files in, files out; predicting needs a net, and it says so."""
+    session = Session()
+    session.bring(folder / "mine", folder / "strategy.ckpt")
+    columns = Strategy({"w": Layout(Mesh(("tp",), (2,)), ((), ("tp",)))}, {"w": (8, 8)})
+    session.lay_out_as(columns)
+    assert session.plan().dst_count == 2
+    result = session.write(folder / "out")
+    assert result.verify().ok
+    assert "came without its net" in session.why_not("predict")
+    exec(session.code().replace(str(folder / "out"), str(folder / "again")), {})
+    assert verify_folder(folder / "again").ok
+    for rank in range(2):
+        name = f"rank_{rank}/checkpoint_{rank}.ckpt"
+        assert (folder / "out" / name).read_bytes() == (folder / "again" / name).read_bytes()
+    session.close()
+    assert session.checkpoint is None
+
+
+def test_going_back_forgets_what_came_after(folder):
+    """Another source leaves no layout; a source that cannot be opened leaves all as it was."""
+    session = Session()
+    session.bring(folder / "mine", folder / "strategy.ckpt")
+    session.lay_out_as(Strategy({"w": ROWS}))
+    with pytest.raises(CheckpointFileError, match="nowhere"):
+        session.bring(folder / "nowhere")
+    assert session.done("layout")
+    session.bring(folder / "mine", folder / "strategy.ckpt")
+    assert repr(session) == "Session(source, not layout, not reshard, not predict)"
+    session.close()
+
+
+def test_the_code_is_saved_as_a_notebook_or_a_script(tmp_path):
+    """A file that exists is left alone."""
+    session = Session()
+    notebook = nbformat.read(session.save_code(tmp_path / "a.ipynb"), as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.cells[0].source == session.code().rstrip()
+    assert session.save_code(tmp_path / "a.py").read_text() == session.code()
+    with pytest.raises(CheckpointFileError, match=r"a\.py: File exists; choose the name of a new file"):
+        session.save_code(tmp_path / "a.py")
+
+
+def test_what_is_not_ready_is_refused_with_its_reason(folder):
+    """The same sentences that `why_not` gives."""
+    session = Session()
+    for call in (session.lay_out, session.load, session.plan, session.predict):
+        with pytest.raises(ContextError, match="There is no checkpoint yet"):
+            call()
+    with pytest.raises(ContextError, match="step='eat' is not one of source, layout"):
+        session.why_not("eat")
+    session.bring(folder / "mine", folder / "strategy.ckpt")
+    with pytest.raises(ContextError, match="came without its net; say by lay_out_as"):
+        session.lay_out()
+    session.lay_out_as(Strategy({"w": ROWS}))
+    with pytest.raises(ContextError, match="without a net nothing can be loaded"):
+        session.load()
+    assert "# nothing has been done yet" in Session().code()
+    session.close()
