@@ -23,6 +23,7 @@ from ..reshard import size_of
 from . import cluster, tasks
 from .gang import Gangs
 from .owner import Owner
+from .quiet import silent
 from .records import GroupMemory, GroupTerms
 from .recovery import Recovery
 from .room import Room
@@ -62,7 +63,11 @@ class Controller(Displayed):
             None if card_memory is None else size_of(card_memory, "card_memory"),
         )
         self._owns_client = client is None
-        self._client = cluster.attach(given) if given else cluster.embed(cards or 1, processes)
+        with contextlib.ExitStack() as stack:
+            if self.embedded:
+                stack.enter_context(silent())
+            self._client = cluster.attach(given) if given else cluster.embed(cards or 1, processes)
+            self._until_closed = stack.pop_all()
         self._owner = Owner()
         self._at_work = Run()
         self._programs: dict[str, Any] = {}
@@ -123,6 +128,7 @@ class Controller(Displayed):
             owned.close()
         elif self._owns_client:
             self._client.close()
+        self._until_closed.close()
 
     def start(self, work: Callable[[Run], Any]) -> Run:
         """Begin work in the owner thread; gives a handle at once."""
