@@ -373,7 +373,13 @@ class Session:
         path = Path(file)
         text = self.code()
         if path.suffix == ".ipynb":
-            cell = {"cell_type": "code", "id": "all", "metadata": {}, "execution_count": None, "outputs": []}
+            cell: dict[str, Any] = {
+                "cell_type": "code",
+                "id": "all",
+                "metadata": {},
+                "execution_count": None,
+                "outputs": [],
+            }
             cells = [{**cell, "source": text.rstrip()}]
             text = (
                 json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, indent=1)

@@ -7,6 +7,7 @@ from .parts import ErrorLine, Picture
 from .plan_view import PlanView
 from .predict_panel import PredictPanel
 from .run_panel import RunPanel
+from .workbench import Workbench
 
 __all__ = [
     "CardGroupView",
@@ -17,4 +18,5 @@ __all__ = [
     "PlanView",
     "PredictPanel",
     "RunPanel",
+    "Workbench",
 ]

@@ -1,5 +1,6 @@
 """What widgets are made of: the live picture, guarded callbacks, lists with search, work in the background."""
 
+from .folders import FolderChooser
 from .guard import ErrorLine, told
 from .lanes import Lanes
 from .pairs import LIVE_CARDS, LayoutPair, Strategies, pair_layouts
@@ -7,12 +8,14 @@ from .panel import Panel
 from .picture import Picture, with_still
 from .proof import outcome_html, proof_rows
 from .search import SearchList
+from .steps import StepTile, steps_drawing
 from .work import Control, Job, Snapshot, State, Work
 
 __all__ = [
     "LIVE_CARDS",
     "Control",
     "ErrorLine",
+    "FolderChooser",
     "Job",
     "Lanes",
     "LayoutPair",
@@ -21,11 +24,13 @@ __all__ = [
     "SearchList",
     "Snapshot",
     "State",
+    "StepTile",
     "Strategies",
     "Work",
     "outcome_html",
     "pair_layouts",
     "proof_rows",
+    "steps_drawing",
     "told",
     "with_still",
 ]

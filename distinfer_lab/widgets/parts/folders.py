@@ -1,0 +1,130 @@
+"""Choosing a folder with a checkpoint in it, and the strategy file that belongs to it."""
+
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import traitlets
+
+from ...checkpoint.rank_files import rank_files
+from ...errors import DistinferError
+from .guard import ErrorLine
+
+__all__ = ["FolderChooser"]
+
+MOST_LISTED = 200
+NO_STRATEGY = "none: every file holds everything, or the folder's manifest says it"
+
+
+class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+    """A path, the folders in it, and the strategy files near it.
+
+    Parameters
+    ----------
+    start
+        Where to begin.
+    errors
+        Where errors are told.
+
+    Attributes
+    ----------
+    path : str
+        The folder. It may be set.
+    strategy : str
+        The strategy file, "" for none. It may be set to one that is listed.
+    """
+
+    path = traitlets.Unicode()
+
+    def __init__(self, start: str, errors: ErrorLine) -> None:
+        wide, row = ipywidgets.Layout(width="min(100%, 620px)"), ipywidgets.Layout(flex_flow="row wrap")
+        self.field = ipywidgets.Text(description="Folder", continuous_update=False, layout=wide)
+        self.inside = ipywidgets.Select(description="In it", rows=6, layout=wide)
+        self.go_in = ipywidgets.Button(description="Go in", icon="level-down")
+        self.go_up = ipywidgets.Button(description="Up", icon="level-up")
+        self.files = ipywidgets.Dropdown(description="Strategy", layout=wide)
+        self.said = ipywidgets.HTML()
+        super().__init__(
+            [
+                self.field,
+                self.inside,
+                ipywidgets.HBox([self.go_in, self.go_up], layout=row),
+                self.files,
+                self.said,
+            ]
+        )
+        self.go_in.on_click(errors.guard(lambda button: self._go(self.inside.value)))
+        self.go_up.on_click(errors.guard(lambda button: self._go("..")))
+        self.observe(errors.guard(lambda change: self._look()), "path")
+        traitlets.link((self, "path"), (self.field, "value"))
+        self.path = str(Path(start).resolve())
+
+    @property
+    def strategy(self) -> str:
+        """The strategy file, "" for none."""
+        return self.files.value or ""
+
+    @strategy.setter
+    def strategy(self, file: str) -> None:
+        self.files.value = file
+
+    def _go(self, name: str | None) -> None:
+        if name:
+            self.path = str(Path(self.path, name).resolve())
+
+    def _look(self) -> None:
+        """List what is in the folder; one that cannot be read says why."""
+        here = Path(self.path).expanduser()
+        try:
+            found = sorted(here.iterdir(), key=lambda path: path.name)
+        except OSError as err:
+            self.inside.options, self.files.options = [], [(NO_STRATEGY, "")]
+            self.said.value = f'<div role="status">{here}: {err.strerror}. Check the path.</div>'
+            return
+        folders = [path for path in found if path.is_dir() and not path.name.startswith(".")]
+        self.inside.options = [(_label(path), path.name) for path in folders[:MOST_LISTED]]
+        near = [*_strategy_files(found), *_strategy_files(_listed(here.parent))]
+        self.files.options = [(NO_STRATEGY, ""), *((str(path), str(path)) for path in near)]
+        likely = [str(path) for path in near if "strategy" in path.name]
+        self.files.value = likely[0] if likely else ""
+        count = _slices(here)
+        words = (
+            f"{count} slice file{'s' * (count > 1)} here."
+            if count
+            else "No checkpoint lies directly in this folder."
+        )
+        more = f" The first {MOST_LISTED} folders are listed." if len(folders) > MOST_LISTED else ""
+        self.said.value = f'<div role="status">{words}{more}</div>'
+
+    def __repr__(self) -> str:
+        return f"FolderChooser({self.path})"
+
+
+def _label(path: Path) -> str:
+    count = _slices(path)
+    return f"{path.name}  ({count} slice file{'s' * (count > 1)})" if count else path.name
+
+
+def _slices(folder: Path) -> int:
+    """How many slice files a folder has, 0 if it is no checkpoint."""
+    try:
+        return len(rank_files(folder))
+    except (DistinferError, OSError):
+        return 0
+
+
+def _listed(folder: Path) -> list[Any]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _strategy_files(found: list[Any]) -> list[Path]:
+    return [
+        path for path in found if path.suffix in (".ckpt", ".json") and path.is_file() and _is_strategy(path)
+    ]
+
+
+def _is_strategy(path: Path) -> bool:
+    return "strategy" in path.name.lower() or "layout" in path.name.lower()

@@ -1,0 +1,284 @@
+"""The four steps as one page: bring or train, lay out, reshard, predict."""
+
+import os
+from html import escape
+from typing import Any
+
+import ipywidgets
+import traitlets
+
+from ..cards import CardGroup
+from ..checkpoint import Checkpoint
+from ..errors import ArgumentTypeError, ContextError
+from ..flow.predict_layout import PredictLayout
+from ..flow.sample import create_predict_data
+from ..flow.session import STEPS, Session
+from ..views import Drawing, checkpoint_html
+from .layout_editor import LayoutEditor
+from .layout_view import LayoutView
+from .parts import FolderChooser, Panel, Picture, StepTile, steps_drawing
+from .plan_view import PlanView
+from .predict_panel import PredictPanel
+from .run_panel import RunPanel
+
+__all__ = ["Workbench"]
+
+TITLES = {
+    "source": "Train or bring",
+    "layout": "Lay out",
+    "reshard": "Reshard",
+    "predict": "Predict",
+}
+TRAIN, OPEN = "Train the sample", "Open a folder"
+
+
+class Workbench(Panel):
+    """A page that takes a checkpoint through the four steps, and gives the code that does the same.
+
+    Parameters
+    ----------
+    session
+        What was done so far: another page on the same session shows the same. None: a new one.
+    cards
+        A group for all steps of a new session; by default each step makes an embedded one.
+    folder
+        Where the choice of a folder begins.
+
+    Attributes
+    ----------
+    session : Session
+        What was done, and its results.
+    step : str
+        The step that is shown: "source", "layout", "reshard" or "predict". It may be set.
+
+    Raises
+    ------
+    ArgumentTypeError, ContextError
+        If the session is none, or comes with cards.
+
+    Examples
+    --------
+    >>> Workbench()
+    Workbench(Train or bring: next, Lay out: not ready, Reshard: not ready, Predict: not ready)
+    """
+
+    step = traitlets.Enum(STEPS, default_value="source")
+
+    def __init__(
+        self,
+        session: Session | None = None,
+        *,
+        cards: CardGroup | None = None,
+        folder: str | os.PathLike[str] = ".",
+    ) -> None:
+        if session is not None and not isinstance(session, Session):
+            raise ArgumentTypeError(f"session is a {type(session).__name__}; give a Session, or leave it out")
+        if session is not None and cards is not None:
+            raise ContextError("cards are for a new session; the given session has its own")
+        self.session = Session(cards) if session is None else session
+        self._shown: dict[str, Any] = {}
+        self.picture = Picture(self._steps(), {}, {}, hint="The four steps; choose one to see it.")
+        super().__init__()
+        self.titles = {step: ipywidgets.HTML() for step in STEPS}
+        self.boxes = {step: ipywidgets.VBox() for step in STEPS}
+        self._make_source(os.fspath(folder))
+        self._make_code()
+        parts = [part for step in STEPS for part in (self.titles[step], self.boxes[step])]
+        self.children: tuple[Any, ...] = (self.picture, *parts, *self._code_parts, self.errors)
+        self.picture.observe(self.errors.guard(self._choose), "selected")
+        self.observe(self.errors.guard(lambda change: self.refresh()), "step")
+        self.refresh()
+
+    # Step 1
+
+    def _make_source(self, folder: str) -> None:
+        guard = self.errors.guard
+        self.kind = ipywidgets.ToggleButtons(options=[TRAIN, OPEN], description="Checkpoint")
+        self.train_cards = ipywidgets.BoundedIntText(description="Cards", value=8, min=1, max=128)
+        self.training = RunPanel(lambda control: self.session.train(int(self.train_cards.value)))
+        self.chooser = FolderChooser(folder, self.errors)
+        self.open = ipywidgets.Button(description="Open", icon="folder-open")
+        self.found = ipywidgets.HTML()
+        self.training.observe(guard(lambda change: self._ended(change, "layout")), "state")
+        self.open.on_click(guard(lambda button: self.bring(self.chooser.path, self.chooser.strategy or None)))
+        self.kind.observe(guard(lambda change: self.refresh()), "value")
+
+    def bring(self, folder: str | os.PathLike[str], strategy: str | os.PathLike[str] | None = None) -> None:
+        """Open a checkpoint folder, and go on to its layout.
+
+        Raises
+        ------
+        CheckpointError, CheckpointFileError
+            See `open_checkpoint`.
+        """
+        self.session.bring(folder, strategy)
+        self.kind.value = OPEN
+        self.step = "layout"
+        self.refresh()
+
+    # What each step shows: made anew when what it depends on is another
+
+    def refresh(self) -> None:
+        """Show what the session has come to."""
+        tiles = self._tiles()
+        self.picture.show(self._steps(), {f"step:{tile.key}": tile.sentence for tile in tiles}, {})
+        with self.picture.hold_trait_notifications():
+            self.picture.selected = f"step:{self.step}"
+        for number, tile in enumerate(tiles):
+            here = tile.key == self.step
+            mark = "▾" if here else "▸"
+            reason = "" if tile.done or not tile.waiting else f" <span>{escape(tile.waiting)}</span>"
+            state = "✓ done" if tile.done else tile.word
+            self.titles[
+                tile.key
+            ].value = f"<h3>{mark} {number + 1}. {tile.title}</h3><div role='status'>{state}.{reason}</div>"
+            self.boxes[tile.key].layout.display = None if here else "none"
+            if here:
+                self._fill(tile)
+        self.code.value = self.session.code()
+
+    def _fill(self, tile: StepTile) -> None:
+        if tile.waiting and not tile.done:
+            self.boxes[tile.key].children = ()
+            return
+        make = {
+            "source": self._source,
+            "layout": self._layout,
+            "reshard": self._reshard,
+            "predict": self._predict,
+        }
+        make[tile.key]()
+
+    def _source(self) -> None:
+        mine = [self.train_cards, self.training] if self.kind.value == TRAIN else [self.chooser, self.open]
+        found = self.session.checkpoint
+        self.found.value = "" if found is None else checkpoint_html(found)
+        self.boxes["source"].children = (self.kind, *mine, self.found)
+
+    def _is_new(self, step: str, basis: Any) -> bool:
+        """Whether a step must be made anew; a basis is what it was made for."""
+        if self._shown.get(step) is basis and basis is not None:
+            return False
+        self._shown[step] = basis
+        return True
+
+    def _layout(self) -> None:
+        checkpoint = self.session.checkpoint
+        assert checkpoint is not None
+        if self._is_new("layout", checkpoint):
+            make = self._layout_of_sample if self.session.trained else self._layout_of_files
+            self.boxes["layout"].children = make(checkpoint)
+        elif self.session.trained:
+            self._show_layouts(checkpoint)
+
+    def _layout_of_sample(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
+        self.predict_cards = ipywidgets.BoundedIntText(description="Cards", value=4, min=1, max=128)
+        self.inferring = RunPanel(lambda control: self.session.lay_out(int(self.predict_cards.value)))
+        self.inferring.observe(self.errors.guard(lambda change: self._ended(change, "layout")), "state")
+        self.layouts = ipywidgets.VBox()
+        self._show_layouts(checkpoint)
+        return (self.predict_cards, self.inferring, self.layouts)
+
+    def _show_layouts(self, checkpoint: Checkpoint) -> None:
+        found = self.session.layout
+        if isinstance(found, PredictLayout) and self._is_new("layouts", found):
+            self.layouts.children = (LayoutView(checkpoint.strategy, found.strategy), self._next("reshard"))
+
+    def _layout_of_files(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
+        self.editor = LayoutEditor(checkpoint)
+        self.use = ipywidgets.Button(description="Use this layout", icon="check")
+        self.use.on_click(self.errors.guard(lambda button: self._use()))
+        return (self.editor, self.use)
+
+    def _use(self) -> None:
+        self.session.lay_out_as(self.editor.strategy)
+        self.step = "reshard"
+
+    def _reshard(self) -> None:
+        if not self._is_new("reshard", self.session.layout):
+            return
+        if self.session.trained:
+            self.moving = RunPanel(lambda control: self.session.load())
+            parts: tuple[Any, ...] = (self.moving,)
+        else:
+            source = self.chooser.path.rstrip("/")
+            self.out = ipywidgets.Text(
+                description="Write to",
+                value=f"{source}_cut_anew",
+                layout=ipywidgets.Layout(width="min(100%, 620px)"),
+            )
+            self.moving = RunPanel(self._write)
+            parts = (PlanView(self.session.plan()), self.out, self.moving)
+        self.moving.observe(self.errors.guard(lambda change: self._ended(change, "predict")), "state")
+        self.boxes["reshard"].children = parts
+
+    def _write(self, control: Any) -> Any:
+        return self.session.write(self.out.value, progress=control.progress, cancelled=control.cancelled)
+
+    def _predict(self) -> None:
+        model = self.session.model
+        if model is None or not self._is_new("predict", self.session.loaded):
+            return
+        self.predicting = PredictPanel(model, create_predict_data(), within=self.session.context)
+        self.predicting.observe(self.errors.guard(self._predicted), "state")
+        self.boxes["predict"].children = (self.predicting,)
+
+    def _predicted(self, change: Any) -> None:
+        if change["new"] == "done" and self.predicting.prediction is not None:
+            self.session.predicted(self.predicting.prediction.output)
+            self.refresh()
+
+    def _next(self, step: str) -> Any:
+        button = ipywidgets.Button(description=f"On to step {STEPS.index(step) + 1}", icon="arrow-right")
+        button.on_click(self.errors.guard(lambda button: setattr(self, "step", step)))
+        return button
+
+    def _ended(self, change: Any, step: str) -> None:
+        """Go on where a piece of work has ended well; stay where it did not."""
+        if change["new"] == "done":
+            if not self.session.why_not(step):
+                self.step = step
+            self.refresh()
+
+    def _choose(self, change: Any) -> None:
+        if change["new"]:
+            self.step = change["new"].removeprefix("step:")
+
+    # The code
+
+    def _make_code(self) -> None:
+        wide = ipywidgets.Layout(width="100%")
+        self.code = ipywidgets.Textarea(description="As code", rows=10, layout=wide)
+        self.file = ipywidgets.Text(description="Save as", value="workbench.ipynb")
+        self.keep = ipywidgets.Button(description="Save the code", icon="save")
+        self.kept = ipywidgets.HTML()
+        self.keep.on_click(self.errors.guard(lambda button: self.save_code(self.file.value)))
+        row = ipywidgets.HBox(
+            [self.file, self.keep, self.kept], layout=ipywidgets.Layout(flex_flow="row wrap")
+        )
+        self._code_parts = (self.code, row)
+
+    def save_code(self, file: str | os.PathLike[str]) -> None:
+        """Write the code that does the same to a new notebook or script.
+
+        Raises
+        ------
+        CheckpointFileError
+            If the file exists, or cannot be written.
+        """
+        self.kept.value = f'<div role="status">{escape(str(self.session.save_code(file)))} is written.</div>'
+
+    def _tiles(self) -> list[StepTile]:
+        session = self.session
+        return [StepTile(step, TITLES[step], session.done(step), session.why_not(step)) for step in STEPS]
+
+    def _steps(self) -> Drawing:
+        return steps_drawing(self._tiles())
+
+    @property
+    def static(self) -> Drawing:
+        """The four steps and how they stand."""
+        return self._steps()
+
+    def __repr__(self) -> str:
+        return f"Workbench({self._steps().alt})"

@@ -1,0 +1,174 @@
+"""The workbench as Python sees it: the four steps, a user's own folder, a page opened again, and its code."""
+
+import numpy as np
+import pytest
+
+from distinfer_lab.cards import CardGroup
+from distinfer_lab.checkpoint import save_slice, write_strategy
+from distinfer_lab.errors import ArgumentTypeError, CheckpointFileError, ContextError
+from distinfer_lab.flow.session import Session
+from distinfer_lab.layout import Layout, Mesh, Strategy
+from distinfer_lab.reshard import verify_folder
+from distinfer_lab.widgets import LayoutView, Workbench
+
+SECONDS = 100
+ROWS = Layout(Mesh(("tp",), (2,)), (("tp",), ()))
+
+
+@pytest.fixture
+def bench(tmp_path):
+    made = Workbench(folder=tmp_path)
+    yield made
+    made.session.close()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Somebody's checkpoint: two slices of rows, and the strategy file beside them."""
+    for rank in range(2):
+        save_slice(tmp_path / f"mine/rank_{rank}/a.ckpt", {"w": np.ones((4, 8), np.float32)}, sync=False)
+    write_strategy(tmp_path / "train_strategy.ckpt", Strategy({"w": ROWS}, {"w": (8, 8)}))
+    (tmp_path / "other").mkdir()
+    return tmp_path
+
+
+def press_and_wait(panel):
+    panel.button.click()
+    assert panel.wait(SECONDS).state == "done", panel.outcome.value
+
+
+def test_each_step_says_why_it_is_not_ready(bench):
+    """At the beginning only the first can be done; choosing another shows its reason and nothing else."""
+    assert (
+        repr(bench)
+        == "Workbench(Train or bring: next, Lay out: not ready, Reshard: not ready, Predict: not ready)"
+    )
+    bench.picture.selected = "step:predict"
+    assert bench.step == "predict"
+    assert "There is no checkpoint yet: train the sample, or open a folder." in bench.titles["predict"].value
+    assert bench.boxes["predict"].children == ()
+    assert [box.layout.display for box in bench.boxes.values()] == ["none", "none", "none", None]
+
+
+def test_the_sample_goes_through_all_steps(bench):
+    """By its buttons; after each the page goes on by itself, and at the end the code does the same."""
+    bench.train_cards.value = 4
+    press_and_wait(bench.training)
+    assert bench.step == "layout"
+    bench.predict_cards.value = 2
+    press_and_wait(bench.inferring)
+    view, on = bench.layouts.children
+    assert isinstance(view, LayoutView)
+    assert len([key for key in view.picture.sentences if key.startswith("infer")]) == 2
+    on.click()
+    assert bench.step == "reshard"
+    press_and_wait(bench.moving)
+    assert bench.step == "predict"
+    bench.predicting.button.click()
+    assert bench.predicting.wait(SECONDS).state == "done"
+    assert bench.predicting.prediction.comparison.ok
+    assert "equal to one card" in bench.predicting.line.value
+    assert repr(bench) == "Workbench(Train or bring: done, Lay out: done, Reshard: done, Predict: done)"
+    found = {}
+    exec(bench.code.value, found)
+    np.testing.assert_array_equal(found["prediction"].asnumpy(), bench.predicting.prediction.output.asnumpy())
+
+
+def test_ones_own_folder_is_chosen_cut_anew_and_written(folder):
+    """Folders are listed with their slices, the strategy is found; the output is whole, and so is the code's."""
+    bench = Workbench(folder=folder)
+    bench.kind.value = "Open a folder"
+    assert [label for label, _ in bench.chooser.inside.options] == ["mine  (2 slice files)", "other"]
+    bench.chooser.inside.value = "mine"
+    bench.chooser.go_in.click()
+    assert bench.chooser.path == str(folder / "mine")
+    assert bench.chooser.strategy == str(folder / "train_strategy.ckpt")
+    assert "2 slice files here" in bench.chooser.said.value
+    bench.open.click()
+    assert bench.step == "layout"
+    bench.editor.dims.children[0].value = ()
+    bench.editor.dims.children[1].value = ("a",)
+    bench.use.click()
+    assert bench.step == "reshard"
+    assert bench.out.value == str(folder / "mine_cut_anew")
+    press_and_wait(bench.moving)
+    assert verify_folder(folder / "mine_cut_anew").ok
+    assert "came without its net" in bench.titles["predict"].value
+    exec(bench.code.value.replace("mine_cut_anew", "again"), {})
+    assert verify_folder(folder / "again").ok
+    bench.session.close()
+
+
+def test_a_folder_that_is_none_is_told(folder):
+    """A path that is not there, a folder without a checkpoint, a damaged file: in words; the page stays."""
+    bench = Workbench(folder=folder)
+    bench.chooser.field.value = str(folder / "nowhere")
+    assert "No such file or directory. Check the path." in bench.chooser.said.value
+    bench.chooser.field.value = str(folder / "other")
+    bench.open.click()
+    assert "no rank_0, rank_1 ... with .ckpt or .safetensors files" in bench.errors.value
+    (folder / "mine/rank_1/a.ckpt").write_bytes(b"no checkpoint")
+    bench.chooser.field.value = str(folder / "mine")
+    bench.open.click()
+    assert "rank_1/a.ckpt" in bench.errors.value
+    assert (bench.step, bench.session.checkpoint) == ("source", None)
+    bench.chooser.go_up.click()
+    assert bench.chooser.path == str(folder)
+
+
+def test_a_page_opened_again_shows_the_same(bench, folder):
+    """Another workbench on the same session: all that was done is there, and can be gone on with."""
+    bench.bring(folder / "mine", folder / "train_strategy.ckpt")
+    again = Workbench(bench.session, folder=folder)
+    assert repr(again) == repr(bench)
+    again.step = "layout"
+    assert again.editor.strategy["w"].boxes((8, 8)).tolist() == ROWS.boxes((8, 8)).tolist()
+    again.use.click()
+    bench.step = "reshard"
+    assert "next" in bench.titles["reshard"].value
+    assert len(bench.boxes["reshard"].children) == 3
+
+
+def test_a_given_group_does_all(folder):
+    """Its cards train and predict; no other are made."""
+    with CardGroup(2) as cards:
+        bench = Workbench(cards=cards, folder=folder)
+        press_and_wait(bench.training)
+        press_and_wait(bench.inferring)
+        assert bench.session.model.cards is cards
+        assert "on 2 cards" in repr(bench.session.layout)
+        bench.session.close()
+
+
+def test_going_back_leaves_nothing_old(bench, folder):
+    """After another source is opened, the later steps are made anew."""
+    bench.bring(folder / "mine", folder / "train_strategy.ckpt")
+    first = bench.editor
+    bench.use.click()
+    bench.bring(folder / "mine", folder / "train_strategy.ckpt")
+    assert bench.editor is not first
+    assert "not ready" in bench.titles["reshard"].value
+
+
+def test_the_code_is_saved_once(bench, tmp_path):
+    """Under a new name; a file that exists is told."""
+    bench.file.value = str(tmp_path / "mine.py")
+    bench.keep.click()
+    assert (tmp_path / "mine.py").read_text() == bench.code.value
+    assert "is written" in bench.kept.value
+    bench.keep.click()
+    assert "mine.py: File exists" in bench.errors.value
+    with pytest.raises(CheckpointFileError, match="File exists"):
+        bench.save_code(tmp_path / "mine.py")
+
+
+def test_words_are_stable_and_misuses_refused(bench):
+    """Text and a still picture; the text names the argument."""
+    data = bench._repr_mimebundle_()[0]
+    assert data["text/plain"] == repr(Workbench())
+    assert data["text/html"].startswith("<img")
+    with pytest.raises(ArgumentTypeError, match="session is a str"):
+        Workbench("mine")
+    with CardGroup(1) as cards:
+        with pytest.raises(ContextError, match="cards are for a new session"):
+            Workbench(Session(), cards=cards)
