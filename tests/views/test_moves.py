@@ -157,7 +157,7 @@ def sliced(tmp_path_factory):
     mesh = Mesh(("a", "b"), (2, 2))
     strategy = Strategy(
         {"w": Layout(mesh, ((), ("b",))), "v": Layout(mesh, (("a",), ("b",))), "n": Layout(mesh, ((),))},
-        {"w": (6, 8), "v": (4, 12), "n": (5,)},
+        {"w": (8, 8), "v": (8, 12), "n": (5,)},
     )
     whole = {
         name: np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
@@ -186,8 +186,8 @@ def read_elements(plan, file, name):
 @pytest.mark.parametrize("dims", [((), ("t",)), (("t",), ())], ids=["columns", "rows"])
 def test_what_is_drawn_of_a_file_is_what_is_read_of_it(sliced, dims):
     """The part of a file's tensor that a set of ranks reads has the place and the area of its bytes."""
-    tp = Mesh(("t",), (2,))
-    dst = Strategy({"w": Layout(tp, dims), "v": Layout(tp, dims), "n": Layout.replicated(2, 1)})
+    tp = Mesh(("t",), (4,))
+    dst = Strategy({"w": Layout(tp, dims), "v": Layout(tp, dims), "n": Layout.replicated(4, 1)})
     plan = sliced.plan(dst)
     for rank, file in enumerate(files_of(plan)):
         assert {t.name for t in file.tensors} == {"w", "v", "n"}
