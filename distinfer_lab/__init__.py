@@ -69,7 +69,15 @@ _HOMES = {
     ),
     ".told": ("in_words",),
     ".trace": ("Span", "Trace"),
-    ".widgets": ("CardGroupView", "LayoutEditor", "LayoutView", "PlanView", "RunPanel"),
+    ".widgets": (
+        "CardGroupView",
+        "LayoutEditor",
+        "LayoutView",
+        "PlanView",
+        "PredictPanel",
+        "RunPanel",
+        "Workbench",
+    ),
 }
 _MODULES = {
     "models": ".net.models",
@@ -140,7 +148,15 @@ if TYPE_CHECKING:
     )
     from .told import in_words
     from .trace import Span, Trace
-    from .widgets import CardGroupView, LayoutEditor, LayoutView, PlanView, RunPanel
+    from .widgets import (
+        CardGroupView,
+        LayoutEditor,
+        LayoutView,
+        PlanView,
+        PredictPanel,
+        RunPanel,
+        Workbench,
+    )
 
 _DTYPES = ("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8")
 
