@@ -76,6 +76,12 @@ class ParallelContext:
         gradients are always the mean that one card would compute.
     dataset_strategy
         "data_parallel" or "full_batch": another way to say `full_batch`.
+    pipeline_stages
+        Into how many runs the cards are parted; a cell's `pipeline_stage` says on which it computes. As
+        the operators' strategies, it is looked at in the semi-automatic and automatic modes.
+    pipeline_micro_batches
+        Into how many parts `predict` cuts the batch, so that a stage works on one while the next works on
+        the part before. Training and `generate` take the batch whole: their stages work in turn.
 
     Raises
     ------
@@ -92,6 +98,8 @@ class ParallelContext:
     enable_parallel_optimizer: bool = False
     gradients_mean: bool = False
     dataset_strategy: str = ""
+    pipeline_stages: int = 1
+    pipeline_micro_batches: int = 1
 
     def __post_init__(self) -> None:
         _check_choice("parallel_mode", self.parallel_mode, ParallelMode.MODE_LIST)
@@ -102,6 +110,10 @@ class ParallelContext:
                 raise ArgumentTypeError(f"{name} is True or False, not {getattr(self, name)!r}")
         if self.device_num is not None and not (isinstance(self.device_num, int) and self.device_num >= 1):
             raise ContextError(f"device_num is a number of cards, 1 or more, not {self.device_num!r}")
+        for name in ("pipeline_stages", "pipeline_micro_batches"):
+            number = getattr(self, name)
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise ContextError(f"{name} is a number, 1 or more, not {number!r}")
         for name in ("strategy_ckpt_save_file", "strategy_ckpt_load_file"):
             object.__setattr__(self, name, os.fspath(getattr(self, name)))
         if self.dataset_strategy:
@@ -111,6 +123,11 @@ class ParallelContext:
     def is_cut(self) -> bool:
         """Whether nets are cut by operators' strategies (semi-automatic or automatic)."""
         return self.parallel_mode in (ParallelMode.SEMI_AUTO_PARALLEL, ParallelMode.AUTO_PARALLEL)
+
+    @property
+    def stages(self) -> int:
+        """The pipeline stages that nets are put on: 1 in the modes that do not cut nets."""
+        return self.pipeline_stages if self.is_cut else 1
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -157,7 +157,7 @@ class Generation:
             decoder = self._decoder()
             specs = Spec(size[:2], np.dtype(np.int64)), Spec((), np.dtype(np.int64))
             graph = trace(decoder, *specs)
-            sharding = propagate(graph, devices, mode=context.parallel_mode)
+            sharding = propagate(graph, devices, mode=context.parallel_mode, stages=context.stages)
             program = partition(graph, sharding, placed.strategy)
             _check_in_place(program, decoder.parameters_dict())
             return _Step(program, CardProgram(program))

@@ -24,7 +24,7 @@ from ..parallel import (
     Communication,
     Program,
     Sharding,
-    assemble,
+    check_rows_apart,
     cut,
     partition,
     propagate,
@@ -33,6 +33,7 @@ from ..parallel import (
 from .callbacks import Callback
 from .context import ParallelContext, ParallelMode, parallel_context
 from .generating import Choice, Generation
+from .micro_batches import micro_specs
 from .placing import PlacedNet, place_initial, placed_net, remember
 from .predict_layout import PredictLayout
 from .saving import save_merged, save_slices
@@ -78,6 +79,7 @@ class Model(Displayed):
         """The program of the latest train or predict call: what each card held, what each collective carried."""
         self.last_sent_bytes: tuple[int, ...] = ()
         """Bytes that each card sent to others in the latest step or prediction, as the cards counted them."""
+        self._last_predicted: Communication | None = None
         self._last_counts: list[Any] = []
 
     def __repr__(self) -> str:
@@ -97,11 +99,11 @@ class Model(Displayed):
     def last_communication(self) -> Communication | None:
         """What each collective of the latest step or prediction sent, as the cards counted it; None before one.
 
-        What was to be expected is `model.last_program.communication()`.
+        What was to be expected is `model.last_program.communication()`, times the micro-batches.
         """
-        if self.last_program is None:
+        if self._last_predicted is None:
             return None
-        return self.last_program.communication().with_counts(self._last_counts)
+        return self._last_predicted.with_counts(self._last_counts)
 
     def devices(self, context: ParallelContext) -> int:
         """How many cards a program of this model runs on.
@@ -256,10 +258,11 @@ class Model(Displayed):
         """
         tensors = [Tensor(v) if isinstance(v, np.ndarray) else v for v in predict_data]
         placed = self.placed(tensors)
-        graph, program, card_program = self._predict_program(tensors, placed)
-        inputs = {name: t.asnumpy() for name, t in zip(graph.inputs, tensors, strict=True)}
-        found = self.run(card_program, placed.placement, cut(program, inputs))
-        results = [Tensor(assemble(program, name, found)) for name in graph.outputs]
+        program = self._predict_program(tensors, placed)
+        names = program.program.inputs
+        inputs = {name: t.asnumpy() for name, t in zip(names, tensors, strict=True)}
+        found = self.run(program, placed.placement, program.cut(inputs))
+        results = [Tensor(program.assemble(name, found)) for name in program.program.outputs]
         return results[0] if len(results) == 1 else tuple(results)
 
     def run(
@@ -288,11 +291,11 @@ class Model(Displayed):
         -------
         For each card its shards of those outputs of which it is the first holder.
         """
-        program = card_program.program
         found, sent = self.cards.run(
-            card_program, placement, inputs, program.wanted, training=training, beside=beside
+            card_program, placement, inputs, card_program.wanted, training=training, beside=beside
         )
-        self.last_program, self.last_sent_bytes = program, tuple(sent)
+        self.last_program, self.last_sent_bytes = card_program.program, tuple(sent)
+        self._last_predicted = card_program.communication()
         self._last_counts = [card.pop(SENT) for card in found]
         return found
 
@@ -368,9 +371,7 @@ class Model(Displayed):
             remember(self.network, placed)
         return placed
 
-    def _predict_program(
-        self, tensors: Sequence[Any], placed: PlacedNet
-    ) -> tuple[Graph, Program, CardProgram]:
+    def _predict_program(self, tensors: Sequence[Any], placed: PlacedNet) -> CardProgram:
         context = parallel_context()
         key = (
             "predict",
@@ -380,10 +381,14 @@ class Model(Displayed):
             self.devices(context),
         )
 
-        def make() -> tuple[Graph, Program, CardProgram]:
-            graph, sharding = self._cut(self._trace(tensors), context, placed.strategy.ranks)
-            program = partition(graph, sharding, placed.strategy)
-            return graph, program, CardProgram(program)
+        def make() -> CardProgram:
+            count = context.pipeline_micro_batches
+            graph, sharding = self._cut(
+                self._trace(micro_specs(tensors, count)), context, placed.strategy.ranks
+            )
+            if count > 1:
+                check_rows_apart(graph, count)
+            return CardProgram(partition(graph, sharding, placed.strategy), count)
 
         return self.program(key, make)
 
@@ -397,4 +402,10 @@ class Model(Displayed):
     def _cut(self, graph: Graph, context: ParallelContext, at_least: int = 1) -> tuple[Graph, Sharding]:
         """Propagate as the context says; a net that lies on several cards needs all of them."""
         devices = max(self.devices(context), at_least)
-        return graph, propagate(graph, devices, mode=context.parallel_mode, loaded=loaded_operators(context))
+        return graph, propagate(
+            graph,
+            devices,
+            mode=context.parallel_mode,
+            loaded=loaded_operators(context),
+            stages=context.stages,
+        )

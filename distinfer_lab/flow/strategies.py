@@ -33,6 +33,9 @@ def only(strategy: Strategy, names: Iterable[str]) -> Strategy:
 
 def strategy_file_of(sharding: Sharding, params: Mapping[str, Any]) -> StrategyFile:
     """What a strategy file says of a sharding: operators, a net's parameters and their states."""
-    operators = {name: OperatorStrategy(0, inputs) for name, inputs in sharding.operators.items()}
+    operators = {
+        name: OperatorStrategy(sharding.stages.get(name, 0), inputs)
+        for name, inputs in sharding.operators.items()
+    }
     named = [n for n in sharding.strategy if n in params or followed_parameter(n, params)]
     return StrategyFile.from_strategy(only(sharding.strategy, named), operators)

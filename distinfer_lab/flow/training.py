@@ -130,6 +130,7 @@ class Training:
             mode=context.parallel_mode,
             loaded=loaded_operators(context),
             parallel_optimizer=self._shared_among_holders(weights),
+            stages=context.stages,
         )
         placed = placed_net(model.network, model.cards)
         missing = [n for n in graph.params if placed is None or n not in placed.strategy]

@@ -29,6 +29,7 @@ class GraphBuilder:
         self._params: dict[str, Spec] = {}
         self._specs: dict[str, Spec] = {}
         self._origin: Origin | None = None
+        self._stage: int | None = None
 
     def __repr__(self) -> str:
         return f"GraphBuilder of {len(self.nodes)} operators and {len(self._params)} parameters so far"
@@ -69,7 +70,7 @@ class GraphBuilder:
         while output in self._specs:
             output += "_"
         self._specs[output] = op.infer(*(self.spec(name) for name in inputs))
-        self.nodes.append(Node(output, op, inputs, strategy, self._origin))
+        self.nodes.append(Node(output, op, inputs, strategy, self._origin, self._stage))
         return output
 
     def spec(self, name: str) -> Spec:
@@ -86,6 +87,15 @@ class GraphBuilder:
             yield
         finally:
             self._origin = before
+
+    @contextmanager
+    def at_stage(self, stage: int) -> Iterator[None]:
+        """Nodes added inside belong to this pipeline stage, unless an inner cell has its own."""
+        before, self._stage = self._stage, stage
+        try:
+            yield
+        finally:
+            self._stage = before
 
     def graph(self, outputs: Sequence[str], updates: Mapping[str, str] | None = None) -> Graph:
         """What was built; nodes that nothing asks for are left out."""

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..display import Displayed
-from ..errors import GraphError
-from .tensor import Parameter
+from ..errors import ArgumentTypeError, GraphError
+from .tensor import Parameter, building
 
 __all__ = ["Cell", "SequentialCell"]
 
@@ -27,6 +27,8 @@ class Cell(Displayed):
     without a name takes that of its attribute; those of inner cells carry the cell's path in
     front.
     """
+
+    _pipeline_stage: int | None = None
 
     def __init__(self) -> None:
         self._named()
@@ -53,7 +55,26 @@ class Cell(Displayed):
         raise GraphError(f"{type(self).__name__} has no `construct`; write what it computes there")
 
     def __call__(self, *inputs: Any) -> Any:
-        return self.construct(*inputs)
+        build = building()
+        if build is None or self.pipeline_stage is None:
+            return self.construct(*inputs)
+        with build.at_stage(self.pipeline_stage):
+            return self.construct(*inputs)
+
+    @property
+    def pipeline_stage(self) -> int | None:
+        """The pipeline stage at which this cell, and the cells in it that have none of their own, compute.
+
+        Of n stages (`set_auto_parallel_context(pipeline_stages=n)`) stage s has the s-th run of an n-th of
+        the cards. None, the default, is the latest stage of a cell's inputs.
+        """
+        return self._pipeline_stage
+
+    @pipeline_stage.setter
+    def pipeline_stage(self, stage: int | None) -> None:
+        if stage is not None and (not isinstance(stage, int) or isinstance(stage, bool) or stage < 0):
+            raise ArgumentTypeError(f"pipeline_stage is a number, 0 or more, not {stage!r}")
+        self._pipeline_stage = stage
 
     def parameters_and_names(self) -> Iterator[tuple[str, Parameter]]:
         """Every parameter once, with its full name, in the order of definition."""

@@ -131,6 +131,8 @@ class Node:
     """How the user asked for it to be cut (`.shard(...)`)."""
     origin: Origin | None = None
     """For a node of a gradient or of an optimizer's update; None for the net's own nodes."""
+    stage: int | None = None
+    """The pipeline stage of the cell that made it; None outside of cells that have one."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -16,7 +16,18 @@ from .graph import NodeStrategy, Operator, Region, Spec
 from .initializer import Initializer, Values
 from .operators import Add, AddScalar, Constant, Div, MatMul, Mul, Neg, Scale, Sub
 
-__all__ = ["Parameter", "Source", "Tensor", "Traced", "apply", "bfloat16", "constant", "dtypes", "tracing"]
+__all__ = [
+    "Parameter",
+    "Source",
+    "Tensor",
+    "Traced",
+    "apply",
+    "bfloat16",
+    "building",
+    "constant",
+    "dtypes",
+    "tracing",
+]
 
 Array = NDArray[Any]
 
@@ -246,6 +257,11 @@ def tracing(build: GraphBuilder) -> Iterator[None]:
         yield
     finally:
         _tracing.reset(token)
+
+
+def building() -> GraphBuilder | None:
+    """What the net that is being traced is added to; None while none is."""
+    return _tracing.get()
 
 
 def apply(op: Operator, *operands: Any, strategy: NodeStrategy | None = None) -> Any:

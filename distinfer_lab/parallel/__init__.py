@@ -1,14 +1,17 @@
 """Nets on many cards: propagation of layouts, and one program for all cards. No cluster."""
 
-from .card import CardProgram, CardRun, CardView, run_card, shard_of, view_of
+from .batches import check_rows_apart
+from .card import CardRun, CardView, run_card, view_of
+from .card_program import SENT, CardProgram
 from .channels import Channels
 from .communication import Communication, Sent
 from .partition import partition
-from .program import SENT, AllReduce, Collective, Compute, Held, Program, Redistribute, ReduceScatter
+from .program import AllReduce, Collective, Compute, Held, Program, Redistribute, ReduceScatter
 from .propagate import MODES, node_name, propagate
 from .redistribution import Hop, kind_of, normal_form, route, transfers
-from .serial import assemble, cut, run_serial
+from .serial import run_serial
 from .sharding import NodeSharding, Sharding, same_layout
+from .whole import assemble, cut, shard_of
 
 __all__ = [
     "MODES",
@@ -30,6 +33,7 @@ __all__ = [
     "Sent",
     "Sharding",
     "assemble",
+    "check_rows_apart",
     "cut",
     "kind_of",
     "node_name",

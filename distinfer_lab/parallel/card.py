@@ -14,24 +14,21 @@ from numpy.typing import NDArray
 
 from ..errors import GraphError
 from .channels import Channels
-from .program import SENT, AllReduce, Compute, Held, Instruction, Program, Redistribute, ReduceScatter
-from .shards import Index, shard_map
+from .program import AllReduce, Compute, Held, Instruction, Program, Redistribute, ReduceScatter
+from .shards import Index, Shards, shard_map
 from .steps import Apply, Cut, Move, Round, Sum, SumPart, Work
 
 __all__ = [
-    "CardProgram",
     "CardRun",
     "CardStep",
     "CardView",
     "Channels",
     "Shards",
     "run_card",
-    "shard_of",
     "view_of",
 ]
 
 Array = NDArray[Any]
-Shards = dict[str, Array]
 
 
 class CardStep(NamedTuple):
@@ -174,49 +171,6 @@ def _rounds(sends: Mapping[int, list[Index]], receives: Mapping[int, list[Index]
             tuple((peer, parts[i]) for peer, parts in sends.items() if i < len(parts)),
             tuple((peer, parts[i]) for peer, parts in receives.items() if i < len(parts)),
         )
-
-
-def shard_of(program: Program, name: str, whole: Array, rank: int) -> Array | None:
-    """A card's shard of a whole value; None if it holds nothing of it."""
-    held = program.values[name]
-    found = shard_map(held.layout, held.spec.shape)
-    if rank not in found.shapes:
-        return None
-    shard = np.empty(found.shapes[rank], whole.dtype)
-    for laid in found.boxes[rank]:
-        laid.shard.of(shard)[...] = laid.whole.of(whole)
-    return shard
-
-
-class CardProgram:
-    """A program that cards can be sent: called on each with its rank (see `cards.tasks.run`).
-
-    It gives the outputs, among them `SENT`, and the new shards of the updated parameters.
-    """
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        # One view per rank: in-process cards may share this object.
-        self._views: dict[int, CardView] = {}
-
-    def __repr__(self) -> str:
-        return f"CardProgram for {self.program.ranks} cards"
-
-    def __call__(
-        self, rank: int, values: Mapping[str, Array], inputs: Mapping[str, Array], card: Any
-    ) -> tuple[Shards, Shards]:
-        if rank not in self._views:
-            self._views[rank] = view_of(self.program, rank)
-        done = run_card(
-            self.program, self._views[rank], values, inputs, card.channels, card.check, card.count
-        )
-        return {**done.outputs, SENT: np.array(done.sent_bytes, np.int64)}, done.updates
-
-    def peak_bytes(self, rank: int) -> int:
-        """The most bytes of working values that a card has at one time."""
-        if rank not in self._views:
-            self._views[rank] = view_of(self.program, rank)
-        return self._views[rank].peak_bytes
 
 
 def run_card(

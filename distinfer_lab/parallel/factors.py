@@ -23,6 +23,7 @@ __all__ = [
     "data_parallel_parts",
     "describe",
     "mesh_of_parts",
+    "node_name",
     "read_strategy",
 ]
 
@@ -42,6 +43,12 @@ WHOLE = Cut()
 
 Axes = Mapping[str, Cut]
 """How each factor is cut; one that is not named is whole."""
+
+
+def node_name(node: Node, params: Mapping[str, object]) -> str | None:
+    """The name of a node in a strategy file: its operator and its first parameter; None without one."""
+    named = [name for name in node.inputs if name in params]
+    return f"{node.op.name}_{named[0]}" if named else None
 
 
 def describe(node: Node, params: Sequence[str]) -> str:

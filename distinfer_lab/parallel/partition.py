@@ -133,7 +133,7 @@ class _Partition:
         """The version of a value that lies like this, made if there is none."""
         spec = self.graph.specs[name]
         for version in self.versions[name]:
-            if same_layout(self.values[version].layout, layout, spec.shape):
+            if _holds(self.values[version].layout, layout, spec.shape):
                 return version
         ways = [
             (route(self.values[version].layout, layout, spec.shape, spec.dtype.itemsize), version)
@@ -146,6 +146,16 @@ class _Partition:
             self._define(output, name, spec, stop)
             version = output
         return version
+
+
+def _holds(layout: Layout, wanted: Layout, shape: tuple[int, ...]) -> bool:
+    """Whether every rank of a wanted layout holds what it shall; others may hold something too (other stages)."""
+    if same_layout(layout, wanted, shape):
+        return True
+    if len(layout.ranks) <= len(wanted.ranks):
+        return False
+    held = shard_map(layout, shape).boxes
+    return all(held.get(rank) == boxes for rank, boxes in shard_map(wanted, shape).boxes.items())
 
 
 def _scatters(sharding: NodeSharding, part: Layout, shape: tuple[int, ...]) -> bool:

@@ -12,36 +12,31 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..display import Displayed
-from ..layout import Layout, Strategy, Transfers, box_at, volumes
+from ..layout import Layout, Strategy, Transfers, volumes
 from ..net import Operator, Region, Spec
 from .communication import Communication, Sent
-from .redistribution import kind_of, transfers
-from .shards import Index, shard_map
+from .redistribution import Piece, kind_of, pieces, transfers
+from .shards import shard_map
 from .traffic import reduced_elements
 
 __all__ = [
-    "SENT",
     "AllReduce",
     "Collective",
     "Compute",
     "Held",
     "Instruction",
-    "Piece",
     "Program",
     "Redistribute",
     "ReduceScatter",
 ]
 
 Rows = NDArray[np.int64]
-
-SENT: Final = "(sent bytes)"
-"""The output in which a card tells what it sent, int64, shape (collectives of the program,)."""
 
 
 class Held(NamedTuple):
@@ -126,17 +121,6 @@ class Redistribute:
 Instruction = Compute | AllReduce | ReduceScatter | Redistribute
 
 
-class Piece(NamedTuple):
-    """What one card gives another, or keeps, in a redistribution."""
-
-    giver: int
-    taker: int
-    src: Index
-    """Where it is in the giver's shard of the old value."""
-    dst: Index
-    """Where it comes in the taker's shard of the new one."""
-
-
 class Collective(NamedTuple):
     """What one instruction sends between cards, in bytes."""
 
@@ -170,14 +154,10 @@ class Program(Displayed):
         src, dst = self.values[instruction.inputs[0]], self.values[instruction.output]
         return transfers(src.layout, dst.layout, src.spec.shape)
 
-    def pieces(self, instruction: Redistribute) -> list[Piece]:
+    def pieces(self, instruction: Redistribute) -> tuple[Piece, ...]:
         """The pieces of a redistribution, as parts of shards."""
         src, dst = self.values[instruction.inputs[0]], self.values[instruction.output]
-        old, new = shard_map(src.layout, src.spec.shape), shard_map(dst.layout, dst.spec.shape)
-        found = self.transfers(instruction)
-        rows = zip(found.src_rank.tolist(), found.dst_rank.tolist(), range(len(found.boxes)), strict=True)
-        boxes = [box_at(found.boxes, i) for i in range(len(found.boxes))]
-        return [Piece(a, b, old.place(a, boxes[i]), new.place(b, boxes[i])) for a, b, i in rows]
+        return pieces(src.layout, dst.layout, src.spec.shape)
 
     @cached_property
     def collectives(self) -> tuple[Collective, ...]:
@@ -214,9 +194,9 @@ class Program(Displayed):
 
     def _moved(self, instruction: Redistribute) -> Collective:
         src, dst = self.values[instruction.inputs[0]], self.values[instruction.output]
-        pieces = self.transfers(instruction)
-        sent = np.bincount(pieces.src_rank, pieces.moved, self.ranks).astype(np.int64)
-        kind = kind_of(src.layout, dst.layout, src.spec.shape, pieces)
+        found = self.transfers(instruction)
+        sent = np.bincount(found.src_rank, found.moved, self.ranks).astype(np.int64)
+        kind = kind_of(src.layout, dst.layout, src.spec.shape, found)
         return Collective(kind, instruction.output, sent * dst.spec.dtype.itemsize)
 
     def _reduced_bytes(self, instruction: AllReduce) -> Rows:
@@ -251,14 +231,6 @@ class Program(Displayed):
         for name in self.params:
             out += self._elements(self.values[name]) * self.values[name].spec.dtype.itemsize
         return out
-
-    @cached_property
-    def wanted(self) -> tuple[tuple[str, ...], ...]:
-        """For each card the outputs that make up the whole with the others', and `SENT`, what it counted."""
-        primary = {name: set(self.primary_ranks(name)) for name in dict.fromkeys(self.outputs)}
-        return tuple(
-            (*(name for name, ranks in primary.items() if rank in ranks), SENT) for rank in range(self.ranks)
-        )
 
     def primary_ranks(self, name: str) -> list[int]:
         """The ranks that together hold a value once: one of each set of replicas."""

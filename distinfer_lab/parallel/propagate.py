@@ -22,9 +22,11 @@ from .factors import (
     data_parallel_parts,
     describe,
     mesh_of_parts,
+    node_name,
     read_strategy,
 )
 from .sharding import NodeSharding, Sharding, is_cut, same_layout, whole_mesh
+from .stages import cards_of_a_stage, put_on_stages
 
 __all__ = ["MODES", "node_name", "propagate"]
 
@@ -42,6 +44,7 @@ def propagate(
     mode: str = "semi_auto_parallel",
     loaded: Mapping[str, NodeStrategy] | None = None,
     parallel_optimizer: bool | Collection[str] = False,
+    stages: int = 1,
 ) -> Sharding:
     """Find the layout of every value of a net on `devices` cards.
 
@@ -51,7 +54,7 @@ def propagate(
         What tracing gave.
     full_batch
         False: the graph was traced with one card's share of the batch; sizes are taken times
-        `devices`.
+        the cards of a stage.
     mode
         One of `MODES`. stand_alone cuts nothing; data_parallel ignores `shard` and cuts the
         batch only: each card holds every parameter whole (unless `parallel_optimizer` cuts it).
@@ -60,20 +63,25 @@ def propagate(
     parallel_optimizer
         Cut parameters that an optimizer updates, and their states, among the cards that
         would hold equal shards, where their rows can be shared evenly; all of them, or those named.
+    stages
+        Pipeline stages: the net is cut for an n-th of the cards, and every node put on its stage's.
+        With 1, the stages that cells have are not looked at.
 
     Raises
     ------
     ShardingError
-        If a strategy does not fit its operator or the cards, or readers of one parameter
-        want it in different layouts.
+        If a strategy does not fit its operator or the cards, readers of one parameter want it in
+        different layouts, or the stages do not fit the cards or the cells.
     """
     if devices < 1:
         raise ShardingError(f"devices={devices}: a net runs on 1 card or more")
     if mode not in MODES:
         raise ShardingError(f"mode={mode!r} is not one of {', '.join(MODES)}")
+    cards = cards_of_a_stage(devices, stages)
     if not full_batch:
-        graph = _whole_batch(graph, devices)
-    return _Propagation(graph, devices, mode, loaded or {}, parallel_optimizer).sharding(full_batch)
+        graph = _whole_batch(graph, cards)
+    found = _Propagation(graph, cards, mode, loaded or {}, parallel_optimizer).sharding(full_batch)
+    return found if stages == 1 else put_on_stages(graph, found, stages)
 
 
 def _whole_batch(graph: Graph, devices: int) -> Graph:
@@ -82,12 +90,6 @@ def _whole_batch(graph: Graph, devices: int) -> Graph:
         for name, spec in graph.inputs.items()
     }
     return replace(graph, inputs=inputs)
-
-
-def node_name(node: Node, params: Mapping[str, object]) -> str | None:
-    """The name of a node in a strategy file: its operator and its first parameter; None without one."""
-    named = [name for name in node.inputs if name in params]
-    return f"{node.op.name}_{named[0]}" if named else None
 
 
 class _Propagation:
@@ -126,7 +128,7 @@ class _Propagation:
             {name: self._input(spec, full_batch) for name, spec in self.graph.inputs.items()},
             self.nodes,
             self._operators(),
-            full_batch,
+            full_batch=full_batch,
         )
 
     def _operators(self) -> dict[str, tuple[tuple[int, ...], ...]]:

@@ -26,17 +26,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layout import Layout, Mesh, Transfers, match_regions, plan_transfers, volumes
+from ..layout import Layout, Mesh, Transfers, box_at, match_regions, plan_transfers, volumes
+from .shards import Index, shard_map
 
 __all__ = [
     "BYTES_PER_SECOND",
     "MESSAGE_SECONDS",
     "ROUND_SECONDS",
     "Hop",
+    "Piece",
     "exchange_seconds",
     "kind_of",
     "normal_form",
     "on_one_mesh",
+    "pieces",
     "route",
     "transfers",
 ]
@@ -60,6 +63,17 @@ class Hop(NamedTuple):
     """Slice, AllToAll, Permute or AllGather."""
     layout: Layout
     """How the value lies after it."""
+
+
+class Piece(NamedTuple):
+    """What one card gives another, or keeps, in a redistribution."""
+
+    giver: int
+    taker: int
+    src: Index
+    """Where it is in the giver's shard of the old value."""
+    dst: Index
+    """Where it comes in the taker's shard of the new one."""
 
 
 def on_one_mesh(src: Layout, dst: Layout) -> tuple[Layout, Layout] | None:
@@ -191,6 +205,7 @@ def _leaving_last(dim: tuple[str, ...], i: int, target: Dims) -> tuple[str, ...]
     return tuple(sorted(dim, key=lambda axis: (place[axis] != i, place[axis])))
 
 
+@lru_cache(maxsize=4096)
 def transfers(src: Layout, dst: Layout, shape: Shape) -> Transfers:
     """Who gives whom which piece: a card keeps what it holds, and fetches the rest.
 
@@ -212,6 +227,18 @@ def transfers(src: Layout, dst: Layout, shape: Shape) -> Transfers:
     ]
     regular = Transfers(np.array(givers, np.int64), np.array(takers, np.int64), found.boxes)
     return min((regular, turns), key=lambda pieces: int(_per_rank(pieces.src_rank, pieces.moved).max()))
+
+
+@lru_cache(maxsize=4096)
+def pieces(src: Layout, dst: Layout, shape: Shape) -> tuple[Piece, ...]:
+    """The same, as parts of shards."""
+    old, new = shard_map(src, shape), shard_map(dst, shape)
+    found = transfers(src, dst, shape)
+    rows = zip(found.src_rank.tolist(), found.dst_rank.tolist(), strict=True)
+    boxes = (box_at(found.boxes, i) for i in range(len(found.boxes)))
+    return tuple(
+        Piece(a, b, old.place(a, box), new.place(b, box)) for (a, b), box in zip(rows, boxes, strict=True)
+    )
 
 
 def _per_rank(ranks: Rows, counts: NDArray[Any]) -> Rows:

@@ -9,35 +9,15 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .card import CardStep, Channels, Shards, shard_of, view_of
+from .card import CardStep, Channels, view_of
 from .program import AllReduce, Compute, Instruction, Program, Redistribute, ReduceScatter
-from .shards import shard_map
+from .shards import Shards, shard_map
 from .steps import Cut, SumPart
 
-__all__ = ["assemble", "cut", "run_serial"]
+__all__ = ["run_serial"]
 
 Array = NDArray[Any]
 Results = Mapping[int, Array | None]
-
-
-def cut(program: Program, values: Mapping[str, Array]) -> list[Shards]:
-    """Whole values as shards, one mapping per rank."""
-    out: list[Shards] = []
-    for rank in range(program.ranks):
-        shards = {name: shard_of(program, name, whole, rank) for name, whole in values.items()}
-        out.append({name: shard for name, shard in shards.items() if shard is not None})
-    return out
-
-
-def assemble(program: Program, name: str, shards: Sequence[Mapping[str, Array]]) -> Array:
-    """The whole value from the shards of the ranks that hold it first (`primary_ranks`)."""
-    spec, layout = program.values[name]
-    whole = np.empty(spec.shape, spec.dtype)
-    found = shard_map(layout, spec.shape)
-    for rank in program.primary_ranks(name):
-        for laid in found.boxes[rank]:
-            laid.whole.of(whole)[...] = laid.shard.of(shards[rank][name])
-    return whole
 
 
 def run_serial(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..display import Displayed
@@ -40,6 +40,8 @@ class Sharding(Displayed):
     operators: Mapping[str, tuple[tuple[int, ...], ...]]
     """Node name -> parts per dim of each input, for each operator that reads a parameter:
     what a strategy file lists."""
+    stages: Mapping[str, int] = field(default_factory=dict)
+    """Node name -> pipeline stage, for each of `operators`; those that are not named are at stage 0."""
     full_batch: bool = True
     """False: found for one card's share of the batch; its layouts cut `devices` times as many rows."""
 

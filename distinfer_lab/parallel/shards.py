@@ -11,12 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import EllipsisType
+from typing import Any
+
+from numpy.typing import NDArray
 
 from ..layout import Box, Layout
 
-__all__ = ["Index", "LaidBox", "ShardMap", "shard_map"]
+__all__ = ["Index", "LaidBox", "ShardMap", "Shards", "shard_map"]
 
 Shape = tuple[int, ...]
+Shards = dict[str, NDArray[Any]]
+"""What one card holds, by name."""
 Index = tuple[slice | EllipsisType, ...]
 """A part of an array, as a view (also of an array of no dims)."""
 

@@ -131,7 +131,8 @@ class Move:
     def _hand(self, values: Shards, channels: Channels) -> Array | None:
         """Without a copy, and without waiting for whoever receives, where the channels can."""
         (step,) = self.rounds
-        sends = {peer: values[self.value][part] for peer, part in step.sends}
+        # How an array lies in memory decides in which order numpy adds it up: all ways deliver it in C order.
+        sends = {peer: np.asarray(values[self.value][part], order="C") for peer, part in step.sends}
         if self.shape is None:
             channels.exchange(sends, {})
             return None

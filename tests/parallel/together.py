@@ -2,7 +2,7 @@
 
 import functools
 import queue
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,8 @@ class Together:
                 mine = parts[group.index(rank)]
                 sends = {peer: part for peer, part in zip(group, parts, strict=True) if peer != rank}
                 got = self.exchange(sends, dict.fromkeys(sends, (mine.shape, mine.dtype))) | {rank: mine}
-                return sum((got[r] for r in sorted(group)[1:]), got[min(group)])
+                total = sum((got[r] for r in sorted(group)[1:]), got[min(group)])
+                return np.ascontiguousarray(total).reshape(mine.shape)
 
             def all_reduce(self, array, group):
                 if goes_at_once(array.nbytes):
@@ -61,17 +62,14 @@ class Together:
 
 def run_together(program, params, inputs, count=lambda rank, nbytes: None):
     """Every card in a thread of its own; gives their `CardRun`s."""
-    together, found = Together(program.ranks), {}
+    together = Together(program.ranks)
 
     def card(rank):
         view = view_of(program, rank)
         channels = together.of(rank)
         counting = functools.partial(count, rank)
-        found[rank] = run_card(program, view, params[rank], inputs[rank], channels, count=counting)
+        return run_card(program, view, params[rank], inputs[rank], channels, count=counting)
 
-    threads = [threading.Thread(target=card, args=(rank,)) for rank in range(program.ranks)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return [found[rank] for rank in range(program.ranks)]
+    with ThreadPoolExecutor(program.ranks) as pool:
+        futures = [pool.submit(card, rank) for rank in range(program.ranks)]
+        return [future.result(60) for future in futures]

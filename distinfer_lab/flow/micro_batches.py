@@ -1,0 +1,28 @@
+"""Predict data in micro-batches."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import ContextError
+from ..net import Spec, spec_of
+
+__all__ = ["micro_specs"]
+
+
+def micro_specs(data: Sequence[Any], count: int) -> list[Spec]:
+    """The shapes of one of `count` micro-batches of these inputs; those of no dims are whole in each.
+
+    Raises
+    ------
+    ContextError
+        If a batch cannot be shared evenly.
+    """
+    out = []
+    for number, spec in enumerate(map(spec_of, data)):
+        if spec.shape and spec.shape[0] % count:
+            raise ContextError(
+                f"pipeline_micro_batches={count}: input {number} has {spec.shape[0]} rows, which so many "
+                "micro-batches cannot share evenly; use a number that divides them"
+            )
+        out.append(Spec((spec.shape[0] // count, *spec.shape[1:]), spec.dtype) if spec.shape else spec)
+    return out

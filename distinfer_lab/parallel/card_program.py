@@ -1,0 +1,109 @@
+"""A program as cards are sent it: small, picklable, and made concrete for a card when it first runs there."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .batches import micro_name
+from .card import CardView, run_card, view_of
+from .communication import Communication
+from .program import Program
+from .shards import Shards
+from .whole import assemble, shard_of
+
+__all__ = ["SENT", "CardProgram"]
+
+Array = NDArray[Any]
+
+SENT: Final = "(sent bytes)"
+"""The output in which a card tells what it sent, int64, shape (collectives of the program,)."""
+
+
+class CardProgram:
+    """A program that cards can be sent: called on each with its rank (see `cards.tasks.run`).
+
+    It gives the outputs, among them `SENT`, and the new shards of the updated parameters.
+
+    Parameters
+    ----------
+    micro_batches
+        How often the program runs in one call, each time on another part of the batch. A card goes on to the
+        next part as soon as it has done its steps, so that pipeline stages work at the same time.
+    """
+
+    def __init__(self, program: Program, micro_batches: int = 1) -> None:
+        self.program, self.micro_batches = program, micro_batches
+        # One view per rank: in-process cards may share this object.
+        self._views: dict[int, CardView] = {}
+
+    def __repr__(self) -> str:
+        return f"CardProgram for {self.program.ranks} cards"
+
+    def __call__(
+        self, rank: int, values: Mapping[str, Array], inputs: Mapping[str, Array], card: Any
+    ) -> tuple[Shards, Shards]:
+        if rank not in self._views:
+            self._views[rank] = view_of(self.program, rank)
+        outputs: Shards = {}
+        updates: Shards = {}
+        sent = np.zeros(len(self.program.collectives), np.int64)
+        for number in range(self.micro_batches):
+            mine = {
+                n: inputs[self._name(n, number)]
+                for n in self.program.inputs
+                if self._name(n, number) in inputs
+            }
+            done = run_card(
+                self.program, self._views[rank], values, mine, card.channels, card.check, card.count
+            )
+            outputs |= {self._name(name, number): shard for name, shard in done.outputs.items()}
+            updates |= done.updates
+            sent += np.array(done.sent_bytes, np.int64)
+        return outputs | {SENT: sent}, updates
+
+    def _name(self, name: str, number: int) -> str:
+        return name if self.micro_batches == 1 else micro_name(name, number)
+
+    @cached_property
+    def wanted(self) -> tuple[tuple[str, ...], ...]:
+        """For each card the outputs that make up the whole with the others', and `SENT`, what it counted."""
+        primary = {
+            name: set(self.program.primary_ranks(name)) for name in dict.fromkeys(self.program.outputs)
+        }
+        numbers = range(self.micro_batches)
+        return tuple(
+            (*(self._name(n, i) for n, ranks in primary.items() if rank in ranks for i in numbers), SENT)
+            for rank in range(self.program.ranks)
+        )
+
+    def communication(self) -> Communication:
+        """What one call sends, predicted."""
+        return self.program.communication().times(self.micro_batches)
+
+    def cut(self, values: Mapping[str, Array]) -> list[Shards]:
+        """Whole inputs as shards, one mapping per rank; what has dims is first cut into micro-batches."""
+        out: list[Shards] = [{} for _ in range(self.program.ranks)]
+        for name, whole in values.items():
+            for number in range(self.micro_batches):
+                part = whole
+                if self.micro_batches > 1 and whole.ndim:
+                    rows = self.program.values[name].spec.shape[0]
+                    part = whole[number * rows : (number + 1) * rows]
+                for rank, mine in enumerate(out):
+                    shard = shard_of(self.program, name, part, rank)
+                    if shard is not None:
+                        mine[self._name(name, number)] = shard
+        return out
+
+    def assemble(self, name: str, shards: Sequence[Mapping[str, Array]]) -> Array:
+        """The whole of an output, from what the cards gave."""
+        parts = []
+        for number in range(self.micro_batches):
+            named = self._name(name, number)
+            parts.append(
+                assemble(self.program, name, [{name: c[named]} if named in c else {} for c in shards])
+            )
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
