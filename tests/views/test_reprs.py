@@ -86,11 +86,11 @@ def test_the_nearest_registered_base_draws(monkeypatch):
 
 
 def test_importing_a_layout_draws_nothing():
-    """The views are loaded when something is shown, and neither dask nor matplotlib even then."""
+    """The views are loaded when something is shown, and neither dask, scipy nor matplotlib even then."""
     code = (
         "import sys, distinfer_lab.layout as l; assert 'distinfer_lab.views' not in sys.modules;"
         "assert 'text/html' in l.Mesh(('tp',), (2,))._repr_mimebundle_();"
-        "assert not {'dask', 'distributed', 'matplotlib', 'ipywidgets'} & set(sys.modules)"
+        "assert not {'dask', 'distributed', 'matplotlib', 'ipywidgets', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -8,14 +8,16 @@ is a part of every row. Areas are bytes. What nobody reads is striped.
 
 from collections.abc import Iterator, Sequence
 from os.path import basename, dirname
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ...display import bytes_in_words
-from ...reshard import ConversionPlan
 from ..drawing import Block, Pen, above, finish, heading, label, notes, path, shorten, text, text_width
 from ..holdings import ranks_in_words
+
+if TYPE_CHECKING:
+    from ...reshard import ConversionPlan
 
 __all__ = ["FileBytes", "ReadPiece", "files_of", "files_svg"]
 
@@ -71,7 +73,7 @@ class FileBytes(NamedTuple):
         return round(sum(t.nbytes * sum(piece.share for piece in t.pieces) for t in self.tensors))
 
 
-def files_of(plan: ConversionPlan, limit: int = MAX_FILES) -> list[FileBytes]:
+def files_of(plan: "ConversionPlan", limit: int = MAX_FILES) -> list[FileBytes]:
     """What a plan reads of its first files; of a plan of very many tensors, by destination only."""
     files = plan.checkpoint.files[:limit]
     if len(plan) > MAX_TENSORS:
@@ -88,7 +90,7 @@ def files_of(plan: ConversionPlan, limit: int = MAX_FILES) -> list[FileBytes]:
     return out
 
 
-def _tensor(plan: ConversionPlan, name: str, count: int) -> Iterator[tuple[int, TensorBytes]]:
+def _tensor(plan: "ConversionPlan", name: str, count: int) -> Iterator[tuple[int, TensorBytes]]:
     """What is read of one tensor in each of the first files."""
     found = plan[name]
     extents = found.pieces.boxes[..., 1] - found.pieces.boxes[..., 0]
@@ -121,7 +123,7 @@ def _piece(
     return ReadPiece(tuple(readers), start, stop, place, place + height)
 
 
-def _by_destination(plan: ConversionPlan, rank: int, file: str) -> FileBytes:
+def _by_destination(plan: "ConversionPlan", rank: int, file: str) -> FileBytes:
     entries = plan.checkpoint.files[rank].entries.values()
     size = max(sum(entry.nbytes for entry in entries if not entry.is_text), 1)
     sent = plan.traffic[rank] / size

@@ -1,20 +1,23 @@
 """What Jupyter shows of checkpoints and their files; no file is read for it."""
 
 from html import escape
+from typing import TYPE_CHECKING
 
 from ... import display
-from ...checkpoint import Checkpoint, FileSet, SliceFile, StrategyFile
 from ...display import bytes_in_words, counted
 from ...errors import DistinferError, listed
-from ...reshard import Verification
 from ..holdings import cut_in_words, strategy_svg
 from .layouts import strategy_html
 from .tables import BESIDE_PICTURE, ROWS, bars_html, first, kept, table_html
 
+if TYPE_CHECKING:
+    from ...checkpoint import Checkpoint, FileSet, SliceFile, StrategyFile
+    from ...reshard import Verification
+
 __all__ = ["checkpoint_html", "register", "slice_html"]
 
 
-def checkpoint_html(checkpoint: Checkpoint) -> str:
+def checkpoint_html(checkpoint: "Checkpoint") -> str:
     """A line of sums, the bytes of each file, and a table of the first tensors."""
     rows = [
         [r.name, str(list(r.shape)), str(r.dtype), cut_in_words(r.layout), r.kind]
@@ -42,7 +45,7 @@ def checkpoint_html(checkpoint: Checkpoint) -> str:
     return line + picture + bars + table_html(columns, rows, len(checkpoint.tensors))
 
 
-def slice_html(file: SliceFile | FileSet) -> str:
+def slice_html(file: "SliceFile | FileSet") -> str:
     """What a file holds, from its header."""
     entries = list(file.entries.values())
     rows = [
@@ -54,7 +57,7 @@ def slice_html(file: SliceFile | FileSet) -> str:
     return head + bars + table_html(["entry", "shape", "type", "bytes"], rows, len(entries))
 
 
-def strategy_file_html(file: StrategyFile) -> str:
+def strategy_file_html(file: "StrategyFile") -> str:
     """The layouts that a file says, as a strategy; its own numbers where they make none."""
     params, operators = counted(len(file.layouts), "parameter"), counted(len(file.operators), "operator")
     head = f"<p>Strategy file: {params}, {operators}</p>"
@@ -66,7 +69,7 @@ def strategy_file_html(file: StrategyFile) -> str:
         return f"{head}<p>{escape(str(err))}</p>{table}"
 
 
-def verification_html(found: Verification) -> str:
+def verification_html(found: "Verification") -> str:
     """Whether all is well, and what is not."""
     lines = repr(found).split("\n")
     rows = [[text] for text in found.differences[:ROWS]]
@@ -76,8 +79,8 @@ def verification_html(found: Verification) -> str:
 
 def register() -> None:
     """Tell `display` how these are drawn."""
-    display.register(Checkpoint, checkpoint_html)
-    display.register(SliceFile, slice_html)
-    display.register(FileSet, slice_html)
-    display.register(StrategyFile, strategy_file_html)
-    display.register(Verification, verification_html)
+    display.register("distinfer_lab.checkpoint.Checkpoint", checkpoint_html)
+    display.register("distinfer_lab.checkpoint.SliceFile", slice_html)
+    display.register("distinfer_lab.checkpoint.FileSet", slice_html)
+    display.register("distinfer_lab.checkpoint.StrategyFile", strategy_file_html)
+    display.register("distinfer_lab.reshard.Verification", verification_html)

@@ -6,14 +6,13 @@ functions here read.
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ... import display
 from ...layout import Mesh, Strategy
-from ...net import Cell
 from ...trace import Trace
 from ..drawing import img_html
 from ..holdings import mesh_svg
@@ -22,6 +21,9 @@ from ..runs import timeline_svg
 from .layouts import strategy_html
 from .nets import cell_html
 from .tables import kept, lines_html
+
+if TYPE_CHECKING:
+    from ...net import Cell
 
 __all__ = ["group_html", "load_html", "memory_html", "register"]
 
@@ -49,7 +51,7 @@ class Loaded(Protocol):
 class Trained(Protocol):
     """What is shown of a model."""
 
-    network: Cell
+    network: "Cell"
 
 
 def group_html(group: Group) -> str:

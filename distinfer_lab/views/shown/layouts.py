@@ -1,13 +1,17 @@
 """What Jupyter shows of meshes, layouts, boxes, strategies and rules."""
 
+from typing import TYPE_CHECKING
+
 from ... import display
 from ...display import counted
 from ...errors import LayoutError
 from ...layout import Box, Layout, Mesh, Strategy
-from ...reshard import Rules, Topology
 from ..drawing import img_html, shorten, stored
 from ..holdings import cut_in_words, layout_svg, mesh_svg, plain_shape, strategy_svg
 from .tables import BESIDE_TABLE, ROWS, first, kept, lines_html, table_html
+
+if TYPE_CHECKING:
+    from ...reshard import Rules, Topology
 
 __all__ = ["layout_html", "mesh_html", "register", "strategy_html"]
 
@@ -62,7 +66,7 @@ def strategy_html(strategy: Strategy) -> str:
     )
 
 
-def rules_html(rules: Rules) -> str:
+def rules_html(rules: "Rules") -> str:
     """The mesh, and which names lie how."""
     rows = [
         [
@@ -75,7 +79,7 @@ def rules_html(rules: Rules) -> str:
     return picture + table_html(["names", "each dim is cut by"], rows, len(rules.rules))
 
 
-def topology_html(topology: Topology) -> str:
+def topology_html(topology: "Topology") -> str:
     """The hosts and their cards."""
     return lines_html(repr(topology))
 
@@ -86,5 +90,5 @@ def register() -> None:
     display.register(Layout, layout_html)
     display.register(Box, box_html)
     display.register(Strategy, strategy_html)
-    display.register(Rules, rules_html)
-    display.register(Topology, topology_html)
+    display.register("distinfer_lab.reshard.Rules", rules_html)
+    display.register("distinfer_lab.reshard.Topology", topology_html)

@@ -3,13 +3,10 @@
 import math
 from collections.abc import Iterator
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import display
 from ...display import bytes_in_words, counted
-from ...net import Cell, Graph, Parameter, Tensor
-from ...net.nn import Optimizer
-from ...parallel import Communication, Compute, Program, Sharding
 from ..drawing import img_html
 from ..holdings import cut_in_words
 from ..moves import bars_svg
@@ -17,10 +14,15 @@ from ..runs import Step, graph_svg
 from .layouts import strategy_html
 from .tables import ROWS, bars_html, first, kept, lines_html, table_html
 
+if TYPE_CHECKING:
+    from ...net import Cell, Graph, Parameter, Tensor
+    from ...net.nn import Optimizer
+    from ...parallel import Communication, Program, Sharding
+
 __all__ = ["cell_html", "graph_steps", "program_html", "program_steps", "register"]
 
 
-def graph_steps(graph: Graph) -> list[Step]:
+def graph_steps(graph: "Graph") -> list[Step]:
     """A net's inputs and operators, uncut."""
     inputs = [Step(name, "input", (), str(list(spec.shape))) for name, spec in graph.inputs.items()]
     return inputs + [
@@ -29,7 +31,7 @@ def graph_steps(graph: Graph) -> list[Step]:
     ]
 
 
-def program_steps(program: Program) -> list[Step]:
+def program_steps(program: "Program") -> list[Step]:
     """A program's inputs, operators and collectives, with how each value lies and what is sent for it."""
     sent = {c.value: (c.kind, int(c.sent_bytes.max(initial=0))) for c in program.collectives}
     return [Step(name, "input", (), _lies(program, name)) for name in program.inputs] + [
@@ -37,20 +39,20 @@ def program_steps(program: Program) -> list[Step]:
     ]
 
 
-def _step(program: Program, instruction: Any, sent: dict[str, tuple[str, int]]) -> Step:
+def _step(program: "Program", instruction: Any, sent: dict[str, tuple[str, int]]) -> Step:
     lies = _lies(program, instruction.output)
-    if isinstance(instruction, Compute):
+    if hasattr(instruction, "op"):
         return Step(instruction.output, instruction.op.name, instruction.inputs, lies)
     kind, nbytes = sent.get(instruction.output, (type(instruction).__name__, 0))
     return Step(instruction.output, kind, instruction.inputs, lies, nbytes)
 
 
-def _lies(program: Program, name: str) -> str:
+def _lies(program: "Program", name: str) -> str:
     spec, layout = program.values[name]
     return f"{list(spec.shape)} {cut_in_words(layout)}"
 
 
-def graph_html(graph: Graph) -> str:
+def graph_html(graph: "Graph") -> str:
     """The operators in order."""
     params = {name: str(list(spec.shape)) for name, spec in graph.params.items()}
     steps = graph_steps(graph)
@@ -60,7 +62,7 @@ def graph_html(graph: Graph) -> str:
     )
 
 
-def program_html(program: Program) -> str:
+def program_html(program: "Program") -> str:
     """The operators and collectives in order, and the bytes of parameters on each card."""
     params = {name: _lies(program, name) for name in program.params}
     steps = program_steps(program)
@@ -73,7 +75,7 @@ def program_html(program: Program) -> str:
     return picture + img_html(bars, "Bytes of parameters on each card")
 
 
-def sharding_html(sharding: Sharding) -> str:
+def sharding_html(sharding: "Sharding") -> str:
     """How parameters lie, and for each operator how it is cut and what must be summed."""
     rows = [
         [name, "; ".join(map(cut_in_words, node.inputs)), cut_in_words(node.output), ", ".join(node.sums)]
@@ -83,7 +85,7 @@ def sharding_html(sharding: Sharding) -> str:
     return strategy_html(sharding.strategy) + table_html(columns, rows, len(sharding.nodes))
 
 
-def communication_html(communication: Communication) -> str:
+def communication_html(communication: "Communication") -> str:
     """What each collective sends, and each card in all."""
     rows = [
         [
@@ -102,12 +104,12 @@ def communication_html(communication: Communication) -> str:
     return img_html(bars, "Bytes that each card sends") + table
 
 
-def _sizes(params: dict[str, Parameter]) -> Iterator[tuple[str, int]]:
+def _sizes(params: dict[str, "Parameter"]) -> Iterator[tuple[str, int]]:
     for name, param in params.items():
         yield name, math.prod(param.shape) * param.spec.dtype.itemsize
 
 
-def _params_html(params: dict[str, Parameter], head: str) -> str:
+def _params_html(params: dict[str, "Parameter"], head: str) -> str:
     rows = [
         [name, str(list(p.shape)), str(p.dtype), bytes_in_words(math.prod(p.shape) * p.spec.dtype.itemsize)]
         for name, p in first(params.items())
@@ -116,7 +118,7 @@ def _params_html(params: dict[str, Parameter], head: str) -> str:
     return f"<p>{escape(head)}</p>{bars_html(_sizes(params), 'Bytes of each parameter')}{table}"
 
 
-def cell_html(cell: Cell) -> str:
+def cell_html(cell: "Cell") -> str:
     """The parameters of a net, by size."""
     # Not `parameters_dict`, which refuses a net of two equal names: a repr shows what there is.
     params = dict(cell.parameters_and_names())
@@ -124,24 +126,24 @@ def cell_html(cell: Cell) -> str:
     return _params_html(params, f"{type(cell).__name__}: {counted(len(params), 'parameter')}, {total}")
 
 
-def optimizer_html(optimizer: Optimizer) -> str:
+def optimizer_html(optimizer: "Optimizer") -> str:
     """What an optimizer keeps beside the parameters."""
     count = counted(len(optimizer.params), "parameter")
     return _params_html(optimizer.states, f"{type(optimizer).__name__} of {count}; beside them it keeps")
 
 
-def value_html(value: Tensor | Parameter) -> str:
+def value_html(value: "Tensor | Parameter") -> str:
     """Name, shape and dtype; the elements of a tensor that is here, as its text has them."""
     return lines_html(repr(value))
 
 
 def register() -> None:
     """Tell `display` how these are drawn."""
-    display.register(Graph, graph_html)
-    display.register(Program, program_html)
-    display.register(Sharding, sharding_html)
-    display.register(Communication, communication_html)
-    display.register(Cell, cell_html)
+    display.register("distinfer_lab.net.Graph", graph_html)
+    display.register("distinfer_lab.parallel.Program", program_html)
+    display.register("distinfer_lab.parallel.Sharding", sharding_html)
+    display.register("distinfer_lab.parallel.Communication", communication_html)
+    display.register("distinfer_lab.net.Cell", cell_html)
     display.register("distinfer_lab.net.Optimizer", optimizer_html)
-    display.register(Tensor, value_html)
-    display.register(Parameter, value_html)
+    display.register("distinfer_lab.net.Tensor", value_html)
+    display.register("distinfer_lab.net.Parameter", value_html)

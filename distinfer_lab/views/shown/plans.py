@@ -1,16 +1,20 @@
 """What Jupyter shows of plans, what they cost, and what became of them."""
 
+from typing import TYPE_CHECKING
+
 from ... import display
 from ...display import bytes_in_words, counted
-from ...reshard import ConversionPlan, Explanation, ReshardPlan, ReshardResult
 from ..drawing import img_html
 from ..moves import CardBytes, bands_svg, files_of, files_svg, memory_svg, traffic_svg
 from .tables import BESIDE_PICTURE, ROWS, bars_html, kept, lines_html, table_html
 
+if TYPE_CHECKING:
+    from ...reshard import ConversionPlan, Explanation, ReshardPlan, ReshardResult
+
 __all__ = ["conversion_html", "plan_html", "register"]
 
 
-def plan_html(plan: ReshardPlan) -> str:
+def plan_html(plan: "ReshardPlan") -> str:
     """Who sends how much to whom, as a matrix and as bands, and the sums."""
     title = f"{counted(plan.src_count, 'training card')} to {counted(plan.dst_count, 'inference card')}"
     rows = [
@@ -28,7 +32,7 @@ def plan_html(plan: ReshardPlan) -> str:
     return matrix + bands + table_html(["", ""], rows, len(rows))
 
 
-def _matrix(plan: ReshardPlan, title: str, alt: str) -> str:
+def _matrix(plan: "ReshardPlan", title: str, alt: str) -> str:
     return kept(
         lambda cards: traffic_svg(plan.traffic, title, placement=plan.placement, max_cells=_side(cards, 16)),
         alt,
@@ -41,7 +45,7 @@ def _side(cards: int, most: int) -> int:
     return max(min(cards // 16, most), 2)
 
 
-def conversion_html(plan: ConversionPlan) -> str:
+def conversion_html(plan: "ConversionPlan") -> str:
     """Which bytes of which file which destination reads, and the sums."""
     needed = int(plan.needed_bytes.sum())
     rows = [
@@ -64,7 +68,7 @@ def conversion_html(plan: ConversionPlan) -> str:
     )
 
 
-def explanation_html(told: Explanation) -> str:
+def explanation_html(told: "Explanation") -> str:
     """The sums, and the cost of each card and file."""
     words = bytes_in_words
     sums = lines_html(repr(told), 3 if told.files else 4)
@@ -80,14 +84,14 @@ def explanation_html(told: Explanation) -> str:
     return out
 
 
-def result_html(result: ReshardResult) -> str:
+def result_html(result: "ReshardResult") -> str:
     """The sums of a finished reshard, and its plan."""
     return lines_html(repr(result)) + conversion_html(result.plan)
 
 
 def register() -> None:
     """Tell `display` how these are drawn."""
-    display.register(ReshardPlan, plan_html)
-    display.register(ConversionPlan, conversion_html)
-    display.register(Explanation, explanation_html)
-    display.register(ReshardResult, result_html)
+    display.register("distinfer_lab.reshard.ReshardPlan", plan_html)
+    display.register("distinfer_lab.reshard.ConversionPlan", conversion_html)
+    display.register("distinfer_lab.reshard.Explanation", explanation_html)
+    display.register("distinfer_lab.reshard.ReshardResult", result_html)
