@@ -17,7 +17,9 @@ __all__ = [
     "Embedding",
     "Flatten",
     "LayerNorm",
+    "RMSNorm",
     "ReLU",
+    "SiLU",
     "Sigmoid",
     "Softmax",
     "Tanh",
@@ -63,6 +65,14 @@ class GELU(_Activation):
         self.primitive = ops.GeLU()
 
 
+class SiLU(_Activation):
+    """x / (1 + exp(-x))."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.primitive = ops.SiLU()
+
+
 class Sigmoid(_Activation):
     """1 / (1 + exp(-x))."""
 
@@ -98,6 +108,7 @@ class Flatten(_Activation):
 ACTIVATIONS: dict[str, Callable[[], _Activation]] = {
     "relu": ReLU,
     "gelu": GELU,
+    "silu": SiLU,
     "sigmoid": Sigmoid,
     "tanh": Tanh,
     "softmax": Softmax,
@@ -193,3 +204,15 @@ class LayerNorm(Cell):
 
     def construct(self, *inputs: Any) -> Any:
         return self.layer_norm(inputs[0], self.gamma, self.beta)
+
+
+class RMSNorm(Cell):
+    """gamma * x / sqrt(mean(x * x) + epsilon), along the last dim of size `size`."""
+
+    def __init__(self, size: int, epsilon: float = 1e-6) -> None:
+        super().__init__()
+        self.gamma = Parameter(initializer("ones", (size,), np.float32), "gamma")
+        self.rms_norm = ops.RmsNorm(epsilon)
+
+    def construct(self, *inputs: Any) -> Any:
+        return self.rms_norm(inputs[0], self.gamma)

@@ -1,7 +1,7 @@
 """Cells, layers, losses and optimizers under the one name that MindSpore gives them: `nn`."""
 
 from .cell import Cell, SequentialCell
-from .layers import GELU, Dense, Embedding, Flatten, LayerNorm, ReLU, Sigmoid, Softmax, Tanh
+from .layers import GELU, Dense, Embedding, Flatten, LayerNorm, ReLU, RMSNorm, Sigmoid, SiLU, Softmax, Tanh
 from .losses import MSELoss, SoftmaxCrossEntropyWithLogits
 from .optimizers import SGD, Adam, Momentum, Optimizer
 
@@ -17,8 +17,10 @@ __all__ = [
     "MSELoss",
     "Momentum",
     "Optimizer",
+    "RMSNorm",
     "ReLU",
     "SequentialCell",
+    "SiLU",
     "Sigmoid",
     "Softmax",
     "SoftmaxCrossEntropyWithLogits",

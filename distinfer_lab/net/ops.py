@@ -31,6 +31,8 @@ __all__ = [
     "ReduceMean",
     "ReduceSum",
     "Reshape",
+    "RmsNorm",
+    "SiLU",
     "Sigmoid",
     "Softmax",
     "SoftmaxCrossEntropyWithLogits",
@@ -162,6 +164,7 @@ RealDiv = Div
 Neg = _plain("Neg", operators.Neg)
 ReLU = _plain("ReLU", operators.ReLU)
 GeLU = _plain("GeLU", operators.GeLU)
+SiLU = _plain("SiLU", operators.SiLU)
 Sigmoid = _plain("Sigmoid", operators.Sigmoid)
 Tanh = _plain("Tanh", operators.Tanh)
 Exp = _plain("Exp", operators.Exp)
@@ -201,6 +204,13 @@ class LayerNorm(Primitive):
 
     def __init__(self, begin_norm_axis: int = 1, begin_params_axis: int = 1, epsilon: float = 1e-7) -> None:
         super().__init__(operators.LayerNorm(begin_norm_axis, epsilon, begin_params_axis))
+
+
+class RmsNorm(Primitive):
+    """gamma * x / sqrt(mean(x * x) + epsilon), along the last dim; called with (x, gamma)."""
+
+    def __init__(self, epsilon: float = 1e-6) -> None:
+        super().__init__(operators.RMSNorm(epsilon))
 
 
 class Reshape(Primitive):

@@ -53,6 +53,28 @@ def test_eager_traced_and_numpy_agree():
     np.testing.assert_allclose(evaluate(graph, p, {"x": x})[graph.outputs[0]], by_hand, rtol=1e-6)
 
 
+def test_a_gated_layer_of_plain_layers():
+    """RMSNorm and SiLU as layers, and operators on parameters alone while a net is traced."""
+
+    class Gated(Cell):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.RMSNorm(4, 1e-5)
+            self.gate = nn.Dense(4, 3, has_bias=False, activation="silu")
+            self.half = Parameter(np.full(3, 0.5, np.float32))
+
+        def construct(self, x):
+            return self.gate(self.norm(x)) * (self.half + self.half)
+
+    net, x = Gated(), np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
+    y = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) @ net.gate.weight.asnumpy().T
+    graph = trace(net, x)
+    assert sorted(graph.params) == ["gate.weight", "half", "norm.gamma"]
+    found = evaluate(graph, whole(net), {"x": x})[graph.outputs[0]]
+    np.testing.assert_allclose(found, y / (1 + np.exp(-y)), rtol=1e-5)
+    np.testing.assert_allclose(net(Tensor(x)).asnumpy(), found, rtol=1e-6)
+
+
 def test_strategies_reach_the_graph():
     """`shard` on a primitive, on a layer's primitives, and by named axes."""
     net = Mlp()
