@@ -99,13 +99,13 @@ def outgoing(
         yield memoryview(head)
         yield from pieces_to_send(array, window_bytes)
         return
-    yield memoryview(head)
     sent = 0
     for piece in pieces_to_send(array, window_bytes):
         for first in range(0, len(piece), SLOT_BYTES):
             part = piece[first : first + SLOT_BYTES]
             slot = neighbour.lay_out(np.frombuffer(part, np.uint8), (key, sent))
-            yield memoryview(TOKEN.pack(FOLLOWS if slot is None else slot, len(part)))
+            yield memoryview(head + TOKEN.pack(FOLLOWS if slot is None else slot, len(part)))
+            head = b""
             if slot is None:
                 yield part
             sent += len(part)

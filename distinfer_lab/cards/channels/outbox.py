@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 __all__ = ["OFFER_BYTES", "SLOTS", "SLOT_BYTES", "Neighbour", "Offer", "Outbox", "make_outbox"]
 
-SLOT_BYTES = 1 << 20
+SLOT_BYTES = 2 << 20
 SLOTS = 16
 TOKEN_BYTES = 16
 OFFER = struct.Struct("<IIQ16s")

@@ -68,7 +68,7 @@ class Sockets:
         Raises when the run was cancelled; called whenever this card waits.
     """
 
-    window_bytes = 1 << 20
+    window_bytes = 2 << 20
     """In which pieces a collective best goes: what is added is still in the processor's cache."""
 
     def __init__(self, rank: int, epoch: Epoch, listener: Listener, check: Callable[[], None]) -> None:
