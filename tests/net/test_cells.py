@@ -67,7 +67,7 @@ def test_a_gated_layer_of_plain_layers():
             return self.gate(self.norm(x)) * (self.half + self.half)
 
     net, x = Gated(), np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
-    y = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) @ net.gate.weight.asnumpy().T
+    y = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) @ whole(net)["gate.weight"].T
     graph = trace(net, x)
     assert sorted(graph.params) == ["gate.weight", "half", "norm.gamma"]
     found = evaluate(graph, whole(net), {"x": x})[graph.outputs[0]]
