@@ -76,8 +76,9 @@ def memory_svg(cards: Sequence[CardBytes], title: str, *, limit: int | None = No
     over = [card for card in cards if limit is not None and card.peak > limit]
     pen = Pen(title)
     rows = _Rows(shown, REACH / most, pen)
-    body = [rows.head(), *(rows.row(i, card, limit) for i, card in enumerate(shown))]
-    block = Block(rows.width, 22 + 28 * len(shown), "".join(body))
+    cards_shown = "".join(rows.row(i, card, limit) for i, card in enumerate(shown))
+    grid = f'<g role="grid" aria-label="memory of the cards">{cards_shown}</g>'
+    block = Block(rows.width, 22 + 28 * len(shown), rows.head() + grid)
     if limit is not None:
         x = rows.left + limit * rows.scale
         mark = line(x, 18, 0, 28 * len(shown) + 2, 'stroke="#d55e00" stroke-width="2" stroke-dasharray="5 3"')
@@ -129,7 +130,7 @@ class _Rows:
             text(self.left + REACH + 14 + 3 * self.step, y + 15, "over!", 'font-weight="600"') if over else ""
         )
         name = text(0, y + 15, f"card {card.card}")
-        return f'<g data-key="card:{card.card}">{bars}{name}{numbers}{warn}</g>'
+        return f'<g role="row"><g data-key="card:{card.card}">{bars}{name}{numbers}{warn}</g></g>'
 
 
 def _words(nbytes: int | None) -> str:
