@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from .matching import Matching
 from .placing import PlacedNet, remember
 from .predict_layout import PredictLayout
 
-__all__ = ["LoadResult", "load_distributed_checkpoint", "load_slices"]
+__all__ = ["LoadResult", "Saved", "load_distributed_checkpoint", "load_saved"]
 
 PathLike = str | os.PathLike[str]
 Files = PathLike | Sequence[PathLike] | Mapping[int, PathLike]
@@ -207,9 +207,27 @@ def _planned(matching: Matching, checkpoint: Checkpoint, dst: Strategy | None) -
     return plan_reshard(src, target, dtypes={n: r.dtype for n, r in records.items()}, same_cards=False)
 
 
-def load_slices(placed: PlacedNet, paths: Sequence[Path]) -> None:
-    """Put the values of slice files that the cards wrote back on the cards."""
-    with open_checkpoint([os.fspath(p) for p in paths], placed.strategy) as checkpoint:
+class Saved(NamedTuple):
+    """A checkpoint that was saved while training: what going back to it needs."""
+
+    epoch: int
+    """Epochs done."""
+    step: int
+    """Steps done in the next."""
+    paths: list[Path]
+    """A file for each card, or a single one that holds everything."""
+    integrated: bool
+    key: bytes | None
+    mode: str
+
+
+def load_saved(placed: PlacedNet, saved: Saved) -> None:
+    """Put the values that were saved back on the cards."""
+    files = [os.fspath(path) for path in saved.paths]
+    strategy = None if saved.integrated else placed.strategy
+    with open_checkpoint(
+        files[0] if saved.integrated else files, strategy, dec_key=saved.key, dec_mode=saved.mode
+    ) as checkpoint:
         plan = plan_reshard(
             checkpoint.strategy,
             placed.strategy,

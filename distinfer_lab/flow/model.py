@@ -33,6 +33,7 @@ from ..parallel import (
 from .callbacks import Callback
 from .context import ParallelContext, ParallelMode, parallel_context
 from .generating import Choice, Generation
+from .load import Saved
 from .micro_batches import micro_specs
 from .placing import PlacedNet, place_initial, placed_net, remember
 from .predict_layout import PredictLayout
@@ -73,8 +74,8 @@ class Model(Displayed):
         self.network, self.loss_fn, self.optimizer = network, loss_fn, optimizer
         self._cards = cards
         self._programs: dict[Any, Any] = {}
-        self.last_saved: tuple[int, int, list[Path]] | None = None
-        """Epochs and steps done, and the slice files, of the latest checkpoint of this training."""
+        self.last_saved: Saved | None = None
+        """The latest checkpoint of this training."""
         self.last_program: Program | None = None
         """The program of the latest train or predict call: what each card held, what each collective carried."""
         self.last_sent_bytes: tuple[int, ...] = ()
@@ -187,9 +188,11 @@ class Model(Displayed):
         if placed is None:
             raise ContextError("the net is on no card yet; train it or load a checkpoint first")
         if integrated:
-            return [save_merged(placed, Path(directory) / name, file_options)]
-        paths = save_slices(placed, Path(directory), name, file_options)
-        self.last_saved = (*at, paths)
+            paths = [save_merged(placed, Path(directory) / name, file_options)]
+        else:
+            paths = save_slices(placed, Path(directory), name, file_options)
+        key, mode = file_options.get("enc_key"), file_options.get("enc_mode", "AES-GCM")
+        self.last_saved = Saved(*at, paths, integrated, key, mode)
         return paths
 
     # Prediction

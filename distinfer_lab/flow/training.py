@@ -1,7 +1,8 @@
 """Step 1: one call of `Model.train`, step by step on the cards.
 
-A step counts on all cards or on none. When a card is lost, training goes back to the last state
-that can be had again (a saved checkpoint, or the beginning) and does the steps since once more.
+A step counts on all cards or on none. When a card is lost and others hold the same shards, the step
+is done again (see `cards.recovery`). Otherwise training goes back to the last state that can be had
+again (a saved checkpoint, or the beginning) and does the steps since once more, callbacks included.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
@@ -15,7 +16,7 @@ from ..net.nn import Optimizer
 from ..parallel import CardProgram, Program, assemble, cut, partition, propagate
 from .callbacks import Callback, RunContext
 from .context import ParallelMode, parallel_context
-from .load import load_slices
+from .load import load_saved
 from .placing import place_initial, placed_net, remember
 from .strategies import loaded_operators, only, strategy_file_of
 
@@ -47,6 +48,7 @@ class Training:
         self.program: Program | None = None
         self.steps_before: dict[int, int] = {}
         self.failures = 0
+        self.can_begin_again = False
 
     def run(self) -> None:
         for callback in self.callbacks:
@@ -57,12 +59,13 @@ class Training:
         while True:
             try:
                 context = self._steps_from(position) or context
-                break
+                if context is not None:
+                    for callback in self.callbacks:
+                        callback.on_train_end(context)
             except CardRestartedError as err:
                 position = self._go_back(err)
-        if context is not None:
-            for callback in self.callbacks:
-                callback.on_train_end(context)
+            else:
+                return
 
     def _steps_from(self, position: tuple[int, int]) -> RunContext | None:
         """Train from a position (epochs done, steps done in the next) to the end."""
@@ -166,9 +169,8 @@ class Training:
         if placed is None:
             raise err
         if model.last_saved is not None:
-            epoch, step, paths = model.last_saved
-            load_slices(placed, paths)
-            return epoch, step
+            load_saved(placed, model.last_saved)
+            return model.last_saved.epoch, model.last_saved.step
         if not self.can_begin_again:
             raise err
         model.cards.refill(placed.placement)
