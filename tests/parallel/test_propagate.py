@@ -34,10 +34,15 @@ def axis_strategy(draw: st.DrawFn, graph: Graph, node: Node, devices: int) -> Ax
     grid = draw(st.sampled_from([g for g in grids if devices % math.prod(g) == 0]))
     names, axes = ("a", "b", "repeat")[: len(grid)], {}
     for axis, size in draw(st.permutations(list(zip(names, grid, strict=True)))):
-        factor = draw(st.sampled_from([None, *sorted(sizes)]))
+        factor = draw(st.sampled_from([None, *sorted(sizes.keys() - rule.within.keys())]))
         if factor is not None and sizes[factor] % size == 0:
             axes[factor] = (*axes.get(factor, ()), axis)
             sizes[factor] //= size
+    for inner, outer in rule.within.items():  # by none or by the leading ones of the other's axes
+        first = draw(st.integers(0, len(axes.get(outer, ()))))
+        cut_by = axes.get(outer, ())[:first]
+        if sizes[inner] % math.prod(grid[names.index(a)] for a in cut_by) == 0:
+            axes[inner] = cut_by
     dims = tuple(tuple(axes.get(f, ()) for f in factors) for factors in rule.inputs)
     return AxisStrategy(names, grid, dims)
 
