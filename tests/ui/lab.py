@@ -105,7 +105,7 @@ class Notebook:
             made = [nbformat.v4.new_code_cell(source.strip()) for source in cells]
             nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=kernel), lab.folder / name)
         self.page = browser.new_page(viewport={"width": width, "height": 1000})
-        self.page.set_default_timeout(120 * SECONDS)
+        self.page.set_default_timeout(60 * SECONDS)
         self.troubles = []
         self.page.on("pageerror", lambda err: self.troubles.append(f"page: {err}"))
         self.page.on("console", self._heard)

@@ -73,6 +73,6 @@ def test_a_narrow_page_scrolls_inside(open_notebook, axe, dark):
     """At 800 pixels, with a closed group after it."""
     made = MAKE.replace("CardGroup(2, processes=True)", "CardGroup(2)")
     narrow = open_notebook(made, "group.close()\nview.refresh()", width=800, dark=dark)
-    narrow.find("text=the card group is closed; make a new one").first.wait_for()
+    narrow.find("[role=alert]", has_text="the card group is closed; make a new one").wait_for()
     assert narrow.overflowing() == []
     assert narrow.audit(axe) == []
