@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import distinfer_lab as dl
-from distinfer_lab.errors import ArgumentTypeError, GraphError
+from distinfer_lab.errors import ArgumentTypeError, GraphError, ShardingError
 from distinfer_lab.net import AxisStrategy, Spec, trace
 from distinfer_lab.net.models import GPT2, Llama, NextTokenLoss, from_pretrained_config
 from distinfer_lab.net.operators import CachedAttention
@@ -136,8 +136,10 @@ def test_every_operator_is_told_how_it_is_cut(net):
 
 
 def test_what_a_net_cannot_take_is_said():
-    """Ids of another shape, too many tokens, labels that do not fit."""
+    """Ids of another shape, too many tokens, labels that do not fit, more stages than layers."""
     net = GPT2(GPT)
+    with pytest.raises(ShardingError, match="pp=2: 1 layers make 1 to 1 pipeline stages"):
+        net.shard_by(pp=2)
     for shape, dtype in (((3,), np.int64), ((2, 3), np.float32)):
         with pytest.raises(GraphError, match="GPT2 takes token numbers of shape"):
             trace(net, Spec(shape, np.dtype(dtype)))

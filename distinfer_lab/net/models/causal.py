@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import GraphError
+from ...errors import GraphError, ShardingError
 from .. import operators
 from ..cell import Cell
 from ..initializer import initializer
@@ -67,20 +67,34 @@ class CausalLM(Cell):
         self.dtype = dtypes[self.fields.word(given, FLOATS, FLOATS[0])]
         self.cuts: Cuts = UNCUT
 
-    def shard_by(self, *, tp: int = 1, dp: int = 1) -> "CausalLM":
+    def shard_by(self, *, tp: int = 1, dp: int = 1, pp: int = 1) -> "CausalLM":
         """Cut every operator over dp * tp cards, as Megatron does; gives itself.
 
         The words, the heads and the hidden units are cut over the tp cards of a group (where there
         are more cards than heads, several hold the same ones), the batch over the dp groups. Its
         parameters then lie as the rules of its family say for the mesh dp, tp.
 
+        Parameters
+        ----------
+        pp
+            On how many pipeline stages of dp * tp cards each the layers lie, in runs of about equal
+            length; set `pipeline_stages` of the context to the same.
+
         Raises
         ------
         ShardingError
-            If tp cards cannot share the heads.
+            If tp cards cannot share the heads, or there are more stages than layers.
         """
         self.cuts = cuts_of(dp, tp, self.heads, self.key_heads)
+        if not 1 <= pp <= self.layers:
+            raise ShardingError(f"pp={pp}: {self.layers} layers make 1 to {self.layers} pipeline stages")
+        for i, block in enumerate(self.blocks()):
+            block.pipeline_stage = i * pp // self.layers if pp > 1 else None
         return self
+
+    def blocks(self) -> Sequence[Cell]:
+        """The layers, in order; every family says which."""
+        raise NotImplementedError
 
     def hidden(self, ids: Any, step: Step, caches: Sequence[Cache | None]) -> Any:
         """What the layers give for each token, as rows [batch * tokens, size]; every family says how."""

@@ -145,6 +145,10 @@ class GPT2(CausalLM):
         if not self.tied:
             self.lm_head = Table(self.words, size, self.dtype)
 
+    def blocks(self) -> Sequence[Cell]:
+        """See `CausalLM.blocks`."""
+        return self.transformer.h.steps
+
     def hidden(self, ids: Any, step: Step, caches: Sequence[Cache | None]) -> Any:
         """See `CausalLM.hidden`."""
         body, cut = self.transformer, step.cut
@@ -153,7 +157,7 @@ class GPT2(CausalLM):
         x = apply(operators.Add(), x, body.wpe(places, cut, "-", "-"), strategy=cut("rows - -", "- -"))
         rows = (step.batch * step.tokens, x.shape[2])
         x = apply(operators.Reshape(rows), x, strategy=cut("rows - -"))
-        for block, cache in zip(body.h.steps, caches, strict=True):
+        for block, cache in zip(self.blocks(), caches, strict=True):
             x = block(x, step, cache)
         return body.ln_f(x, cut)
 

@@ -178,13 +178,17 @@ class Llama(CausalLM):
         op = operators.Angles(step.tokens, self.frequencies)
         return step._replace(angles=apply(op, position, strategy=step.cut("")))
 
+    def blocks(self) -> Sequence[Cell]:
+        """See `CausalLM.blocks`."""
+        return self.model.layers.steps
+
     def hidden(self, ids: Any, step: Step, caches: Sequence[Cache | None]) -> Any:
         """See `CausalLM.hidden`."""
         body, cut = self.model, step.cut
         x = body.embed_tokens(ids, cut, "all", "rows -")
         rows = (step.batch * step.tokens, x.shape[2])
         x = apply(operators.Reshape(rows), x, strategy=cut("rows - -"))
-        for block, cache in zip(body.layers.steps, caches, strict=True):
+        for block, cache in zip(self.blocks(), caches, strict=True):
             x = block(x, step, cache)
         return body.norm(x, cut)
 
