@@ -3,10 +3,12 @@
 Each function is pure: the same record gives the same string, byte for byte.
 """
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 
+from ...display import counted
 from ...layout import Layout, Strategy, box_at, nonempty_boxes
 from ...layout import intersect_boxes as intersect
 from ..drawing import STORED_CARDS, Block, Pen, beside, finish, heading, shorten
@@ -140,25 +142,40 @@ def _pieces(src: Holding, dst: Holding) -> list[list[Piece]]:
 
 
 def strategy_svg(strategy: Strategy, *, max_layouts: int = 4, max_cards: int = STORED_CARDS) -> str:
-    """One picture for each of the first few distinct layouts, of the first parameter that has it."""
-    firsts: dict[tuple[Layout, bool], str] = {}
+    """One picture for each of the first few distinct layouts, of the first parameter that has it.
+
+    Those that cut something come first; all that cut nothing count as one.
+    """
+    firsts: dict[Hashable, str] = {}
+    counts: Counter[Hashable] = Counter()
     for name, layout in strategy.items():
-        firsts.setdefault((layout, name in strategy.shapes), name)
+        key = _kind(layout, name in strategy.shapes)
+        firsts.setdefault(key, name)
+        counts[key] += 1
+    size = f"{counted(len(strategy), 'parameter')} on {cards_in_words(strategy.ranks)}"
+    label = f"{size}, {counted(len(firsts), 'different layout')}"
     pen = Pen("".join(firsts.values()))
-    shown = list(firsts.values())[:max_layouts]
-    parts = [_hold_parameter(strategy, name).grouped(max_cards // len(shown)) for name in shown]
+    shown = sorted(firsts.items(), key=lambda item: not _is_cut(strategy[item[1]]))[:max_layouts]
+    parts = [_hold_parameter(strategy, name).grouped(max_cards // len(shown)) for _, name in shown]
     crowd = max(sum(len(part.cards) for part in parts), 33)
     blocks = []
-    for name, part in zip(shown, parts, strict=True):
-        like = sum(other == strategy[name] for other in strategy.values()) - 1
-        more = [f"and {like} more cut alike"] if like else []
+    for (key, name), part in zip(shown, parts, strict=True):
+        more = [f"and {counts[key] - 1:,} more cut alike"] if counts[key] > 1 else []
         block = tiles(part, name_key(name), f"cards of {name}", pen, crowd=crowd)
         lines = _lines(strategy[name], part, strategy.ranks)
         blocks.append(heading(block, shorten(name, 40), [*lines, *more]))
-    label = f"{len(strategy)} parameters on {cards_in_words(strategy.ranks)}, {len(firsts)} different layouts"
     if not blocks:
         return finish(heading(Block(0, 0, ""), "no parameters", []), label, pen)
     return finish(beside(blocks), label, pen)
+
+
+def _is_cut(layout: Layout) -> bool:
+    return any(layout.dims) or layout.optimizer_shards > 1
+
+
+def _kind(layout: Layout, known: bool) -> Hashable:
+    """What is equal in layouts that one picture shows; `known` tells whether a shape is."""
+    return (layout, known) if _is_cut(layout) else (layout.replicas, layout.first_ranks)
 
 
 def _hold_parameter(strategy: Strategy, name: str) -> Holding:

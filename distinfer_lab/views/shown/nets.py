@@ -43,7 +43,8 @@ def _step(program: "Program", instruction: Any, sent: dict[str, tuple[str, int]]
     lies = _lies(program, instruction.output)
     if hasattr(instruction, "op"):
         return Step(instruction.output, instruction.op.name, instruction.inputs, lies)
-    kind, nbytes = sent.get(instruction.output, (type(instruction).__name__, 0))
+    # What only changes how a value is counted, and not where it lies, sends nothing.
+    kind, nbytes = sent.get(instruction.output, (type(instruction).__name__, None))
     return Step(instruction.output, kind, instruction.inputs, lies, nbytes)
 
 
@@ -57,7 +58,7 @@ def graph_html(graph: "Graph") -> str:
     params = {name: str(list(spec.shape)) for name, spec in graph.params.items()}
     steps = graph_steps(graph)
     return kept(
-        lambda count: graph_svg(steps, "Graph", params=params, max_steps=count // 4),
+        lambda count: graph_svg(steps, "Graph", params=params, max_steps=max(count // 8, 4)),
         repr(graph).split("\n")[0],
     )
 
@@ -68,7 +69,7 @@ def program_html(program: "Program") -> str:
     steps = program_steps(program)
     title = f"Program for {program.ranks} cards"
     picture = kept(
-        lambda count: graph_svg(steps, title, params=params, max_steps=count // 4),
+        lambda count: graph_svg(steps, title, params=params, max_steps=max(count // 8, 4)),
         repr(program).split("\n")[0],
     )
     bars = bars_svg(program.resident_bytes.tolist(), "Bytes of parameters on each card")
