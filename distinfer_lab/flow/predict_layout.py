@@ -1,6 +1,7 @@
 """The predict layout: what `infer_predict_layout` gives and `load_distributed_checkpoint` takes."""
 
 from collections.abc import Iterator, Mapping
+
 from ..display import Displayed
 from ..errors import LayoutError
 from ..layout import Layout, Strategy

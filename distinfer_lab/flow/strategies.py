@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..checkpoint import OperatorStrategy, StrategyFile, followed_parameter, read_strategy
+from ..checkpoint import OperatorStrategy, StrategyFile, followed_parameter, read_operators
+from ..errors import LayoutError
 from ..layout import Strategy
 from ..net import NodeStrategy
 from ..parallel import Sharding
@@ -22,8 +23,8 @@ def loaded_operators(context: ParallelContext) -> Mapping[str, NodeStrategy]:
     """
     if not context.strategy_ckpt_load_file or not context.is_cut:
         return {}
-    found = read_strategy(context.strategy_ckpt_load_file)
-    return {name: item.inputs for name, item in found.operators.items() if item.inputs}
+    found = read_operators(context.strategy_ckpt_load_file)
+    return {name: item.inputs for name, item in found.items() if item.inputs}
 
 
 def only(strategy: Strategy, names: Iterable[str]) -> Strategy:
@@ -31,11 +32,18 @@ def only(strategy: Strategy, names: Iterable[str]) -> Strategy:
     return Strategy({n: strategy[n] for n in names}, strategy.shapes, strategy.ranks)
 
 
-def strategy_file_of(sharding: Sharding, params: Mapping[str, Any]) -> StrategyFile:
-    """What a strategy file says of a sharding: operators, a net's parameters and their states."""
+def strategy_file_of(sharding: Sharding, params: Mapping[str, Any]) -> StrategyFile | Strategy:
+    """What a strategy file says of a sharding: operators, a net's parameters and their states.
+
+    Layouts alone, where MindSpore cannot say one of them.
+    """
     operators = {
         name: OperatorStrategy(sharding.stages.get(name, 0), inputs)
         for name, inputs in sharding.operators.items()
     }
     named = [n for n in sharding.strategy if n in params or followed_parameter(n, params)]
-    return StrategyFile.from_strategy(only(sharding.strategy, named), operators)
+    strategy = only(sharding.strategy, named)
+    try:
+        return StrategyFile.from_strategy(strategy, operators)
+    except LayoutError:
+        return strategy
