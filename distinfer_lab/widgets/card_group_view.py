@@ -11,7 +11,7 @@ from ..cards import CardGroup, GroupState, kill_card, recover, state_of
 from ..display import bytes_in_words
 from ..errors import ArgumentTypeError, CardError, LayoutError
 from ..views import CardBytes, Drawing, memory_svg, table_html
-from .parts import Panel, Picture, Snapshot, Work, told
+from .parts import Panel, Picture, Snapshot, Work, still_of, told
 
 __all__ = ["CardGroupView"]
 
@@ -225,7 +225,7 @@ class CardGroupView(Panel):
     @property
     def static(self) -> Drawing:
         """The cards as they were last seen."""
-        return Drawing(self.picture.still.svg, repr(self))
+        return still_of(self.picture.still.svg, repr(self))
 
     def __repr__(self) -> str:
         name = repr(self.group).removeprefix("CardGroup(").removesuffix(")")

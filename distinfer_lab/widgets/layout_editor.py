@@ -16,7 +16,7 @@ from ..layout.dialects import jax, mindspore, torch
 from ..layout.dialects.mindspore import strategy_from_tuples
 from ..reshard import BUFFER_BYTES, Assessment, Cut, Draft, mesh_of, size_of
 from ..views import Drawing
-from .parts import LayoutPair, Panel, Picture, SearchList
+from .parts import LayoutPair, Panel, Picture, SearchList, still_of
 
 __all__ = ["LayoutEditor"]
 
@@ -313,7 +313,7 @@ class LayoutEditor(Panel):
     @property
     def static(self) -> Drawing:
         """The shown tensor before and after, as it stands where there is no kernel."""
-        return Drawing(self._pair.still().svg if self._pair else "", repr(self))
+        return still_of(self._pair.still().svg if self._pair else "", repr(self))
 
     def __repr__(self) -> str:
         found = self.assessment

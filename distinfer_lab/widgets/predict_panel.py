@@ -15,7 +15,7 @@ from ..net import Tensor
 from ..parallel import Communication
 from ..trace import Trace
 from ..views import Drawing, bars_svg, table_html, timeline_svg
-from .parts import Panel, Picture, Snapshot, Work, told
+from .parts import Panel, Picture, Snapshot, Work, still_of, told
 
 __all__ = ["PredictPanel", "Prediction"]
 
@@ -201,7 +201,7 @@ class PredictPanel(Panel):
     @property
     def static(self) -> Drawing:
         """What the cards sent, or did, in the latest prediction."""
-        return Drawing(self.picture.still.svg, repr(self))
+        return still_of(self.picture.still.svg, repr(self))
 
     def __repr__(self) -> str:
         shapes = ", ".join(str(list(x.shape)) for x in self._given)

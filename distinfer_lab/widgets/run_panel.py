@@ -12,7 +12,7 @@ from ..display import bytes_in_words
 from ..errors import ArgumentTypeError, ContextError
 from ..reshard import ConversionPlan, Progress, ReshardResult, Verification
 from ..views import Drawing, traffic_svg
-from .parts import Lanes, Panel, Picture, Snapshot, Work, outcome_html, told
+from .parts import Lanes, Panel, Picture, Snapshot, Work, outcome_html, still_of, told
 
 __all__ = ["RunPanel"]
 
@@ -155,7 +155,7 @@ class RunPanel(Panel):
     @property
     def static(self) -> Drawing:
         """What is moved, as it stands where there is no kernel."""
-        return self.picture.still
+        return still_of(self.picture.still.svg, repr(self))
 
     def __repr__(self) -> str:
         if self._plan is None:

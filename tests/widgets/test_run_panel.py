@@ -139,6 +139,15 @@ def test_any_callable_is_run_and_its_result_shown():
     assert panel.outcome.value.startswith("<img")
 
 
+def test_a_callable_has_its_words_as_a_picture():
+    """What stands where there is no kernel is no broken image."""
+    panel = RunPanel(len)
+    assert "RunPanel(len)" in panel.static.svg
+    assert panel._repr_mimebundle_()[0]["text/html"].startswith(
+        '<img alt="RunPanel(len)" src="data:image/svg+xml;base64,PHN2'
+    )
+
+
 def test_its_words_are_the_same_each_time(plan):
     """Text without an address, and the still picture of what is moved."""
     bundles = [RunPanel(plan, "out")._repr_mimebundle_()[0] for _ in range(2)]

@@ -4,7 +4,7 @@ from .folders import FolderChooser
 from .guard import ErrorLine, told
 from .lanes import Lanes
 from .pairs import LIVE_CARDS, LayoutPair, Strategies, pair_layouts
-from .panel import Panel
+from .panel import Panel, still_of
 from .picture import Picture, with_still
 from .proof import outcome_html, proof_rows
 from .search import SearchList
@@ -31,6 +31,7 @@ __all__ = [
     "pair_layouts",
     "proof_rows",
     "steps_drawing",
+    "still_of",
     "told",
     "with_still",
 ]

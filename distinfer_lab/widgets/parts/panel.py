@@ -6,10 +6,11 @@ from typing import Any
 import ipywidgets
 
 from ...views import Drawing
+from ...views.drawing import finish, notes
 from .guard import ErrorLine
 from .picture import with_still
 
-__all__ = ["Panel"]
+__all__ = ["Panel", "still_of"]
 
 
 class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
@@ -35,3 +36,8 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return with_still(super()._repr_mimebundle_(**kwargs), repr(self), self.static)
+
+
+def still_of(svg: str, words: str) -> Drawing:
+    """The still picture of a panel; where it has none (yet), its words on a card."""
+    return Drawing(svg or finish(notes([words]), words), words)
