@@ -235,4 +235,6 @@ def cut_in_words(layout: Layout) -> str:
     ]
     if layout.optimizer_shards > 1:
         words.append(f"rows cut in {layout.optimizer_shards} more among copies")
+    if layout.fused and words:
+        words.append("each fused part by itself")
     return ", ".join(words) or "nothing is cut"
