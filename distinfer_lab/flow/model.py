@@ -390,7 +390,7 @@ class Model(Displayed):
                 self._trace(micro_specs(tensors, count)), context, placed.strategy.ranks
             )
             if count > 1:
-                check_rows_apart(graph, count)
+                check_rows_apart(self._trace(tensors), count)
             return CardProgram(partition(graph, sharding, placed.strategy), count)
 
         return self.program(key, make)

@@ -114,6 +114,23 @@ def test_files_cut_by_the_command_line_lie_as_the_net_wants_them(name, tmp_path)
             np.testing.assert_allclose(model.predict(ids).asnumpy(), expected(name)["logits"], atol=2e-4)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_layers_on_pipeline_stages_give_the_same(name):
+    """Two stages of two cards, two texts in two micro-batches: logits and tokens; a stage holds its layers only."""
+    dl.set_auto_parallel_context(pipeline_stages=2, pipeline_micro_batches=2)
+    with CardGroup(4) as cards:
+        model, result = loaded(name, cards, tp=2, pp=2)
+        answers = expected(name)
+        logits = model.predict(dl.Tensor(answers["input_ids"])).asnumpy()
+        np.testing.assert_allclose(logits, answers["logits"], atol=2e-4)
+        np.testing.assert_array_equal(
+            model.generate(answers["greedy"][:, :12], 8).asnumpy(), answers["greedy"]
+        )
+        for param, layout in result.strategy.items():
+            stages = {rank // 2 for rank in layout.ranks.tolist()}
+            assert stages == {0} if ".0." in param else stages == {1} if ".1." in param else stages
+
+
 def trained(count, steps=20, zero=False, **cut):
     """GPT-2 tiny, trained from the oracle's weights: the losses, the weights, what each card holds."""
     dl.set_auto_parallel_context(enable_parallel_optimizer=zero)
