@@ -305,6 +305,14 @@ def test_a_group_has_every_card_once():
         assert texts[1].startswith("card 1 cannot take part in a collective of group (0,)")
 
 
+def test_cards_of_one_process_that_add_unlike_arrays_are_told():
+    """Each of them, and nothing is broadcast."""
+    with net(2) as cards:
+        found = cards.run(lambda rank, channels: channels.all_reduce(np.zeros(2 - rank), range(2)))
+    for one in found:
+        assert "card 1 adds float64 of shape (1,) to float64 of shape (2,) of card 0" in str(one)
+
+
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize(
     ("size", "sockets_only"),

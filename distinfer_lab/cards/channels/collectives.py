@@ -5,6 +5,7 @@
                             or by doubling, among many cards                          log2 n rounds
     a large all_reduce      each adds one run of the elements of all, then the
                             sums are handed round, window by window                   2 rounds a window
+    among threads           who comes last adds for all
     all others              everyone sends everyone what it needs                     1 round
 
 Sums are added in the order of the ranks on every element, whatever the round, the window or the order
@@ -21,7 +22,15 @@ from numpy.typing import NDArray
 from ...parallel.traffic import goes_at_once, runs
 from .windows import blocks
 
-__all__ = ["Way", "all_reduce", "all_to_all", "broadcast", "reduce_scatter"]
+__all__ = [
+    "Way",
+    "all_reduce",
+    "all_to_all",
+    "broadcast",
+    "gather_by_messages",
+    "reduce_scatter",
+    "sum_in_order",
+]
 
 T = TypeVar("T")
 Array = NDArray[Any]
@@ -43,6 +52,9 @@ class Way(Protocol):
     def exchange(self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]) -> dict[int, Array]:
         """Send an array to each of some cards and receive one from each of some, all at once."""
 
+    def sum_small(self, array: Array, ranks: Sequence[int]) -> Array:
+        """The sum of the small arrays of all, added in the order of `ranks`."""
+
     def borrow(
         self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]
     ) -> AbstractContextManager[dict[int, Array]]:
@@ -55,12 +67,7 @@ class Way(Protocol):
 def all_reduce(way: Way, array: Array, ranks: Sequence[int]) -> Array:
     """The sum of the arrays of all, of the shape of each; `ranks` ascend."""
     if goes_at_once(array.nbytes):
-        total = np.empty(array.shape, array.dtype)
-        if len(ranks) > FEW_CARDS:
-            _sum(total, _gather_by_doubling(way, array, ranks))
-        else:
-            _add(way, dict.fromkeys(ranks, array), ranks, total)
-        return total
+        return way.sum_small(array, ranks)
     flat = np.ascontiguousarray(array).reshape(-1)
     total = np.empty_like(flat)
     cuts = runs(flat.size, len(ranks))
@@ -75,6 +82,16 @@ def all_reduce(way: Way, array: Array, ranks: Sequence[int]) -> Array:
         _add(way, {rank: flat[window] for rank, window in windows.items()}, ranks, own)
         way.exchange_into(dict.fromkeys(others, own), {rank: total[windows[rank]] for rank in others})
     return total.reshape(array.shape)
+
+
+def gather_by_messages(way: Way, array: Array, ranks: Sequence[int]) -> list[Array]:
+    """The arrays of all, in the order of `ranks`, by as few messages one after another as pay."""
+    if len(ranks) > FEW_CARDS:
+        return _gather_by_doubling(way, array, ranks)
+    others = [rank for rank in ranks if rank != way.rank]
+    found = way.exchange(dict.fromkeys(others, array), dict.fromkeys(others, (array.shape, array.dtype)))
+    found[way.rank] = array
+    return [found[rank] for rank in ranks]
 
 
 def _gather_by_doubling(way: Way, array: Array, ranks: Sequence[int]) -> list[Array]:
@@ -115,17 +132,18 @@ def _add(way: Way, parts: Mapping[int, Array], ranks: Sequence[int], total: Arra
         return
     with way.borrow(sends, dict.fromkeys(others, (total.shape, total.dtype))) as found:
         terms = found | {way.rank: parts[way.rank]}
-        _sum(total, [terms[rank] for rank in ranks])
+        sum_in_order([terms[rank] for rank in ranks], total)
 
 
-def _sum(total: Array, terms: Sequence[Array]) -> None:
-    """Add from left to right."""
+def sum_in_order(terms: Sequence[Array], total: Array) -> Array:
+    """Add from left to right, into `total`."""
     if len(terms) == 1:
         total[...] = terms[0]
-        return
+        return total
     np.add(terms[0], terms[1], out=total)
     for term in terms[2:]:
         np.add(total, term, out=total)
+    return total
 
 
 def all_to_all(way: Way, parts: Mapping[int, Array], shapes: Mapping[int, Shape]) -> dict[int, Array]:

@@ -10,7 +10,7 @@ import math
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...errors import CardError, listed
 from ..records import Epoch
+from .collectives import sum_in_order
 from .listener import WAIT_SECONDS, ChannelClosedError
 from .windows import bytes_of
 
@@ -44,13 +45,49 @@ class Table:
 
     def __init__(self) -> None:
         self._places: dict[tuple[int, int], queue.SimpleQueue[_Handed]] = {}
+        self._lock = threading.Lock()
+        self._sums: dict[tuple[int, ...], dict[int, Array]] = {}
+        self._answers: dict[int, queue.SimpleQueue[Array | CardError]] = {}
         self.gone: set[int] = set()
         """Cards that closed their channels."""
+
+    def add_up(self, rank: int, array: Array, ranks: tuple[int, ...]) -> None:
+        """Lay down a term of a sum of a group; who comes last adds for all, while they wait at `answer`.
+
+        numpy lets go of the interpreter when it adds; were the others awake, each would take it in turn.
+        """
+        with self._lock:
+            terms = self._sums.setdefault(ranks, {})
+            terms[rank] = array
+            if len(terms) < len(ranks):
+                return
+            del self._sums[ranks]
+        for one, answer in zip(ranks, _totals(terms, ranks), strict=True):
+            self.answer(one).put(answer)
+
+    def answer(self, rank: int) -> "queue.SimpleQueue[Array | CardError]":
+        """Where a card gets its sum."""
+        found = self._answers.get(rank)
+        return found or self._answers.setdefault(rank, queue.SimpleQueue())
 
     def place(self, giver: int, taker: int) -> "queue.SimpleQueue[_Handed]":
         """Where one card lays down what another takes."""
         found = self._places.get((giver, taker))
         return found or self._places.setdefault((giver, taker), queue.SimpleQueue())
+
+
+def _totals(terms: Mapping[int, Array], ranks: tuple[int, ...]) -> Sequence[Array | CardError]:
+    """For each card the sum, as an array of its own."""
+    first = terms[ranks[0]]
+    for rank in ranks:
+        if (terms[rank].shape, terms[rank].dtype) != (first.shape, first.dtype):
+            text = (
+                f"card {rank} adds {terms[rank].dtype} of shape {terms[rank].shape} to {first.dtype} of shape "
+                f"{first.shape} of card {ranks[0]}: the cards run different programs"
+            )
+            return [CardError(text) for _ in ranks]
+    total = sum_in_order([terms[rank] for rank in ranks], np.empty(first.shape, first.dtype))
+    return [total, *(total.copy() for _ in ranks[1:])]
 
 
 _tables: WeakValueDictionary[Epoch, Table] = WeakValueDictionary()
@@ -100,6 +137,15 @@ class HandOver:
                 told.put(self.rank)
         while waiting:
             waiting.remove(self._next(taken, waiting))
+
+    def sum_small(self, array: Array, ranks: Sequence[int]) -> Array:
+        """The sum of the arrays of all, added in the order of `ranks`."""
+        self.sent_bytes += array.nbytes * (len(ranks) - 1)
+        self._table.add_up(self.rank, array, tuple(ranks))
+        answer = self._next(self._table.answer(self.rank), ranks)
+        if isinstance(answer, CardError):
+            raise answer
+        return answer
 
     @contextlib.contextmanager
     def borrow(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...errors import listed
 from ..records import Epoch
+from .collectives import gather_by_messages, sum_in_order
 from .frames import Expected, Half, incoming, outgoing
 from .listener import WAIT_SECONDS, ChannelClosedError, Line, Listener
 
@@ -89,6 +90,10 @@ class Sockets:
     def exchange_into(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
         """The same, in place."""
         self._exchange(sends, [self._expected(peer, out.shape, out.dtype, out) for peer, out in outs.items()])
+
+    def sum_small(self, array: Array, ranks: Sequence[int]) -> Array:
+        """The sum of the arrays of all, added in the order of `ranks`."""
+        return sum_in_order(gather_by_messages(self, array, ranks), np.empty(array.shape, array.dtype))
 
     @contextlib.contextmanager
     def borrow(
