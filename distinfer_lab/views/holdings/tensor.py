@@ -101,12 +101,12 @@ def tensor_block(layout: Layout, holding: Holding, pen: Pen) -> Block:
         _sheet(cut, frame, dict(zip(facets, index, strict=True)), firm, pen)
         for index in product(*(range(len(cut.cuts[d]) - 1) for d in facets))
     ]
+    told = "in each cell: who holds it"
     if cut.merged:
         count = len(cut.holders) - (-1 in cut.holders)
-        drawn = [*drawn, f"{count:,} shards are too many to draw: each cell tells how many lie in it"]
-    return above(
-        [beside(blocks), notes([*_dims_in_words(layout, cut.shape), *drawn, *_idle(layout, holding)])], 8
-    )
+        told = f"{count:,} shards are too many to draw: each cell tells how many lie in it"
+    said = [told, *_dims_in_words(layout, cut.shape), *drawn, *_idle(layout, holding)]
+    return above([beside(blocks), notes(said)], 8)
 
 
 def ranks_in_words(ranks: Sequence[int]) -> str:
