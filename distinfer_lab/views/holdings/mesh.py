@@ -74,12 +74,17 @@ def _lines(mesh: Mesh, shown: Shown) -> list[str]:
 def _facet(mesh: Mesh, shown: Shown, index: tuple[int, ...]) -> Block:
     """The tiles of the last two axes, for one position on the others."""
     labels = _labels(shown, index)
+    narrow = len(labels[0]) == 1 and len(labels) > MOST_COLUMNS
+    if narrow:
+        labels = [[label for row in labels for label in row]]
     wrapped = len(labels[0]) > MOST_COLUMNS
     if wrapped:
         labels = [row[i : i + WRAPPED] for row in labels for i in range(0, len(row), WRAPPED)]
     step = max(STEP_X, max(text_width(label) for row in labels for label in row) + 6 + GAP)
     left = 0.0
-    rows = [] if len(shown.sizes) < 2 else [f"{shown.names[-2]}={i}" for i in range(shown.sizes[-2])]
+    rows = (
+        [] if narrow or len(shown.sizes) < 2 else [f"{shown.names[-2]}={i}" for i in range(shown.sizes[-2])]
+    )
     title = ", ".join(f"{name}={i}" for name, i in zip(shown.names, index, strict=False))
     top = 16.0 * bool(title)
     bold = 'font-weight="600"'
