@@ -215,7 +215,7 @@ def versions() -> dict[str, str]:
 
 
 def check_versions(client: Client, addresses: list[str]) -> None:
-    """Name the first worker that runs other versions than the controller.
+    """Name the first worker that runs other versions than the controller, or the scheduler if it does.
 
     Raises
     ------
@@ -223,11 +223,23 @@ def check_versions(client: Client, addresses: list[str]) -> None:
         If one does, or cannot import this package.
     """
     here = versions()
+    found = {
+        f"worker {a}": there
+        for a, there in client.run(versions, workers=addresses, on_error="return").items()
+    }
     try:
-        found = client.run(versions, workers=addresses)
+        # It reads the tasks that it hands on, so it needs what they name.
+        found["the scheduler"] = client.run_on_scheduler(versions)
     except ImportError as err:
-        raise CardError(f"a worker cannot import distinfer_lab: {err}; install it on every worker") from err
-    for address, there in found.items():
+        found["the scheduler"] = err
+    for who, there in found.items():
+        # A worker that cannot even read the question answers by a text.
+        if isinstance(there, ImportError) or "ModuleNotFoundError" in str(there):
+            raise CardError(
+                f"{who} cannot import distinfer_lab: {there}; install it on every worker, and there"
+            )
+        if isinstance(there, BaseException):
+            raise there
         differing = [f"{k} {there[k]} (here {here[k]})" for k in here if there[k] != here[k]]
         if differing:
-            raise CardError(f"worker {address} has {', '.join(differing)}; install the same on every worker")
+            raise CardError(f"{who} has {', '.join(differing)}; install the same on every worker")

@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+from distributed import Client
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -64,6 +66,15 @@ class Cluster:
         self.workers.append(dask_command("dask_worker", *words, *options, **environment))
         return self.workers[-1]
 
+    def wait(self, security=None):
+        """Until the scheduler answers and knows all workers that were started."""
+        address = self.address.rpartition("://")[2].rpartition(":")
+        until(lambda: _answers(address[0], int(address[2])))
+        options = {} if security is None else {"security": security}
+        with Client(self.address, set_as_default=False, timeout=60, **options) as client:
+            if self.workers:
+                client.wait_for_workers(len(self.workers), timeout=60)
+
     def close(self):
         for process in (*self.workers, self.scheduler):
             process.kill()
@@ -71,10 +82,17 @@ class Cluster:
             process.wait()
 
 
+def _answers(host, port):
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
+        return True
+    return False
+
+
 @contextlib.contextmanager
-def cluster_of(workers, *options, **more):
+def cluster_of(workers, *options, security=None, **more):
     made = Cluster(workers, *options, **more)
     try:
+        made.wait(security)
         yield made
     finally:
         made.close()
