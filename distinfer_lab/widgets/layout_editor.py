@@ -120,7 +120,7 @@ class LayoutEditor(Panel):
         self.forget = ipywidgets.Button(description="Forget", icon="eraser", tooltip="Take this cut back")
         self.summary, self.reasons = ipywidgets.HTML(), ipywidgets.HTML()
         self.dialect = ipywidgets.ToggleButtons(options=list(DIALECTS), description="As code")
-        self.code = ipywidgets.Textarea(description="To copy", rows=8, layout=ipywidgets.Layout(width="100%"))
+        self.code = ipywidgets.Textarea(description="To copy", rows=8, layout=ipywidgets.Layout(width="98%"))
         self.mesh.observe(guard(self._set_mesh), "value")
         self.back.on_click(guard(lambda button: self.undo()))
         self.again.on_click(guard(lambda button: self.redo()))

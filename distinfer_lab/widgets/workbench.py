@@ -132,9 +132,10 @@ class Workbench(Panel):
             self.titles[
                 tile.key
             ].value = f"<h3>{mark} {number + 1}. {tile.title}</h3><div role='status'>{state}.{reason}</div>"
-            self.boxes[tile.key].layout.display = None if here else "none"
             if here:
+                # Before it is shown: a button of what was there before must not be pressed.
                 self._fill(tile)
+            self.boxes[tile.key].layout.display = None if here else "none"
         self.code.value = self.session.code()
 
     def _fill(self, tile: StepTile) -> None:
@@ -247,7 +248,7 @@ class Workbench(Panel):
     # The code
 
     def _make_code(self) -> None:
-        wide = ipywidgets.Layout(width="100%")
+        wide = ipywidgets.Layout(width="98%")
         self.code = ipywidgets.Textarea(description="As code", rows=10, layout=wide)
         self.file = ipywidgets.Text(description="Save as", value="workbench.ipynb")
         self.keep = ipywidgets.Button(description="Save the code", icon="save")

@@ -81,7 +81,7 @@ def test_ones_own_folder_is_cut_anew(notebook):
     notebook.page.keyboard.press("Enter")
     notebook.wait_python("bench.editor.strategy.ranks == 4")
     notebook.button("Use this layout").click()
-    notebook.wait_python("bench.step == 'reshard'")
+    notebook.page.get_by_label("Write to").wait_for()
     press(notebook, "Run")
     notebook.find("text=4 of 4 shards").wait_for()
     notebook.run("from distinfer_lab import verify_folder")
