@@ -12,6 +12,11 @@ function shield(el) {
   for (let up = el; up; up = up.parentElement) if (up.classList.contains("distinfer-panel")) panel = up;
   const mark = () => {
     for (const node of panel.querySelectorAll(FOCUSABLE)) node.dataset.lmSuppressShortcuts = "true";
+    // ipywidgets gives the handle of a slider no name; its label stands beside it.
+    for (const handle of panel.querySelectorAll("[role=slider]:not([aria-label])")) {
+      const label = handle.closest(".jupyter-widgets")?.querySelector("label");
+      if (label) handle.setAttribute("aria-label", label.textContent);
+    }
   };
   const observer = new MutationObserver(mark);
   observer.observe(panel, { childList: true, subtree: true });
