@@ -325,16 +325,16 @@ def write_strategy(path: str | os.PathLike[str], source: StrategyFile | Strategy
 
 def _written(path: str, source: StrategyFile | Strategy) -> bytes:
     as_json = path.endswith(".json")
-    if isinstance(source, Strategy):
-        try:
-            source = StrategyFile.from_strategy(source)
-        except LayoutError as err:
-            if as_json:
-                return json.dumps(strategy_to_json(source), indent=1).encode()
-            raise CheckpointError(
-                f"{path}: {err}; give the file a name that ends in .json, and it takes any cut"
-            ) from err
-    return _to_json(path, source) if as_json else _to_protobuf(path, source)
+    if isinstance(source, StrategyFile):
+        return _to_json(path, source) if as_json else _to_protobuf(path, source)
+    try:
+        return _written(path, StrategyFile.from_strategy(source))
+    except LayoutError as err:
+        if as_json:
+            return json.dumps(strategy_to_json(source), indent=1).encode()
+        raise CheckpointError(
+            f"{path}: {err}; give the file a name that ends in .json, and it takes any cut"
+        ) from err
 
 
 def _to_protobuf(path: str, source: StrategyFile) -> bytes:
