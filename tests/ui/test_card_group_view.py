@@ -50,7 +50,9 @@ def test_a_killed_card_is_gone_and_comes_back(notebook):
     notebook.wait_python("view.cards.gone == (1,) or not view.cards.cards[1].memory")
     notebook.button("Recover").click()
     notebook.find("text=2 cards, all there and idle.").wait_for()
-    notebook.wait_python("[card.memory and card.memory.held_bytes for card in view.cards.cards] == [1024, 1024]")
+    notebook.wait_python(
+        "[card.memory and card.memory.held_bytes for card in view.cards.cards] == [1024, 1024]"
+    )
     assert notebook.cells() == count
 
 
