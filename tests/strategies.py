@@ -167,7 +167,7 @@ def _more(draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..
     """One or two more nodes on a value of two dims, which end in a value of two dims."""
     rows, columns = build.spec(value).shape
     width = draw(st.sampled_from([4, 6, 12]))
-    if rows % 2 or columns < 4:
+    if rows % 2 or columns < 4:  # too narrow for the others
         return _cut(draw, build, operators.MatMul(True), devices, value, param(rows, width))
     kinds: dict[str, Callable[[], tuple[Operator, list[str]]]] = {
         "MatMul": lambda: (operators.MatMul(), [value, param(columns, width)]),
@@ -226,11 +226,11 @@ def _attended(
     position = build.add(operators.Constant(draw(st.integers(0, 9)), "int64"))
     angles = build.add(operators.Angles(tokens, (0.7,), "float64"), position)
     query = _cut(draw, build, operators.Rotary(), devices, query, angles)
-    keys, values = (param(rows // tokens, heads // groups, tokens, n) for n in (size, 3))
+    keys, values = (param(rows // tokens, heads // groups, tokens, n) for n in (size, 4))
     shares = _cut(draw, build, operators.AttentionWeights(scale=0.4), devices, query, keys)
     out = _cut(draw, build, operators.GroupedMatMul(), devices, shares, values)
     out = _cut(draw, build, operators.Transpose((0, 2, 1, 3)), devices, out)
-    return _cut(draw, build, operators.Reshape((rows, heads * 3)), devices, out)
+    return _cut(draw, build, operators.Reshape((rows, heads * 4)), devices, out)
 
 
 def _lost(draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..., str], value: str) -> str:

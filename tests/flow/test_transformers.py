@@ -43,6 +43,7 @@ def loaded(name, cards, **cut):
     return model, result
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("processes", [False, True], ids=["in this process", "in processes"])
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
 def test_cards_predict_and_generate_as_transformers_did(count, processes):
