@@ -30,7 +30,16 @@ PRELOADED = ["distributed", "distributed.nanny", "distributed.worker"] + [
     f"distinfer_lab.{name}" for name in ("cards", "net", "parallel", "reshard")
 ]
 
-__all__ = ["Given", "attach", "check_versions", "embed", "ranked_addresses", "versions", "warn_if_open"]
+__all__ = [
+    "Given",
+    "attach",
+    "check_versions",
+    "embed",
+    "ranked_addresses",
+    "versions",
+    "warn_if_open",
+    "workers_of",
+]
 
 
 def embed(cards: int, processes: bool) -> Client:
@@ -183,6 +192,15 @@ def warn_if_open(client: Client) -> None:
         )
 
 
+def workers_of(client: Client) -> dict[str, Any]:
+    """Address -> what the scheduler knows of the worker, asked now.
+
+    `Client.scheduler_info` may give what a timer of the client fetched meanwhile, which has no workers in it.
+    """
+    found: dict[str, Any] = client.sync(client.scheduler.identity, n_workers=-1)["workers"]
+    return found
+
+
 def ranked_addresses(client: Client, cards: int | None) -> list[str]:
     """The workers' addresses in the order of the ranks: by number where names are numbers.
 
@@ -191,7 +209,7 @@ def ranked_addresses(client: Client, cards: int | None) -> list[str]:
     CardError
         If the cluster has fewer workers than `cards`, or none.
     """
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = workers_of(client)
     ordered = sorted(workers, key=lambda a: _order(str(workers[a].get("name", a))))
     if len(ordered) < (cards or 1):
         raise CardError(

@@ -67,8 +67,7 @@ class Members:
         """
         if self._client.status == "running":
             with contextlib.suppress(OSError, TimeoutError, RuntimeError, ValueError):
-                found: Mapping[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
-                return found
+                return cluster.workers_of(self._client)
         raise CardError(
             "the cluster's scheduler cannot be reached any more; start it again, and make a new CardGroup"
         )
