@@ -9,12 +9,14 @@ and only once every card has finished that step.
 """
 
 import contextlib
+import ctypes
 import functools
 import os
 import secrets
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -187,9 +189,13 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         try:
             with contextlib.nullcontext() if self.in_process else self._sampled():
                 yield self
-        except BaseException:
+        except BaseException as err:
             if self.channels is not None:
                 self.channels.close()
+            if isinstance(err, CardMemoryError):
+                # What the work held hangs on the error's frames, and would count against the next work.
+                traceback.clear_frames(err.__traceback__)
+                _give_back()
             raise
         finally:
             self.working_bytes = 0
@@ -275,6 +281,13 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
 def _process(pid: int) -> psutil.Process:
     """Made once: it is looked at 200 times a second, and the making takes four times the look."""
     return psutil.Process(pid)
+
+
+def _give_back() -> None:
+    """Let the C library hand what was freed to the system, where it can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def private_bytes() -> int:

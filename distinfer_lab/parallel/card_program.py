@@ -45,8 +45,7 @@ class CardProgram:
     def __call__(
         self, rank: int, values: Mapping[str, Array], inputs: Mapping[str, Array], card: Any
     ) -> tuple[Shards, Shards]:
-        if rank not in self._views:
-            self._views[rank] = view_of(self.program, rank)
+        view = self._view(rank)
         outputs: Shards = {}
         updates: Shards = {}
         sent = np.zeros(len(self.program.collectives), np.int64)
@@ -56,13 +55,20 @@ class CardProgram:
                 for n in self.program.inputs
                 if self._name(n, number) in inputs
             }
-            done = run_card(
-                self.program, self._views[rank], values, mine, card.channels, card.check, card.count
-            )
+            done = run_card(self.program, view, values, mine, card.channels, card.check, card.count)
             outputs |= {self._name(name, number): shard for name, shard in done.outputs.items()}
             updates |= done.updates
             sent += np.array(done.sent_bytes, np.int64)
         return outputs | {SENT: sent}, updates
+
+    def _view(self, rank: int) -> CardView:
+        if rank not in self._views:
+            self._views[rank] = view_of(self.program, rank)
+        return self._views[rank]
+
+    def peak_bytes(self, rank: int) -> int:
+        """The most bytes of working values that a card has at one time."""
+        return self._view(rank).peak_bytes
 
     def _name(self, name: str, number: int) -> str:
         return name if self.micro_batches == 1 else micro_name(name, number)
