@@ -2,6 +2,7 @@
 
 import io
 import xml.etree.ElementTree as ET
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from distinfer_lab.views import Drawing, bands_svg, layout_svg, mesh_svg
 from distinfer_lab.views.drawing import beside, document, fitted, label, path, stored, text, text_width
 from distinfer_lab.views.drawing.blocks import Block
 from distinfer_lab.views.drawing.png import png_of
+from distinfer_lab.views.drawing.svg import ADVANCE_OF
 from tests.views.reading import advance, rectangles
 
 GRID = Layout(Mesh(("dp", "tp"), (2, 4)), (("dp",), ("tp",)))
@@ -116,3 +118,14 @@ def test_what_is_stored_is_asked_for_with_fewer_cards_until_it_fits():
 
     assert len(stored(draw, 100)) == 64
     assert asked == [256, 128, 64]
+
+
+def test_a_text_s_width_does_not_depend_on_python_s_version():
+    """The sum over its letters is the exact one, rounded once: sum() rounds in another way since Python 3.12."""
+    words = "cards by columns and rows, 1.5 KiB of 12 MiB"
+    exact = float(sum(Fraction(ADVANCE_OF.get(letter, 1.0)) for letter in words))
+    one_by_one = 0.0
+    for letter in words:
+        one_by_one += ADVANCE_OF.get(letter, 1.0)
+    assert one_by_one != exact
+    assert text_width(words, 1) == exact

@@ -8,6 +8,7 @@ line, `ink` text.
 
 import base64
 import hashlib
+import math
 from collections.abc import Callable, Iterable
 from html import escape
 
@@ -72,7 +73,8 @@ def text_width(words: str, size: float = 11, *, bold: bool = False) -> float:
     >>> text_width("card 12") < text_width("card 12", bold=True) < 55
     True
     """
-    return sum(ADVANCE_OF.get(c, 1.0) + BOLDER * bold for c in words) * size
+    # Not sum(): how that rounds depends on Python's version, and a picture must not.
+    return math.fsum(ADVANCE_OF.get(c, 1.0) + BOLDER * bold for c in words) * size
 
 
 def shorten(words: str, limit: int) -> str:
