@@ -60,6 +60,9 @@ def embed(cards: int, processes: bool) -> Client:
         options |= {
             "silence_logs": 50,
             "host": "127.0.0.1",
+            "config": {
+                "distributed.worker.profile.enabled": False
+            },  # it stops every thread 100 times a second
             "preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
         }
     workers = {
@@ -91,6 +94,12 @@ class QuickNanny(Nanny):  # type: ignore[misc]  # distributed has no types
     _lock = threading.Lock()
     _starting: ClassVar[list[Any]] = []
     """One entry per start on its way; the first one holds the setting that all need."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # With it, glibc takes memory afresh for every array above 128 KiB, and each page of it faults again.
+        for environment in (self.pre_spawn_env, self.env):
+            environment.pop("MALLOC_TRIM_THRESHOLD_", None)
 
     async def instantiate(self) -> Any:
         """See `Nanny`."""
