@@ -17,7 +17,7 @@ from .clusters import ROOT, cluster_of, until
 from .test_group import Numbers, add_all, inputs, wanted
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 import psutil
 from distinfer_lab.cards import CardGroup
@@ -34,6 +34,8 @@ def predict(cards, placement, program=add_all, **more):
     return cards.run(program, placement, inputs(2, **more), wanted(2))[0][0]["y"].tolist()
 
 if __name__ == "__main__":
+    # As in a terminal: what is started in the background may have been told to ignore interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     how, flag, *address = sys.argv[1:]
     given = {"address": address[0]} if address else {"processes": "in process" not in how}
     cards = CardGroup(2, **given)
