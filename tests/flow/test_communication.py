@@ -50,12 +50,12 @@ def test_the_record_reads_as_a_small_table():
         model = Model(net, cards=cards)
         model.predict(Tensor(np.ones((128, 96), np.float32)))
     found = model.last_communication
-    # 128 x 16 partial sums of float32: each card sends 2 * 3 / 4 of them.
-    sent = 128 * 16 * 4 * 2 * 3 // 4
+    # 128 x 16 partial sums of float32, of which Neg wants a quarter on each card: it sends the three others.
+    sent = 128 * 16 * 4 * 3 // 4
     assert repr(found).splitlines() == [
         "Communication of 1 collective on 4 cards, in bytes",
-        f"  AllReduce      MatMul of 'matmul_weight'    1 call  at most {sent} from a card, {4 * sent} in all",
+        f"  ReduceScatter  MatMul of 'matmul_weight'    1 call  at most {sent} from a card, {4 * sent} in all",
     ]
-    assert found.by_kind() == {"AllReduce": (1, 4 * sent)}
+    assert found.by_kind() == {"ReduceScatter": (1, 4 * sent)}
     twice = found.times(2)
     assert (twice.rows[0].calls, twice.sent_bytes.tolist()) == (2, [2 * sent] * 4)
