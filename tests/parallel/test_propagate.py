@@ -30,6 +30,8 @@ def axis_strategy(draw: st.DrawFn, graph: Graph, node: Node, devices: int) -> Ax
         for factor, size in zip(factors, spec.shape, strict=True):
             if factor is not None:
                 sizes[factor] = math.gcd(sizes.get(factor, 0), size)
+    if isinstance(node.op, operators.RunsOfClasses):  # a card takes whole runs of classes
+        sizes["c"] = math.gcd(sizes["c"], node.op.parts)
     grids = [g for n in (1, 2, 3) for g in itertools.product(range(1, devices + 1), repeat=n)]
     grid = draw(st.sampled_from([g for g in grids if devices % math.prod(g) == 0]))
     names, axes = ("a", "b", "repeat")[: len(grid)], {}
