@@ -176,12 +176,28 @@ def attach(given: Given) -> Client:
     named = {"address": where} if given.scheduler_file is None else {"scheduler_file": where}
     options = {} if given.security is None else {"security": given.security}
     try:
-        return Client(**named, **options, set_as_default=False, timeout="10s")
+        return ClosingClient(**named, **options, set_as_default=False, timeout="10s")
     except (OSError, ValueError, TypeError) as err:
         raise CardError(
             f"no Dask scheduler answers at {where} ({err}); start one, check the address, and with TLS "
             "(tls://...) give security=distributed.Security(...)"
         ) from err
+
+
+class ClosingClient(Client):  # type: ignore[misc]  # distributed has no types
+    """A client that is closed when it cannot start.
+
+    Dask's own is left to the garbage collector, which closes it at any time; if that is while another client starts,
+    it waits for ever for a lock that its own thread holds.
+    """
+
+    def start(self, **options: Any) -> Any:
+        """See `Client`."""
+        try:
+            return super().start(**options)
+        except BaseException:
+            self.close()
+            raise
 
 
 def warn_if_open(client: Client) -> None:

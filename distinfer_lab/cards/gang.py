@@ -7,6 +7,8 @@ One controller runs one gang at a time. On a cluster that others use too it firs
 on every worker: two half-started gangs on workers of one thread would wait for each other.
 """
 
+import asyncio
+import concurrent.futures
 import contextlib
 import functools
 import itertools
@@ -134,8 +136,7 @@ class Gangs:
             futures = self._submit(task, number, work)
             try:
                 self._await(futures, run, look)
-                found = self._client.gather(list(futures), direct=self._terms.embedded or None)
-                return number, dict(zip(futures.values(), found, strict=True))
+                return number, dict(zip(futures.values(), self._fetch(futures, run, look), strict=True))
             except BaseException as err:
                 self.epoch = None
                 raise self._stop(futures, number, err) from None
@@ -162,14 +163,34 @@ class Gangs:
             try:
                 done, pending = wait(pending, timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
             except TimeoutError:
-                run.check()
-                self.members.watch()
-                look()
+                self._look(run, look)
                 continue
             for future in done:
                 if future.status != "finished":
                     future.result()
             run.advance(len(futures) - len(pending), len(futures))
+
+    def _fetch(self, futures: Mapping[Any, int], run: Run, look: Callable[[], None]) -> list[Any]:
+        """What the tasks gave, from all cards at once; one that is lost by now takes its result along."""
+
+        async def fetch() -> list[Any]:
+            direct = self._terms.embedded or None
+            found: list[Any] = await self._client.gather(list(futures), direct=direct, asynchronous=True)
+            return found
+
+        fetching = asyncio.run_coroutine_threadsafe(fetch(), self._client.loop.asyncio_loop)
+        try:
+            while not concurrent.futures.wait([fetching], LOOK_SECONDS).done:
+                self._look(run, look)
+            return fetching.result()
+        finally:
+            fetching.cancel()
+
+    def _look(self, run: Run, look: Callable[[], None]) -> None:
+        """What a waiting controller does now and then."""
+        run.check()
+        self.members.watch()
+        look()
 
     def _stop(self, futures: Mapping[Any, int], number: int, err: BaseException) -> BaseException:
         """Stop what is left of a failed gang; gives the error that was the cause."""

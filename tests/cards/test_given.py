@@ -1,6 +1,7 @@
 """Clusters that somebody else started: by address, client or file, over TLS, shared, and not always fit."""
 
 import datetime
+import gc
 import ipaddress
 import subprocess
 import sys
@@ -80,6 +81,9 @@ def test_a_cluster_over_tls(certificates):
             assert predict(cards) == [3, 3, 3]
         with pytest.raises(CardError, match=r"answers at tls://.* give security=distributed.Security"):
             CardGroup(2, address=given.address)
+        # One left to the garbage collector would close itself at any time, and may then wait for itself.
+        clients = [found for found in gc.get_objects() if isinstance(found, Client)]
+        assert {client.status for client in clients} <= {"closed", "newly-created"}
     with pytest.raises(ArgumentTypeError, match="security is a distributed.Security, not str"):
         CardGroup(2, address="tls://a:1", security=ca)
     with pytest.raises(ContextError, match="security goes with address or scheduler_file"):
