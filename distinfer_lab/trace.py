@@ -106,6 +106,21 @@ class Trace(Displayed):
             out[span.card][span.kind] += span.seconds
         return tuple({kind: total for kind, total in card.items() if total} for card in out)
 
+    def by_name(self) -> dict[str, tuple[float, float]]:
+        """For each name its seconds on the card that it took longest: doing it, and waiting; longest first.
+
+        Examples
+        --------
+        >>> Trace([Span(0, "compute", "h", 0.0, 0.5), Span(1, "wait", "sum", 0.0, 0.25)]).by_name()
+        {'h': (0.5, 0.0), 'sum': (0.0, 0.25)}
+        """
+        done: dict[str, list[list[float]]] = {}
+        for span in self.spans:
+            of_cards = done.setdefault(span.name, [[0.0] * self.cards, [0.0] * self.cards])
+            of_cards[span.kind == "wait"][span.card] += span.seconds
+        most = {name: (max(busy), max(wait)) for name, (busy, wait) in done.items()}
+        return dict(sorted(most.items(), key=lambda item: -sum(item[1])))
+
     def __repr__(self) -> str:
         lines = [
             f"Trace of {counted(self.cards, 'card')}, {counted(len(self.spans), 'span')}, {self.seconds:.3f} s"

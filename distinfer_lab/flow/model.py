@@ -20,6 +20,7 @@ from ..net import Cell, Graph, Tensor, spec_of, trace
 from ..net.nn import Optimizer
 from ..parallel import (
     SENT,
+    TIMES,
     CardProgram,
     Communication,
     Program,
@@ -30,6 +31,7 @@ from ..parallel import (
     propagate,
     run_serial,
 )
+from ..trace import Trace
 from .callbacks import Callback
 from .context import ParallelContext, ParallelMode, parallel_context
 from .generating import Choice, Generation
@@ -80,8 +82,9 @@ class Model(Displayed):
         """The program of the latest train or predict call: what each card held, what each collective carried."""
         self.last_sent_bytes: tuple[int, ...] = ()
         """Bytes that each card sent to others in the latest step or prediction, as the cards counted them."""
-        self._last_predicted: Communication | None = None
+        self._last_run: CardProgram | None = None
         self._last_counts: list[Any] = []
+        self._last_times: list[Any] = []
 
     def __repr__(self) -> str:
         words = [type(self.network).__name__]
@@ -102,9 +105,14 @@ class Model(Displayed):
 
         What was to be expected is `model.last_program.communication()`, times the micro-batches.
         """
-        if self._last_predicted is None:
+        if self._last_run is None:
             return None
-        return self._last_predicted.with_counts(self._last_counts)
+        return self._last_run.communication().with_counts(self._last_counts)
+
+    @property
+    def last_trace(self) -> Trace | None:
+        """What each card did when in the latest step or prediction, by the clocks of their hosts; None before one."""
+        return None if self._last_run is None else self._last_run.trace(self._last_times)
 
     def devices(self, context: ParallelContext) -> int:
         """How many cards a program of this model runs on.
@@ -298,8 +306,9 @@ class Model(Displayed):
             card_program, placement, inputs, card_program.wanted, training=training, beside=beside
         )
         self.last_program, self.last_sent_bytes = card_program.program, tuple(sent)
-        self._last_predicted = card_program.communication()
+        self._last_run = card_program
         self._last_counts = [card.pop(SENT) for card in found]
+        self._last_times = [card.pop(TIMES) for card in found]
         return found
 
     def generate(

@@ -2,7 +2,7 @@
 
 from .batches import check_rows_apart
 from .card import CardRun, CardView, run_card, view_of
-from .card_program import SENT, CardProgram
+from .card_program import SENT, TIMES, CardProgram
 from .channels import Channels
 from .communication import Communication, Sent
 from .partition import partition
@@ -16,6 +16,7 @@ from .whole import assemble, cut, shard_of
 __all__ = [
     "MODES",
     "SENT",
+    "TIMES",
     "AllReduce",
     "CardProgram",
     "CardRun",

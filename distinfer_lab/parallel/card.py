@@ -5,6 +5,7 @@ the serial interpreter, plain hand-over in one process. A view holds a card's ow
 all that can be known beforehand, so that a run does little more than call operators.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+Times = NDArray[np.float64]
 
 
 class CardStep(NamedTuple):
@@ -67,6 +69,8 @@ class CardRun(NamedTuple):
     """Parameter -> its new shard."""
     sent_bytes: list[int]
     """For each of the program's collectives."""
+    times: Times
+    """float64, shape (steps, 3): when each began and ended, in seconds since 1970, and how long it waited."""
 
 
 def view_of(program: Program, rank: int) -> CardView:
@@ -203,15 +207,19 @@ def run_card(
     values: Shards = {name: params[name] for name in program.params if name in params}
     values.update(inputs)
     sent = [0] * len(program.collectives)
+    moments, waits = [time.perf_counter()], []
+    since_1970 = time.time() - moments[0]
     try:
         for _, output, work, frees, collective, most_bytes in view.steps:
             check()
-            before = channels.sent_bytes
+            before, waited = channels.sent_bytes, channels.waited_seconds
             result = work.run(values, channels)
             if result is not None:
                 values[output] = result
             if collective >= 0:
                 sent[collective] = channels.sent_bytes - before
+            moments.append(time.perf_counter())
+            waits.append(channels.waited_seconds - waited)
             if most_bytes >= 0:
                 count(most_bytes)
             for name in frees:
@@ -224,4 +232,5 @@ def run_card(
         raise
     outputs = {name: values[name] for name in program.outputs if name in values}
     updates = {param: values[name] for param, name in program.updates.items() if name in values}
-    return CardRun(outputs, updates, sent)
+    begun, ended = np.array(moments[:-1]) + since_1970, np.array(moments[1:]) + since_1970
+    return CardRun(outputs, updates, sent, np.stack([begun, ended, np.array(waits)], axis=1))

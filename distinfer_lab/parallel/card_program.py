@@ -1,31 +1,34 @@
 """A program as cards are sent it: small, picklable, and made concrete for a card when it first runs there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..trace import Span, Trace
 from .batches import micro_name
-from .card import CardView, run_card, view_of
+from .card import CardStep, CardView, run_card, view_of
 from .communication import Communication
 from .program import Program
 from .shards import Shards
 from .whole import assemble, shard_of
 
-__all__ = ["SENT", "CardProgram"]
+__all__ = ["SENT", "TIMES", "CardProgram"]
 
 Array = NDArray[Any]
 
 SENT: Final = "(sent bytes)"
 """The output in which a card tells what it sent, int64, shape (collectives of the program,)."""
+TIMES: Final = "(times)"
+"""The output in which a card tells when it did what, float64, shape (micro-batches, its steps, 3): see `CardRun`."""
 
 
 class CardProgram:
     """A program that cards can be sent: called on each with its rank (see `cards.tasks.run`).
 
-    It gives the outputs, among them `SENT`, and the new shards of the updated parameters.
+    It gives the outputs, among them `SENT` and `TIMES`, and the new shards of the updated parameters.
 
     Parameters
     ----------
@@ -49,6 +52,7 @@ class CardProgram:
         outputs: Shards = {}
         updates: Shards = {}
         sent = np.zeros(len(self.program.collectives), np.int64)
+        times = []
         for number in range(self.micro_batches):
             mine = {
                 n: inputs[self._name(n, number)]
@@ -59,7 +63,8 @@ class CardProgram:
             outputs |= {self._name(name, number): shard for name, shard in done.outputs.items()}
             updates |= done.updates
             sent += np.array(done.sent_bytes, np.int64)
-        return outputs | {SENT: sent}, updates
+            times.append(done.times)
+        return outputs | {SENT: sent, TIMES: np.stack(times)}, updates
 
     def _view(self, rank: int) -> CardView:
         if rank not in self._views:
@@ -75,19 +80,45 @@ class CardProgram:
 
     @cached_property
     def wanted(self) -> tuple[tuple[str, ...], ...]:
-        """For each card the outputs that make up the whole with the others', and `SENT`, what it counted."""
+        """For each card the outputs that make up the whole with the others', and what it counted."""
         primary = {
             name: set(self.program.primary_ranks(name)) for name in dict.fromkeys(self.program.outputs)
         }
         numbers = range(self.micro_batches)
         return tuple(
-            (*(self._name(n, i) for n, ranks in primary.items() if rank in ranks for i in numbers), SENT)
+            (
+                *(self._name(n, i) for n, ranks in primary.items() if rank in ranks for i in numbers),
+                SENT,
+                TIMES,
+            )
             for rank in range(self.program.ranks)
         )
 
     def communication(self) -> Communication:
         """What one call sends, predicted."""
         return self.program.communication().times(self.micro_batches)
+
+    def trace(self, times: Sequence[Array]) -> Trace:
+        """What each card did when, from what they gave as `TIMES`; waiting is put before what was waited for."""
+        first = min((float(card[:, :, 0].min()) for card in times if card.size), default=0.0)
+        spans = (
+            span
+            for rank, card in enumerate(times)
+            for batch in card
+            for step, row in zip(self._view(rank).steps, (batch - [first, first, 0.0]).tolist(), strict=True)
+            for span in self._spans(rank, step, *row)
+        )
+        return Trace(spans, self.program.ranks)
+
+    def _spans(self, rank: int, step: CardStep, begun: float, ended: float, waited: float) -> Iterator[Span]:
+        name, kind = self.program.operators[step.output], "compute"
+        if step.collective >= 0:
+            sent = self.program.collectives[step.collective]
+            name, kind = f"{sent.kind} of {name}", "send" if sent.sent_bytes[rank] else "receive"
+        reached = min(begun + waited, ended)
+        if waited > 0:
+            yield Span(rank, "wait", name, begun, reached)
+        yield Span(rank, kind, name, reached, ended)
 
     def cut(self, values: Mapping[str, Array]) -> list[Shards]:
         """Whole inputs as shards, one mapping per rank; what has dims is first cut into micro-batches."""

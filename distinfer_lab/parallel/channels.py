@@ -22,6 +22,8 @@ class Channels(Protocol):
 
     sent_bytes: int
     """Bytes that this card has sent to others so far."""
+    waited_seconds: float
+    """How long this card has waited for others so far."""
 
     def all_reduce(self, array: Array, group: Sequence[int]) -> Array:
         """The sum over the ranks of `group`, added in rank order on every element."""

@@ -170,6 +170,15 @@ class Program(Displayed):
 
     @cached_property
     def _communication(self) -> Communication:
+        rows = (
+            Sent(c.value, self.operators[c.value], c.kind, 1, tuple(c.sent_bytes.tolist()))
+            for c in self.collectives
+        )
+        return Communication(self.ranks, tuple(rows))
+
+    @cached_property
+    def operators(self) -> Mapping[str, str]:
+        """For each value the operator that it comes from, such as "MatMul of 'w'"; else an input or a parameter."""
         made: dict[str, str] = {}
         for instruction in self.instructions:
             source = instruction.inputs[0] if instruction.inputs else ""
@@ -178,10 +187,7 @@ class Program(Displayed):
                 made[instruction.output] = instruction.op.name + (f" of {named!r}" if named else "")
             else:
                 made[instruction.output] = made.get(source, source)
-        rows = (
-            Sent(c.value, made[c.value], c.kind, 1, tuple(c.sent_bytes.tolist())) for c in self.collectives
-        )
-        return Communication(self.ranks, tuple(rows))
+        return made
 
     def _collectives(self) -> Iterator[Collective]:
         for instruction in self.instructions:

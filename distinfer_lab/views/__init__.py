@@ -45,6 +45,7 @@ from .shown import (
     register,
     strategy_html,
     table_html,
+    times_html,
 )
 
 __all__ = [
@@ -88,5 +89,6 @@ __all__ = [
     "table_html",
     "tensor_svg",
     "timeline_svg",
+    "times_html",
     "traffic_svg",
 ]

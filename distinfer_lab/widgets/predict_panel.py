@@ -14,7 +14,7 @@ from ..flow import Comparison, Model, compare, compare_generated
 from ..net import Tensor
 from ..parallel import Communication
 from ..trace import Trace
-from ..views import Drawing, bars_svg, table_html, timeline_svg
+from ..views import Drawing, table_html, timeline_svg, times_html
 from .parts import Panel, Picture, Snapshot, Work, still_of, told
 
 __all__ = ["PredictPanel", "Prediction"]
@@ -31,11 +31,11 @@ class Prediction(NamedTuple):
     """What `Model.predict` gave, or the texts that `Model.generate` went on with."""
     comparison: Comparison | None
     """With one card's; None if it was not asked for."""
-    communication: Communication | None
+    communication: Communication
     sent_bytes: tuple[int, ...]
     """What each card sent to others."""
-    trace: Trace | None
-    """What each card did when, where the model has recorded it."""
+    trace: Trace
+    """What each card did when; of texts that were gone on with, for the last token."""
 
 
 class PredictPanel(Panel):
@@ -154,21 +154,15 @@ class PredictPanel(Panel):
         model = self.model
         tensors = [Tensor(x) for x in inputs]
         output = model.generate(inputs[0], count) if self._tokens else model.predict(*tensors)
-        sent, communication = model.last_sent_bytes, model.last_communication
+        sent, communication, trace = model.last_sent_bytes, model.last_communication, model.last_trace
+        assert communication is not None
+        assert trace is not None
         found = None
         if compared and self._tokens:
             found = compare_generated(model, output, output.shape[1] - inputs[0].shape[1])
         elif compared:
             found = compare(output, model.predict_on_one_card(*tensors))
-        trace = getattr(model, "last_trace", None)
-        return Prediction(
-            inputs,
-            output,
-            found,
-            communication,
-            sent,
-            trace if isinstance(trace, Trace) else None,
-        )
+        return Prediction(inputs, output, found, communication, sent, trace)
 
     def _show(self, snapshot: Snapshot) -> None:
         self.button.disabled = snapshot.at_work
@@ -191,16 +185,13 @@ class PredictPanel(Panel):
         words = f"Done in {seconds:.2f} s{', one card included: ' if equal else '.'}{equal}"
         self.line.value = f'<div role="{role}">{escape(words)}</div>'
         self.outcome.value = f"<pre>{escape(_output_words(found.output))}</pre>"
-        if found.trace is not None:
-            svg = timeline_svg(found.trace, "What each card did")
-        else:
-            svg = bars_svg(list(found.sent_bytes), "Bytes that each card sent to others")
-        self.picture.show(Drawing(svg, repr(self)), {}, {})
-        self.table.value = _communication_html(found.communication)
+        words = "What each card did for the last token" if self._tokens else "What each card did"
+        self.picture.show(Drawing(timeline_svg(found.trace, words), repr(self)), {}, {})
+        self.table.value = times_html(found.trace) + _communication_html(found.communication)
 
     @property
     def static(self) -> Drawing:
-        """What the cards sent, or did, in the latest prediction."""
+        """What the cards did in the latest prediction."""
         return still_of(self.picture.still.svg, repr(self))
 
     def __repr__(self) -> str:
@@ -240,10 +231,8 @@ def _output_words(output: Any) -> str:
     return "\n".join(lines)
 
 
-def _communication_html(found: Communication | None) -> str:
+def _communication_html(found: Communication) -> str:
     """What each collective sent, in order."""
-    if found is None:
-        return ""
     if not found.rows:
         return "<p>The cards sent nothing to each other: each had all that its share needs.</p>"
     rows = [

@@ -29,6 +29,7 @@ def test_cards_count_what_was_predicted(job, cut, count, processes, zero):
     with CardGroup(count, processes=processes) as cards:
         model = Model(net, loss, optimizer, cards=cards)
         assert model.last_communication is None
+        assert model.last_trace is None
         model.train(1, job.batches()[:1])
         check(model)
         assert "AllReduce" in model.last_communication.by_kind()
@@ -40,6 +41,30 @@ def check(model):
     counted = model.last_communication
     assert counted == model.last_program.communication()
     assert counted.sent_bytes.tolist() == list(model.last_sent_bytes)
+
+
+@pytest.mark.parametrize(("count", "processes"), [(4, False), (2, True)])
+def test_cards_tell_what_they_did_when(count, processes):
+    """One step of a card follows on the other; only collectives make it wait, and each has the card's bytes."""
+    net, _, _ = SAMPLE.make(((1, count), (count, 1)))
+    set_auto_parallel_context(parallel_mode="semi_auto_parallel", full_batch=True)
+    with CardGroup(count, processes=processes) as cards:
+        model = Model(net, cards=cards)
+        for _ in range(2):  # the first may find all there when its sockets are connected
+            model.predict(Tensor(np.ones((128, 96), np.float32)))
+    trace = model.last_trace
+    assert trace.cards == count
+    assert min(span.start_seconds for span in trace.spans) == 0
+    for card in range(count):
+        spans = trace.of_card(card)
+        assert [s.stop_seconds for s in spans[:-1]] == [s.start_seconds for s in spans[1:]]
+        done = [(s.kind, s.name) for s in spans if s.kind != "wait"]
+        assert ("compute", "MatMul of 'matmul_weight'") in done
+        assert ("send", "ReduceScatter of MatMul of 'matmul_weight'") in done
+        assert {s.name for s in spans if s.kind == "wait"} <= {
+            name for kind, name in done if kind != "compute"
+        }
+    assert any(span.kind == "wait" for span in trace.spans)
 
 
 def test_the_record_reads_as_a_small_table():

@@ -23,7 +23,7 @@ class Together:
         boxes = self.boxes
 
         class Card:
-            sent_bytes = 0
+            sent_bytes, waited_seconds = 0, 0.0
 
             def exchange(self, sends, receives):
                 for peer, array in sends.items():

@@ -66,6 +66,11 @@ class Channels:
         """Bytes that this card has sent to others so far."""
         return self._sockets.sent_bytes + (0 if self._way is self._sockets else self._way.sent_bytes)
 
+    @property
+    def waited_seconds(self) -> float:
+        """How long this card has waited for others so far."""
+        return self._sockets.waited_seconds + (0 if self._way is self._sockets else self._way.waited_seconds)
+
     def counted(self) -> dict[str, Counted]:
         """What each kind of call has come to so far: "all_reduce" -> calls and bytes sent, and so on.
 

@@ -10,6 +10,7 @@ import math
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
@@ -111,7 +112,7 @@ class HandOver:
 
     def __init__(self, rank: int, epoch: Epoch, check: Callable[[], None]) -> None:
         self.rank = rank
-        self.sent_bytes = 0
+        self.sent_bytes, self.waited_seconds = 0, 0.0
         self._table, self._check = _table_of(epoch), check
 
     def exchange(self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]) -> dict[int, Array]:
@@ -189,14 +190,18 @@ class HandOver:
 
     def _next(self, place: "queue.SimpleQueue[T]", peers: Iterable[int]) -> T:
         """What comes next at a place where some cards lay things down."""
+        began = time.perf_counter()
         while True:
             try:
-                return place.get(timeout=WAIT_SECONDS)
+                found = place.get(timeout=WAIT_SECONDS)
             except queue.Empty:
                 self._check()
                 gone = self._table.gone.intersection(peers)
                 if gone and place.empty():
                     raise self._gone(min(gone)) from None
+            else:
+                self.waited_seconds += time.perf_counter() - began
+                return found
 
     def _gone(self, peer: int) -> ChannelClosedError:
         gone = [f"card {rank}" for rank in sorted(self._table.gone)]

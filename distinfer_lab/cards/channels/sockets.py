@@ -74,7 +74,7 @@ class Sockets:
 
     def __init__(self, rank: int, epoch: Epoch, listener: Listener, check: Callable[[], None]) -> None:
         self.rank, self.epoch = rank, epoch
-        self.sent_bytes = 0
+        self.sent_bytes, self.waited_seconds = 0, 0.0
         self._listener, self._check = listener, check
         self._lines: dict[int, Line] = {}
         self._serials: dict[tuple[int, bool], int] = {}
@@ -142,10 +142,7 @@ class Sockets:
         with self._naming_all_that_closed():
             while self._feeds:
                 self.serve()
-                _wait(list(self._feeds.values()), [])
-                if time.monotonic() > deadline:
-                    self._check()
-                    deadline = time.monotonic() + WAIT_SECONDS
+                deadline = self._wait(list(self._feeds.values()), [], deadline)
 
     def close(self) -> None:
         """Close all sockets; whoever waits at the other end is told."""
@@ -183,10 +180,18 @@ class Sockets:
                 if not writing and not reading:
                     return
                 self.serve()
-                _wait([*writing, *self._feeds.values()], reading)
-                if time.monotonic() > deadline:
-                    self._check()
-                    deadline = time.monotonic() + WAIT_SECONDS
+                deadline = self._wait([*writing, *self._feeds.values()], reading, deadline)
+
+    def _wait(self, writing: Sequence[Half | _Feed], reading: Sequence[Half], deadline: float) -> float:
+        """Wait for a socket; gives when to look next whether the run was cancelled."""
+        began = time.monotonic()
+        _wait(writing, reading)
+        now = time.monotonic()
+        self.waited_seconds += now - began
+        if now <= deadline:
+            return deadline
+        self._check()
+        return now + WAIT_SECONDS
 
     @contextlib.contextmanager
     def _naming_all_that_closed(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ public names: who shows a mesh need not load what plans, reads and trains.
 
 from . import checkpoints, groups, layouts, nets, plans
 from .checkpoints import checkpoint_html
-from .groups import group_html, load_html, memory_html
+from .groups import group_html, load_html, memory_html, times_html
 from .layouts import layout_html, mesh_html, strategy_html
 from .nets import graph_steps, program_steps
 from .plans import plan_html
@@ -25,6 +25,7 @@ __all__ = [
     "register",
     "strategy_html",
     "table_html",
+    "times_html",
 ]
 
 

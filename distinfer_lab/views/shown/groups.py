@@ -20,12 +20,12 @@ from ..moves import CardBytes, bars_svg, memory_svg
 from ..runs import timeline_svg
 from .layouts import strategy_html
 from .nets import cell_html
-from .tables import kept, lines_html
+from .tables import ROWS, kept, lines_html, table_html
 
 if TYPE_CHECKING:
     from ...net import Cell
 
-__all__ = ["group_html", "load_html", "memory_html", "register"]
+__all__ = ["group_html", "load_html", "memory_html", "register", "times_html"]
 
 
 class Group(Protocol):
@@ -75,8 +75,21 @@ def load_html(loaded: Loaded) -> str:
 
 
 def trace_html(trace: Trace) -> str:
-    """When each card did what."""
-    return kept(lambda cards: timeline_svg(trace, max_cards=max(cards // 8, 1)), repr(trace).split("\n")[0])
+    """When each card did what, and what took longest."""
+    picture = kept(
+        lambda cards: timeline_svg(trace, max_cards=max(cards // 8, 1)), repr(trace).split("\n")[0]
+    )
+    return picture + times_html(trace)
+
+
+def times_html(trace: Trace) -> str:
+    """The operators and collectives that took longest, each on the card where it did."""
+    named = trace.by_name()
+    rows = [
+        [name, f"{busy * 1000:.2f}", f"{wait * 1000:.2f}"]
+        for name, (busy, wait) in list(named.items())[:ROWS]
+    ]
+    return table_html(["operator or collective", "ms on its slowest card", "ms waiting"], rows, len(named))
 
 
 def model_html(model: Trained) -> str:
