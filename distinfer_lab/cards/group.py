@@ -150,7 +150,8 @@ class CardGroup(Controller):
         """Free a placement's memory on all cards."""
         if self._recovery.placements.pop(placement.key, None) is not None and not self._closed:
             asked = dict.fromkeys(range(len(placement.sources)), (placement.key,))
-            self.repeated(lambda run: self._gangs.run(tasks.drop, asked, run))
+            # In a run of its own: what is forgotten here has to go, also when what it was for was cancelled.
+            self.repeated(lambda run: self._gangs.run(tasks.drop, asked))
 
     def pull(self, placement: Placement, names: Mapping[int, Sequence[str]]) -> dict[int, dict[str, Any]]:
         """Fetch shards to the controller: rank -> names, gives rank -> name -> array."""

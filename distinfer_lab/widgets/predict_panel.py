@@ -9,13 +9,14 @@ import ipywidgets
 import numpy as np
 import traitlets
 
+from ..cards import Run
 from ..errors import ArgumentTypeError, ContextError
 from ..flow import Comparison, Model, compare, compare_generated
 from ..net import Tensor
 from ..parallel import Communication
 from ..trace import Trace
 from ..views import Drawing, table_html, timeline_svg, times_html
-from .parts import Panel, Picture, Snapshot, Work, still_of, told
+from .parts import Control, Panel, Picture, Snapshot, Work, still_of, told
 
 __all__ = ["PredictPanel", "Prediction"]
 
@@ -59,7 +60,7 @@ class PredictPanel(Panel):
     prediction : Prediction, or None
         The latest one.
     state : str
-        "ready", "running", "done" or "failed".
+        "ready", "running", "cancelling", "cancelled", "done" or "failed".
 
     Raises
     ------
@@ -87,6 +88,7 @@ class PredictPanel(Panel):
         self._within = within
         self._tokens = max_new_tokens is not None
         self._work = Work(self._show)
+        self._run: Run | None = None
         self.picture = Picture(Drawing("", ""), {}, {}, hint="")
         super().__init__()
         self._make_parts(max_new_tokens or 1, compared)
@@ -102,6 +104,7 @@ class PredictPanel(Panel):
         self.count = ipywidgets.BoundedIntText(description="Add", value=count, min=1, max=MOST_TOKENS)
         self.compared = ipywidgets.Checkbox(description="Compare with one card", value=compared)
         self.button = ipywidgets.Button(description="Predict", icon="play")
+        self.stop = ipywidgets.Button(description="Cancel", icon="stop", disabled=True)
         self.line = ipywidgets.HTML('<div role="status">Nothing is predicted yet.</div>')
         self.outcome, self.table = ipywidgets.HTML(), ipywidgets.HTML()
         if self._tokens:
@@ -110,10 +113,11 @@ class PredictPanel(Panel):
         else:
             asked = [self.kind, self.seed]
         self.button.on_click(self.errors.guard(lambda button: self.predict()))
+        self.stop.on_click(self.errors.guard(lambda button: self.cancel()))
         self.children: tuple[Any, ...] = (
             ipywidgets.HTML(f"<div>{escape(f'{self.model!r}, input {shapes}')}</div>"),
             ipywidgets.HBox(asked, layout=row),
-            ipywidgets.HBox([self.button, self.compared], layout=row),
+            ipywidgets.HBox([self.button, self.stop, self.compared], layout=row),
             self.line,
             self.outcome,
             self.picture,
@@ -140,34 +144,51 @@ class PredictPanel(Panel):
     def predict(self) -> bool:
         """Begin a prediction; False if one goes on already."""
         inputs, count, compared = self.inputs, int(self.count.value), bool(self.compared.value)
-        return self._work.start(lambda control: self._predict_within(inputs, count, compared))
+        return self._work.start(lambda control: self._predict(control, inputs, count, compared))
+
+    def cancel(self) -> None:
+        """Ask the cards to stop; they are usable at once."""
+        self._work.cancel()
+        if self._run is not None:
+            self._run.cancel()
 
     def wait(self, timeout: float | None = None) -> Snapshot:
         """Wait until it has ended, at most `timeout` seconds; gives how it stands."""
         return self._work.wait(timeout)
 
-    def _predict_within(self, inputs: tuple[Any, ...], count: int, compared: bool) -> Prediction:
+    def _predict(self, control: Control, inputs: tuple[Any, ...], count: int, compared: bool) -> Prediction:
+        # All runs of a text in one piece of work of the group: what cancels that also cancels the runs to come.
+        self._run = self.model.cards.start(lambda run: self._predict_on_cards(inputs, count))
+        if control.cancelled():
+            self._run.cancel()
+        done: Prediction = self._run.result()
+        if not compared:
+            return done
         with self._within():
-            return self._predict(inputs, count, compared)
+            return done._replace(comparison=self._compared(done))
 
-    def _predict(self, inputs: tuple[Any, ...], count: int, compared: bool) -> Prediction:
+    def _predict_on_cards(self, inputs: tuple[Any, ...], count: int) -> Prediction:
         model = self.model
-        tensors = [Tensor(x) for x in inputs]
-        output = model.generate(inputs[0], count) if self._tokens else model.predict(*tensors)
-        sent, communication, trace = model.last_sent_bytes, model.last_communication, model.last_trace
+        with self._within():
+            output = model.generate(inputs[0], count) if self._tokens else model.predict(*map(Tensor, inputs))
+        communication, trace = model.last_communication, model.last_trace
         assert communication is not None
         assert trace is not None
-        found = None
-        if compared and self._tokens:
-            found = compare_generated(model, output, output.shape[1] - inputs[0].shape[1])
-        elif compared:
-            found = compare(output, model.predict_on_one_card(*tensors))
-        return Prediction(inputs, output, found, communication, sent, trace)
+        return Prediction(inputs, output, None, communication, model.last_sent_bytes, trace)
+
+    def _compared(self, done: Prediction) -> Comparison:
+        """The output beside that of one card, which is computed here."""
+        if self._tokens:
+            return compare_generated(self.model, done.output, done.output.shape[1] - done.inputs[0].shape[1])
+        return compare(done.output, self.model.predict_on_one_card(*map(Tensor, done.inputs)))
 
     def _show(self, snapshot: Snapshot) -> None:
-        self.button.disabled = snapshot.at_work
+        self.button.disabled, self.stop.disabled = snapshot.at_work, snapshot.state != "running"
         if snapshot.at_work:
-            self.line.value = f'<div role="status">The cards compute: {snapshot.seconds:.1f} s.</div>'
+            words = "The cards stop" if snapshot.state == "cancelling" else "The cards compute"
+            self.line.value = f'<div role="status">{words}: {snapshot.seconds:.1f} s.</div>'
+        elif snapshot.state == "cancelled":
+            self.line.value = '<div role="status">Stopped. The cards are ready for another prediction.</div>'
         elif snapshot.error is not None:
             self.line.value = told(snapshot.error)
             self.outcome.value = self.table.value = ""

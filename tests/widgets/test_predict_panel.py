@@ -102,6 +102,30 @@ def test_a_text_is_gone_on_with(gpt2):
     assert not compare_generated(gpt2, Tensor(wrong), 3).ok
 
 
+def test_a_text_is_stopped_between_its_tokens(gpt2, monkeypatch):
+    """No further token is run, the cards keep nothing of it, and answer at once."""
+    panel = PredictPanel(gpt2, np.array([[3, 1, 4]]), max_new_tokens=20)
+    gpt2.predict(np.array([[3, 1, 4]]))
+    held = gpt2.cards.memory().held_bytes.tolist()
+    runs, original = [], gpt2.run
+
+    def run(*args, **more):
+        runs.append(panel.state)
+        if len(runs) == 3:
+            panel.stop.click()
+        return original(*args, **more)
+
+    monkeypatch.setattr(gpt2, "run", run)
+    panel.button.click()
+    assert panel.wait(SECONDS).state == panel.state == "cancelled"
+    assert runs == ["running"] * 3
+    assert panel.line.value == '<div role="status">Stopped. The cards are ready for another prediction.</div>'
+    assert gpt2.cards.memory().held_bytes.tolist() == held
+    assert panel.stop.disabled
+    panel.button.click()
+    assert panel.wait(SECONDS).state == "done"
+
+
 def test_tokens_that_are_no_numbers_are_told(gpt2):
     """How to write them; nothing is started."""
     panel = PredictPanel(gpt2, np.array([[3, 1, 4]]), max_new_tokens=4)
