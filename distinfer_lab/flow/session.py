@@ -14,7 +14,7 @@ files, which are cut anew. Going back to a step forgets what came after it.
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,15 @@ class Session:
         self.model: Model | None = None
         self.prediction: Tensor | None = None
         self.trained = False
+        self._watching: list[Callable[[], None]] = []
+
+    def watch(self, tell: Callable[[], None]) -> None:
+        """Have `tell()` called whenever a step is done, in the thread that did it, and at the end."""
+        self._watching.append(tell)
+
+    def _tell(self) -> None:
+        for tell in self._watching:
+            tell()
 
     def close(self) -> None:
         """End the cards that were made here, and forget what was trained here."""
@@ -80,6 +89,7 @@ class Session:
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
+        self._tell()
 
     def why_not(self, step: str) -> str:
         """Why a step cannot be done yet, as a sentence; "" if it can.
@@ -166,6 +176,7 @@ class Session:
             f"folder, train_cards = {os.fspath(folder)!r}, {cards}",
             *self._with_cards(f"dl.CardGroup({cards})", ["dl.sample.train_sample(folder, cards)"]),
         ]
+        self._tell()
         return self.checkpoint
 
     def bring(
@@ -189,6 +200,7 @@ class Session:
             else ", strategy"
         )
         self._lines["source"] = [f"checkpoint = dl.open_checkpoint({os.fspath(folder)!r}{given})"]
+        self._tell()
         return found
 
     # 2: the layout
@@ -219,6 +231,7 @@ class Session:
             "data = dl.Tensor(dl.sample.create_predict_data())",
             "layout = model.infer_predict_layout(data)",
         ]
+        self._tell()
         return layout
 
     def lay_out_as(self, strategy: Strategy) -> None:
@@ -236,6 +249,7 @@ class Session:
             "from distinfer_lab.layout.dialects.plain import strategy_from_json",
             f"layout = strategy_from_json({strategy_to_json(strategy)!r})",
         ]
+        self._tell()
 
     # 3: the reshard
 
@@ -266,6 +280,7 @@ class Session:
             "files = dl.sample.create_ckpt_file_list(folder, train_cards)",
             'result = dl.load_distributed_checkpoint(net, files, layout, f"{folder}/train_strategy.ckpt")',
         ]
+        self._tell()
         return result
 
     def plan(self) -> ConversionPlan:
@@ -298,6 +313,7 @@ class Session:
         self.loaded = result
         cards = "" if self._given is None else ", cards=cards"
         self._lines["reshard"] = [f"result = checkpoint.plan(layout).run({os.fspath(folder)!r}{cards})"]
+        self._tell()
         return result
 
     # 4: the prediction
@@ -322,6 +338,7 @@ class Session:
         """Remember what the model of this session predicted."""
         self.prediction = found
         self._lines["predict"] = ["prediction = model.predict(data)"]
+        self._tell()
 
     def _group(self, cards: int) -> CardGroup:
         if self._given is not None:

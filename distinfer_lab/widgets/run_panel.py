@@ -90,8 +90,10 @@ class RunPanel(Panel):
         self.line = ipywidgets.HTML(_status(Snapshot()))
         self.lanes = Lanes()
         self.outcome = ipywidgets.HTML()
-        buttons = ipywidgets.HBox([self.button, self.stop, self.verify])
-        super().__init__(self.picture, buttons, self.bar, self.line, self.lanes, self.outcome)
+        # Only a plan has a picture, and files to read again.
+        drawn, verified = ([], []) if self._plan is None else ([self.picture], [self.verify])
+        buttons = ipywidgets.HBox([self.button, self.stop, *verified])
+        super().__init__(*drawn, buttons, self.bar, self.line, self.lanes, self.outcome)
         self.button.on_click(self.errors.guard(lambda button: self.run()))
         self.stop.on_click(self.errors.guard(lambda button: self.cancel()))
         self.verify.on_click(self.errors.guard(lambda button: self._verify()))

@@ -87,6 +87,7 @@ class Workbench(Panel):
         self.children: tuple[Any, ...] = (self.picture, *parts, *self._code_parts, self.errors)
         self.picture.observe(self.errors.guard(self._choose), "selected")
         self.observe(self.errors.guard(lambda change: self.refresh()), "step")
+        self.session.watch(self.errors.guard(self.refresh))
         self.refresh()
 
     # Step 1
@@ -227,7 +228,6 @@ class Workbench(Panel):
     def _predicted(self, change: Any) -> None:
         if change["new"] == "done" and self.predicting.prediction is not None:
             self.session.predicted(self.predicting.prediction.output)
-            self.refresh()
 
     def _next(self, step: str) -> Any:
         button = ipywidgets.Button(description=f"On to step {STEPS.index(step) + 1}", icon="arrow-right")

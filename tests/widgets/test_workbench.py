@@ -74,6 +74,23 @@ def test_the_sample_goes_through_all_steps(bench):
     np.testing.assert_array_equal(found["prediction"].asnumpy(), bench.predicting.prediction.output.asnumpy())
 
 
+def test_a_page_follows_what_is_done_by_code(bench):
+    """Each step of its session, done elsewhere; the page stays at the step that is looked at."""
+    bench.session.train(4)
+    assert "Lay out: next" in repr(bench)
+    assert "✓ done" in bench.titles["source"].value
+    assert "train_sample" in bench.code.value
+    bench.step = "layout"
+    bench.session.lay_out(2)
+    assert isinstance(bench.layouts.children[0], LayoutView)
+    bench.session.load()
+    bench.session.predict()
+    assert bench.picture.sentences["step:predict"] == "Predict: done."
+    assert bench.step == "layout"
+    bench.session.close()
+    assert bench.picture.sentences["step:source"] == "Train or bring: next."
+
+
 def test_ones_own_folder_is_chosen_cut_anew_and_written(folder):
     """Folders are listed with their slices, the strategy is found; the output is whole, and so is the code's."""
     bench = Workbench(folder=folder)

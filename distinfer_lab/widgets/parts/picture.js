@@ -59,7 +59,8 @@ function render({ model, el }) {
     const [hover, selected] = [model.get("hover"), model.get("selected")];
     const shown = hover || selected;
     const linked = new Set(model.get("partner_sets")[model.get("partner_set_of")[shown]] ?? []);
-    stage.classList.toggle("has-shown", tiles.has(shown));
+    // Where no tile has partners, there is nothing to tell apart from the others.
+    stage.classList.toggle("has-shown", tiles.has(shown) && model.get("partner_sets").length > 0);
     for (const [key, tile] of tiles) {
       tile.classList.toggle("is-hover", key === hover);
       tile.classList.toggle("is-selected", key === selected);
