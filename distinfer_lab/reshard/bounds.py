@@ -7,8 +7,6 @@ piece at will; whole pieces cannot do better.
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.optimize
-import scipy.sparse
 from numpy.typing import NDArray
 
 from ..errors import ReshardError
@@ -64,6 +62,9 @@ def least_load(classes: Sequence[TensorClass], src_count: int) -> float:
         groups += len(kind.counts) * len(holders)
     if not groups:
         return 0.0
+    import scipy.optimize  # nearly half a second, that plans and cards do without
+    import scipy.sparse
+
     giver, which, demand = np.concatenate(givers), np.concatenate(group_of), np.concatenate(demands)
     scale = float(demand.max())
     column = np.arange(len(giver))

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy.optimize
 from numpy.typing import NDArray
 
 from ..layout import Strategy
@@ -50,6 +49,8 @@ def cheapest_placement(
     gain = np.zeros((size, held.shape[1]))
     gain[: held.shape[0]] = held * (2.0 * size)
     gain[np.arange(held.shape[1]), np.arange(held.shape[1])] += 1
+    import scipy.optimize  # nearly half a second, that plans and cards do without
+
     card, rank = scipy.optimize.linear_sum_assignment(gain, maximize=True)
     out = np.empty(held.shape[1], np.int64)
     out[rank] = card

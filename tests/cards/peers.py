@@ -164,6 +164,6 @@ def _card(rank, work, sockets_only, ports, all_bound, warm, ends):
                 warm.release()
     except Exception as err:
         stopped = time.monotonic()
-        shares = any(line.neighbour is not None for line in channels._sockets._lines.values())
+        shares = any(line.neighbour is not None for line in channels._sockets._peers.values())
         channels.close()
         ends.put((rank, stopped, type(err).__name__, str(err), shares))

@@ -28,8 +28,7 @@ def everything_is_large():
     """Windows, slots and thresholds of some bytes, so that small arrays go the ways of large ones."""
     with contextlib.ExitStack() as stack:
         for name, value in {
-            f"{CHANNELS}.frames.JOINED_BYTES": 8,
-            f"{CHANNELS}.frames.SHARED_BYTES": 16,
+            f"{CHANNELS}.frames.SMALL_BYTES": 16,
             f"{CHANNELS}.frames.SLOT_BYTES": 96,
             f"{CHANNELS}.outbox.SLOT_BYTES": 96,
             f"{CHANNELS}.hand_over.COPIED_BYTES": 8,

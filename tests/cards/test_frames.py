@@ -27,7 +27,7 @@ def answer_to(way, sent, expected=(100_000,)):
         def do(rank, channels):
             if rank == 0:
                 return channels.exchange({}, {1: (expected, FLOATS)})[1]
-            channels._sockets._line(0).connection.sendall(sent)
+            channels._sockets._peer(0).connection.sendall(sent)
             return None
 
         return cards.run(do)[0]
@@ -135,7 +135,7 @@ def test_cards_that_cannot_open_each_others_memory_use_sockets(monkeypatch):
         found = cards.run(
             lambda rank, ch: ch.broadcast(array if rank else None, 1, range(2), array.shape, array.dtype)
         )
-        assert all(line.neighbour is None for ch in cards.cards for line in ch._sockets._lines.values())
+        assert all(line.neighbour is None for ch in cards.cards for line in ch._sockets._peers.values())
     np.testing.assert_array_equal(found[0], array)
 
 
@@ -155,7 +155,7 @@ def test_memory_of_an_epoch_goes_with_it():
         give.start()
         assert cards[0].recv(1, (1_000_000,), np.dtype("f8"))[-1] == 1
         give.join()
-        assert cards[0]._sockets._lines[1].neighbour is not None
+        assert cards[0]._sockets._peers[1].neighbour is not None
         for card in cards:
             card.close()
 

@@ -61,12 +61,12 @@ def test_the_matrix_is_walked_by_keyboard(notebook):
     """Arrows pass over what cannot be chosen; Enter chooses; no cell is edited."""
     count = notebook.cells()
     of_plan(notebook, "button:has-text('All tensors')").click()
-    notebook.wait_python("plans.parameter == ''")
+    of_plan(notebook, ".distinfer-picture text:has-text('all tensors: 8 training cards')").wait_for()
     of_plan(notebook, '[data-key="train:0"]').focus()
     for key in ("ArrowRight", "ArrowRight", "b", "Enter"):
         notebook.page.keyboard.press(key)
     of_plan(notebook, ".is-selected").wait_for()
-    assert notebook.python("plans.selected").startswith("move:0>")
+    notebook.wait_python("plans.selected.startswith('move:0>')")
     notebook.page.keyboard.press("Escape")
     notebook.wait_python("plans.selected == ''")
     assert notebook.cells() == count

@@ -1,8 +1,7 @@
 """Collectives over groups of cards, on any way that exchanges arrays.
 
     a small all_reduce      everyone gets all of everyone, and adds for itself:
-                            at once                                                   1 round
-                            or by doubling, among many cards                          log2 n rounds
+                            what it has doubles with every round                      log2 n rounds
     a large all_reduce      each adds one run of the elements of all, then the
                             sums are handed round, window by window                   2 rounds a window
     among threads           who comes last adds for all
@@ -36,9 +35,6 @@ T = TypeVar("T")
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 Shaped = tuple[Shape, np.dtype[Any]]
-
-FEW_CARDS = 4
-"""Beyond, the messages of n cards to n - 1 others cost more than some rounds of one message each."""
 
 
 class Way(Protocol):
@@ -85,19 +81,29 @@ def all_reduce(way: Way, array: Array, ranks: Sequence[int]) -> Array:
 
 
 def gather_by_messages(way: Way, array: Array, ranks: Sequence[int]) -> list[Array]:
-    """The arrays of all, in the order of `ranks`, by as few messages one after another as pay."""
-    if len(ranks) > FEW_CARDS:
-        return _gather_by_doubling(way, array, ranks)
-    others = [rank for rank in ranks if rank != way.rank]
-    found = way.exchange(dict.fromkeys(others, array), dict.fromkeys(others, (array.shape, array.dtype)))
-    found[way.rank] = array
-    return [found[rank] for rank in ranks]
+    """The arrays of all, in the order of `ranks`, by few messages; each round passes on all that a card has.
 
-
-def _gather_by_doubling(way: Way, array: Array, ranks: Sequence[int]) -> list[Array]:
-    """The arrays of all, in the order of `ranks`; each round passes on what a card has, so far as it lacks."""
+    Of 2, 4, 8 ... cards two that have different halves of a run exchange them; of others each takes what
+    it lacks from the one so many places after it.
+    """
     count, own = len(ranks), ranks.index(way.rank)
-    held = np.empty((count, *array.shape), array.dtype)  # held[i]: of the card i places after this one
+    held = np.empty((count, *array.shape), array.dtype)
+    if count & (count - 1):
+        return _gather_around(way, array, ranks, held)
+    held[own] = array
+    have = 1
+    while have < count:
+        first = own & -have  # this card has held[first : first + have]
+        lacking = first ^ have
+        peer = ranks[own ^ have]
+        way.exchange_into({peer: held[first : first + have]}, {peer: held[lacking : lacking + have]})
+        have *= 2
+    return list(held)
+
+
+def _gather_around(way: Way, array: Array, ranks: Sequence[int], held: Array) -> list[Array]:
+    """held[i]: of the card i places after this one."""
+    count, own = len(ranks), ranks.index(way.rank)
     held[0] = array
     have = 1
     while have < count:

@@ -24,9 +24,20 @@ from numpy.typing import NDArray
 from ...errors import CardError
 from .listener import ChannelClosedError
 from .outbox import SLOT_BYTES, SLOTS, Neighbour
-from .windows import bytes_of, pieces_to_fill, pieces_to_send
+from .windows import pieces_to_fill, pieces_to_send
 
-__all__ = ["FRAME", "Expected", "Half", "incoming", "outgoing"]
+__all__ = [
+    "FRAME",
+    "Expected",
+    "Half",
+    "broken",
+    "check_head",
+    "closed",
+    "incoming",
+    "is_small",
+    "message_of",
+    "outgoing",
+]
 
 Array = NDArray[Any]
 
@@ -34,10 +45,31 @@ FRAME = struct.Struct("<QQ")
 TOKEN = struct.Struct("<II")
 FOLLOWS = 0xFFFFFFFF
 """In a token's place for a slot: the bytes follow."""
-JOINED_BYTES = 64 << 10
-"""Up to here a body is copied behind its head: one message, which wakes its receiver once."""
-SHARED_BYTES = 64 << 10
-"""From here on a body goes through shared memory where there is some."""
+SMALL_BYTES = 64 << 10
+"""Below, a body is copied behind its head: one message, which wakes its receiver once.
+
+From here on a body goes through shared memory where there is some.
+"""
+
+
+def check_head(head: bytes | bytearray, serial: int, nbytes: int, peer: int, rank: int) -> None:
+    """Refuse another array than the one that is expected by card `rank` from card `peer`."""
+    found = FRAME.unpack(head)
+    if found != (serial, nbytes):
+        raise CardError(
+            f"card {peer} announces frame {found[0]} of {found[1]} bytes; card {rank} expects "
+            f"{nbytes} bytes: the cards run different programs"
+        )
+
+
+def closed(peer: int) -> ChannelClosedError:
+    """The error that a card closed its end."""
+    return ChannelClosedError(f"card {peer} closed its channel")
+
+
+def broken(peer: int, err: OSError) -> ChannelClosedError:
+    """The error that the system told of a channel."""
+    return ChannelClosedError(f"the channel to card {peer} broke: {err}")
 
 
 @dataclass
@@ -64,17 +96,22 @@ class Expected:
 
     def check(self, head: bytes | bytearray) -> None:
         """Refuse another array than this one."""
-        serial, nbytes = FRAME.unpack(head)
-        if (serial, nbytes) != (self.serial, self.nbytes):
-            raise CardError(
-                f"card {self.peer} announces frame {serial} of {nbytes} bytes; card {self.rank} expects "
-                f"{self.nbytes} bytes: the cards run different programs"
-            )
+        check_head(head, self.serial, self.nbytes, self.peer, self.rank)
 
     def release(self) -> None:
         """Look at the array no more."""
         if self.lender is not None:
             self.lender.took()
+
+
+def is_small(nbytes: int) -> bool:
+    """Whether a body of so many bytes goes with its head in one message."""
+    return nbytes < SMALL_BYTES
+
+
+def message_of(array: Array, serial: int) -> bytes:
+    """A small array with its head."""
+    return FRAME.pack(serial, array.nbytes) + array.tobytes()
 
 
 def outgoing(
@@ -91,11 +128,11 @@ def outgoing(
     key
         By which the outbox knows the array.
     """
+    if is_small(array.nbytes):
+        yield memoryview(message_of(array, serial))
+        return
     head = FRAME.pack(serial, array.nbytes)
-    if neighbour is None or array.nbytes < SHARED_BYTES:
-        if array.nbytes <= JOINED_BYTES:
-            yield memoryview(head + bytes_of(np.ascontiguousarray(array)).tobytes())
-            return
+    if neighbour is None:
         yield memoryview(head)
         yield from pieces_to_send(array, window_bytes)
         return
@@ -117,7 +154,7 @@ def incoming(expected: Expected, window_bytes: int, neighbour: Neighbour | None)
     yield memoryview(head)
     expected.check(head)
     nbytes, slot, count = expected.nbytes, FOLLOWS, 0
-    shared = neighbour is not None and nbytes >= SHARED_BYTES
+    shared = neighbour is not None and not is_small(nbytes)
     if neighbour is not None and shared:
         yield memoryview(token)
         slot, count = _checked(token, nbytes, neighbour.rank)
@@ -184,6 +221,8 @@ class Half:
 
     def __init__(self, peer: int, connection: socket.socket, buffers: Iterator[memoryview]) -> None:
         self.peer, self.connection = peer, connection
+        # TLS knows no such flag; its sockets never wait.
+        self._flags = 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_DONTWAIT
         self._buffers, self._view = buffers, memoryview(b"")
 
     def advance(self, sending: bool) -> bool:
@@ -195,11 +234,15 @@ class Half:
                     return True
                 self._view = view
             try:
-                count = self.connection.send(self._view) if sending else self.connection.recv_into(self._view)
+                count = (
+                    self.connection.send(self._view, self._flags)
+                    if sending
+                    else self.connection.recv_into(self._view, len(self._view), self._flags)
+                )
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return False
             except OSError as err:
-                raise ChannelClosedError(f"the channel to card {self.peer} broke: {err}") from err
+                raise broken(self.peer, err) from err
             if not count:
-                raise ChannelClosedError(f"card {self.peer} closed its channel")
+                raise closed(self.peer)
             self._view = self._view[count:]

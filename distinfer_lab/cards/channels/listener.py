@@ -76,7 +76,8 @@ class Listener:
         sockets_only: bool = False,
     ) -> None:
         self.host = host
-        self.sockets_only = sockets_only or server_side is not None
+        self.has_tls = server_side is not None
+        self.sockets_only = sockets_only or self.has_tls
         self.outbox: Outbox | None = None
         self._server_side, self._client_side = server_side, client_side
         self._family = socket.AF_INET6 if ":" in host else socket.AF_INET

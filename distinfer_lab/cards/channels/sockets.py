@@ -8,8 +8,10 @@ import contextlib
 import itertools
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,21 @@ from numpy.typing import NDArray
 from ...errors import listed
 from ..records import Epoch
 from .collectives import gather_by_messages, sum_in_order
-from .frames import Expected, Half, incoming, outgoing
-from .listener import WAIT_SECONDS, ChannelClosedError, Line, Listener
+from .frames import (
+    FRAME,
+    Expected,
+    Half,
+    broken,
+    check_head,
+    closed,
+    incoming,
+    is_small,
+    message_of,
+    outgoing,
+)
+from .listener import WAIT_SECONDS, ChannelClosedError, Listener
+from .outbox import Neighbour
+from .windows import bytes_of
 
 __all__ = ["Sockets"]
 
@@ -54,6 +69,17 @@ class _Feed:
         return False
 
 
+@dataclass(eq=False)
+class _Peer:
+    """An open line to another card, and how many arrays went through it."""
+
+    rank: int
+    connection: socket.socket
+    neighbour: Neighbour | None
+    sent: int = 0
+    received: int = 0
+
+
 class Sockets:
     """One card's sockets to the others.
 
@@ -76,8 +102,7 @@ class Sockets:
         self.rank, self.epoch = rank, epoch
         self.sent_bytes, self.waited_seconds = 0, 0.0
         self._listener, self._check = listener, check
-        self._lines: dict[int, Line] = {}
-        self._serials: dict[tuple[int, bool], int] = {}
+        self._peers: dict[int, _Peer] = {}
         self._feeds: dict[int, _Feed] = {}
         self._fed = itertools.count(-1, -1)
 
@@ -89,6 +114,12 @@ class Sockets:
 
     def exchange_into(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
         """The same, in place."""
+        if self._goes_straight(sends, outs):
+            try:
+                self._swap(sends, outs)
+            except ChannelClosedError as err:
+                raise self._naming_all_that_closed(err) from err
+            return
         self._exchange(sends, [self._expected(peer, out.shape, out.dtype, out) for peer, out in outs.items()])
 
     def sum_small(self, array: Array, ranks: Sequence[int]) -> Array:
@@ -117,6 +148,54 @@ class Sockets:
             [self._incoming(expected, window) for expected in receives],
         )
 
+    def _goes_straight(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> bool:
+        """Whether small messages are all that is to be sent and received."""
+        if self._feeds or self._listener.has_tls:
+            return False
+        for array in sends.values():
+            if not is_small(array.nbytes):
+                return False
+        return all(is_small(out.nbytes) and out.flags.c_contiguous for out in outs.values())
+
+    def _swap(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
+        """The same for small messages: one call of the system for each, which wakes its receiver once."""
+        left = []
+        for rank, array in sends.items():
+            peer = self._peer(rank)
+            message = message_of(array, peer.sent)
+            peer.sent += 1
+            self.sent_bytes += array.nbytes
+            count = _send_now(peer, message)
+            if count < len(message):
+                left.append(Half(rank, peer.connection, iter([memoryview(message)[count:]])))
+        if left:  # the system's buffer is full, and who is to empty it may wait for this card in turn
+            self._serve(left, [])
+        began = time.perf_counter()
+        for rank, out in outs.items():
+            self._take(self._peer(rank), out)
+        self.waited_seconds += time.perf_counter() - began
+
+    def _take(self, peer: _Peer, out: Array) -> None:
+        """Wait for a small message."""
+        head, body = bytearray(FRAME.size), bytes_of(out).data
+        serial, got = peer.received, 0
+        peer.received += 1
+        while got < FRAME.size + len(body):
+            try:
+                count = peer.connection.recvmsg_into(
+                    [memoryview(head)[got:], body[max(got - FRAME.size, 0) :]] if got else [head, body]
+                )[0]
+            except BlockingIOError:  # nothing came for WAIT_SECONDS
+                self._check()
+                continue
+            except OSError as err:
+                raise broken(peer.rank, err) from err
+            if not count:
+                raise closed(peer.rank)
+            got += count
+            if got >= FRAME.size:
+                check_head(head, serial, len(body), peer.rank, self.rank)
+
     def feed(self, peer: int, arrays: Iterator[Array]) -> None:
         """Send arrays to a card one after another, each made when the one before it has left."""
 
@@ -139,41 +218,41 @@ class Sockets:
     def drain(self) -> None:
         """Wait until all feeds have been sent."""
         deadline = time.monotonic() + WAIT_SECONDS
-        with self._naming_all_that_closed():
+        try:
             while self._feeds:
                 self.serve()
                 deadline = self._wait(list(self._feeds.values()), [], deadline)
+        except ChannelClosedError as err:
+            raise self._naming_all_that_closed(err) from err
 
     def close(self) -> None:
         """Close all sockets; whoever waits at the other end is told."""
-        for line in self._lines.values():
-            line.connection.close()
-        self._lines.clear()
+        for peer in self._peers.values():
+            peer.connection.close()
+        self._peers.clear()
         self._feeds.clear()
 
     def _outgoing(self, peer: int, array: Array, window_bytes: int, key: int) -> Half:
         self.sent_bytes += array.nbytes
-        connection, neighbour = self._line(peer)
-        frame = outgoing(array, self._serial(peer, True), window_bytes, neighbour, key)
-        return Half(peer, connection, frame)
+        to = self._peer(peer)
+        frame = outgoing(array, to.sent, window_bytes, to.neighbour, key)
+        to.sent += 1
+        return Half(peer, to.connection, frame)
 
     def _expected(
         self, peer: int, shape: tuple[int, ...], dtype: np.dtype[Any], out: Array | None = None
     ) -> Expected:
-        return Expected(peer, self.rank, self._serial(peer, False), shape, dtype, out)
+        giver = self._peer(peer)
+        giver.received += 1
+        return Expected(peer, self.rank, giver.received - 1, shape, dtype, out)
 
     def _incoming(self, expected: Expected, window_bytes: int) -> Half:
-        connection, neighbour = self._line(expected.peer)
-        return Half(expected.peer, connection, incoming(expected, window_bytes, neighbour))
-
-    def _serial(self, peer: int, sending: bool) -> int:
-        number = self._serials.get((peer, sending), 0)
-        self._serials[(peer, sending)] = number + 1
-        return number
+        peer = self._peer(expected.peer)
+        return Half(expected.peer, peer.connection, incoming(expected, window_bytes, peer.neighbour))
 
     def _serve(self, writing: list[Half], reading: list[Half]) -> None:
         deadline = time.monotonic() + WAIT_SECONDS
-        with self._naming_all_that_closed():
+        try:
             while True:
                 writing = [half for half in writing if not half.advance(sending=True)]
                 reading = [half for half in reading if not half.advance(sending=False)]
@@ -181,6 +260,8 @@ class Sockets:
                     return
                 self.serve()
                 deadline = self._wait([*writing, *self._feeds.values()], reading, deadline)
+        except ChannelClosedError as err:
+            raise self._naming_all_that_closed(err) from err
 
     def _wait(self, writing: Sequence[Half | _Feed], reading: Sequence[Half], deadline: float) -> float:
         """Wait for a socket; gives when to look next whether the run was cancelled."""
@@ -193,33 +274,47 @@ class Sockets:
         self._check()
         return now + WAIT_SECONDS
 
-    @contextlib.contextmanager
-    def _naming_all_that_closed(self) -> Iterator[None]:
+    def _naming_all_that_closed(self, err: ChannelClosedError) -> ChannelClosedError:
         """Whoever meets a closed channel closes its own, so one that died is seldom the only one."""
-        try:
-            yield
-        except ChannelClosedError as err:
-            gone = [f"card {peer}" for peer, line in self._lines.items() if _is_closed(line.connection)]
-            raise ChannelClosedError(f"{err}; gone by now: {listed(gone)}") from err
+        gone = [f"card {rank}" for rank, peer in self._peers.items() if _is_closed(peer.connection)]
+        return ChannelClosedError(f"{err}; gone by now: {listed(gone)}")
 
-    def _line(self, peer: int) -> Line:
-        if peer not in self._lines:
+    def _peer(self, rank: int) -> _Peer:
+        found = self._peers.get(rank)
+        if found is None:
             line = (
-                self._listener.call(peer, self.epoch)
-                if peer < self.rank
-                else self._listener.arrival(peer, self.epoch, self._check)
+                self._listener.call(rank, self.epoch)
+                if rank < self.rank
+                else self._listener.arrival(rank, self.epoch, self._check)
             )
             line.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            line.connection.setblocking(False)
-            self._lines[peer] = line
-        return self._lines[peer]
+            if self._listener.has_tls:
+                line.connection.setblocking(False)
+            else:
+                # Who waits for a small message waits in the call that takes it; all other calls say that they do not.
+                line.connection.setblocking(True)
+                line.connection.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(WAIT_SECONDS * 1e6))
+                )
+            found = self._peers[rank] = _Peer(rank, *line)
+        return found
+
+
+def _send_now(peer: _Peer, message: bytes) -> int:
+    """Send what goes without waiting; gives how many bytes that were."""
+    try:
+        return peer.connection.send(message, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return 0
+    except OSError as err:
+        raise broken(peer.rank, err) from err
 
 
 def _is_closed(connection: socket.socket) -> bool:
     """Whether the other end is closed, as far as the system knows."""
     try:
         # Around TLS, which does not let one look without taking.
-        return not socket.socket.recv(connection, 1, socket.MSG_PEEK)
+        return not socket.socket.recv(connection, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
     except OSError:
