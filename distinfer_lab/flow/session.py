@@ -7,10 +7,11 @@
     session.predict(data)             4
     session.code()                       the notebook that does the same
 
-A session of the sample has a net, so it loads and predicts; of a checkpoint that someone brought it has
-files, which are cut anew. Going back to a step forgets what came after it.
+The sample, and a Hugging Face folder with its config.json, have a net, which is loaded and predicts. The
+files of any checkpoint can be cut anew. Going back to a step forgets what came after it.
 """
 
+import contextlib
 import json
 import os
 import tempfile
@@ -23,16 +24,18 @@ import numpy as np
 
 from ..cards import CardGroup
 from ..checkpoint import Checkpoint, open_checkpoint
-from ..errors import CheckpointFileError, ContextError
+from ..errors import CheckpointFileError, ContextError, GraphError
 from ..layout import Strategy
 from ..layout.dialects.plain import strategy_to_json
 from ..net import Tensor
+from ..net.models import FAMILIES
 from ..reshard import ConversionPlan, ReshardResult
 from .context import auto_parallel_context
 from .load import LoadResult, load_distributed_checkpoint
 from .model import Model
 from .predict_layout import PredictLayout
-from .sample import SampleNet, create_ckpt_file_list, create_predict_data, strategy_for, train_sample
+from .predictors import Predictor, of_folder, of_sample
+from .sample import train_sample
 
 __all__ = ["STEPS", "Session"]
 
@@ -56,8 +59,10 @@ class Session:
         Who shall hold what.
     loaded : LoadResult, ReshardResult or None
         What came of the reshard.
+    predictor : Predictor, or None
+        The net that goes with the checkpoint, if it is known.
     model : Model, or None
-        What predicts: that of the sample.
+        What predicts: the net on the cards for which it was laid out.
     prediction : Tensor, or None
         The latest one.
     """
@@ -72,6 +77,7 @@ class Session:
         self.loaded: LoadResult | ReshardResult | None = None
         self.model: Model | None = None
         self.prediction: Tensor | None = None
+        self.predictor: Predictor | None = None
         self.trained = False
         self._watching: list[Callable[[], None]] = []
 
@@ -107,11 +113,14 @@ class Session:
             return (
                 self.why_not("layout") or "The destination is not known yet: choose how each tensor is cut."
             )
-        if step == "predict" and not self.trained:
+        if step == "predict" and self.checkpoint is not None and self.predictor is None:
             return self.why_not("reshard") or (
-                "This checkpoint came without its net, so there is nothing to predict with; build the net, and load "
-                "what step 3 wrote with load_distributed_checkpoint."
+                "This checkpoint came without its net, so there is nothing to predict with: put the config.json of a "
+                f"known family ({', '.join(FAMILIES)}) beside its files; or build the net, and load what step 3 "
+                "wrote with load_distributed_checkpoint."
             )
+        if step == "predict" and self.layout is not None and self.model is None:
+            return "What step 3 writes are files: to predict, lay the net out for cards in step 2."
         if step == "predict" and self.loaded is None:
             return self.why_not("reshard") or "The weights are not on the cards yet: run step 3."
         return ""
@@ -138,7 +147,7 @@ class Session:
         if "source" in later:
             if self.checkpoint is not None:
                 self.checkpoint.close()
-            self.checkpoint, self.trained = None, False
+            self.checkpoint, self.predictor, self.trained = None, None, False
         if "layout" in later:
             self.layout = self.model = None
             if self._own is not None:
@@ -169,9 +178,8 @@ class Session:
         else:
             with CardGroup(cards) as group:
                 train_sample(folder, group)
-        files = create_ckpt_file_list(folder, cards)
-        self.checkpoint, self.trained = open_checkpoint(files, Path(folder) / "train_strategy.ckpt"), True
-        self._source = (os.fspath(folder), files)
+        self.predictor, self.trained = of_sample(folder, cards), True
+        self.checkpoint = open_checkpoint(self.predictor.files, self.predictor.strategy)
         self._lines["source"] = [
             f"folder, train_cards = {os.fspath(folder)!r}, {cards}",
             *self._with_cards(f"dl.CardGroup({cards})", ["dl.sample.train_sample(folder, cards)"]),
@@ -182,7 +190,7 @@ class Session:
     def bring(
         self, folder: str | os.PathLike[str], strategy: str | os.PathLike[str] | Strategy | None = None
     ) -> Checkpoint:
-        """Open a checkpoint that is there already; headers only.
+        """Open a checkpoint that is there already; headers only. A config.json in it tells which net it is of.
 
         Raises
         ------
@@ -192,43 +200,45 @@ class Session:
         found = open_checkpoint(folder, strategy)
         self._forget_from("source")
         self.checkpoint = found
-        given = (
-            ""
-            if strategy is None
-            else f", {os.fspath(strategy)!r}"
-            if not isinstance(strategy, Strategy)
-            else ", strategy"
-        )
-        self._lines["source"] = [f"checkpoint = dl.open_checkpoint({os.fspath(folder)!r}{given})"]
+        with contextlib.suppress(GraphError):
+            self.predictor = of_folder(folder, strategy)
+        given = "" if strategy is None else ", strategy"
+        self._lines["source"] = [
+            f"folder = {os.fspath(folder)!r}",
+            *([f"strategy = {os.fspath(strategy)!r}"] if isinstance(strategy, str | os.PathLike) else []),
+            f"checkpoint = dl.open_checkpoint(folder{given})",
+        ]
         self._tell()
         return found
 
     # 2: the layout
 
     def lay_out(self, cards: int = 4) -> PredictLayout:
-        """Infer the sample's predict layout for so many cards.
+        """Infer the predict layout of the checkpoint's net for so many cards.
 
         Raises
         ------
         ContextError
-            If the sample was not trained.
+            If there is no checkpoint, or its net is not known.
+        GraphError, ShardingError
+            If the net cannot be made, or not be cut for so many cards.
         """
         self._need("layout")
-        if not self.trained:
+        if self.predictor is None:
             raise ContextError(
                 "this checkpoint came without its net; say by lay_out_as how its tensors shall lie"
             )
         self._forget_from("layout")
-        group = self._group(cards)
-        self.model = Model(SampleNet(strategy_for(len(group))), cards=group)
-        data = Tensor(create_predict_data())
+        count = cards if self._given is None else len(self._given)
+        net = self.predictor.make(count)  # before there are cards: it may not be cut for so many
+        self.model = Model(net, cards=self._group(count))
         with self.context():
-            layout = self.model.infer_predict_layout(data)
+            layout = self.model.infer_predict_layout(Tensor(self.predictor.data))
         self.layout = layout
         self._lines["layout"] = [
-            f"net = dl.sample.SampleNet(dl.sample.strategy_for({len(group)}))",
+            f"net = {self.predictor.make_code(count)}",
             "model = dl.Model(net)",
-            "data = dl.Tensor(dl.sample.create_predict_data())",
+            f"data = {self.predictor.data_code}",
             "layout = model.infer_predict_layout(data)",
         ]
         self._tell()
@@ -259,26 +269,26 @@ class Session:
         Raises
         ------
         ContextError
-            If the sample was not trained, or there is no layout.
+            If the net was not laid out for cards.
+        CheckpointFileError, CheckpointError
+            See `load_distributed_checkpoint`.
         """
         self._need("reshard")
-        if self.model is None:
+        if self.model is None or self.predictor is None:
             raise ContextError(
                 "without a net nothing can be loaded; write files with session.plan().run(folder)"
             )
         self._forget_from("reshard")
-        folder, files = self._source
-        result = load_distributed_checkpoint(
-            self.model.network,
-            files,
-            self.layout,
-            Path(folder) / "train_strategy.ckpt",
-            cards=self.model.cards,
-        )
+        source = self.predictor
+        with self.context():
+            result = load_distributed_checkpoint(
+                self.model.network, source.files, self.layout, source.strategy, cards=self.model.cards
+            )
         self.loaded = result
+        cut = "" if source.strategy is None else f", {source.strategy_code}"
         self._lines["reshard"] = [
-            "files = dl.sample.create_ckpt_file_list(folder, train_cards)",
-            'result = dl.load_distributed_checkpoint(net, files, layout, f"{folder}/train_strategy.ckpt")',
+            f"files = {source.files_code}",
+            f"result = dl.load_distributed_checkpoint(net, files, layout{cut})",
         ]
         self._tell()
         return result
@@ -319,7 +329,7 @@ class Session:
     # 4: the prediction
 
     def predict(self, data: Any = None) -> Tensor:
-        """Predict on the cards; by default on the sample's data.
+        """Predict on the cards; by default what there is to begin with (`predictor.data`).
 
         Raises
         ------
@@ -328,16 +338,17 @@ class Session:
         """
         self._need("predict")
         assert self.model is not None
-        given = Tensor(create_predict_data() if data is None else np.asarray(data))
+        assert self.predictor is not None
+        given = Tensor(self.predictor.data if data is None else np.asarray(data))
         with self.context():
             found: Tensor = self.model.predict(given)
         self.predicted(found)
         return found
 
-    def predicted(self, found: Tensor) -> None:
-        """Remember what the model of this session predicted."""
+    def predicted(self, found: Tensor, code: str = "model.predict(data)") -> None:
+        """Remember what the model of this session predicted, and by which code."""
         self.prediction = found
-        self._lines["predict"] = ["prediction = model.predict(data)"]
+        self._lines["predict"] = [f"prediction = {code}"]
         self._tell()
 
     def _group(self, cards: int) -> CardGroup:
@@ -347,12 +358,15 @@ class Session:
         return self._own
 
     def context(self) -> AbstractContextManager[Any]:
-        """The settings under which the sample's net predicts."""
+        """The settings under which the net predicts."""
+        found = self.predictor
+        trained = found.strategy if found is not None and found.has_training_strategy else ""
+        assert isinstance(trained, str | os.PathLike)
         return auto_parallel_context(
             parallel_mode="semi_auto_parallel",
             full_batch=True,
             device_num=None,
-            strategy_ckpt_load_file=Path(self._source[0]) / "train_strategy.ckpt",
+            strategy_ckpt_load_file=trained,
         )
 
     # The same as code
@@ -364,12 +378,13 @@ class Session:
             "",
             *self._lines.get("source", ["# nothing has been done yet"]),
         ]
-        if self.trained and "layout" in self._lines:
-            assert self.model is not None
+        if self.model is not None and self.predictor is not None:
+            trained = self.predictor.has_training_strategy
             context = [
+                "dl.reset_auto_parallel_context()",
                 "dl.set_auto_parallel_context(",
                 '    parallel_mode="semi_auto_parallel", full_batch=True, device_num=None,',
-                '    strategy_ckpt_load_file=f"{folder}/train_strategy.ckpt",',
+                *([f"    strategy_ckpt_load_file={self.predictor.strategy_code},"] if trained else []),
                 ")",
             ]
             rest = [line for step in STEPS[1:] for line in self._lines.get(step, [])]

@@ -13,7 +13,7 @@ from ..display import bytes_in_words
 from ..errors import ArgumentTypeError, LayoutError
 from ..reshard import ReshardPlan, Step, plan_steps, warnings_of
 from ..reshard.schedule import MOST_SCHEDULED
-from ..views import Drawing, bands_svg, link_moves, stored, traffic_svg
+from ..views import Drawing, Window, bands_svg, link_moves, stored, traffic_svg
 from .layout_view import LayoutView
 from .parts import Panel, Picture, SearchList
 
@@ -47,6 +47,8 @@ class PlanView(Panel):
         The tensor that is shown; "" is all. It may be set.
     step : int
         How many steps of the schedule are shown as done; 0 shows all. It may be set.
+    opened : str
+        The key of a group whose cards are shown: "train:0-63", "move:0-63>0-3"; "" shows all. It may be set.
 
     Raises
     ------
@@ -72,6 +74,7 @@ class PlanView(Panel):
     hover = traitlets.Unicode()
     parameter = traitlets.Unicode()
     step = traitlets.Int()
+    opened = traitlets.Unicode()
 
     def __init__(self, plan: ReshardPlan, *, parameter: str = "") -> None:
         if not isinstance(plan, ReshardPlan):
@@ -91,7 +94,7 @@ class PlanView(Panel):
             traitlets.link((self.picture, name), (self, name))
 
     def _link(self, traffic: NDArray[np.int64]) -> None:
-        links = link_moves(traffic, max_cells=MOST_SHOWN)
+        links = link_moves(traffic, max_cells=MOST_SHOWN, window=self._window)
         self._sentences, self._partners = links.sentences(), links.partners()
 
     def _add_parts(self) -> None:
@@ -103,12 +106,16 @@ class PlanView(Panel):
         self.at = ipywidgets.HTML()
         self.summary = ipywidgets.HTML(_summary(self.plan))
         self.every = ipywidgets.Button(description="All tensors", icon="list")
+        self.open = ipywidgets.Button(description="Open the group", icon="search-plus", disabled=True)
+        self.back = ipywidgets.Button(description="All cards", icon="search-minus", disabled=True)
+        groups = [ipywidgets.HBox([self.open, self.back])] if self._has_groups else []
         self.children: tuple[Any, ...] = (
             self.summary,
             ipywidgets.HBox([self.order, self.every], layout=ipywidgets.Layout(flex_flow="row wrap")),
             self.choice,
             self.kind,
             self.picture,
+            *groups,
             ipywidgets.HBox([self.scrubber, self.at], layout=ipywidgets.Layout(flex_flow="row wrap")),
             self.errors,
         )
@@ -116,7 +123,10 @@ class PlanView(Panel):
             self._steps = plan_steps(self.plan)
         self.scrubber.max = max(len(self._steps), 1)
         self.scrubber.disabled = not self._steps
-        self.observe(redraw, ["parameter", "step"])
+        self.observe(redraw, ["parameter", "step", "opened"])
+        self.observe(self.errors.guard(lambda change: self._say_groups()), ["selected", "opened"])
+        self.open.on_click(self.errors.guard(lambda button: self._open()))
+        self.back.on_click(self.errors.guard(lambda button: setattr(self, "opened", "")))
         self.kind.observe(redraw, "value")
         self.order.observe(self.errors.guard(lambda change: self._list()), "value")
         self.every.on_click(self.errors.guard(lambda button: setattr(self, "parameter", "")))
@@ -146,6 +156,36 @@ class PlanView(Panel):
             raise LayoutError(f"step={step}: the schedule has steps 0..{len(self._steps)}; 0 shows all")
         return step
 
+    @traitlets.validate("opened")
+    def _check_opened(self, proposal: Any) -> str:
+        key: str = proposal["value"]
+        if key:
+            _window_of(key, self.plan.src_count, self.plan.dst_count)
+        return key
+
+    @property
+    def _has_groups(self) -> bool:
+        return max(self.plan.src_count, self.plan.dst_count) > MOST_SHOWN
+
+    @property
+    def _window(self) -> Window | None:
+        return _window_of(self.opened, self.plan.src_count, self.plan.dst_count) if self.opened else None
+
+    def _open(self) -> None:
+        """Open the selected group; of the other side stays what is shown."""
+        counts = self.plan.src_count, self.plan.dst_count
+        sources, destinations = _window_of(self.selected, *counts)
+        if self._window is not None and self.selected.startswith("train"):
+            destinations = self._window[1]
+        if self._window is not None and self.selected.startswith("infer"):
+            sources = self._window[0]
+        first, second = (f"{cards.start}-{cards.stop - 1}" for cards in (sources, destinations))
+        self.opened = f"move:{first}>{second}"
+
+    def _say_groups(self) -> None:
+        self.open.disabled = "-" not in self.selected
+        self.back.disabled = not self.opened
+
     @property
     def traffic(self) -> NDArray[np.int64]:
         """The bytes that are shown, int64, shape (source cards, destination cards)."""
@@ -173,9 +213,10 @@ class PlanView(Panel):
         return f"{self.parameter or 'all tensors'}: {sides}"
 
     def _svg(self, limit: int) -> str:
+        given, place, window = (self.traffic, self._title()), self.plan.placement, self._window
         if self.kind.value == "Bands":
-            return bands_svg(self.traffic, self._title(), placement=self.plan.placement, max_cards=limit)
-        return traffic_svg(self.traffic, self._title(), placement=self.plan.placement, max_cells=limit)
+            return bands_svg(*given, placement=place, max_cards=limit, window=window)
+        return traffic_svg(*given, placement=place, max_cells=limit, window=window)
 
     def _live(self) -> Drawing:
         return Drawing(self._svg(MOST_SHOWN), self._title())
@@ -242,6 +283,37 @@ class PlanView(Panel):
         plan = self.plan
         words = f"moved {bytes_in_words(plan.moved_bytes)}, least possible {bytes_in_words(plan.bound_bytes)}"
         return f"PlanView({len(plan)} tensors, {plan.src_count} -> {plan.dst_count} cards, {words})"
+
+
+def _window_of(key: str, src_count: int, dst_count: int) -> Window:
+    """The cards of a group by its key; one side alone comes with all cards of the other.
+
+    Raises
+    ------
+    LayoutError
+        If there are no such cards.
+    """
+    side, _, cards = key.partition(":")
+    sides = {"train": (cards, ""), "infer": ("", cards), "move": tuple(cards.split(">"))}.get(side, ())
+    try:
+        sources, destinations = (
+            _run_of(cards, count) for cards, count in zip(sides, (src_count, dst_count), strict=True)
+        )
+    except ValueError as err:
+        raise LayoutError(
+            f"opened={key!r} is no group of {src_count} training and {dst_count} inference cards; "
+            'write "train:0-7", "infer:0-7" or "move:0-7>0-7"'
+        ) from err
+    return sources, destinations
+
+
+def _run_of(cards: str, count: int) -> range:
+    """The cards of "0-7" or "3"; all for ""."""
+    first, _, last = cards.partition("-")
+    found = range(int(first), int(last or first) + 1) if cards else range(count)
+    if not found or found.start < 0 or found.stop > count:
+        raise ValueError(cards)
+    return found
 
 
 def _nbytes(plan: ReshardPlan, name: str) -> int:

@@ -11,7 +11,6 @@ from ..cards import CardGroup
 from ..checkpoint import Checkpoint
 from ..errors import ArgumentTypeError, ContextError
 from ..flow.predict_layout import PredictLayout
-from ..flow.sample import create_predict_data
 from ..flow.session import STEPS, Session
 from ..views import Drawing, checkpoint_html
 from .layout_editor import LayoutEditor
@@ -30,6 +29,8 @@ TITLES = {
     "predict": "Predict",
 }
 TRAIN, OPEN = "Train the sample", "Open a folder"
+ON_CARDS, AS_FILES = "Predict on cards", "Write files"
+NEW_TOKENS = 8
 
 
 class Workbench(Panel):
@@ -158,22 +159,34 @@ class Workbench(Panel):
         self.boxes["source"].children = (self.kind, *mine, self.found)
 
     def _is_new(self, step: str, basis: Any) -> bool:
-        """Whether a step must be made anew; a basis is what it was made for."""
-        if self._shown.get(step) is basis and basis is not None:
-            return False
-        self._shown[step] = basis
-        return True
+        """Whether a step is still to be made for this basis; who has made it enters that in `_shown`."""
+        return basis is None or self._shown.get(step) is not basis
 
     def _layout(self) -> None:
         checkpoint = self.session.checkpoint
         assert checkpoint is not None
         if self._is_new("layout", checkpoint):
-            make = self._layout_of_sample if self.session.trained else self._layout_of_files
-            self.boxes["layout"].children = make(checkpoint)
-        elif self.session.trained:
+            self.boxes["layout"].children = self._ways_to_lay_out(checkpoint)
+            self._shown["layout"] = checkpoint
+        elif self.session.predictor is not None:
             self._show_layouts(checkpoint)
 
-    def _layout_of_sample(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
+    def _ways_to_lay_out(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
+        """By the net for cards, by hand for files; where both can be, there is a choice."""
+        if self.session.trained:
+            return self._layout_of_net(checkpoint)
+        of_files = self._layout_of_files(checkpoint)
+        if self.session.predictor is None:
+            return of_files
+        ways = {ON_CARDS: self._layout_of_net(checkpoint), AS_FILES: of_files}
+        self.goal = ipywidgets.ToggleButtons(options=list(ways), description="In the end")
+        box = ipywidgets.VBox(ways[ON_CARDS])
+        self.goal.observe(
+            self.errors.guard(lambda change: setattr(box, "children", ways[change["new"]])), "value"
+        )
+        return (self.goal, box)
+
+    def _layout_of_net(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
         self.predict_cards = ipywidgets.BoundedIntText(description="Cards", value=4, min=1, max=128)
         self.inferring = RunPanel(lambda control: self.session.lay_out(int(self.predict_cards.value)))
         self.inferring.observe(self.errors.guard(lambda change: self._ended(change, "layout")), "state")
@@ -185,6 +198,7 @@ class Workbench(Panel):
         found = self.session.layout
         if isinstance(found, PredictLayout) and self._is_new("layouts", found):
             self.layouts.children = (LayoutView(checkpoint.strategy, found.strategy), self._next("reshard"))
+            self._shown["layouts"] = found
 
     def _layout_of_files(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
         self.editor = LayoutEditor(checkpoint)
@@ -199,7 +213,7 @@ class Workbench(Panel):
     def _reshard(self) -> None:
         if not self._is_new("reshard", self.session.layout):
             return
-        if self.session.trained:
+        if self.session.model is not None:
             self.moving = RunPanel(lambda control: self.session.load())
             parts: tuple[Any, ...] = (self.moving,)
         else:
@@ -213,21 +227,34 @@ class Workbench(Panel):
             parts = (PlanView(self.session.plan()), self.out, self.moving)
         self.moving.observe(self.errors.guard(lambda change: self._ended(change, "predict")), "state")
         self.boxes["reshard"].children = parts
+        self._shown["reshard"] = self.session.layout
 
     def _write(self, control: Any) -> Any:
         return self.session.write(self.out.value, progress=control.progress, cancelled=control.cancelled)
 
     def _predict(self) -> None:
-        model = self.session.model
-        if model is None or not self._is_new("predict", self.session.loaded):
+        model, predictor = self.session.model, self.session.predictor
+        if model is None or predictor is None or not self._is_new("predict", self.session.loaded):
             return
-        self.predicting = PredictPanel(model, create_predict_data(), within=self.session.context)
+        self.predicting = PredictPanel(
+            model,
+            predictor.data,
+            max_new_tokens=NEW_TOKENS if predictor.goes_on else None,
+            within=self.session.context,
+        )
         self.predicting.observe(self.errors.guard(self._predicted), "state")
         self.boxes["predict"].children = (self.predicting,)
+        self._shown["predict"] = self.session.loaded
 
     def _predicted(self, change: Any) -> None:
-        if change["new"] == "done" and self.predicting.prediction is not None:
-            self.session.predicted(self.predicting.prediction.output)
+        found = self.predicting.prediction
+        if change["new"] != "done" or found is None:
+            return
+        if self.session.predictor is not None and self.session.predictor.goes_on:
+            ids, count = found.inputs[0].tolist(), found.output.shape[1] - found.inputs[0].shape[1]
+            self.session.predicted(found.output, f'model.generate(dl.Tensor({ids}, "int64"), {count})')
+        else:
+            self.session.predicted(found.output)
 
     def _next(self, step: str) -> Any:
         button = ipywidgets.Button(description=f"On to step {STEPS.index(step) + 1}", icon="arrow-right")

@@ -1,5 +1,6 @@
 """Sessions of the four steps: what is ready, what was done, and the code that does the same."""
 
+import shutil
 import subprocess
 import sys
 
@@ -8,22 +9,22 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.checkpoint import save_slice
-from distinfer_lab.errors import CheckpointFileError, ContextError
+from distinfer_lab.checkpoint import open_checkpoint, save_slice, write_strategy
+from distinfer_lab.errors import CheckpointFileError, ContextError, DistinferError
 from distinfer_lab.flow.sample import create_predict_data
 from distinfer_lab.flow.session import STEPS, Session
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.reshard import verify_folder
+from tests.transformers import by_rules, expected, folder_of, net_of
 
 ROWS = Layout(Mesh(("tp",), (2,)), (("tp",), ()))
+HUB = folder_of("llama_gqa_tiny")
 WHOLE = np.arange(64, dtype=np.float32).reshape(8, 8)
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Somebody's checkpoint: two slices of rows, and the strategy file."""
-    from distinfer_lab.checkpoint import write_strategy
-
     for rank in range(2):
         save_slice(tmp_path / f"mine/rank_{rank}/a.ckpt", {"w": WHOLE[4 * rank :][:4].copy()}, sync=False)
     write_strategy(tmp_path / "strategy.ckpt", Strategy({"w": ROWS}, {"w": (8, 8)}))
@@ -72,6 +73,54 @@ def test_a_folder_is_brought_and_cut_anew_and_its_code_does_too(folder):
         assert (folder / "out" / name).read_bytes() == (folder / "again" / name).read_bytes()
     session.close()
     assert session.checkpoint is None
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "sliced"])
+def test_a_hugging_face_folder_is_its_net_and_its_code_predicts_the_same(tmp_path, cut):
+    """A real one as it is, or in slices with the config.json beside them: transformers' own logits."""
+    folder, strategy = HUB, None
+    if cut:
+        folder, strategy = tmp_path / "slices", tmp_path / "strategy.json"
+        layouts = by_rules(net_of(HUB.name), 1, 2)
+        with open_checkpoint(HUB) as whole:
+            whole.plan(layouts).run(folder)
+        write_strategy(strategy, layouts)
+        shutil.copy(HUB / "config.json", folder)
+    session = Session()
+    session.bring(folder, strategy)
+    assert session.why_not("predict").startswith("The destination is not known yet")
+    session.lay_out(4)
+    session.load()
+    known = expected(HUB.name)
+    np.testing.assert_allclose(session.predict(known["input_ids"]).asnumpy(), known["logits"], atol=2e-4)
+    found = session.predict().asnumpy()
+    ran = {}
+    exec(session.code(), ran)
+    np.testing.assert_array_equal(ran["prediction"].asnumpy(), found)
+    session.close()
+
+
+def test_a_net_that_cannot_be_cut_for_so_many_cards_is_refused(tmp_path):
+    """In words, before there are cards; the session can go on."""
+    session = Session()
+    session.bring(HUB)
+    with pytest.raises(DistinferError, match="tp=3"):
+        session.lay_out(3)
+    assert session.model is None
+    session.lay_out(2)
+    session.close()
+
+
+def test_files_of_a_known_net_are_written_too_and_then_there_is_nothing_to_predict_with(tmp_path):
+    """Laid out by hand, the reshard writes files; the way to a prediction is said."""
+    session = Session()
+    checkpoint = session.bring(HUB)
+    session.lay_out_as(checkpoint.strategy)
+    assert session.why_not("predict") == (
+        "What step 3 writes are files: to predict, lay the net out for cards in step 2."
+    )
+    assert session.write(tmp_path / "out").verify().ok
+    session.close()
 
 
 def test_going_back_forgets_what_came_after(folder):

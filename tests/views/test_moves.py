@@ -142,6 +142,25 @@ def test_links_of_moves_are_those_of_the_matrix(matrix, limit):
         assert all(key in links.partners()[partner] for partner in partners)
 
 
+@given(TRAFFIC, st.data(), st.integers(1, 8))
+def test_a_window_shows_a_part_under_its_own_names(matrix, data, limit):
+    """Bytes as of the part alone, card by card or summed; the cards keep their numbers."""
+    window = []
+    for count in matrix.shape:
+        first = data.draw(st.integers(0, count - 1))
+        window.append(range(first, data.draw(st.integers(first + 1, count))))
+    part = matrix[window[0].start : window[0].stop, window[1].start : window[1].stop]
+    found = link_moves(matrix, max_cells=limit, window=tuple(window))
+    alone = link_moves(part, max_cells=limit)
+    np.testing.assert_array_equal(found.cells, alone.cells)
+    for names, cards in ((found.src, window[0]), (found.dst, window[1])):
+        assert names[0].split("-")[0] == str(cards.start)
+        assert names[-1].split("-")[-1] == str(cards.stop - 1)
+    for draw, most in ((traffic_svg, "max_cells"), (bands_svg, "max_cards")):
+        svg = draw(matrix, "t", window=tuple(window), **{most: limit})
+        assert sorted(keys(svg)) == sorted(found.sentences())
+
+
 def test_a_move_says_its_bytes_and_its_ends():
     """Sentences name the most first, and who has none."""
     sentences = link_moves(np.array([[1024, 2048], [0, 0]])).sentences()

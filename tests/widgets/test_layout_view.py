@@ -156,3 +156,13 @@ def test_cards_and_parameters_that_are_not_there_are_refused():
         view.parameter = "x"
     with pytest.raises(LayoutError, match=r"parameter='only\.train' is not in both"):
         LayoutView(TRAIN, INFER, parameter="only.train")
+
+
+def test_fused_parts_are_shown_too():
+    """Two strategies of a fused tensor: every card has a part of each."""
+    fused = Layout(Mesh(("tp",), (2,)), (("tp",), ()), fused=((8, 8, 8), None))
+    view = LayoutView(Strategy({"qkv": fused}, {"qkv": (24, 4)}), None)
+    view.selected = "train:1"
+    assert view.linked == ("infer:0",)
+    with pytest.raises(LayoutError, match="qkv: "):
+        LayoutView(Strategy({"qkv": fused}, {"qkv": (23, 4)}), None)

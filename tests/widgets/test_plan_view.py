@@ -139,8 +139,35 @@ def test_large_groups_share_rows(view):
     dst = Layout(Mesh(("tp",), (256,)), ((), ("tp",)))
     crowd = PlanView(plan_reshard(Strategy({"w": src}, {"w": (1024, 256)}), Strategy({"w": dst})))
     crowd.selected = "train:0-63"
-    assert crowd.picture.sentences["train:0-63"].startswith("Cards 0-63 gives 64 KiB: to 0-15 (4 KiB), ")
+    assert crowd.picture.sentences["train:0-63"].startswith("Cards 0-63 give 64 KiB: to 0-15 (4 KiB), ")
     assert len(crowd._repr_mimebundle_()[0]["text/html"]) < 50_000
+
+
+def test_a_group_is_opened_down_to_its_cards():
+    """By button, side by side, and back; what is no group of these cards is named."""
+    src = Layout(Mesh(("tp",), (1024,)), (("tp",), ()))
+    dst = Layout(Mesh(("tp",), (64,)), ((), ("tp",)))
+    view = PlanView(plan_reshard(Strategy({"w": src}, {"w": (1024, 256)}), Strategy({"w": dst})))
+    view.selected = "move:64-127>4-7"
+    view.open.click()
+    assert view.opened == "move:64-127>4-7"
+    assert "cards 64-127 to 4-7 of 1,024 x 64, neighbours summed" in view.picture.svg
+    view.selected = "train:64-67"
+    view.open.click()
+    assert view.opened == "move:64-67>4-7"
+    cards = {f"train:{card}" for card in range(64, 68)} | {f"infer:{card}" for card in range(4, 8)}
+    assert {key for key in view.picture.sentences if key[0] != "m"} == cards
+    assert view.picture.sentences["move:65>6"] == "16 B from card 65 to 6."
+    view.selected = "train:65"
+    assert view.open.disabled
+    view.kind.value = "Bands"
+    assert "cards 64-67 to 4-7 of 1,024 x 64" in view.picture.svg
+    view.back.click()
+    assert view.opened == ""
+    assert "train:960-1023" in view.picture.sentences
+    for key in ("train:1000-1024", "move:0-7", "infer:x", "card:0-7", "train:7-0"):
+        with pytest.raises(LayoutError, match=f"opened='{key}' is no group of 1024 training and 64"):
+            view.opened = key
 
 
 def test_an_empty_plan_says_so():

@@ -10,6 +10,7 @@ from distinfer_lab.flow.session import Session
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.reshard import verify_folder
 from distinfer_lab.widgets import LayoutView, Workbench
+from tests.transformers import expected, folder_of
 
 SECONDS = 100
 ROWS = Layout(Mesh(("tp",), (2,)), (("tp",), ()))
@@ -89,6 +90,36 @@ def test_a_page_follows_what_is_done_by_code(bench):
     assert bench.step == "layout"
     bench.session.close()
     assert bench.picture.sentences["step:source"] == "Train or bring: next."
+
+
+def test_a_folder_with_its_net_predicts_or_is_written(tmp_path):
+    """A Hugging Face folder: laid out for cards, loaded, and gone on with; or cut by hand."""
+    bench = Workbench(folder=tmp_path)
+    bench.bring(folder_of("gpt2_tiny"))
+    bench.predict_cards.value = 2
+    press_and_wait(bench.inferring)
+    assert isinstance(bench.layouts.children[0], LayoutView)
+    bench.step = "reshard"
+    press_and_wait(bench.moving)
+    assert bench.step == "predict"
+    ids = expected("gpt2_tiny")["input_ids"][0]
+    bench.predicting.tokens.value = " ".join(map(str, ids))
+    bench.predicting.button.click()
+    assert bench.predicting.wait(SECONDS).state == "done", bench.predicting.line.value
+    found = bench.session.prediction.asnumpy()
+    greedy = expected("gpt2_tiny")["greedy"][0]
+    np.testing.assert_array_equal(found[0], greedy[: found.shape[1]])
+    ran = {}
+    exec(bench.code.value, ran)
+    np.testing.assert_array_equal(ran["prediction"].asnumpy(), found)
+    bench.step = "layout"
+    bench.goal.value = "Write files"
+    bench.use.click()
+    assert bench.step == "reshard"
+    bench.out.value = str(tmp_path / "out")
+    press_and_wait(bench.moving)
+    assert verify_folder(tmp_path / "out").ok
+    bench.session.close()
 
 
 def test_ones_own_folder_is_chosen_cut_anew_and_written(folder):

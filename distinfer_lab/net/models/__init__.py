@@ -1,8 +1,17 @@
 """Known transformers as nets of our operators, by Hugging Face's configurations and parameter names."""
 
 from .causal import CausalLM, Decoder, NextTokenLoss
-from .family import FAMILIES, from_pretrained_config
+from .family import FAMILIES, from_pretrained_config, kind_of
 from .gpt2 import GPT2
 from .llama import Llama
 
-__all__ = ["FAMILIES", "GPT2", "CausalLM", "Decoder", "Llama", "NextTokenLoss", "from_pretrained_config"]
+__all__ = [
+    "FAMILIES",
+    "GPT2",
+    "CausalLM",
+    "Decoder",
+    "Llama",
+    "NextTokenLoss",
+    "from_pretrained_config",
+    "kind_of",
+]

@@ -8,7 +8,7 @@ from .fields import Config, read_config
 from .gpt2 import GPT2
 from .llama import Llama
 
-__all__ = ["FAMILIES", "from_pretrained_config"]
+__all__ = ["FAMILIES", "from_pretrained_config", "kind_of"]
 
 FAMILIES: Mapping[str, type[CausalLM]] = {kind: family for family in (GPT2, Llama) for kind in family.kinds}
 """`model_type` -> the family."""
@@ -28,8 +28,18 @@ def from_pretrained_config(config: Config) -> CausalLM:
     GraphError
         If the kind of model is not known, or a field is missing, out of bounds or not supported.
     """
-    found = read_config(config)
-    kind = found.get("model_type")
+    return FAMILIES[kind_of(config)](read_config(config))
+
+
+def kind_of(config: Config) -> str:
+    """The `model_type` of a configuration.
+
+    Raises
+    ------
+    GraphError
+        If it is of no family that is known, or there is no configuration.
+    """
+    kind = read_config(config).get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise GraphError(f"model_type={kind!r:.80} is none of the families known: {', '.join(FAMILIES)}")
-    return FAMILIES[kind](found)
+    return kind

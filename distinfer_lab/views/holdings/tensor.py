@@ -250,7 +250,7 @@ def _cell(
     ]
     if len(shards) > 1:
         options = [f"{len(shards)} shards", str(len(shards)), ""]
-    fitting = next(o for o in options if text_width(o, 10) <= size[0] - 4)
+    fitting = next((o for o in options if text_width(o, 10) <= size[0] - 4), "")
     square = path(*corner, *size, f'fill="{pen.fill(number)}"')
     if size[1] < 12 or not fitting:
         return square

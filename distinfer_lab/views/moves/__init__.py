@@ -5,11 +5,13 @@ from .bars import CardBytes, bars_svg, memory_svg
 from .files import FileBytes, files_of, files_svg
 from .linked import MoveLinks, link_moves
 from .matrix import traffic_svg
+from .runs import Window
 
 __all__ = [
     "CardBytes",
     "FileBytes",
     "MoveLinks",
+    "Window",
     "bands_svg",
     "bars_svg",
     "files_of",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...display import bytes_in_words
 from ..drawing import Block, Pen, finish, heading, label, number, path, shorten, text, text_width
-from .runs import Rows, grouped_traffic
+from .runs import Rows, Window, grouped_traffic
 
 __all__ = ["bands_svg"]
 
@@ -41,6 +41,7 @@ def bands_svg(
     *,
     placement: Sequence[int] | None = None,
     max_cards: int = MAX_CARDS,
+    window: Window | None = None,
 ) -> str:
     """What goes from which card to which, as bands.
 
@@ -50,17 +51,22 @@ def bands_svg(
         As for `traffic_svg`, and so are the keys.
     max_cards
         Above so many a side, runs of cards are summed, and it says so.
+    window
+        The source and the destination cards that are looked at; by default all.
     """
-    rows, columns, cells = grouped_traffic(matrix, max_cards)
-    grouped = cells.shape != matrix.shape
-    stays = None if grouped or placement is None else list(placement)
+    shown = grouped_traffic(matrix, max_cards, window)
+    stays = shown.stays(placement)
     lines = ["left: the cards that give; right: the cards that get; a band has the number of its giver"]
-    if grouped:
-        lines.append(f"{matrix.shape[0]:,} x {matrix.shape[1]:,} cards, neighbours summed")
-    if stays is not None and any(card < len(rows) for card in stays):
+    if shown.note:
+        lines.append(shown.note)
+    if stays is not None and any(0 <= card < len(shown.rows) for card in stays):
         lines.append("striped bands stay on their card")
     pen = Pen(title)
-    return finish(heading(_bands(rows, columns, cells, stays, pen), shorten(title, 80), lines), title, pen)
+    return finish(
+        heading(_bands(shown.rows, shown.columns, shown.cells, stays, pen), shorten(title, 80), lines),
+        title,
+        pen,
+    )
 
 
 def _bands(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...display import bytes_in_words
-from .runs import Rows, grouped_traffic
+from .runs import Rows, Window, grouped_traffic
 
 __all__ = ["MoveLinks", "link_moves"]
 
@@ -51,11 +51,11 @@ class MoveLinks:
     def sentences(self) -> dict[str, str]:
         """For each key its bytes, and from or to whom."""
         out = {
-            f"train:{a}": _sentence(f"{_card(a)} gives", "to", self.dst, self.cells[i])
+            f"train:{a}": _sentence(_doing(a, "give"), "to", self.dst, self.cells[i])
             for i, a in enumerate(self.src)
         }
         out |= {
-            f"infer:{b}": _sentence(f"{_card(b)} gets", "from", self.src, self.cells[:, j])
+            f"infer:{b}": _sentence(_doing(b, "get"), "from", self.src, self.cells[:, j])
             for j, b in enumerate(self.dst)
         }
         for i, j in np.argwhere(self.cells).tolist():
@@ -66,14 +66,18 @@ class MoveLinks:
         return out
 
 
-def link_moves(matrix: NDArray[np.int64], *, max_cells: int = 16) -> MoveLinks:
-    """The links of `traffic_svg` (or of `bands_svg`, with its `max_cards`) for the same matrix."""
-    rows, columns, cells = grouped_traffic(matrix, max_cells)
-    return MoveLinks(tuple(rows), tuple(columns), cells)
+def link_moves(matrix: NDArray[np.int64], *, max_cells: int = 16, window: Window | None = None) -> MoveLinks:
+    """The links of `traffic_svg` (or of `bands_svg`, with its `max_cards`) for the same matrix and window."""
+    shown = grouped_traffic(matrix, max_cells, window)
+    return MoveLinks(tuple(shown.rows), tuple(shown.columns), shown.cells)
 
 
 def _card(name: str) -> str:
     return f"Cards {name}" if "-" in name else f"Card {name}"
+
+
+def _doing(name: str, verb: str) -> str:
+    return f"{_card(name)} {verb}" if "-" in name else f"{_card(name)} {verb}s"
 
 
 def _sentence(start: str, way: str, names: tuple[str, ...], row: Rows) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...display import bytes_in_words
 from ..drawing import Block, finish, heading, ink_on, number, shade_of, shorten, text_width
-from .runs import Rows, grouped_traffic
+from .runs import Rows, Window, grouped_traffic
 
 __all__ = ["traffic_svg"]
 
@@ -29,6 +29,7 @@ def traffic_svg(
     *,
     placement: Sequence[int] | None = None,
     max_cells: int = MAX_CELLS,
+    window: Window | None = None,
 ) -> str:
     """Who sends how many bytes to whom: a row per source card, a column per destination card.
 
@@ -40,16 +41,19 @@ def traffic_svg(
         The source card on which each destination card lives: bytes that stay there are marked.
     max_cells
         Above so many a side, runs of cards are summed into one row or column, and it says so.
+    window
+        The source and the destination cards that are looked at; by default all.
     """
-    rows, columns, cells = grouped_traffic(matrix, max_cells)
-    grouped = cells.shape != matrix.shape
-    stays = None if grouped or placement is None else list(placement)
+    shown = grouped_traffic(matrix, max_cells, window)
+    stays = shown.stays(placement)
     lines = ["rows: the card that gives; columns: the card that gets"]
-    if grouped:
-        lines.append(f"{matrix.shape[0]:,} x {matrix.shape[1]:,} cards, neighbours summed")
+    if shown.note:
+        lines.append(shown.note)
     if stays is not None:
         lines.append("= stays on its card")
-    return finish(heading(_grid(rows, columns, cells, stays), shorten(title, 80), lines), title)
+    return finish(
+        heading(_grid(shown.rows, shown.columns, shown.cells, stays), shorten(title, 80), lines), title
+    )
 
 
 def _grid(rows: Sequence[str], columns: Sequence[str], cells: Rows, stays: list[int] | None) -> Block:

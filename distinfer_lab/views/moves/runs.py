@@ -1,14 +1,36 @@
 """Neighbouring cards summed, so that many fit a picture: a label and a sum for each run of them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["grouped_traffic", "run_labels", "run_sums"]
+__all__ = ["GroupedTraffic", "Window", "grouped_traffic", "run_labels", "run_sums"]
 
 Rows = NDArray[np.int64]
+Window = tuple[range, range]
+"""The source cards and the destination cards that are looked at."""
+
+
+class GroupedTraffic(NamedTuple):
+    """Bytes between cards, or between runs of neighbours."""
+
+    rows: list[str]
+    """What to call the source side of each row: a card, or "0-7"."""
+    columns: list[str]
+    cells: Rows
+    """int64, shape (rows, columns)."""
+    window: Window
+    note: str
+    """What is not there to be seen; "" if every card of both sides is."""
+
+    def stays(self, placement: Sequence[int] | None) -> list[int] | None:
+        """For each column the row of its own card (out of range if it has none); None where cards are summed."""
+        sources, destinations = self.window
+        if placement is None or self.cells.shape != (len(sources), len(destinations)):
+            return None
+        return [placement[card] - sources.start for card in destinations]
 
 
 def run_labels(labels: Sequence[str], limit: int) -> tuple[list[str], int]:
@@ -30,8 +52,26 @@ def run_sums(values: NDArray[Any], size: int) -> Rows:
     return np.array(sums, np.int64).reshape(len(sums), *values.shape[1:])
 
 
-def grouped_traffic(matrix: NDArray[np.int64], limit: int) -> tuple[list[str], list[str], Rows]:
-    """Labels of both sides and the bytes between them, with at most `limit` runs a side."""
-    rows, row_size = run_labels([str(i) for i in range(matrix.shape[0])], limit)
-    columns, column_size = run_labels([str(i) for i in range(matrix.shape[1])], limit)
-    return rows, columns, run_sums(run_sums(matrix, row_size).T, column_size).T
+def grouped_traffic(matrix: NDArray[np.int64], limit: int, window: Window | None = None) -> GroupedTraffic:
+    """The bytes between cards, or between those of a window, with at most `limit` runs a side.
+
+    Examples
+    --------
+    >>> grouped_traffic(np.eye(6, dtype=np.int64), 2, (range(0, 3), range(2, 4))).note
+    'cards 0-2 to 2-3 of 6 x 6, neighbours summed'
+    """
+    sources, destinations = window or (range(matrix.shape[0]), range(matrix.shape[1]))
+    rows, row_size = run_labels([str(i) for i in sources], limit)
+    columns, column_size = run_labels([str(i) for i in destinations], limit)
+    part = matrix[sources.start : sources.stop, destinations.start : destinations.stop]
+    summed = ", neighbours summed" * (max(row_size, column_size) > 1)
+    sides = f"{matrix.shape[0]:,} x {matrix.shape[1]:,}"
+    note = f"{sides} cards{summed}" if summed else ""
+    if part.shape != matrix.shape:
+        note = f"cards {_run(sources)} to {_run(destinations)} of {sides}{summed}"
+    cells = run_sums(run_sums(part, row_size).T, column_size).T
+    return GroupedTraffic(rows, columns, cells, (sources, destinations), note)
+
+
+def _run(cards: range) -> str:
+    return f"{cards.start}-{cards.stop - 1}" if len(cards) > 1 else f"{cards.start}"

@@ -149,5 +149,8 @@ def _pair(name: str, src: Strategy, dst: Strategy, shapes: Mapping[str, tuple[in
     if name not in shapes:
         raise LayoutError(f"{name}: neither strategy knows its shape; give shape={{{name!r}: (...)}}")
     for strategy in (src, dst):
-        strategy.boxes(name, shapes[name])
+        try:
+            strategy[name].regions(shapes[name])
+        except LayoutError as err:
+            raise LayoutError(f"{name}: {err}") from err
     return LayoutPair(name, src[name], dst[name], shapes[name], (src.ranks, dst.ranks))
