@@ -153,6 +153,10 @@ class FileSet(Displayed):
         """See `SliceFile.read_into`."""
         return self._holder(name).read_into(name, box, out, buffer_bytes)
 
+    def fill(self, name: str, start: int, target: memoryview) -> None:
+        """See `SliceFile.fill`."""
+        self._holder(name).fill(name, start, target)
+
     def check_unchanged(self) -> None:
         """See `SliceFile.check_unchanged`."""
         for file in self.files:

@@ -5,6 +5,7 @@ runs too short to be worth a call of the system each are read together with the 
 them, in windows of a few MiB.
 """
 
+import contextlib
 import math
 import os
 import tempfile
@@ -289,6 +290,23 @@ class SliceFile(Displayed):
             read += self._read_box(entry, window.moved(box.start), part, buffer_bytes // 2)
             window.of(out)[...] = part
         return read
+
+    def fill(self, name: str, start: int, target: memoryview) -> None:
+        """Fill `target` with the content of an entry from byte `start` on.
+
+        Raises
+        ------
+        CheckpointError, CheckpointFileError
+            If the file cannot be read, or ends too early.
+        """
+        entry = self.entries[name]
+        if len(entry.pieces) == 1:
+            # Straight to the system; what fails or falls short is looked into.
+            with contextlib.suppress(OSError):
+                if os.preadv(self._fd, [target], entry.pieces[0].offset + start) == len(target):
+                    self._count_read(len(target))
+                    return
+        self._fill(entry, start, target)
 
     def _count_read(self, nbytes: int) -> None:
         """So many more bytes of content were read."""

@@ -215,6 +215,11 @@ class SliceWriter:
             self._scatter(entry, start, source[at * nbytes : (at + 1) * nbytes])
         self._left[name] -= len(source)
 
+    def write_bytes(self, name: str, start: int, source: memoryview) -> None:
+        """Write the content of a tensor from byte `start` on; every byte must be written once."""
+        self._scatter(self.entries[name], start, source)
+        self._left[name] -= len(source)
+
     def _scatter(self, entry: Entry, start: int, source: memoryview) -> None:
         for offset, count in stretches(entry.pieces, start, len(source)):
             self._pwrite(source[:count], offset)

@@ -7,23 +7,25 @@ later run looks at the bytes again, and does not redo what has the digest that t
 """
 
 import json
+import math
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from ..checkpoint import SliceWriter, TensorSpec
+from ..checkpoint import FileSet, SliceFile, SliceWriter, TensorSpec
 from ..errors import CheckpointFileError, DistinferError
 from ..layout import Box
 from .shares import Share, ShareTensor, Source
 from .stage import journal_of
+from .tables import BLOCK_BYTES, Block, Table, table_of
 
 __all__ = [
     "SMALLEST_BUFFER",
@@ -39,7 +41,8 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-Windows = Iterable[tuple[ShareTensor, Box]]
+UINT8 = np.dtype(np.uint8)
+Steps = Iterable[tuple[ShareTensor, Box | Block]]
 Filled = Generator[Array, None, None]
 
 LARGEST_WINDOW = 3 << 20
@@ -205,6 +208,7 @@ class FileWork:
         self.left = task.share.tensors
         self.space = _Space(task.buffer_bytes, 2 if ahead else 1)
         self.reports: dict[str, TensorReport] = {}
+        self.tables: dict[str, Table] = {}
         self.read = self.reused = 0
         self._stack = ExitStack()
 
@@ -248,8 +252,9 @@ class FileWork:
 
     def write(self, sources: Mapping[int, Source]) -> FileReport:
         """Write what is left."""
-        windows = ((tensor, window) for tensor in self.left for window in tensor.windows(self.space.window))
-        filled = self._filled_ahead(windows, sources) if self.ahead else self._filled(windows, sources)
+        self.tables = self._tables(sources)
+        steps = ((tensor, step) for tensor in self.left for step in self._steps(tensor))
+        filled = self._filled_ahead(steps, sources) if self.ahead else self._filled(steps, sources)
         with self._told(), closing(filled):
             for tensor in self.left:
                 self._write(tensor, filled)
@@ -284,41 +289,78 @@ class FileWork:
         pieces = tuple((piece.offset, piece.nbytes) for piece in self.writer.entries[tensor.name].pieces)
         self.reports[tensor.name] = TensorReport(digest, pieces, overflowed)
 
-    def _filled(self, windows: Windows, sources: Mapping[int, Source]) -> Filled:
-        """The content of each window, in the sources' dtype."""
-        for tensor, window in windows:
-            yield self._fill(tensor, window, sources, 0)
+    def _tables(self, sources: Mapping[int, Source]) -> dict[str, Table]:
+        """Those tensors that are read from files as tables of bytes, by name."""
+        if not all(isinstance(source, SliceFile | FileSet) for source in sources.values()):
+            return {}
+        files = cast(Mapping[int, SliceFile], sources)
+        found = {tensor.name: self._table(tensor, files) for tensor in self.left}
+        return {name: table for name, table in found.items() if table is not None}
 
-    def _filled_ahead(self, windows: Windows, sources: Mapping[int, Source]) -> Filled:
-        """The same; while one window is worked on, a thread reads the next."""
+    def _table(self, tensor: ShareTensor, files: Mapping[int, SliceFile]) -> Table | None:
+        entries = {part.src_rank: files[part.src_rank].entry(tensor.source) for part in tensor.parts}
+        if any(entry.dtype != tensor.dtype or entry.is_text for entry in entries.values()):
+            return None
+        most = min(self.space.window, BLOCK_BYTES)
+        return table_of(tensor, lambda rank: entries[rank].shape, most)
+
+    def _steps(self, tensor: ShareTensor) -> Iterator[Box | Block]:
+        """In what pieces a tensor is read and written, in the order of its bytes."""
+        table = self.tables.get(tensor.name)
+        if table is None:
+            return tensor.windows(self.space.window)
+        return table.blocks(min(self.space.window, BLOCK_BYTES))
+
+    def _filled(self, steps: Steps, sources: Mapping[int, Source]) -> Filled:
+        """The content of each step, in the sources' dtype."""
+        for tensor, step in steps:
+            yield self._fill(tensor, step, sources, 0)
+
+    def _filled_ahead(self, steps: Steps, sources: Mapping[int, Source]) -> Filled:
+        """The same; while one step is worked on, a thread reads the next."""
         waiting: Future[Array] | None = None
         with ThreadPoolExecutor(1, thread_name_prefix="ahead") as reader:
-            for number, (tensor, window) in enumerate(windows):
-                following = reader.submit(self._fill, tensor, window, sources, number % 2)
+            for number, (tensor, step) in enumerate(steps):
+                following = reader.submit(self._fill, tensor, step, sources, number % 2)
                 if waiting is not None:
                     yield waiting.result()
                 waiting = following
             if waiting is not None:
                 yield waiting.result()
 
-    def _fill(self, tensor: ShareTensor, window: Box, sources: Mapping[int, Source], slot: int) -> Array:
+    def _fill(
+        self, tensor: ShareTensor, step: Box | Block, sources: Mapping[int, Source], slot: int
+    ) -> Array:
         self.control.check()
-        data = self.space.array(slot, window.shape, tensor.source_dtype)
-        self.read += tensor.fill(window, data, sources, self.space.staging)
+        if isinstance(step, Box):
+            data = self.space.array(slot, step.shape, tensor.source_dtype)
+            self.read += tensor.fill(step, data, sources, self.space.staging)
+            return data
+        table = self.tables[tensor.name]
+        data = self.space.array(slot, (step.rows, table.row_bytes), UINT8)
+        files = cast(Mapping[int, SliceFile], sources)
+        self.read += table.fill(step, data, self.space.beside(), files)
         return data
 
     def _write(self, tensor: ShareTensor, filled: Filled) -> None:
         digest = xxhash.xxh3_128() if self.task.digests else None
         overflowed = 0
-        for window in tensor.windows(self.space.window):
+        for step in self._steps(tensor):
             data = next(filled)
+            if isinstance(step, Block):
+                content = data.reshape(-1).data
+                if digest is not None:
+                    digest.update(content)
+                self.writer.write_bytes(tensor.name, step.first * data.shape[1], content)
+                self.control.advance(len(content))
+                continue
             if tensor.dtype != tensor.source_dtype:
                 with np.errstate(over="ignore", invalid="ignore"):
                     data, given = data.astype(tensor.dtype), data
                 overflowed += _count_overflow(given, data)
             if digest is not None:
                 digest.update(data.reshape(-1).view(np.uint8).data)
-            self.writer.write(tensor.name, window, data)
+            self.writer.write(tensor.name, step, data)
             self.control.advance(data.nbytes)
         found = None if digest is None else digest.hexdigest()
         if found is not None:
@@ -344,15 +386,22 @@ class _Space:
     def __init__(self, buffer_bytes: int, windows: int) -> None:
         self.window = self.staging = window_bytes(buffer_bytes, windows)
         self._slots = [np.empty(0, np.uint8)] * windows
+        self._beside = np.empty(0, np.uint8)
 
     @property
     def most(self) -> int:
-        """Bytes of all windows."""
-        return sum(map(len, self._slots))
+        """Bytes of all windows, and of what blocks are read by."""
+        return sum(map(len, self._slots)) + len(self._beside)
+
+    def beside(self) -> NDArray[np.uint8]:
+        """Memory to read a block by, with the gaps between its rows; one block at a time."""
+        if not len(self._beside):
+            self._beside = np.empty(min(self.staging, 2 * BLOCK_BYTES), np.uint8)
+        return self._beside
 
     def array(self, slot: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Memory for a window; that of the last one in this slot is used again."""
-        nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        nbytes = math.prod(shape) * dtype.itemsize
         if len(self._slots[slot]) < nbytes:
             self._slots[slot] = np.empty(nbytes, np.uint8)
         return self._slots[slot][:nbytes].view(dtype).reshape(shape)

@@ -1,0 +1,196 @@
+"""Shards as tables of bytes: rows that come from rows of source slices, block by block, with little arithmetic.
+
+    a row cut       rows 0..1 of the shard are rows 4..5 of slice 0, rows 2..3 are rows 0..1 of slice 1
+    a column cut    every row is a run of bytes of a row of slice 0, then one of slice 1
+    both            strips of rows, and in each strip columns
+
+Most tensors of a model are cut in their first two dims only, so that this is all there is to their pieces. A
+block stays in the processor's nearest cache from the read to the write, and what is done for each is
+a read by column and a copy. All other tensors go box by box.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..layout import Box
+from .shares import ShareTensor
+
+__all__ = ["BLOCK_BYTES", "Block", "ByteSource", "Column", "Table", "table_of"]
+
+Bytes = NDArray[np.uint8]
+
+BLOCK_BYTES = 1 << 20
+"""Smaller blocks cost more calls, larger ones leave the processor's nearer caches."""
+READ_COST_BYTES = 12 << 10
+"""From this many bytes on, what lies between two runs costs more to read than one more call of the system."""
+
+
+class ByteSource(Protocol):
+    """A file that holds slices."""
+
+    def entry(self, name: str) -> Any:
+        """The entry, with its shape."""
+
+    def fill(self, name: str, start: int, target: memoryview) -> None:
+        """Fill `target` with the content of an entry from byte `start` on."""
+
+
+class Column(NamedTuple):
+    """A run of bytes in each row of a strip."""
+
+    src_rank: int
+    start: int
+    """Where it begins in the content of the slice, in the strip's first row."""
+    stride: int
+    """From one row to the next in the slice."""
+    at: int
+    """Where it begins in the rows of the shard."""
+    nbytes: int
+
+
+class Span(NamedTuple):
+    """Rows of a block that are of one strip."""
+
+    at: int
+    """Row of the block."""
+    rows: int
+    inside: int
+    """Rows of the strip before it."""
+    columns: Sequence[Column]
+
+
+class Block(NamedTuple):
+    """Some rows of a shard."""
+
+    first: int
+    rows: int
+    spans: Sequence[Span]
+
+
+class Table(NamedTuple):
+    """A shard as rows of bytes."""
+
+    source: str
+    """The entry's name in the files."""
+    row_bytes: int
+    strips: Sequence[tuple[int, int, Sequence[Column]]]
+    """First row, last row (not included), and the columns that make up each row."""
+
+    def blocks(self, most_bytes: int) -> Iterator[Block]:
+        """The shard in order; no block has more bytes, unless one row has."""
+        most = max(most_bytes // self.row_bytes, 1)
+        spans: list[Span] = []
+        rows = 0
+        for first, last, columns in self.strips:
+            row = first
+            while row < last:
+                count = min(last - row, most - rows)
+                spans.append(Span(rows, count, row - first, columns))
+                row, rows = row + count, rows + count
+                if rows == most:
+                    yield Block(row - rows, rows, spans)
+                    spans, rows = [], 0
+        if rows:
+            yield Block(self.strips[-1][1] - rows, rows, spans)
+
+    def fill(self, block: Block, out: Bytes, staging: Bytes, sources: Mapping[int, ByteSource]) -> int:
+        """Read a block into `out`, uint8, shape (rows, row_bytes); gives the bytes that were read.
+
+        Parameters
+        ----------
+        staging
+            Memory for at least one row of every slice.
+        """
+        return sum(
+            self._fill(span, column, out[span.at : span.at + span.rows], staging, sources[column.src_rank])
+            for span in block.spans
+            for column in span.columns
+        )
+
+    def _fill(self, span: Span, column: Column, out: Bytes, staging: Bytes, source: ByteSource) -> int:
+        _, start, stride, at, nbytes = column
+        begin = start + span.inside * stride
+        if nbytes == stride == self.row_bytes:
+            source.fill(self.source, begin, out.reshape(-1).data)
+            return out.nbytes
+        read, most = 0, len(staging) // stride
+        for first in range(0, span.rows, most):
+            rows = min(most, span.rows - first)
+            # Rows of the slice with what lies between them; where its rows are taken whole, that is nothing.
+            covered = (rows - 1) * stride + nbytes
+            source.fill(self.source, begin + first * stride, staging[:covered].data)
+            part = staging[: rows * stride].reshape(rows, stride)[:, :nbytes]
+            out[first : first + rows, at : at + nbytes] = part
+            read += covered
+        return read
+
+
+def table_of(
+    tensor: ShareTensor, shape_of: Callable[[int], tuple[int, ...]], most_bytes: int
+) -> Table | None:
+    """A shard as a table; None if it is none, or if another way costs less.
+
+    That is so where rows are longer than `most_bytes`, on either side, and where much lies between the runs
+    that are wanted.
+
+    Parameters
+    ----------
+    shape_of
+        Source rank -> the shape of its slice.
+
+    Examples
+    --------
+    >>> from distinfer_lab.reshard.shares import Part
+    >>> f4 = np.dtype("f4")
+    >>> parts = (Part(0, Box((0, 0), (2, 3)), Box((0, 0), (2, 3))), Part(1, Box((0, 0), (2, 3)), Box((0, 3), (2, 6))))
+    >>> found = table_of(ShareTensor("w", "w", (2, 6), f4, f4, parts), lambda rank: (2, 3), 1024)
+    >>> found.row_bytes, found.strips[0][2][1]
+    (24, Column(src_rank=1, start=0, stride=12, at=12, nbytes=12))
+    """
+    shape, itemsize = tensor.shape, tensor.source_dtype.itemsize
+    row_bytes = math.prod(shape[1:]) * itemsize
+    if not shape or not tensor.parts or not 0 < row_bytes <= most_bytes:
+        return None
+    placed = []
+    for part in tensor.parts:
+        src_shape = shape_of(part.src_rank)
+        inner = math.prod(shape[2:]) * itemsize
+        if src_shape[2:] != shape[2:] or not (_is_whole(part.dst, shape) and _is_whole(part.src, src_shape)):
+            return None
+        if any(stop > size for stop, size in zip(part.src.stop, src_shape, strict=True)):
+            return None  # another file than was planned with; who reads box by box says so
+        stride = math.prod(src_shape[1:]) * itemsize
+        left, at, wide = (
+            (part.src.start[1] * inner, part.dst.start[1] * inner, part.dst.shape[1] * inner)
+            if len(shape) > 1
+            else (0, 0, itemsize)
+        )
+        if stride > most_bytes or stride - wide >= READ_COST_BYTES:
+            return None
+        start = part.src.start[0] * stride + left
+        placed.append((part.dst.start[0], part.dst.stop[0], Column(part.src_rank, start, stride, at, wide)))
+    edges = sorted({edge for first, last, _ in placed for edge in (first, last)})
+    placed.sort(key=lambda item: (item[0], item[2].at))
+    return Table(tensor.source, row_bytes, [(a, b, _columns(placed, a)) for a, b in pairwise(edges)])
+
+
+def _columns(placed: Sequence[tuple[int, int, Column]], row: int) -> list[Column]:
+    """The columns of the strip that begins at a row."""
+    return sorted(
+        (
+            column._replace(start=column.start + (row - first) * column.stride)
+            for first, last, column in placed
+            if first <= row < last
+        ),
+        key=lambda column: column.at,
+    )
+
+
+def _is_whole(box: Box, shape: tuple[int, ...]) -> bool:
+    """Whether a box is cut in the first two dims only."""
+    return all(a == 0 and b == n for a, b, n in zip(box.start[2:], box.stop[2:], shape[2:], strict=True))
