@@ -13,6 +13,7 @@ equal tensors (see `classes.py`), so that one of a million pieces costs no more 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -336,7 +337,7 @@ def plan_reshard(
     return plan_holdings(
         names,
         list(map(src.shapes.__getitem__, names)),
-        [FLOAT32] * len(names) if dtypes is None else [dtypes.get(name, FLOAT32) for name in names],
+        [FLOAT32] * len(names) if dtypes is None else list(map(dtypes.get, names, repeat(FLOAT32))),
         holdings,
         wanted,
         src.ranks,
