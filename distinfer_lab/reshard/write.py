@@ -2,7 +2,8 @@
 
 A tensor is filled window by window: a window is a run of the shard, in the order of its bytes, that
 fits the buffer; the pieces that fall into it are read into it, it is converted if that is asked
-for, hashed and written in one go. A finished tensor is entered in the file's journal; a
+for, hashed and written in one go. One that is read from files as it is goes by smaller blocks of rows
+where it can (see `tables`). A finished tensor is entered in the file's journal; a
 later run looks at the bytes again, and does not redo what has the digest that the journal says.
 """
 
