@@ -36,11 +36,11 @@ READ_COST_BYTES = 12 << 10
 """What one more read costs, as bytes that are read in that time (about 2 us here, from the page cache)."""
 WINDOW_BYTES = 4 << 20
 MOST_BUFFERS = 1024
+"""How many buffers one read may fill (IOV_MAX)."""
 LONG_RUN = 32 << 10
 """From this length on the system puts runs in their places; shorter ones cost less by way of a staging buffer."""
 STAGING_BYTES = 512 << 10
 """What is staged at one time stays in the processor's cache."""
-"""How many buffers one read may fill (IOV_MAX)."""
 
 
 def open_slice(

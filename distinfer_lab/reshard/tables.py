@@ -12,7 +12,7 @@ a read by column and a copy. All other tensors go box by box.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,6 @@ READ_COST_BYTES = 12 << 10
 
 class ByteSource(Protocol):
     """A file that holds slices."""
-
-    def entry(self, name: str) -> Any:
-        """The entry, with its shape."""
 
     def fill(self, name: str, start: int, target: memoryview) -> None:
         """Fill `target` with the content of an entry from byte `start` on."""

@@ -346,23 +346,19 @@ class FileWork:
     def _write(self, tensor: ShareTensor, filled: Filled) -> None:
         digest = xxhash.xxh3_128() if self.task.digests else None
         overflowed = 0
-        for step in self._steps(tensor):
+        at = 0
+        for _ in self._steps(tensor):  # which follow each other in the order of the shard's bytes
             data = next(filled)
-            if isinstance(step, Block):
-                content = data.reshape(-1).data
-                if digest is not None:
-                    digest.update(content)
-                self.writer.write_bytes(tensor.name, step.first * data.shape[1], content)
-                self.control.advance(len(content))
-                continue
             if tensor.dtype != tensor.source_dtype:
                 with np.errstate(over="ignore", invalid="ignore"):
                     data, given = data.astype(tensor.dtype), data
                 overflowed += _count_overflow(given, data)
+            content = data.reshape(-1).view(np.uint8).data
             if digest is not None:
-                digest.update(data.reshape(-1).view(np.uint8).data)
-            self.writer.write(tensor.name, step, data)
-            self.control.advance(data.nbytes)
+                digest.update(content)
+            self.writer.write_bytes(tensor.name, at, content)
+            at += len(content)
+            self.control.advance(len(content))
         found = None if digest is None else digest.hexdigest()
         if found is not None:
             self.journal.enter(tensor.name, found, overflowed)

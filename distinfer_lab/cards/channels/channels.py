@@ -1,5 +1,6 @@
 """One card's channels to the others of its group: what programs and reshards call."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +27,22 @@ class Counted(NamedTuple):
     calls: int
     sent_bytes: int
     """To other cards, without the heads of frames."""
+
+
+class _Counting:
+    """Around each call of one kind: counts it, and the bytes that it sends, if it ends well."""
+
+    def __init__(self, way: "HandOver | Sockets") -> None:
+        self.so_far = Counted(0, 0)
+        self._way, self._before = way, 0
+
+    def __enter__(self) -> None:
+        self._before = self._way.sent_bytes
+
+    def __exit__(self, kind: object, *exc: object) -> None:
+        if kind is None:
+            calls, nbytes = self.so_far
+            self.so_far = Counted(calls + 1, nbytes + self._way.sent_bytes - self._before)
 
 
 class Channels:
@@ -58,7 +75,7 @@ class Channels:
         self._sockets = Sockets(rank, epoch, listener, check)
         here = not listener.sockets_only and all_here(epoch)
         self._way = HandOver(rank, epoch, check) if here else self._sockets
-        self._counted: dict[str, list[int]] = {}
+        self._counting: defaultdict[str, _Counting] = defaultdict(lambda: _Counting(self._way))
         self._ascending: dict[Sequence[int], list[int]] = {}
 
     @property
@@ -76,14 +93,12 @@ class Channels:
 
         "exchange" is both kinds of it; feeds are in no count but `sent_bytes`.
         """
-        return {kind: Counted(*found) for kind, found in self._counted.items()}
+        return {kind: found.so_far for kind, found in self._counting.items() if found.so_far.calls}
 
     def all_reduce(self, array: Array, group: Sequence[int]) -> Array:
         """The sum of the arrays of a group of cards, added in rank order on every element."""
-        before = self._way.sent_bytes
-        total = collectives.all_reduce(self._way, array, self._in_order(group))
-        self._count("all_reduce", before)
-        return total
+        with self._counting["all_reduce"]:
+            return collectives.all_reduce(self._way, array, self._in_order(group))
 
     def all_gather(self, array: Array, group: Sequence[int], shapes: Sequence[Shape]) -> list[Array]:
         """The arrays of all of a group, in the group's order.
@@ -94,22 +109,19 @@ class Channels:
             Of everyone's array, in the group's order; they may differ.
         """
         members = self._members(group)
-        before = self._way.sent_bytes
-        found = collectives.all_to_all(
-            self._way, dict.fromkeys(members, array), dict(zip(members, shapes, strict=True))
-        )
-        self._count("all_gather", before)
+        with self._counting["all_gather"]:
+            found = collectives.all_to_all(
+                self._way, dict.fromkeys(members, array), dict(zip(members, shapes, strict=True))
+            )
         return [found[rank] for rank in members]
 
     def reduce_scatter(self, parts: Sequence[Array], group: Sequence[int]) -> Array:
         """The sum, in rank order, of everyone's part for this card; `parts[i]` is for `group[i]`."""
         members = self._members(group)
-        before = self._way.sent_bytes
-        total = collectives.reduce_scatter(
-            self._way, dict(zip(members, parts, strict=True)), self._in_order(group)
-        )
-        self._count("reduce_scatter", before)
-        return total
+        with self._counting["reduce_scatter"]:
+            return collectives.reduce_scatter(
+                self._way, dict(zip(members, parts, strict=True)), self._in_order(group)
+            )
 
     def all_to_all(
         self, parts: Sequence[Array], group: Sequence[int], shapes: Sequence[Shape]
@@ -124,11 +136,10 @@ class Channels:
             `group[i]` sends this card an array of `shapes[i]`.
         """
         members = self._members(group)
-        before = self._way.sent_bytes
-        found = collectives.all_to_all(
-            self._way, dict(zip(members, parts, strict=True)), dict(zip(members, shapes, strict=True))
-        )
-        self._count("all_to_all", before)
+        with self._counting["all_to_all"]:
+            found = collectives.all_to_all(
+                self._way, dict(zip(members, parts, strict=True)), dict(zip(members, shapes, strict=True))
+            )
         return [found[rank] for rank in members]
 
     def broadcast(
@@ -136,23 +147,18 @@ class Channels:
     ) -> Array:
         """The array of rank `root`, on all of a group; the others give None."""
         members = self._members(group)
-        before = self._way.sent_bytes
-        found = collectives.broadcast(self._way, array, root, members, (shape, dtype))
-        self._count("broadcast", before)
-        return found
+        with self._counting["broadcast"]:
+            return collectives.broadcast(self._way, array, root, members, (shape, dtype))
 
     def send(self, array: Array, peer: int) -> None:
         """Send an array to a card, which takes it by `recv`."""
-        before = self._way.sent_bytes
-        self._way.exchange({peer: array}, {})
-        self._count("send", before)
+        with self._counting["send"]:
+            self._way.exchange({peer: array}, {})
 
     def recv(self, peer: int, shape: Shape, dtype: np.dtype[Any]) -> Array:
         """What a card sends by `send`."""
-        before = self._way.sent_bytes
-        found = self._way.exchange({}, {peer: (shape, dtype)})[peer]
-        self._count("recv", before)
-        return found
+        with self._counting["recv"]:
+            return self._way.exchange({}, {peer: (shape, dtype)})[peer]
 
     def exchange(self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]) -> dict[int, Array]:
         """Send an array to each of some cards and receive one from each of some, all at once.
@@ -164,19 +170,16 @@ class Channels:
         receives
             Rank -> (shape, dtype) of what it sends.
         """
-        before = self._way.sent_bytes
-        found = self._way.exchange(sends, receives)
-        self._count("exchange", before)
-        return found
+        with self._counting["exchange"]:
+            return self._way.exchange(sends, receives)
 
     def exchange_into(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
         """The same, in place: what comes is put into `outs`.
 
         Arrays on both sides may be parts of larger ones; what lies apart passes through at most 4 MiB.
         """
-        before = self._way.sent_bytes
-        self._way.exchange_into(sends, outs)
-        self._count("exchange", before)
+        with self._counting["exchange"]:
+            self._way.exchange_into(sends, outs)
 
     def feed(self, peer: int, arrays: Iterator[Array]) -> None:
         """Send arrays to a card one after another, each made when the one before it has left.
@@ -220,9 +223,3 @@ class Channels:
         if found is None:
             found = self._ascending[group] = sorted(self._members(group))
         return found
-
-    def _count(self, kind: str, before: int) -> None:
-        """Enter a call, and the bytes that it sent."""
-        found = self._counted.setdefault(kind, [0, 0])
-        found[0] += 1
-        found[1] += self._way.sent_bytes - before

@@ -80,6 +80,23 @@ class _Peer:
     received: int = 0
 
 
+class _Naming:
+    """Around work with sockets: the error of a closed one names all that are closed by now.
+
+    Whoever meets a closed channel closes its own, so one that died is seldom the only one.
+    """
+
+    def __init__(self, peers: Mapping[int, _Peer]) -> None:
+        self._peers = peers
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, err: BaseException | None, *trace: object) -> None:
+        if isinstance(err, ChannelClosedError):
+            gone = [f"card {rank}" for rank, peer in self._peers.items() if _is_closed(peer.connection)]
+            raise ChannelClosedError(f"{err}; gone by now: {listed(gone)}") from err
+
+
 class Sockets:
     """One card's sockets to the others.
 
@@ -103,6 +120,7 @@ class Sockets:
         self.sent_bytes, self.waited_seconds = 0, 0.0
         self._listener, self._check = listener, check
         self._peers: dict[int, _Peer] = {}
+        self._naming = _Naming(self._peers)
         self._feeds: dict[int, _Feed] = {}
         self._fed = itertools.count(-1, -1)
 
@@ -115,10 +133,7 @@ class Sockets:
     def exchange_into(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
         """The same, in place."""
         if self._goes_straight(sends, outs):
-            try:
-                self._swap(sends, outs)
-            except ChannelClosedError as err:
-                raise self._naming_all_that_closed(err) from err
+            self._swap(sends, outs)
             return
         self._exchange(sends, [self._expected(peer, out.shape, out.dtype, out) for peer, out in outs.items()])
 
@@ -160,19 +175,21 @@ class Sockets:
     def _swap(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
         """The same for small messages: one call of the system for each, which wakes its receiver once."""
         left = []
-        for rank, array in sends.items():
-            peer = self._peer(rank)
-            message = message_of(array, peer.sent)
-            peer.sent += 1
-            self.sent_bytes += array.nbytes
-            count = _send_now(peer, message)
-            if count < len(message):
-                left.append(Half(rank, peer.connection, iter([memoryview(message)[count:]])))
+        with self._naming:
+            for rank, array in sends.items():
+                peer = self._peer(rank)
+                message = message_of(array, peer.sent)
+                peer.sent += 1
+                self.sent_bytes += array.nbytes
+                count = _send_now(peer, message)
+                if count < len(message):
+                    left.append(Half(rank, peer.connection, iter([memoryview(message)[count:]])))
         if left:  # the system's buffer is full, and who is to empty it may wait for this card in turn
             self._serve(left, [])
         began = time.perf_counter()
-        for rank, out in outs.items():
-            self._take(self._peer(rank), out)
+        with self._naming:
+            for rank, out in outs.items():
+                self._take(self._peer(rank), out)
         self.waited_seconds += time.perf_counter() - began
 
     def _take(self, peer: _Peer, out: Array) -> None:
@@ -218,12 +235,10 @@ class Sockets:
     def drain(self) -> None:
         """Wait until all feeds have been sent."""
         deadline = time.monotonic() + WAIT_SECONDS
-        try:
+        with self._naming:
             while self._feeds:
                 self.serve()
                 deadline = self._wait(list(self._feeds.values()), [], deadline)
-        except ChannelClosedError as err:
-            raise self._naming_all_that_closed(err) from err
 
     def close(self) -> None:
         """Close all sockets; whoever waits at the other end is told."""
@@ -252,7 +267,7 @@ class Sockets:
 
     def _serve(self, writing: list[Half], reading: list[Half]) -> None:
         deadline = time.monotonic() + WAIT_SECONDS
-        try:
+        with self._naming:
             while True:
                 writing = [half for half in writing if not half.advance(sending=True)]
                 reading = [half for half in reading if not half.advance(sending=False)]
@@ -260,8 +275,6 @@ class Sockets:
                     return
                 self.serve()
                 deadline = self._wait([*writing, *self._feeds.values()], reading, deadline)
-        except ChannelClosedError as err:
-            raise self._naming_all_that_closed(err) from err
 
     def _wait(self, writing: Sequence[Half | _Feed], reading: Sequence[Half], deadline: float) -> float:
         """Wait for a socket; gives when to look next whether the run was cancelled."""
@@ -273,11 +286,6 @@ class Sockets:
             return deadline
         self._check()
         return now + WAIT_SECONDS
-
-    def _naming_all_that_closed(self, err: ChannelClosedError) -> ChannelClosedError:
-        """Whoever meets a closed channel closes its own, so one that died is seldom the only one."""
-        gone = [f"card {rank}" for rank, peer in self._peers.items() if _is_closed(peer.connection)]
-        return ChannelClosedError(f"{err}; gone by now: {listed(gone)}")
 
     def _peer(self, rank: int) -> _Peer:
         found = self._peers.get(rank)
