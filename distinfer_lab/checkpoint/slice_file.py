@@ -299,14 +299,7 @@ class SliceFile(Displayed):
         CheckpointError, CheckpointFileError
             If the file cannot be read, or ends too early.
         """
-        entry = self.entries[name]
-        if len(entry.pieces) == 1:
-            # Straight to the system; what fails or falls short is looked into.
-            with contextlib.suppress(OSError):
-                if os.preadv(self._fd, [target], entry.pieces[0].offset + start) == len(target):
-                    self._count_read(len(target))
-                    return
-        self._fill(entry, start, target)
+        self._fill(self.entries[name], start, target)
 
     def _count_read(self, nbytes: int) -> None:
         """So many more bytes of content were read."""
@@ -375,6 +368,11 @@ class SliceFile(Displayed):
     def _fill(self, entry: Entry, start: int, target: memoryview) -> None:
         """Fill `target` with the content from byte `start` on, across its pieces."""
         self._count_read(len(target))
+        if len(entry.pieces) == 1:
+            # Straight to the system; what fails or falls short is looked into.
+            with contextlib.suppress(OSError):
+                if os.preadv(self._fd, [target], entry.pieces[0].offset + start) == len(target):
+                    return
         for offset, count in stretches(entry.pieces, start, len(target)):
             self._pread(entry, offset, target[:count])
             target = target[count:]

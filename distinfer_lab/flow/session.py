@@ -11,8 +11,6 @@ The sample, and a Hugging Face folder with its config.json, have a net, which is
 files of any checkpoint can be cut anew. Going back to a step forgets what came after it.
 """
 
-import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -24,12 +22,13 @@ import numpy as np
 
 from ..cards import CardGroup
 from ..checkpoint import Checkpoint, open_checkpoint
-from ..errors import CheckpointFileError, ContextError, GraphError
+from ..errors import ContextError, GraphError
 from ..layout import Strategy
 from ..layout.dialects.plain import strategy_to_json
 from ..net import Tensor
 from ..net.models import FAMILIES
 from ..reshard import ConversionPlan, ReshardResult
+from .code_file import write_code
 from .context import auto_parallel_context
 from .load import LoadResult, load_distributed_checkpoint
 from .model import Model
@@ -79,6 +78,7 @@ class Session:
         self.prediction: Tensor | None = None
         self.predictor: Predictor | None = None
         self.trained = False
+        self._no_net = ""
         self._watching: list[Callable[[], None]] = []
 
     def watch(self, tell: Callable[[], None]) -> None:
@@ -115,9 +115,9 @@ class Session:
             )
         if step == "predict" and self.checkpoint is not None and self.predictor is None:
             return self.why_not("reshard") or (
-                "This checkpoint came without its net, so there is nothing to predict with: put the config.json of a "
-                f"known family ({', '.join(FAMILIES)}) beside its files; or build the net, and load what step 3 "
-                "wrote with load_distributed_checkpoint."
+                f"This checkpoint came without its net ({self._no_net}), so there is nothing to predict with: "
+                f"put the config.json of a known family ({', '.join(FAMILIES)}) beside its files; or build the "
+                "net, and load what step 3 wrote with load_distributed_checkpoint."
             )
         if step == "predict" and self.layout is not None and self.model is None:
             return "What step 3 writes are files: to predict, lay the net out for cards in step 2."
@@ -200,8 +200,10 @@ class Session:
         found = open_checkpoint(folder, strategy)
         self._forget_from("source")
         self.checkpoint = found
-        with contextlib.suppress(GraphError):
+        try:
             self.predictor = of_folder(folder, strategy)
+        except GraphError as err:
+            self._no_net = str(err)
         given = "" if strategy is None else ", strategy"
         self._lines["source"] = [
             f"folder = {os.fspath(folder)!r}",
@@ -402,27 +404,7 @@ class Session:
         CheckpointFileError
             If the file exists, or cannot be written.
         """
-        path = Path(file)
-        text = self.code()
-        if path.suffix == ".ipynb":
-            cell: dict[str, Any] = {
-                "cell_type": "code",
-                "id": "all",
-                "metadata": {},
-                "execution_count": None,
-                "outputs": [],
-            }
-            cells = [{**cell, "source": text.rstrip()}]
-            text = (
-                json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, indent=1)
-                + "\n"
-            )
-        try:
-            with path.open("x", encoding="utf-8") as out:
-                out.write(text)
-        except OSError as err:
-            raise CheckpointFileError(f"{path}: {err.strerror}; choose the name of a new file") from err
-        return path
+        return write_code(self.code(), file)
 
     def _with_cards(self, made: str, lines: list[str]) -> list[str]:
         return [f"with {made} as cards:", *(f"    {line}" for line in lines)]

@@ -123,6 +123,16 @@ def test_files_of_a_known_net_are_written_too_and_then_there_is_nothing_to_predi
     session.close()
 
 
+def test_a_config_that_does_not_help_says_why(folder):
+    """It is there, but of no family that is known: the sentence names what it is of."""
+    (folder / "mine/config.json").write_text('{"model_type": "bert"}')
+    session = Session()
+    session.bring(folder / "mine", folder / "strategy.ckpt")
+    session.lay_out_as(Strategy({"w": ROWS}))
+    assert "model_type='bert' is none of the families known" in session.why_not("predict")
+    session.close()
+
+
 def test_going_back_forgets_what_came_after(folder):
     """Another source leaves no layout; a source that cannot be opened leaves all as it was."""
     session = Session()
