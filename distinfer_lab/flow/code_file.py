@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from ..errors import CheckpointFileError
 
@@ -19,7 +20,7 @@ def write_code(text: str, file: str | os.PathLike[str]) -> Path:
     """
     path = Path(file)
     if path.suffix == ".ipynb":
-        cell = {
+        cell: dict[str, Any] = {
             "cell_type": "code",
             "id": "all",
             "metadata": {},
