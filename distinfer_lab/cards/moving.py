@@ -191,11 +191,13 @@ def _pieces(
     own: Mapping[int, Source],
     window_bytes: int,
 ) -> Iterator[Array]:
-    """What another card takes from this one, in the order in which it takes it."""
+    """What another card takes from this one, in the order in which it takes it; each is there until the next."""
+    memory = np.empty(window_bytes, np.uint8)
     for share, flags in zip(shares, wanted, strict=True):
         for tensor, left in zip(share.tensors, flags, strict=True):
             for window in tensor.windows(window_bytes) if left else ():
                 for src_rank, there, _ in tensor.cuts(window):
-                    piece = np.empty(there.shape, tensor.source_dtype)
+                    nbytes = there.size * tensor.source_dtype.itemsize
+                    piece = memory[:nbytes].view(tensor.source_dtype).reshape(there.shape)
                     own[src_rank].read_into(tensor.source, there, piece, window_bytes)
                     yield piece

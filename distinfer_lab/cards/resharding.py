@@ -64,7 +64,7 @@ class Resharding:
             if shares[0].held:
                 mine = [[i for i, s in enumerate(shares) if s.rank % cards == card] for card in range(cards)]
             else:
-                mine = spread([task.nbytes for task in files], cards)
+                mine = spread(shares, cards, homes)
             parts = [[files[i] for i in items] for items in mine]
             return self._move(jobs_of(parts, [()] * cards, homes, files[0].buffer_bytes), control, run)
 

@@ -18,6 +18,8 @@ __all__ = ["Taken", "homes_of", "jobs_of", "spread"]
 
 SMALLEST_WINDOW = 4 << 10
 """Below this, pieces on their way are all overhead."""
+UNEVEN = 8
+"""A share may go to a card that has an eighth of it more than another, if that saves sending."""
 
 
 class Taken(NamedTuple):
@@ -75,14 +77,25 @@ def homes_of(
     return out
 
 
-def spread(sizes: Sequence[int], cards: int) -> list[list[int]]:
-    """Items for each card, the largest first to whoever has the least; each list in ascending order."""
+def spread(shares: Sequence[Share], cards: int, homes: Mapping[int, int]) -> list[list[int]]:
+    """The shares for each card, by number, ascending: none has much more than another, and each much of its own.
+
+    The largest go first. Each goes to one of those with the least so far: to that which reads the most of it.
+
+    Parameters
+    ----------
+    homes
+        See `homes_of`.
+    """
     out: list[list[int]] = [[] for _ in range(cards)]
     load = [0] * cards
-    for item in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        card = load.index(min(load))
+    for item in sorted(range(len(shares)), key=lambda i: (-shares[i].nbytes, i)):
+        own = shares[item].bytes_by_giver(homes)
+        most = min(load) + shares[item].nbytes // UNEVEN
+        free = [card for card in range(cards) if load[card] <= most]
+        card = max(free, key=lambda card: (own.get(card, 0), -load[card], -card))
         out[card].append(item)
-        load[card] += sizes[item]
+        load[card] += shares[item].nbytes
     return [sorted(items) for items in out]
 
 

@@ -2,12 +2,12 @@
 
 from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter
 from .coverage import Coverage, Surviving, box_in_words, coverage
-from .entry import Entry, Piece, TensorSpec
+from .entry import ByteSource, Entry, Piece, TensorSpec
 from .hub import INDEX, FileSet, hub_files, index_json, open_files, read_index
 from .manifest import MANIFEST, Manifest, ManifestFile, ManifestTensor, read_manifest
 from .opening import open_checkpoint
 from .rank_files import rank_files
-from .slice_file import SliceFile, open_slice
+from .slice_file import READ_COST_BYTES, SliceFile, open_slice
 from .strategy_file import (
     OperatorStrategy,
     StrategyFile,
@@ -23,6 +23,8 @@ __all__ = [
     "CHUNK_BYTES",
     "INDEX",
     "MANIFEST",
+    "READ_COST_BYTES",
+    "ByteSource",
     "Checkpoint",
     "Coverage",
     "Entry",

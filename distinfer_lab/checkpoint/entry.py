@@ -2,14 +2,23 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import ml_dtypes
 import numpy as np
 
 from ..layout import Box
 
-__all__ = ["CKPT_TYPES", "SAFETENSORS_TYPES", "Entry", "Piece", "TensorSpec", "byte_runs", "type_name_of"]
+__all__ = [
+    "CKPT_TYPES",
+    "SAFETENSORS_TYPES",
+    "ByteSource",
+    "Entry",
+    "Piece",
+    "TensorSpec",
+    "byte_runs",
+    "type_name_of",
+]
 
 MAX_DIMS = 64
 
@@ -48,6 +57,16 @@ SAFETENSORS_TYPES: dict[str, np.dtype[Any]] = {
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
 }
 """safetensors' dtype -> numpy dtype."""
+
+
+class ByteSource(Protocol):
+    """A file whose entries are read as the bytes that they are."""
+
+    def fill(self, name: str, start: int, target: memoryview) -> None:
+        """Fill `target` with the content of an entry from byte `start` on."""
+
+    def scatter(self, name: str, start: int, targets: Sequence[memoryview], nbytes: int) -> None:
+        """The same for many targets, one after the other, of so many bytes together."""
 
 
 class Piece(NamedTuple):

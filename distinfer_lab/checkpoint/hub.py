@@ -11,7 +11,7 @@ References
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
@@ -156,6 +156,10 @@ class FileSet(Displayed):
     def fill(self, name: str, start: int, target: memoryview) -> None:
         """See `SliceFile.fill`."""
         self._holder(name).fill(name, start, target)
+
+    def scatter(self, name: str, start: int, targets: Sequence[memoryview], nbytes: int) -> None:
+        """See `SliceFile.scatter`."""
+        self._holder(name).scatter(name, start, targets, nbytes)
 
     def check_unchanged(self) -> None:
         """See `SliceFile.check_unchanged`."""

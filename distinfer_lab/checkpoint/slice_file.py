@@ -12,7 +12,7 @@ import tempfile
 import threading
 import weakref
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
@@ -283,7 +283,7 @@ class SliceFile(Displayed):
         if out.flags.c_contiguous:
             return self._read_box(entry, box, out, buffer_bytes)
         if len(entry.pieces) == 1 and _last_cut_dim(entry.shape, box) < 1 and _run_bytes(out) >= LONG_RUN:
-            return self._scatter(entry, box, out)
+            return self._scatter_box(entry, box, out)
         read = 0
         for window in windows(box.shape, entry.dtype.itemsize, max(min(buffer_bytes // 2, STAGING_BYTES), 1)):
             part = np.empty(window.shape, entry.dtype)
@@ -301,27 +301,43 @@ class SliceFile(Displayed):
         """
         self._fill(self.entries[name], start, target)
 
+    def scatter(self, name: str, start: int, targets: Sequence[memoryview], nbytes: int) -> None:
+        """Fill `targets`, one after the other and of `nbytes` together, from byte `start` of an entry's content on.
+
+        Raises
+        ------
+        CheckpointError, CheckpointFileError
+            If the file cannot be read, or ends too early.
+        """
+        entry = self.entries[name]
+        if len(entry.pieces) == 1 and len(targets) <= MOST_BUFFERS:
+            # Straight to the system, which puts them in their places; what fails or falls short is looked into.
+            with contextlib.suppress(OSError):
+                if os.preadv(self._fd, targets, entry.pieces[0].offset + start) == nbytes:
+                    self._count_read(nbytes)
+                    return
+        if len(targets) > MOST_BUFFERS:
+            for first in range(0, len(targets), MOST_BUFFERS):
+                part = targets[first : first + MOST_BUFFERS]
+                count = sum(map(len, part))
+                self.scatter(name, start, part, count)
+                start += count
+            return
+        for target in targets:
+            self._fill(entry, start, target)
+            start += len(target)
+
     def _count_read(self, nbytes: int) -> None:
         """So many more bytes of content were read."""
         with self._counting:
             self.nbytes_read += nbytes
 
-    def _scatter(self, entry: Entry, box: Box, out: Array) -> int:
-        """Read one run of the file into the runs of a view, which the system puts in their places."""
+    def _scatter_box(self, entry: Entry, box: Box, out: Array) -> int:
+        """Read one run of the file into the runs of a view."""
         whole = _contiguous_from(out)
         targets = [out[index].reshape(-1).view(np.uint8).data for index in np.ndindex(*out.shape[:whole])]
         starts, nbytes = byte_runs(entry.shape, box, entry.dtype.itemsize)
-        offset = entry.pieces[0].offset + starts[0]
-        for first in range(0, len(targets), MOST_BUFFERS):
-            part = targets[first : first + MOST_BUFFERS]
-            count = sum(map(len, part))
-            if self._preadv(entry, offset, part) != count:
-                for target in part:
-                    self._pread(entry, offset, target)
-                    offset += len(target)
-                continue
-            offset += count
-        self._count_read(nbytes)
+        self.scatter(entry.name, starts[0], targets, nbytes)
         return nbytes
 
     def _read_box(self, entry: Entry, box: Box, out: Array, buffer_bytes: int) -> int:

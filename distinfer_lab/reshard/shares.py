@@ -142,6 +142,16 @@ class Share:
             for giver, tensors in found.items()
         }
 
+    def bytes_by_giver(self, homes: Mapping[int, int]) -> dict[int, int]:
+        """How much each of some givers has of it, in the sources' dtypes; `homes` as for `by_giver`."""
+        out: dict[int, int] = {}
+        for tensor in self.tensors:
+            for part in tensor.parts:
+                if part.src_rank in homes:
+                    giver = homes[part.src_rank]
+                    out[giver] = out.get(giver, 0) + part.src.size * tensor.source_dtype.itemsize
+        return out
+
     def opened(self, stack: ExitStack) -> dict[int, SliceFile | FileSet]:
         """The source files by rank, open until the stack is left."""
         out = {}

@@ -5,36 +5,32 @@
     both            strips of rows, and in each strip columns
 
 Most tensors of a model are cut in their first two dims only, so that this is all there is to their pieces. A
-block stays in the processor's nearest cache from the read to the write, and what is done for each is
-a read by column and a copy. All other tensors go box by box.
+block stays in the processor's nearest cache from the read to the write, and each of its columns is one
+call of the system, which puts the runs in their places. All other tensors go box by box.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoint import READ_COST_BYTES, ByteSource
 from ..layout import Box
 from .shares import ShareTensor
 
-__all__ = ["BLOCK_BYTES", "Block", "ByteSource", "Column", "Table", "table_of"]
+__all__ = ["BLOCK_BYTES", "Block", "BlockReader", "Column", "Table", "table_of"]
 
 Bytes = NDArray[np.uint8]
 
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 512 << 10
 """Smaller blocks cost more calls, larger ones leave the processor's nearer caches."""
-READ_COST_BYTES = 12 << 10
-"""From this many bytes on, what lies between two runs costs more to read than one more call of the system."""
-
-
-class ByteSource(Protocol):
-    """A file that holds slices."""
-
-    def fill(self, name: str, start: int, target: memoryview) -> None:
-        """Fill `target` with the content of an entry from byte `start` on."""
+LONG_RUN = 1 << 10
+"""Shorter runs cost the system more than numpy takes to put them in their places."""
+MOST_FORMS = 16
+"""Forms of blocks whose places are remembered; a model has few."""
 
 
 class Column(NamedTuple):
@@ -67,6 +63,12 @@ class Block(NamedTuple):
     first: int
     rows: int
     spans: Sequence[Span]
+    row_bytes: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        return self.rows * self.row_bytes
 
 
 class Table(NamedTuple):
@@ -90,39 +92,78 @@ class Table(NamedTuple):
                 spans.append(Span(rows, count, row - first, columns))
                 row, rows = row + count, rows + count
                 if rows == most:
-                    yield Block(row - rows, rows, spans)
+                    yield Block(row - rows, rows, spans, self.row_bytes)
                     spans, rows = [], 0
         if rows:
-            yield Block(self.strips[-1][1] - rows, rows, spans)
+            yield Block(self.strips[-1][1] - rows, rows, spans, self.row_bytes)
 
-    def fill(self, block: Block, out: Bytes, staging: Bytes, sources: Mapping[int, ByteSource]) -> int:
-        """Read a block into `out`, uint8, shape (rows, row_bytes); gives the bytes that were read.
 
-        Parameters
-        ----------
-        staging
-            Memory for at least one row of every slice.
-        """
-        return sum(
-            self._fill(span, column, out[span.at : span.at + span.rows], staging, sources[column.src_rank])
+class BlockReader:
+    """Reads blocks of tables.
+
+    Parameters
+    ----------
+    slots
+        Memory for the blocks that are there at one time, uint8; each block fits.
+    rows
+        Memory for at least one row of every slice, uint8: what is read on the way.
+    """
+
+    def __init__(self, slots: Sequence[Bytes], rows: Bytes) -> None:
+        self._slots, self._rows = slots, rows
+        self._places: dict[tuple[int, ...], list[memoryview]] = {}
+
+    def __repr__(self) -> str:
+        return f"BlockReader({len(self._slots)} slots)"
+
+    def read(
+        self, name: str, block: Block, sources: Mapping[int, ByteSource], slot: int = 0
+    ) -> tuple[Bytes, int]:
+        """The content of a block, there until the slot is used again, and the bytes that were read."""
+        read = sum(
+            self._read(name, block.row_bytes, span, column, sources[column.src_rank], slot)
             for span in block.spans
             for column in span.columns
         )
+        return self._slots[slot][: block.nbytes], read
 
-    def _fill(self, span: Span, column: Column, out: Bytes, staging: Bytes, source: ByteSource) -> int:
+    def _read(
+        self, name: str, row_bytes: int, span: Span, column: Column, source: ByteSource, slot: int
+    ) -> int:
         _, start, stride, at, nbytes = column
-        begin = start + span.inside * stride
-        if nbytes == stride == self.row_bytes:
-            source.fill(self.source, begin, out.reshape(-1).data)
-            return out.nbytes
-        read, most = 0, len(staging) // stride
-        for first in range(0, span.rows, most):
-            rows = min(most, span.rows - first)
-            # Rows of the slice with what lies between them; where its rows are taken whole, that is nothing.
-            covered = (rows - 1) * stride + nbytes
-            source.fill(self.source, begin + first * stride, staging[:covered].data)
-            part = staging[: rows * stride].reshape(rows, stride)[:, :nbytes]
-            out[first : first + rows, at : at + nbytes] = part
+        begin, covered = start + span.inside * stride, (span.rows - 1) * stride + nbytes
+        if nbytes == stride == row_bytes:
+            source.fill(name, begin, self._slots[slot][span.at * row_bytes :][:covered].data)
+        elif nbytes >= LONG_RUN:
+            form = (slot, row_bytes, span.at, span.rows, at, nbytes, stride - nbytes)
+            source.scatter(name, begin, self._places_of(*form), covered)
+        else:
+            rows = self._slots[slot][span.at * row_bytes :][: span.rows * row_bytes].reshape(-1, row_bytes)
+            return self._read_short(name, begin, stride, source, rows[:, at : at + nbytes])
+        return covered
+
+    def _places_of(
+        self, slot: int, row_bytes: int, row: int, rows: int, at: int, nbytes: int, gap: int
+    ) -> list[memoryview]:
+        """Where the runs of a column go, and between them what lies between them."""
+        form = (slot, row_bytes, row, rows, at, nbytes, gap)
+        if form not in self._places:
+            if len(self._places) == MOST_FORMS:
+                self._places.clear()
+            memory, between = self._slots[slot].data, self._rows.data[:gap]
+            starts = range(row * row_bytes + at, (row + rows) * row_bytes, row_bytes)
+            runs = [memory[start : start + nbytes] for start in starts]
+            self._places[form] = [part for run in runs for part in (run, between)][:-1] if gap else runs
+        return self._places[form]
+
+    def _read_short(self, name: str, begin: int, stride: int, source: ByteSource, out: Bytes) -> int:
+        """Read rows of a slice with what lies between them, and keep the beginning of each."""
+        nbytes, most, read = out.shape[1], len(self._rows) // stride, 0
+        for first in range(0, len(out), most):
+            part = out[first : first + most]
+            covered = (len(part) - 1) * stride + nbytes
+            source.fill(name, begin + first * stride, self._rows[:covered].data)
+            part[...] = self._rows[: len(part) * stride].reshape(-1, stride)[:, :nbytes]
             read += covered
         return read
 

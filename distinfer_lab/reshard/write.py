@@ -3,8 +3,8 @@
 A tensor is filled window by window: a window is a run of the shard, in the order of its bytes, that
 fits the buffer; the pieces that fall into it are read into it, it is converted if that is asked
 for, hashed and written in one go. One that is read from files as it is goes by smaller blocks of rows
-where it can (see `tables`). A finished tensor is entered in the file's journal; a
-later run looks at the bytes again, and does not redo what has the digest that the journal says.
+where it can (see `tables`). A finished tensor is entered in the file's journal; a later run looks at the
+bytes again, and does not redo what has the digest that the journal says.
 """
 
 import json
@@ -26,7 +26,7 @@ from ..errors import CheckpointFileError, DistinferError
 from ..layout import Box
 from .shares import Share, ShareTensor, Source
 from .stage import journal_of
-from .tables import BLOCK_BYTES, Block, Table, table_of
+from .tables import BLOCK_BYTES, Block, BlockReader, Table, table_of
 
 __all__ = [
     "SMALLEST_BUFFER",
@@ -42,7 +42,6 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-UINT8 = np.dtype(np.uint8)
 Steps = Iterable[tuple[ShareTensor, Box | Block]]
 Filled = Generator[Array, None, None]
 
@@ -208,8 +207,10 @@ class FileWork:
         self.task, self.control, self.ahead = task, control, ahead
         self.left = task.share.tensors
         self.space = _Space(task.buffer_bytes, 2 if ahead else 1)
+        self.block_bytes = min(self.space.window, BLOCK_BYTES)
         self.reports: dict[str, TensorReport] = {}
         self.tables: dict[str, Table] = {}
+        self.blocks = BlockReader(self.space.slots, self.space.beside)
         self.read = self.reused = 0
         self._stack = ExitStack()
 
@@ -267,7 +268,7 @@ class FileWork:
             self.task.nbytes,
             self.read,
             self.reused,
-            self.space.most,
+            self.space.nbytes,
         )
 
     def _reused(self, tensor: ShareTensor) -> bool:
@@ -302,15 +303,14 @@ class FileWork:
         entries = {part.src_rank: files[part.src_rank].entry(tensor.source) for part in tensor.parts}
         if any(entry.dtype != tensor.dtype or entry.is_text for entry in entries.values()):
             return None
-        most = min(self.space.window, BLOCK_BYTES)
-        return table_of(tensor, lambda rank: entries[rank].shape, most)
+        return table_of(tensor, lambda rank: entries[rank].shape, self.block_bytes)
 
     def _steps(self, tensor: ShareTensor) -> Iterator[Box | Block]:
         """In what pieces a tensor is read and written, in the order of its bytes."""
         table = self.tables.get(tensor.name)
         if table is None:
             return tensor.windows(self.space.window)
-        return table.blocks(min(self.space.window, BLOCK_BYTES))
+        return table.blocks(self.block_bytes)
 
     def _filled(self, steps: Steps, sources: Mapping[int, Source]) -> Filled:
         """The content of each step, in the sources' dtype."""
@@ -334,13 +334,11 @@ class FileWork:
     ) -> Array:
         self.control.check()
         if isinstance(step, Box):
-            data = self.space.array(slot, step.shape, tensor.source_dtype)
-            self.read += tensor.fill(step, data, sources, self.space.staging)
-            return data
-        table = self.tables[tensor.name]
-        data = self.space.array(slot, (step.rows, table.row_bytes), UINT8)
-        files = cast(Mapping[int, SliceFile], sources)
-        self.read += table.fill(step, data, self.space.beside(), files)
+            data: Array = self.space.array(slot, step.shape, tensor.source_dtype)
+            read = tensor.fill(step, data, sources, self.space.window)
+        else:
+            data, read = self.blocks.read(tensor.source, step, cast(Mapping[int, SliceFile], sources), slot)
+        self.read += read
         return data
 
     def _write(self, tensor: ShareTensor, filled: Filled) -> None:
@@ -381,27 +379,18 @@ class _Space:
     """The memory of one worker: a window or two, and as much again for reading into them."""
 
     def __init__(self, buffer_bytes: int, windows: int) -> None:
-        self.window = self.staging = window_bytes(buffer_bytes, windows)
-        self._slots = [np.empty(0, np.uint8)] * windows
-        self._beside = np.empty(0, np.uint8)
+        self.window = window_bytes(buffer_bytes, windows)
+        self.slots = [np.empty(self.window, np.uint8) for _ in range(windows)]
+        self.beside = np.empty(min(self.window, BLOCK_BYTES), np.uint8)
 
     @property
-    def most(self) -> int:
-        """Bytes of all windows, and of what blocks are read by."""
-        return sum(map(len, self._slots)) + len(self._beside)
-
-    def beside(self) -> NDArray[np.uint8]:
-        """Memory to read a block by, with the gaps between its rows; one block at a time."""
-        if not len(self._beside):
-            self._beside = np.empty(min(self.staging, 2 * BLOCK_BYTES), np.uint8)
-        return self._beside
+    def nbytes(self) -> int:
+        """Bytes of all of it."""
+        return self.window * (len(self.slots) + 1)
 
     def array(self, slot: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Memory for a window; that of the last one in this slot is used again."""
-        nbytes = math.prod(shape) * dtype.itemsize
-        if len(self._slots[slot]) < nbytes:
-            self._slots[slot] = np.empty(nbytes, np.uint8)
-        return self._slots[slot][:nbytes].view(dtype).reshape(shape)
+        return self.slots[slot][: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
 
 class Journal:

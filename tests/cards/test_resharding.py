@@ -2,17 +2,18 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from distributed import LocalCluster
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.cards.routes import homes_of
+from distinfer_lab.cards.routes import homes_of, spread
 from distinfer_lab.checkpoint import open_checkpoint, save_slice
 from distinfer_lab.errors import CardError, ReshardError
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import execute, plan_reshard, verify_folder
+from distinfer_lab.reshard import execute, plan_reshard, shares_of, verify_folder
 
 SHAPES = {"cols": (48, 32), "rows": (64, 24), "whole": (7,), "grid": (16, 16), "qkv": (24, 8), "step": ()}
 
@@ -198,6 +199,25 @@ def test_each_card_may_see_other_files():
         homes_of(paths, apart, "files", names)
     with pytest.raises(CardError, match="no card sees /data/rank_3"):
         homes_of(paths, [{paths[0], paths[1]}, {paths[2]}], "auto", names)
+
+
+def test_a_card_writes_what_it_reads():
+    """Of four files from eight slices on four cards, half of each need not be sent; without homes they go in turn."""
+    eight, four = (Layout(Mesh(("tp",), (n,)), (("tp",),)) for n in (8, 4))
+    src, dst = (Strategy({"w": one}, {"w": (16,)}) for one in (eight, four))
+    plan = plan_reshard(src, dst)
+    paths = tuple(SimpleNamespace(path=f"rank_{rank}") for rank in range(8))
+    shares = shares_of(plan, SimpleNamespace(files=paths, held="", dec_key=None, dec_mode=""))
+    homes = {rank: rank % 4 for rank in range(8)}
+    assert [share.bytes_by_giver(homes) for share in shares] == [{0: 8, 1: 8}, {2: 8, 3: 8}] * 2
+    mine = spread(shares, 4, homes)
+    assert sorted(item for items in mine for item in items) == [0, 1, 2, 3]
+    for card, (item,) in enumerate(mine):
+        assert shares[item].bytes_by_giver(homes)[card] == 8
+    assert spread(shares, 4, {}) == [[0], [1], [2], [3]]
+    assert [len(items) for items in spread(shares, 3, {})] == [2, 1, 1]
+    # Whoever has it all does not do it all.
+    assert [len(items) for items in spread(shares, 2, dict.fromkeys(range(8), 1))] == [2, 2]
 
 
 def test_a_card_that_sees_no_output_is_named(source, cards, tmp_path, monkeypatch):

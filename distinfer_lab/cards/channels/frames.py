@@ -158,9 +158,13 @@ def incoming(expected: Expected, window_bytes: int, neighbour: Neighbour | None)
     if neighbour is not None and shared:
         yield memoryview(token)
         slot, count = _checked(token, nbytes, neighbour.rank)
-        if expected.array is None and count == nbytes and slot != FOLLOWS:
-            expected.array = neighbour.slots[slot, :count].view(expected.dtype).reshape(expected.shape)
-            expected.lender = neighbour
+        if count == nbytes and slot != FOLLOWS:
+            whole = neighbour.slots[slot, :count].view(expected.dtype).reshape(expected.shape)
+            if expected.array is None:
+                expected.array, expected.lender = whole, neighbour
+            else:
+                expected.array[...] = whole
+                neighbour.took()
             return
     if expected.array is None:
         expected.array = np.empty(expected.shape, expected.dtype)
