@@ -5,8 +5,8 @@
     both            strips of rows, and in each strip columns
 
 Most tensors of a model are cut in their first two dims only, so that this is all there is to their pieces. A
-block stays in the processor's nearest cache from the read to the write, and each of its columns is one
-call of the system, which puts the runs in their places. All other tensors go box by box.
+block stays in the processor's cache from the read to the write, and each of its columns is one call of the
+system, which puts the runs in their places. All other tensors go box by box.
 """
 
 import math
@@ -25,8 +25,8 @@ __all__ = ["BLOCK_BYTES", "Block", "BlockReader", "Column", "Table", "table_of"]
 
 Bytes = NDArray[np.uint8]
 
-BLOCK_BYTES = 512 << 10
-"""Smaller blocks cost more calls, larger ones leave the processor's nearer caches."""
+BLOCK_BYTES = 2 << 20
+"""Smaller blocks cost more calls, and two threads more turns at the interpreter; larger ones leave the caches."""
 LONG_RUN = 1 << 10
 """Shorter runs cost the system more than numpy takes to put them in their places."""
 MOST_FORMS = 16
@@ -60,7 +60,6 @@ class Span(NamedTuple):
 class Block(NamedTuple):
     """Some rows of a shard."""
 
-    first: int
     rows: int
     spans: Sequence[Span]
     row_bytes: int
@@ -92,10 +91,10 @@ class Table(NamedTuple):
                 spans.append(Span(rows, count, row - first, columns))
                 row, rows = row + count, rows + count
                 if rows == most:
-                    yield Block(row - rows, rows, spans, self.row_bytes)
+                    yield Block(rows, spans, self.row_bytes)
                     spans, rows = [], 0
         if rows:
-            yield Block(self.strips[-1][1] - rows, rows, spans, self.row_bytes)
+            yield Block(rows, spans, self.row_bytes)
 
 
 class BlockReader:
