@@ -147,7 +147,8 @@ def move(ticket: Ticket, job: Move) -> Moved:
         for file in files:
             file.check_unchanged()
         served = sum(file.nbytes_read for file in files) - sum(report.read_bytes for report in reports)
-        store.count(sum(report.buffer_bytes for report in reports) + len(job.gives) * job.window_bytes)
+        buffers = [report.buffer_bytes for report in reports]  # one after another
+        store.count(max(buffers, default=0) + len(job.gives) * job.window_bytes)
         return Moved(reports, served, channels.sent_bytes - before, store.private_of_work())
 
 

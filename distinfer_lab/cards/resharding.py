@@ -61,7 +61,7 @@ class Resharding:
         def work(run: Run) -> dict[int, Moved]:
             homes = self._homes(shares, route, run)
             self._check_output(files[0].folder)
-            if shares[0].held:
+            if shares[0].held:  # as the plan counts: rank r of both sides is the same card
                 mine = [[i for i, s in enumerate(shares) if s.rank % cards == card] for card in range(cards)]
             else:
                 mine = spread(shares, cards, homes)

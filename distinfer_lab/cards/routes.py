@@ -18,8 +18,8 @@ __all__ = ["Taken", "homes_of", "jobs_of", "spread"]
 
 SMALLEST_WINDOW = 4 << 10
 """Below this, pieces on their way are all overhead."""
-UNEVEN = 8
-"""A share may go to a card that has an eighth of it more than another, if that saves sending."""
+UNEVEN = 1 / 8
+"""A share may go to a card that has so much of it more than another, if that saves sending."""
 
 
 class Taken(NamedTuple):
@@ -78,9 +78,10 @@ def homes_of(
 
 
 def spread(shares: Sequence[Share], cards: int, homes: Mapping[int, int]) -> list[list[int]]:
-    """The shares for each card, by number, ascending: none has much more than another, and each much of its own.
+    """The shares for each card, by number, ascending: evenly, and so that little need be sent.
 
-    The largest go first. Each goes to one of those with the least so far: to that which reads the most of it.
+    The largest go first, of equal ones that to which it matters most. Each goes to one of the cards with the least
+    so far: to that which reads the most of it.
 
     Parameters
     ----------
@@ -89,11 +90,16 @@ def spread(shares: Sequence[Share], cards: int, homes: Mapping[int, int]) -> lis
     """
     out: list[list[int]] = [[] for _ in range(cards)]
     load = [0] * cards
-    for item in sorted(range(len(shares)), key=lambda i: (-shares[i].nbytes, i)):
-        own = shares[item].bytes_by_giver(homes)
-        most = min(load) + shares[item].nbytes // UNEVEN
+    given = [share.bytes_by_giver(homes) if homes else {} for share in shares]
+
+    def matters(item: int) -> int:
+        second, first = [0, 0, *sorted(given[item].values())][-2:]
+        return first - second
+
+    for item in sorted(range(len(shares)), key=lambda i: (-shares[i].nbytes, -matters(i), i)):
+        most = min(load) + UNEVEN * shares[item].nbytes
         free = [card for card in range(cards) if load[card] <= most]
-        card = max(free, key=lambda card: (own.get(card, 0), -load[card], -card))
+        card = max(free, key=lambda card: (given[item].get(card, 0), -load[card], -card))
         out[card].append(item)
         load[card] += shares[item].nbytes
     return [sorted(items) for items in out]

@@ -157,9 +157,9 @@ class FileSet(Displayed):
         """See `SliceFile.fill`."""
         self._holder(name).fill(name, start, target)
 
-    def scatter(self, name: str, start: int, targets: Sequence[memoryview], nbytes: int) -> None:
+    def scatter(self, name: str, start: int, targets: Sequence[memoryview]) -> None:
         """See `SliceFile.scatter`."""
-        self._holder(name).scatter(name, start, targets, nbytes)
+        self._holder(name).scatter(name, start, targets)
 
     def check_unchanged(self) -> None:
         """See `SliceFile.check_unchanged`."""

@@ -38,7 +38,10 @@ WINDOW_BYTES = 4 << 20
 MOST_BUFFERS = 1024
 """How many buffers one read may fill (IOV_MAX)."""
 LONG_RUN = 32 << 10
-"""From this length on the system puts runs in their places; shorter ones cost less by way of a staging buffer."""
+"""From this length on the system puts the runs of a view in their places; shorter ones are staged.
+
+To make a buffer for each run of a view takes its time, so this is more than where the buffers are there (`scatter`).
+"""
 STAGING_BYTES = 512 << 10
 """What is staged at one time stays in the processor's cache."""
 
@@ -301,8 +304,8 @@ class SliceFile(Displayed):
         """
         self._fill(self.entries[name], start, target)
 
-    def scatter(self, name: str, start: int, targets: Sequence[memoryview], nbytes: int) -> None:
-        """Fill `targets`, one after the other and of `nbytes` together, from byte `start` of an entry's content on.
+    def scatter(self, name: str, start: int, targets: Sequence[memoryview]) -> None:
+        """Fill `targets`, one after the other, with the content of an entry from byte `start` on.
 
         Raises
         ------
@@ -310,22 +313,28 @@ class SliceFile(Displayed):
             If the file cannot be read, or ends too early.
         """
         entry = self.entries[name]
-        if len(entry.pieces) == 1 and len(targets) <= MOST_BUFFERS:
-            # Straight to the system, which puts them in their places; what fails or falls short is looked into.
-            with contextlib.suppress(OSError):
-                if os.preadv(self._fd, targets, entry.pieces[0].offset + start) == nbytes:
-                    self._count_read(nbytes)
-                    return
-        if len(targets) > MOST_BUFFERS:
-            for first in range(0, len(targets), MOST_BUFFERS):
-                part = targets[first : first + MOST_BUFFERS]
-                count = sum(map(len, part))
-                self.scatter(name, start, part, count)
-                start += count
-            return
-        for target in targets:
-            self._fill(entry, start, target)
-            start += len(target)
+        for first in range(0, len(targets), MOST_BUFFERS):
+            part = targets[first : first + MOST_BUFFERS]
+            nbytes = sum(map(len, part))
+            if not self._scattered(entry, start, part, nbytes):
+                at = start
+                for target in part:
+                    self._fill(entry, at, target)
+                    at += len(target)
+            start += nbytes
+
+    def _scattered(self, entry: Entry, start: int, targets: Sequence[memoryview], nbytes: int) -> bool:
+        """Whether the system filled all targets at once."""
+        offset, count = next(stretches(entry.pieces, start, nbytes))
+        if count < nbytes:  # another piece follows
+            return False
+        try:
+            done = os.preadv(self._fd, targets, offset) == nbytes
+        except OSError:  # whoever goes on target by target says which
+            return False
+        if done:
+            self._count_read(nbytes)
+        return done
 
     def _count_read(self, nbytes: int) -> None:
         """So many more bytes of content were read."""
@@ -337,7 +346,7 @@ class SliceFile(Displayed):
         whole = _contiguous_from(out)
         targets = [out[index].reshape(-1).view(np.uint8).data for index in np.ndindex(*out.shape[:whole])]
         starts, nbytes = byte_runs(entry.shape, box, entry.dtype.itemsize)
-        self.scatter(entry.name, starts[0], targets, nbytes)
+        self.scatter(entry.name, starts[0], targets)
         return nbytes
 
     def _read_box(self, entry: Entry, box: Box, out: Array, buffer_bytes: int) -> int:
@@ -393,15 +402,15 @@ class SliceFile(Displayed):
             self._pread(entry, offset, target[:count])
             target = target[count:]
 
-    def _preadv(self, entry: Entry, offset: int, targets: list[memoryview]) -> int:
+    def _preadv(self, entry: Entry, offset: int, target: memoryview) -> int:
         try:
-            return os.preadv(self._fd, targets, offset)
+            return os.preadv(self._fd, [target], offset)
         except OSError as err:
             raise CheckpointFileError(f"{self.path}: {entry.name} at byte {offset}: {err.strerror}") from err
 
     def _pread(self, entry: Entry, offset: int, target: memoryview) -> None:
         while len(target):
-            count = self._preadv(entry, offset, [target])
+            count = self._preadv(entry, offset, target)
             if not count:
                 raise CheckpointError(f"{self.path}: the file became shorter while {entry.name} was read")
             target, offset = target[count:], offset + count

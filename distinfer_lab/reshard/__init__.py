@@ -4,6 +4,7 @@ from .conversion import STATES, ConversionPlan, plan_checkpoint
 from .draft import Assessment, Cut, Draft
 from .explain import CardCost, Explanation, FileCost
 from .files import Workers, reshard_files, run_plan
+from .filling import window_bytes
 from .output import Output
 from .placement import cheapest_placement
 from .plan import ReshardPlan, TensorPlan, plan_reshard
@@ -18,7 +19,7 @@ from .stage import probe_of
 from .topology import Topology
 from .transform import rank_list_for_transform, transform_checkpoints
 from .verify import Verification, verify_folder
-from .write import Control, FileReport, FileWork, Unwatched, WriteTask, Written, window_bytes, write_file
+from .write import Control, FileReport, FileWork, Unwatched, WriteTask, Written, write_file
 
 __all__ = [
     "BUFFER_BYTES",

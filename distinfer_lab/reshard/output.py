@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ReshardError
+from .filling import SMALLEST_BUFFER
 from .sizes import BUFFER_BYTES, size_of
-from .write import SMALLEST_BUFFER
 
 __all__ = ["Output"]
 

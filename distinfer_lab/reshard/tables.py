@@ -5,8 +5,8 @@
     both            strips of rows, and in each strip columns
 
 Most tensors of a model are cut in their first two dims only, so that this is all there is to their pieces. A
-block stays in the processor's cache from the read to the write, and each of its columns is one call of the
-system, which puts the runs in their places. All other tensors go box by box.
+block stays in the processor's cache from the read to the write. Its columns are put in their places by the system,
+in few calls, or by numpy where their runs are short. All other tensors go box by box.
 """
 
 import math
@@ -27,10 +27,8 @@ Bytes = NDArray[np.uint8]
 
 BLOCK_BYTES = 2 << 20
 """Smaller blocks cost more calls, and two threads more turns at the interpreter; larger ones leave the caches."""
-LONG_RUN = 1 << 10
+PLACED_RUN = 1 << 10
 """Shorter runs cost the system more than numpy takes to put them in their places."""
-MOST_FORMS = 16
-"""Forms of blocks whose places are remembered; a model has few."""
 
 
 class Column(NamedTuple):
@@ -73,11 +71,25 @@ class Block(NamedTuple):
 class Table(NamedTuple):
     """A shard as rows of bytes."""
 
-    source: str
-    """The entry's name in the files."""
     row_bytes: int
     strips: Sequence[tuple[int, int, Sequence[Column]]]
     """First row, last row (not included), and the columns that make up each row."""
+
+    @property
+    def scratch_bytes(self) -> int:
+        """The most that is read on the way of rows of which not all is wanted."""
+        return max(
+            (
+                (last - first) * c.stride
+                for first, last, columns in self.strips
+                for c in columns
+                if not self._takes_rows(c)
+            ),
+            default=0,
+        )
+
+    def _takes_rows(self, column: Column) -> bool:
+        return column.nbytes == column.stride == self.row_bytes
 
     def blocks(self, most_bytes: int) -> Iterator[Block]:
         """The shard in order; no block has more bytes, unless one row has."""
@@ -104,13 +116,15 @@ class BlockReader:
     ----------
     slots
         Memory for the blocks that are there at one time, uint8; each block fits.
-    rows
+    scratch
         Memory for at least one row of every slice, uint8: what is read on the way.
     """
 
-    def __init__(self, slots: Sequence[Bytes], rows: Bytes) -> None:
-        self._slots, self._rows = slots, rows
+    def __init__(self, slots: Sequence[Bytes], scratch: Bytes) -> None:
+        self._slots, self._scratch = slots, scratch
         self._places: dict[tuple[int, ...], list[memoryview]] = {}
+        self._left = self._most = 4 * sum(map(len, slots)) // PLACED_RUN
+        """How many places may be remembered: those of any block of all slots, with the gaps, and as many again."""
 
     def __repr__(self) -> str:
         return f"BlockReader({len(self._slots)} slots)"
@@ -133,9 +147,9 @@ class BlockReader:
         begin, covered = start + span.inside * stride, (span.rows - 1) * stride + nbytes
         if nbytes == stride == row_bytes:
             source.fill(name, begin, self._slots[slot][span.at * row_bytes :][:covered].data)
-        elif nbytes >= LONG_RUN:
-            form = (slot, row_bytes, span.at, span.rows, at, nbytes, stride - nbytes)
-            source.scatter(name, begin, self._places_of(*form), covered)
+        elif nbytes >= PLACED_RUN:
+            places = self._places_of(slot, row_bytes, span.at, span.rows, at, nbytes, stride - nbytes)
+            source.scatter(name, begin, places)
         else:
             rows = self._slots[slot][span.at * row_bytes :][: span.rows * row_bytes].reshape(-1, row_bytes)
             return self._read_short(name, begin, stride, source, rows[:, at : at + nbytes])
@@ -147,22 +161,26 @@ class BlockReader:
         """Where the runs of a column go, and between them what lies between them."""
         form = (slot, row_bytes, row, rows, at, nbytes, gap)
         if form not in self._places:
-            if len(self._places) == MOST_FORMS:
-                self._places.clear()
-            memory, between = self._slots[slot].data, self._rows.data[:gap]
+            memory, between = self._slots[slot].data, self._scratch.data[:gap]
             starts = range(row * row_bytes + at, (row + rows) * row_bytes, row_bytes)
-            runs = [memory[start : start + nbytes] for start in starts]
-            self._places[form] = [part for run in runs for part in (run, between)][:-1] if gap else runs
+            places = [memory[start : start + nbytes] for start in starts]
+            if gap:
+                places = [place for run in places for place in (run, between)][:-1]
+            if len(places) > self._left:
+                self._places.clear()
+                self._left = self._most
+            self._places[form] = places
+            self._left -= len(places)
         return self._places[form]
 
     def _read_short(self, name: str, begin: int, stride: int, source: ByteSource, out: Bytes) -> int:
         """Read rows of a slice with what lies between them, and keep the beginning of each."""
-        nbytes, most, read = out.shape[1], len(self._rows) // stride, 0
+        nbytes, most, read = out.shape[1], len(self._scratch) // stride, 0
         for first in range(0, len(out), most):
             part = out[first : first + most]
             covered = (len(part) - 1) * stride + nbytes
-            source.fill(name, begin + first * stride, self._rows[:covered].data)
-            part[...] = self._rows[: len(part) * stride].reshape(-1, stride)[:, :nbytes]
+            source.fill(name, begin + first * stride, self._scratch[:covered].data)
+            part[...] = self._scratch[: len(part) * stride].reshape(-1, stride)[:, :nbytes]
             read += covered
         return read
 
@@ -213,7 +231,7 @@ def table_of(
         placed.append((part.dst.start[0], part.dst.stop[0], Column(part.src_rank, start, stride, at, wide)))
     edges = sorted({edge for first, last, _ in placed for edge in (first, last)})
     placed.sort(key=lambda item: (item[0], item[2].at))
-    return Table(tensor.source, row_bytes, [(a, b, _columns(placed, a)) for a, b in pairwise(edges)])
+    return Table(row_bytes, [(a, b, _columns(placed, a)) for a, b in pairwise(edges)])
 
 
 def _columns(placed: Sequence[tuple[int, int, Column]], row: int) -> list[Column]:

@@ -1,35 +1,29 @@
 """One destination file, written from source slices through a bounded buffer.
 
-A tensor is filled window by window: a window is a run of the shard, in the order of its bytes, that
-fits the buffer; the pieces that fall into it are read into it, it is converted if that is asked
-for, hashed and written in one go. One that is read from files as it is goes by smaller blocks of rows
-where it can (see `tables`). A finished tensor is entered in the file's journal; a later run looks at the
-bytes again, and does not redo what has the digest that the journal says.
+A tensor comes step by step (see `filling`): each is converted if that is asked for, hashed and written in one go.
+A finished tensor is entered in the file's journal; a later run looks at the bytes again, and does not redo what has
+the digest that the journal says.
 """
 
 import json
-import math
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from ..checkpoint import FileSet, SliceFile, SliceWriter, TensorSpec
+from ..checkpoint import SliceWriter, TensorSpec
 from ..errors import CheckpointFileError, DistinferError
-from ..layout import Box
+from .filling import Filling
 from .shares import Share, ShareTensor, Source
 from .stage import journal_of
-from .tables import BLOCK_BYTES, Block, BlockReader, Table, table_of
 
 __all__ = [
-    "SMALLEST_BUFFER",
     "Control",
     "FileReport",
     "FileWork",
@@ -37,18 +31,10 @@ __all__ = [
     "Unwatched",
     "WriteTask",
     "Written",
-    "window_bytes",
     "write_file",
 ]
 
 Array = NDArray[Any]
-Steps = Iterable[tuple[ShareTensor, Box | Block]]
-Filled = Generator[Array, None, None]
-
-LARGEST_WINDOW = 3 << 20
-"""A window is hashed and written while it is in the processor's cache: 8 MiB take twice the time of 2."""
-SMALLEST_BUFFER = 64 << 10
-"""Below this the work is all overhead."""
 
 
 class Control(Protocol):
@@ -206,12 +192,8 @@ class FileWork:
     def __init__(self, task: WriteTask, control: Control, ahead: bool = False) -> None:
         self.task, self.control, self.ahead = task, control, ahead
         self.left = task.share.tensors
-        self.space = _Space(task.buffer_bytes, 2 if ahead else 1)
-        self.block_bytes = min(self.space.window, BLOCK_BYTES)
         self.reports: dict[str, TensorReport] = {}
-        self.tables: dict[str, Table] = {}
-        self.blocks = BlockReader(self.space.slots, self.space.beside)
-        self.read = self.reused = 0
+        self.reused = 0
         self._stack = ExitStack()
 
     def __repr__(self) -> str:
@@ -254,21 +236,19 @@ class FileWork:
 
     def write(self, sources: Mapping[int, Source]) -> FileReport:
         """Write what is left."""
-        self.tables = self._tables(sources)
-        steps = ((tensor, step) for tensor in self.left for step in self._steps(tensor))
-        filled = self._filled_ahead(steps, sources) if self.ahead else self._filled(steps, sources)
-        with self._told(), closing(filled):
+        filling = Filling(self.left, sources, self.task.buffer_bytes, self.ahead, self.control.check)
+        with self._told(), closing(filling.content()) as content:
             for tensor in self.left:
-                self._write(tensor, filled)
-        self.left = ()
+                self._write(tensor, filling.steps(tensor), content)
+        nbytes, self.left = filling.nbytes if self.left else 0, ()
         return FileReport(
             self.task.path,
             self.task.share.rank,
             {tensor.name: self.reports[tensor.name] for tensor in self.task.share.tensors},
             self.task.nbytes,
-            self.read,
+            filling.read_bytes,
             self.reused,
-            self.space.nbytes,
+            nbytes,
         )
 
     def _reused(self, tensor: ShareTensor) -> bool:
@@ -291,72 +271,22 @@ class FileWork:
         pieces = tuple((piece.offset, piece.nbytes) for piece in self.writer.entries[tensor.name].pieces)
         self.reports[tensor.name] = TensorReport(digest, pieces, overflowed)
 
-    def _tables(self, sources: Mapping[int, Source]) -> dict[str, Table]:
-        """Those tensors that are read from files as tables of bytes, by name."""
-        if not all(isinstance(source, SliceFile | FileSet) for source in sources.values()):
-            return {}
-        files = cast(Mapping[int, SliceFile], sources)
-        found = {tensor.name: self._table(tensor, files) for tensor in self.left}
-        return {name: table for name, table in found.items() if table is not None}
-
-    def _table(self, tensor: ShareTensor, files: Mapping[int, SliceFile]) -> Table | None:
-        entries = {part.src_rank: files[part.src_rank].entry(tensor.source) for part in tensor.parts}
-        if any(entry.dtype != tensor.dtype or entry.is_text for entry in entries.values()):
-            return None
-        return table_of(tensor, lambda rank: entries[rank].shape, self.block_bytes)
-
-    def _steps(self, tensor: ShareTensor) -> Iterator[Box | Block]:
-        """In what pieces a tensor is read and written, in the order of its bytes."""
-        table = self.tables.get(tensor.name)
-        if table is None:
-            return tensor.windows(self.space.window)
-        return table.blocks(self.block_bytes)
-
-    def _filled(self, steps: Steps, sources: Mapping[int, Source]) -> Filled:
-        """The content of each step, in the sources' dtype."""
-        for tensor, step in steps:
-            yield self._fill(tensor, step, sources, 0)
-
-    def _filled_ahead(self, steps: Steps, sources: Mapping[int, Source]) -> Filled:
-        """The same; while one step is worked on, a thread reads the next."""
-        waiting: Future[Array] | None = None
-        with ThreadPoolExecutor(1, thread_name_prefix="ahead") as reader:
-            for number, (tensor, step) in enumerate(steps):
-                following = reader.submit(self._fill, tensor, step, sources, number % 2)
-                if waiting is not None:
-                    yield waiting.result()
-                waiting = following
-            if waiting is not None:
-                yield waiting.result()
-
-    def _fill(
-        self, tensor: ShareTensor, step: Box | Block, sources: Mapping[int, Source], slot: int
-    ) -> Array:
-        self.control.check()
-        if isinstance(step, Box):
-            data: Array = self.space.array(slot, step.shape, tensor.source_dtype)
-            read = tensor.fill(step, data, sources, self.space.window)
-        else:
-            data, read = self.blocks.read(tensor.source, step, cast(Mapping[int, SliceFile], sources), slot)
-        self.read += read
-        return data
-
-    def _write(self, tensor: ShareTensor, filled: Filled) -> None:
+    def _write(self, tensor: ShareTensor, steps: Iterable[object], content: Iterator[Array]) -> None:
         digest = xxhash.xxh3_128() if self.task.digests else None
         overflowed = 0
         at = 0
-        for _ in self._steps(tensor):  # which follow each other in the order of the shard's bytes
-            data = next(filled)
+        for _ in steps:  # which follow each other in the order of the shard's bytes
+            data = next(content)
             if tensor.dtype != tensor.source_dtype:
                 with np.errstate(over="ignore", invalid="ignore"):
                     data, given = data.astype(tensor.dtype), data
                 overflowed += _count_overflow(given, data)
-            content = data.reshape(-1).view(np.uint8).data
+            written = data.reshape(-1).view(np.uint8).data
             if digest is not None:
-                digest.update(content)
-            self.writer.write_bytes(tensor.name, at, content)
-            at += len(content)
-            self.control.advance(len(content))
+                digest.update(written)
+            self.writer.write_bytes(tensor.name, at, written)
+            at += len(written)
+            self.control.advance(len(written))
         found = None if digest is None else digest.hexdigest()
         if found is not None:
             self.journal.enter(tensor.name, found, overflowed)
@@ -368,29 +298,6 @@ def _count_overflow(before: Array, after: Array) -> int:
         return 0
     with np.errstate(invalid="ignore"):
         return int(np.count_nonzero(~np.isfinite(after) & np.isfinite(before)))
-
-
-def window_bytes(buffer_bytes: int, windows: int = 1) -> int:
-    """The size of a window where so many of them, and what is read beside them, share a buffer."""
-    return max(min(buffer_bytes // (windows + 1), LARGEST_WINDOW), 1)
-
-
-class _Space:
-    """The memory of one worker: a window or two, and as much again for reading into them."""
-
-    def __init__(self, buffer_bytes: int, windows: int) -> None:
-        self.window = window_bytes(buffer_bytes, windows)
-        self.slots = [np.empty(self.window, np.uint8) for _ in range(windows)]
-        self.beside = np.empty(min(self.window, BLOCK_BYTES), np.uint8)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all of it."""
-        return self.window * (len(self.slots) + 1)
-
-    def array(self, slot: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """Memory for a window; that of the last one in this slot is used again."""
-        return self.slots[slot][: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
 
 class Journal:

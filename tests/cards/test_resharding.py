@@ -216,6 +216,8 @@ def test_a_card_writes_what_it_reads():
         assert shares[item].bytes_by_giver(homes)[card] == 8
     assert spread(shares, 4, {}) == [[0], [1], [2], [3]]
     assert [len(items) for items in spread(shares, 3, {})] == [2, 1, 1]
+    # Of equal ones that to which it matters more has the first choice.
+    assert spread(shares[:2], 2, {0: 0, 1: 1, 2: 0, 3: 0}) == [[1], [0]]
     # Whoever has it all does not do it all.
     assert [len(items) for items in spread(shares, 2, dict.fromkeys(range(8), 1))] == [2, 2]
 

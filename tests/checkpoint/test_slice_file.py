@@ -1,6 +1,7 @@
 """Slice files: what MindSpore wrote is read exactly, and written again byte for byte."""
 
 import hashlib
+import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -172,6 +173,24 @@ def test_short_runs_are_read_in_windows(tmp_path):
         np.testing.assert_array_equal(
             found.read("t", Box((1, 5, 3), (3, 39_990, 5))), array[1:3, 5:39_990, 3:5]
         )
+
+
+@pytest.mark.parametrize("chunk_bytes", [1 << 20, 7_000])
+def test_bytes_are_put_into_many_places(chunk_bytes, tmp_path):
+    """More places than one call of the system fills, some of them the same, whether or not other pieces follow."""
+    values = np.random.default_rng(5).integers(0, 255, (2500, 12), np.uint8)
+    path = tmp_path / "a.ckpt"
+    save_slice(path, {"before": values[:3], "w": values}, chunk_bytes=chunk_bytes)
+    kept, gap = np.zeros((2498, 5), np.uint8), memoryview(bytearray(7))
+    places = [place for row in kept for place in (row.data, gap)][:-1]
+    with open_slice(path) as file:
+        assert (len(file.entries["w"].pieces) > 1) == (chunk_bytes < values.size)
+        file.scatter("w", 14, places)
+        assert file.nbytes_read == 2497 * 12 + 5
+        np.testing.assert_array_equal(kept, values[1:-1, 2:7])
+        os.truncate(path, 20_000)
+        with pytest.raises(CheckpointError, match="a.ckpt: the file became shorter while w was read"):
+            file.scatter("w", 14, places)
 
 
 @pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])

@@ -44,7 +44,7 @@ def test_memory_stays_within_the_buffer(big, to):
         result = reshard_files(checkpoint, dst, big / "out", buffer=MIB, sync=False)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert result.buffer_bytes <= MIB
+    assert MIB // 4 < result.buffer_bytes <= MIB
     assert peak < 8 * MIB
     if to != "columns":
         assert result.read_bytes == result.needed_bytes
