@@ -13,14 +13,15 @@ files of any checkpoint can be cut anew. Going back to a step forgets what came 
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..cards import CardGroup
+from ..cards import CardGroup, Run
 from ..checkpoint import Checkpoint, open_checkpoint
 from ..errors import ContextError, GraphError
 from ..layout import Strategy
@@ -64,10 +65,22 @@ class Session:
         What predicts: the net on the cards for which it was laid out.
     prediction : Tensor, or None
         The latest one.
+    folder : str
+        Where the checkpoint lies, "" while there is none.
+    cards : CardGroup, or None
+        The group that was given.
+
+    Notes
+    -----
+    Steps may be done in any threads. One that ends after another one has changed what it began with is an error,
+    and changes nothing: what was done last counts. A step that fails changes nothing either.
     """
 
     def __init__(self, cards: CardGroup | None = None) -> None:
-        self._given = cards
+        self.cards = cards
+        self._lock = threading.RLock()
+        self._count = 0
+        self._entered = dict.fromkeys(STEPS, 0)
         self._own: CardGroup | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._lines: dict[str, list[str]] = {}
@@ -78,23 +91,57 @@ class Session:
         self.prediction: Tensor | None = None
         self.predictor: Predictor | None = None
         self.trained = False
+        self.folder = ""
         self._no_net = ""
         self._watching: list[Callable[[], None]] = []
 
-    def watch(self, tell: Callable[[], None]) -> None:
-        """Have `tell()` called whenever a step is done, in the thread that did it, and at the end."""
+    def watch(self, tell: Callable[[], None]) -> Callable[[], None]:
+        """Have `tell()` called whenever a step is done, in the thread that did it, and at the end.
+
+        Returns
+        -------
+        What ends that.
+        """
         self._watching.append(tell)
 
+        def end() -> None:
+            if tell in self._watching:
+                self._watching.remove(tell)
+
+        return end
+
     def _tell(self) -> None:
-        for tell in self._watching:
+        for tell in list(self._watching):
             tell()
+
+    def entered(self, step: str) -> int:
+        """A number of what a step has come to, another one each time; 0 while it is not done."""
+        return self._entered[step]
+
+    def _enter(self, step: str, begun: int, lines: list[str], **values: Any) -> None:
+        """Let go of a step and of what came after it, and remember what it has come to.
+
+        Raises
+        ------
+        ContextError
+            If another step was done since `begun`.
+        """
+        with self._lock:
+            if begun != self._count:
+                raise ContextError(
+                    "meanwhile another step was done here, which counts; this one is dropped: do it again if need be"
+                )
+            self._forget_from(step)
+            for name, value in values.items():
+                setattr(self, name, value)
+            self._lines[step] = lines
+            self._entered[step] = self._count
+        self._tell()
 
     def close(self) -> None:
         """End the cards that were made here, and forget what was trained here."""
-        self._forget_from("source")
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        with self._lock:
+            self._forget_from("source")
         self._tell()
 
     def why_not(self, step: str) -> str:
@@ -142,12 +189,17 @@ class Session:
 
     def _forget_from(self, step: str) -> None:
         """Let go of a step and of all that came after it."""
+        self._count += 1
         later = STEPS[STEPS.index(step) :]
         self._lines = {name: lines for name, lines in self._lines.items() if name not in later}
+        self._entered |= dict.fromkeys(later, 0)
         if "source" in later:
             if self.checkpoint is not None:
                 self.checkpoint.close()
+            if self._folder is not None:
+                self._folder.cleanup()
             self.checkpoint, self.predictor, self.trained = None, None, False
+            self._folder, self.folder, self._no_net = None, "", ""
         if "layout" in later:
             self.layout = self.model = None
             if self._own is not None:
@@ -159,33 +211,56 @@ class Session:
 
     # 1: train, or bring
 
-    def train(self, cards: int = 8, folder: str | os.PathLike[str] | None = None) -> Checkpoint:
+    def train(
+        self,
+        cards: int = 8,
+        folder: str | os.PathLike[str] | None = None,
+        begun: Callable[[Run], None] = lambda run: None,
+    ) -> Checkpoint:
         """Train the sample on so many cards; slices and strategy go to a folder (by default a temporary one).
+
+        Parameters
+        ----------
+        begun
+            Is given the cards' run, which can be cancelled.
 
         Raises
         ------
         ContextError
             If the cards cannot share the sample's data.
+        CardError
+            If the run was cancelled.
         """
-        self._forget_from("source")
-        if folder is None:
-            if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="distinfer-")
-            folder = self._folder.name
-        if self._given is not None:
-            cards = len(self._given)
-            train_sample(folder, self._given)
-        else:
-            with CardGroup(cards) as group:
-                train_sample(folder, group)
-        self.predictor, self.trained = of_sample(folder, cards), True
-        self.checkpoint = open_checkpoint(self.predictor.files, self.predictor.strategy)
-        self._lines["source"] = [
-            f"folder, train_cards = {os.fspath(folder)!r}, {cards}",
-            *self._with_cards(f"dl.CardGroup({cards})", ["dl.sample.train_sample(folder, cards)"]),
-        ]
-        self._tell()
-        return self.checkpoint
+        count = self._count
+        own = tempfile.TemporaryDirectory(prefix="distinfer-") if folder is None else None
+        place = os.fspath(folder) if own is None else own.name  # type: ignore[arg-type]  # one of them is there
+        try:
+            with nullcontext(self.cards) if self.cards is not None else CardGroup(cards) as group:
+                cards = len(group)
+                run = group.start(lambda run: train_sample(place, group))
+                begun(run)
+                run.result()
+            predictor = of_sample(place, cards)
+            found = open_checkpoint(predictor.files, predictor.strategy)
+            lines = [
+                f"folder, train_cards = {place!r}, {cards}",
+                *_with_cards(cards, ["dl.sample.train_sample(folder, cards)"]),
+            ]
+            self._enter(
+                "source",
+                count,
+                lines,
+                checkpoint=found,
+                predictor=predictor,
+                trained=True,
+                folder=place,
+                _folder=own,
+            )
+        except BaseException:
+            if own is not None:
+                own.cleanup()
+            raise
+        return found
 
     def bring(
         self, folder: str | os.PathLike[str], strategy: str | os.PathLike[str] | Strategy | None = None
@@ -197,20 +272,28 @@ class Session:
         CheckpointError, CheckpointFileError
             See `open_checkpoint`.
         """
+        count = self._count
         found = open_checkpoint(folder, strategy)
-        self._forget_from("source")
-        self.checkpoint = found
+        predictor, no_net = None, ""
         try:
-            self.predictor = of_folder(folder, strategy)
+            predictor = of_folder(folder, strategy)
         except GraphError as err:
-            self._no_net = str(err)
-        given = "" if strategy is None else ", strategy"
-        self._lines["source"] = [
-            f"folder = {os.fspath(folder)!r}",
-            *([f"strategy = {os.fspath(strategy)!r}"] if isinstance(strategy, str | os.PathLike) else []),
-            f"checkpoint = dl.open_checkpoint(folder{given})",
-        ]
-        self._tell()
+            no_net = str(err)
+        lines = [f"folder = {os.fspath(folder)!r}"]
+        if isinstance(strategy, Strategy):
+            lines += [*_STRATEGY_FROM_JSON, f"strategy = strategy_from_json({strategy_to_json(strategy)!r})"]
+        elif strategy is not None:
+            lines.append(f"strategy = {os.fspath(strategy)!r}")
+        lines.append(f"checkpoint = dl.open_checkpoint(folder{'' if strategy is None else ', strategy'})")
+        self._enter(
+            "source",
+            count,
+            lines,
+            checkpoint=found,
+            predictor=predictor,
+            _no_net=no_net,
+            folder=os.fspath(folder),
+        )
         return found
 
     # 2: the layout
@@ -230,20 +313,25 @@ class Session:
             raise ContextError(
                 "this checkpoint came without its net; say by lay_out_as how its tensors shall lie"
             )
-        self._forget_from("layout")
-        count = cards if self._given is None else len(self._given)
+        begun = self._count
+        count = cards if self.cards is None else len(self.cards)
         net = self.predictor.make(count)  # before there are cards: it may not be cut for so many
-        self.model = Model(net, cards=self._group(count))
-        with self.context():
-            layout = self.model.infer_predict_layout(Tensor(self.predictor.data))
-        self.layout = layout
-        self._lines["layout"] = [
-            f"net = {self.predictor.make_code(count)}",
-            "model = dl.Model(net)",
-            f"data = {self.predictor.data_code}",
-            "layout = model.infer_predict_layout(data)",
-        ]
-        self._tell()
+        own = CardGroup(count) if self.cards is None else None
+        try:
+            model = Model(net, cards=own or self.cards)
+            with self.context():
+                layout = model.infer_predict_layout(Tensor(self.predictor.data))
+            lines = [
+                f"net = {self.predictor.make_code(count)}",
+                "model = dl.Model(net)",
+                f"data = {self.predictor.data_code}",
+                "layout = model.infer_predict_layout(data)",
+            ]
+            self._enter("layout", begun, lines, layout=layout, model=model, _own=own)
+        except BaseException:
+            if own is not None:
+                own.close()
+            raise
         return layout
 
     def lay_out_as(self, strategy: Strategy) -> None:
@@ -255,23 +343,37 @@ class Session:
             If there is no checkpoint.
         """
         self._need("layout")
-        self._forget_from("layout")
-        self.layout = strategy
-        self._lines["layout"] = [
-            "from distinfer_lab.layout.dialects.plain import strategy_from_json",
+        trained = (
+            [
+                "files = dl.sample.create_ckpt_file_list(folder, train_cards)",
+                'checkpoint = dl.open_checkpoint(files, f"{folder}/train_strategy.ckpt")',
+            ]
+            if self.trained
+            else []
+        )
+        lines = [
+            *trained,
+            *_STRATEGY_FROM_JSON,
             f"layout = strategy_from_json({strategy_to_json(strategy)!r})",
         ]
-        self._tell()
+        self._enter("layout", self._count, lines, layout=strategy)
 
     # 3: the reshard
 
-    def load(self) -> LoadResult:
+    def load(self, begun: Callable[[Run], None] = lambda run: None) -> LoadResult:
         """Bring the weights to the cards, each card its share.
+
+        Parameters
+        ----------
+        begun
+            Is given the cards' run, which can be cancelled.
 
         Raises
         ------
         ContextError
             If the net was not laid out for cards.
+        CardError
+            If the run was cancelled.
         CheckpointFileError, CheckpointError
             See `load_distributed_checkpoint`.
         """
@@ -280,19 +382,23 @@ class Session:
             raise ContextError(
                 "without a net nothing can be loaded; write files with session.plan().run(folder)"
             )
-        self._forget_from("reshard")
-        source = self.predictor
-        with self.context():
-            result = load_distributed_checkpoint(
-                self.model.network, source.files, self.layout, source.strategy, cards=self.model.cards
-            )
-        self.loaded = result
+        count, source, model, layout = self._count, self.predictor, self.model, self.layout
+
+        def work(run: Run) -> LoadResult:
+            with self.context():
+                return load_distributed_checkpoint(
+                    model.network, source.files, layout, source.strategy, cards=model.cards
+                )
+
+        run = model.cards.start(work)
+        begun(run)
+        result: LoadResult = run.result()
         cut = "" if source.strategy is None else f", {source.strategy_code}"
-        self._lines["reshard"] = [
+        lines = [
             f"files = {source.files_code}",
             f"result = dl.load_distributed_checkpoint(net, files, layout{cut})",
         ]
-        self._tell()
+        self._enter("reshard", count, lines, loaded=result)
         return result
 
     def plan(self) -> ConversionPlan:
@@ -319,13 +425,11 @@ class Session:
         CheckpointFileError, ReshardError
             See `run_plan`.
         """
-        plan = self.plan()
-        self._forget_from("reshard")
-        result: ReshardResult = plan.run(folder, cards=self._given, **options)
-        self.loaded = result
-        cards = "" if self._given is None else ", cards=cards"
-        self._lines["reshard"] = [f"result = checkpoint.plan(layout).run({os.fspath(folder)!r}{cards})"]
-        self._tell()
+        count = self._count
+        result: ReshardResult = self.plan().run(folder, cards=self.cards, **options)
+        cards = "" if self.cards is None else ", cards=cards"
+        lines = [f"result = checkpoint.plan(layout).run({os.fspath(folder)!r}{cards})"]
+        self._enter("reshard", count, lines, loaded=result)
         return result
 
     # 4: the prediction
@@ -341,23 +445,21 @@ class Session:
         self._need("predict")
         assert self.model is not None
         assert self.predictor is not None
+        model = self.model
         given = Tensor(self.predictor.data if data is None else np.asarray(data))
         with self.context():
-            found: Tensor = self.model.predict(given)
-        self.predicted(found)
+            found: Tensor = model.predict(given)
+        self.predicted(found, model)
         return found
 
-    def predicted(self, found: Tensor, code: str = "model.predict(data)") -> None:
-        """Remember what the model of this session predicted, and by which code."""
-        self.prediction = found
-        self._lines["predict"] = [f"prediction = {code}"]
-        self._tell()
-
-    def _group(self, cards: int) -> CardGroup:
-        if self._given is not None:
-            return self._given
-        self._own = CardGroup(cards)
-        return self._own
+    def predicted(
+        self, found: Tensor, model: Model, code: Sequence[str] = ("prediction = model.predict(data)",)
+    ) -> None:
+        """Remember what the model of this session predicted, and by which code; what another one did is dropped."""
+        with self._lock:
+            count, here = self._count, model is self.model
+        if here:
+            self._enter("predict", count, list(code), prediction=found)
 
     def context(self) -> AbstractContextManager[Any]:
         """The settings under which the net predicts."""
@@ -380,6 +482,7 @@ class Session:
             "",
             *self._lines.get("source", ["# nothing has been done yet"]),
         ]
+        rest = [line for step in STEPS[1:] for line in self._lines.get(step, [])]
         if self.model is not None and self.predictor is not None:
             trained = self.predictor.has_training_strategy
             context = [
@@ -389,11 +492,9 @@ class Session:
                 *([f"    strategy_ckpt_load_file={self.predictor.strategy_code},"] if trained else []),
                 ")",
             ]
-            rest = [line for step in STEPS[1:] for line in self._lines.get(step, [])]
-            lines += ["", *context, *self._with_cards(f"dl.CardGroup({len(self.model.cards)})", rest)]
-        else:
-            own = [line for step in STEPS[1:] for line in self._lines.get(step, [])]
-            lines += ["", *own] if own else []
+            lines += ["", *context, *_with_cards(len(self.model.cards), rest)]
+        elif rest:
+            lines += ["", *(rest if self.cards is None else _with_cards(len(self.cards), rest))]
         return "\n".join([*lines, ""])
 
     def save_code(self, file: str | os.PathLike[str]) -> Path:
@@ -406,9 +507,13 @@ class Session:
         """
         return write_code(self.code(), file)
 
-    def _with_cards(self, made: str, lines: list[str]) -> list[str]:
-        return [f"with {made} as cards:", *(f"    {line}" for line in lines)]
-
     def __repr__(self) -> str:
         words = [step if self.done(step) else f"not {step}" for step in STEPS]
         return f"Session({', '.join(words)})"
+
+
+_STRATEGY_FROM_JSON = ["from distinfer_lab.layout.dialects.plain import strategy_from_json"]
+
+
+def _with_cards(count: int, lines: list[str]) -> list[str]:
+    return [f"with dl.CardGroup({count}) as cards:", *(f"    {line}" for line in lines)]

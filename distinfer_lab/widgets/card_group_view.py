@@ -1,6 +1,7 @@
 """The cards of a group: who is there, at work, with how many bytes; kill one on purpose and see it come back."""
 
 import threading
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -9,9 +10,9 @@ import traitlets
 
 from ..cards import CardGroup, GroupState, kill_card, recover, state_of
 from ..display import bytes_in_words
-from ..errors import ArgumentTypeError, CardError, LayoutError
+from ..errors import ArgumentTypeError, LayoutError
 from ..views import CardBytes, Drawing, memory_svg, table_html
-from .parts import Panel, Picture, Snapshot, Work, still_of, told
+from .parts import TURN, Control, Panel, Picture, Snapshot, Work, still_of, told
 
 __all__ = ["CardGroupView"]
 
@@ -55,12 +56,11 @@ class CardGroupView(Panel):
         self.group = group
         self.cards: GroupState | None = None
         self._before: dict[int, int] = {}
-        self._asked = ""
-        self._lock = threading.Lock()
-        self._work = Work(self._show_work)
+        self._asked = self._doing = ""
         hint = "Hover or focus a card; Enter or a click chooses it, Escape lets go."
         self.picture = Picture(Drawing("", ""), {}, {}, hint=hint)
         super().__init__()
+        self._work = Work(self.errors.guard(self._show_work, clears=False))
         self._make_parts()
         traitlets.link((self.picture, "selected"), (self, "selected"))
         self.observe(self.errors.guard(lambda change: self._say_choice()), "selected")
@@ -82,7 +82,7 @@ class CardGroupView(Panel):
             [self.question, self.yes, self.no], layout=ipywidgets.Layout(display="none")
         )
         self.line, self.table = ipywidgets.HTML(), ipywidgets.HTML()
-        self.look.on_click(guard(lambda button: self.refresh()))
+        self.look.on_click(guard(lambda button: self._begin("Looking at the cards", lambda: None)))
         self.watch.observe(guard(lambda change: self._watch(change["new"])), "value")
         self.kill.on_click(guard(lambda button: self._ask()))
         self.yes.on_click(guard(lambda button: self._confirmed()))
@@ -99,14 +99,13 @@ class CardGroupView(Panel):
 
     def refresh(self) -> None:
         """Look at the cards once; a group that cannot be asked says why."""
-        with self._lock:
-            try:
-                self.cards = state_of(self.group)
-            except CardError as err:
-                self.cards = None
-                self.line.value = told(err)
-            else:
-                self.line.value = _line(self.cards)
+        try:
+            found, said = state_of(self.group), ""
+        except Exception as err:  # in a thread nobody else would tell it
+            found, said = None, told(err)
+        with TURN:
+            self.cards = found
+            self.line.value = said if found is None else _line(found)
             self._draw()
 
     def _draw(self) -> None:
@@ -169,7 +168,8 @@ class CardGroupView(Panel):
         asked = self._asked
         self._let_be()
         if asked:
-            self.kill_card(int(asked.removeprefix("card:")))
+            rank = int(asked.removeprefix("card:"))
+            self._begin(f"Killing card {rank}", lambda: kill_card(self.group, rank))
 
     def kill_card(self, rank: int) -> None:
         """Lose a card, without asking, and look at what is left.
@@ -184,22 +184,30 @@ class CardGroupView(Panel):
 
     def recover(self) -> bool:
         """Begin to bring back what lost cards held; False if that goes on already."""
-        return self._work.start(lambda control: recover(self.group))
+        return self._begin("Bringing back what was lost", lambda: recover(self.group))
+
+    def _begin(self, words: str, job: Callable[[], None]) -> bool:
+        """Do something with the cards, and look at them, in a thread: a card that hangs lets others wait for it."""
+
+        def work(control: Control) -> None:
+            try:
+                job()
+            finally:
+                self.refresh()
+
+        self._doing = words if not self._work.snapshot.at_work else self._doing
+        return self._work.start(work)
 
     def wait(self, timeout: float | None = None) -> Snapshot:
-        """Wait until the recovery has ended, at most `timeout` seconds; gives how it stands."""
+        """Wait until a recovery, a kill or a look has ended, at most `timeout` seconds; gives how it stands."""
         return self._work.wait(timeout)
 
     def _show_work(self, snapshot: Snapshot) -> None:
-        self.back.disabled = snapshot.at_work
+        self.back.disabled = self.yes.disabled = snapshot.at_work
         if snapshot.at_work:
-            self.line.value = (
-                f'<div role="status">Bringing back what was lost: {snapshot.seconds:.1f} s.</div>'
-            )
-        elif snapshot.error is not None:
-            self.line.value = told(snapshot.error)
-        else:
-            self.refresh()
+            self.line.value = f'<div role="status">{self._doing}: {snapshot.seconds:.1f} s.</div>'
+        if snapshot.error is not None:
+            raise snapshot.error  # to the line for errors, where no look at the cards wipes it out
 
     # Looking now and then
 
@@ -239,6 +247,7 @@ class CardGroupView(Panel):
 
 def _line(found: GroupState) -> str:
     """What is to be known at a glance."""
+    silent = [card.rank for card in found.cards if card.there and card.memory is None]
     if found.gone:
         names = ", ".join(map(str, found.gone))
         words = f"Card {names} is gone. Another worker takes its place; Recover brings back what it held."
@@ -246,7 +255,11 @@ def _line(found: GroupState) -> str:
     busy = sum(card.busy for card in found.cards)
     count = f"{len(found.cards)} card{'s' * (len(found.cards) > 1)}"
     words = f"{count}, all there; {busy} at work." if busy else f"{count}, all there and idle."
-    if not any(card.memory and card.memory.held_bytes for card in found.cards):
+    if silent:
+        words += (
+            f" Card {', '.join(map(str, silent))} did not answer in time: what is held there is not known."
+        )
+    elif not any(card.memory and card.memory.held_bytes for card in found.cards):
         words += " They hold nothing yet: load a checkpoint, or train."
     return f'<div role="status">{escape(words)}</div>'
 

@@ -360,5 +360,5 @@ def _reasons(problems: Mapping[str, str]) -> str:
     shown = list(problems.items())[:MOST_REASONS]
     items = "".join(f"<li><b>{escape(name)}</b>: {escape(why)}</li>" for name, why in shown)
     rest = len(problems) - len(shown)
-    more = f"<li>and {rest:,} more, marked ✗ in the list</li>" if rest else ""
+    more = f"<li>and {rest:,} more; tensors are marked ✗ in the list</li>" if rest else ""
     return f'<div role="alert"><b>This cannot be:</b><ul>{items}{more}</ul></div>'

@@ -123,16 +123,20 @@ class PlanView(Panel):
             self._steps = plan_steps(self.plan)
         self.scrubber.max = max(len(self._steps), 1)
         self.scrubber.disabled = not self._steps
+        self.observe(self.errors.guard(lambda change: setattr(self, "step", 0)), "parameter")
         self.observe(redraw, ["parameter", "step", "opened"])
         self.observe(self.errors.guard(lambda change: self._say_groups()), ["selected", "opened"])
         self.open.on_click(self.errors.guard(lambda button: self._open()))
         self.back.on_click(self.errors.guard(lambda button: setattr(self, "opened", "")))
         self.kind.observe(redraw, "value")
         self.order.observe(self.errors.guard(lambda change: self._list()), "value")
-        self.every.on_click(self.errors.guard(lambda button: setattr(self, "parameter", "")))
+        self.every.on_click(self.errors.guard(lambda button: self._show_all()))
         traitlets.link((self.choice, "value"), (self, "parameter"))
         traitlets.link((self.scrubber, "value"), (self, "step"))
         self._say_step()
+
+    def _show_all(self) -> None:
+        self.parameter, self.step = "", 0
 
     def _list(self) -> None:
         names = sorted(self.plan, key=ORDERS[self.order.value](self.plan))
@@ -226,7 +230,8 @@ class PlanView(Panel):
 
     def _say_step(self) -> None:
         if not self._steps:
-            self.at.value = "<small>too many tensors to go through one by one</small>"
+            why = "too many tensors to go through one by one" if len(self.plan) else "no steps"
+            self.at.value = f"<small>{why}</small>"
             return
         done = sum(step.nbytes for step in self._steps[: self.step])
         total = sum(step.nbytes for step in self._steps)

@@ -9,7 +9,6 @@ import ipywidgets
 import numpy as np
 import traitlets
 
-from ..cards import Run
 from ..errors import ArgumentTypeError, ContextError
 from ..flow import Comparison, Model, compare, compare_generated
 from ..net import Tensor
@@ -37,6 +36,26 @@ class Prediction(NamedTuple):
     """What each card sent to others."""
     trace: Trace
     """What each card did when; of texts that were gone on with, for the last token."""
+    is_generated: bool = False
+    """Whether a model of language went on with texts."""
+    seed: int | None = None
+    """By which random inputs were drawn; None if they were given."""
+
+    @property
+    def code(self) -> list[str]:
+        """Code that does the same with `model`, and with `data` where that was given."""
+        first = self.inputs[0]
+        if self.is_generated:
+            count = self.output.shape[1] - first.shape[1]
+            return [f'prediction = model.generate(dl.Tensor({first.tolist()}, "int64"), {count})']
+        if self.seed is None:
+            return ["prediction = model.predict(data)"]
+        return [
+            "import numpy as np",
+            f"random = np.random.default_rng({self.seed})",
+            *(f"data_{i} = {_random_code(x)}" for i, x in enumerate(self.inputs)),
+            f"prediction = model.predict({', '.join(f'data_{i}' for i in range(len(self.inputs)))})",
+        ]
 
 
 class PredictPanel(Panel):
@@ -69,6 +88,7 @@ class PredictPanel(Panel):
     """
 
     state = traitlets.Unicode("ready")
+    _work = Work(lambda snapshot: None)  # a panel that is refused is closed too
 
     def __init__(
         self,
@@ -87,10 +107,9 @@ class PredictPanel(Panel):
         self._given = tuple(np.asarray(x.asnumpy() if isinstance(x, Tensor) else x) for x in inputs)
         self._within = within
         self._tokens = max_new_tokens is not None
-        self._work = Work(self._show)
-        self._run: Run | None = None
         self.picture = Picture(Drawing("", ""), {}, {}, hint="")
         super().__init__()
+        self._work = Work(self.errors.guard(self._show, clears=False))
         self._make_parts(max_new_tokens or 1, compared)
 
     def _make_parts(self, count: int, compared: bool) -> None:
@@ -108,7 +127,9 @@ class PredictPanel(Panel):
         self.line = ipywidgets.HTML('<div role="status">Nothing is predicted yet.</div>')
         self.outcome, self.table = ipywidgets.HTML(), ipywidgets.HTML()
         if self._tokens:
-            self.tokens.value = " ".join(map(str, np.atleast_2d(self._given[0])[0].tolist()))
+            self.tokens.value = "; ".join(
+                " ".join(map(str, text)) for text in np.atleast_2d(self._given[0]).tolist()
+            )
             asked: list[Any] = [self.tokens, self.count]
         else:
             asked = [self.kind, self.seed]
@@ -144,13 +165,21 @@ class PredictPanel(Panel):
     def predict(self) -> bool:
         """Begin a prediction; False if one goes on already."""
         inputs, count, compared = self.inputs, int(self.count.value), bool(self.compared.value)
-        return self._work.start(lambda control: self._predict(control, inputs, count, compared))
+        seed = int(self.seed.value) if not self._tokens and self.kind.value == "Random" else None
+
+        def work(control: Control) -> Prediction:
+            return self._predict(control, inputs, count, compared)._replace(seed=seed)
+
+        return self._work.start(work)
 
     def cancel(self) -> None:
         """Ask the cards to stop; they are usable at once."""
         self._work.cancel()
-        if self._run is not None:
-            self._run.cancel()
+
+    def close(self) -> None:
+        """Stop the cards, and be shown no more."""
+        self.cancel()
+        super().close()
 
     def wait(self, timeout: float | None = None) -> Snapshot:
         """Wait until it has ended, at most `timeout` seconds; gives how it stands."""
@@ -158,10 +187,9 @@ class PredictPanel(Panel):
 
     def _predict(self, control: Control, inputs: tuple[Any, ...], count: int, compared: bool) -> Prediction:
         # All runs of a text in one piece of work of the group: what cancels that also cancels the runs to come.
-        self._run = self.model.cards.start(lambda run: self._predict_on_cards(inputs, count))
-        if control.cancelled():
-            self._run.cancel()
-        done: Prediction = self._run.result()
+        run = self.model.cards.start(lambda run: self._predict_on_cards(inputs, count))
+        control.begun(run)
+        done: Prediction = run.result()
         if not compared:
             return done
         with self._within():
@@ -174,7 +202,9 @@ class PredictPanel(Panel):
         communication, trace = model.last_communication, model.last_trace
         assert communication is not None
         assert trace is not None
-        return Prediction(inputs, output, None, communication, model.last_sent_bytes, trace)
+        return Prediction(
+            inputs, output, None, communication, model.last_sent_bytes, trace, is_generated=self._tokens
+        )
 
     def _compared(self, done: Prediction) -> Comparison:
         """The output beside that of one card, which is computed here."""
@@ -192,6 +222,7 @@ class PredictPanel(Panel):
         elif snapshot.error is not None:
             self.line.value = told(snapshot.error)
             self.outcome.value = self.table.value = ""
+            self.picture.show(Drawing("", repr(self)), {}, {})
         elif snapshot.state == "done":
             self.prediction = snapshot.result
             self._show_prediction(snapshot.result, snapshot.seconds)
@@ -223,6 +254,13 @@ class PredictPanel(Panel):
         return f"PredictPanel({self.model!r}, input {shapes}: {repr(found).splitlines()[0] if found else 'done'})"
 
 
+def _random_code(drawn: Any) -> str:
+    """Code that draws the same as `_random_like` from `random`; integers are few enough to be written out."""
+    if drawn.dtype.kind in "iu":
+        return f"dl.Tensor({drawn.tolist()}, {drawn.dtype.name!r})"
+    return f"dl.Tensor(random.normal(size={drawn.shape}).astype({drawn.dtype.name!r}))"
+
+
 def _random_like(given: Any, random: np.random.Generator) -> Any:
     """Another input of the same kind: integers stay within those that were given."""
     if given.dtype.kind in "iu":
@@ -233,13 +271,16 @@ def _random_like(given: Any, random: np.random.Generator) -> Any:
 
 
 def _tokens_of(words: str) -> Any:
+    """Token numbers of texts, which are parted by semicolons, int64, shape (texts, tokens)."""
     try:
-        found = np.array([[int(word) for word in words.replace(",", " ").split()]], np.int64)
+        texts = [[int(word) for word in text.replace(",", " ").split()] for text in words.split(";")]
     except ValueError as err:
         raise ContextError(f"tokens {words!r:.80}: write token numbers, as in 15496 11 995") from err
-    if not found.size:
+    if not all(texts):
         raise ContextError("there are no tokens; write token numbers, as in 15496 11 995")
-    return found
+    if len({len(text) for text in texts}) > 1:
+        raise ContextError(f"tokens {words!r:.80}: all texts must have equally many tokens")
+    return np.array(texts, np.int64)
 
 
 def _output_words(output: Any) -> str:

@@ -19,11 +19,16 @@ __all__ = ["RunPanel"]
 SAID = {
     "ready": "Ready.",
     "running": "Running.",
-    "cancelling": "Stopping at the next window.",
-    "cancelled": "Stopped. What is finished is kept; Resume goes on from there.",
+    "cancelling": "Stopping.",
+    "cancelled": "Stopped.",
     "done": "Done.",
-    "failed": "It failed; what is finished is kept, and Run tries again.",
+    "failed": "It failed.",
 }
+KEPT = {
+    "cancelled": "What is finished is kept; Resume goes on from there.",
+    "failed": "What is finished is kept; to try again goes on from there.",
+}
+"""Of a plan, which is written by stages."""
 
 
 class RunPanel(Panel):
@@ -36,9 +41,12 @@ class RunPanel(Panel):
     ----------
     work
         A plan between files (`checkpoint.plan(...)`), or a callable that is given a `control`:
-        `control.progress(...)` takes a `reshard.Progress`, `control.cancelled()` tells when to stop.
+        `control.progress(...)` takes a `reshard.Progress`, `control.cancelled()` tells when to stop,
+        `control.begun(run)` has the cards' run stopped too.
     folder
         Where a plan's output goes; not for a callable.
+    verb
+        What the button says.
     options
         Of `ConversionPlan.run`: `cards`, `threads`, `route`, `buffer`, `memory_limit`, `overwrite` and so on.
 
@@ -68,22 +76,25 @@ class RunPanel(Panel):
     """
 
     state = traitlets.Unicode("ready")
+    _work = Work(lambda snapshot: None)  # a panel that is refused is closed too
 
     def __init__(
         self,
         work: ConversionPlan | Callable[..., Any],
         folder: str | os.PathLike[str] | None = None,
+        *,
+        verb: str = "Run",
         **options: Any,
     ) -> None:
         _check(work, folder, options)
+        self._verb = verb
         self._plan = work if isinstance(work, ConversionPlan) else None
         self._call = None if isinstance(work, ConversionPlan) else work
         self._folder, self._options = folder, options
         self.result: Any = None
         self.verification: Verification | None = None
-        self._work = Work(self._show)
         self.picture = Picture(self._drawing(), {}, {}, hint="")
-        self.button = ipywidgets.Button(description="Run", icon="play", tooltip="Start, or go on")
+        self.button = ipywidgets.Button(description=verb, icon="play", tooltip="Start, or go on")
         self.stop = ipywidgets.Button(description="Cancel", icon="stop", disabled=True)
         self.verify = ipywidgets.Button(description="Verify", icon="check", disabled=True)
         self.bar = ipywidgets.IntProgress(max=1000, description="All")
@@ -94,6 +105,7 @@ class RunPanel(Panel):
         drawn, verified = ([], []) if self._plan is None else ([self.picture], [self.verify])
         buttons = ipywidgets.HBox([self.button, self.stop, *verified])
         super().__init__(*drawn, buttons, self.bar, self.line, self.lanes, self.outcome)
+        self._work = Work(self.errors.guard(self._show, clears=False))
         self.button.on_click(self.errors.guard(lambda button: self.run()))
         self.stop.on_click(self.errors.guard(lambda button: self.cancel()))
         self.verify.on_click(self.errors.guard(lambda button: self._verify()))
@@ -131,14 +143,15 @@ class RunPanel(Panel):
     def _show(self, snapshot: Snapshot) -> None:
         """Bring the panel up to date; called from the threads of the work."""
         self.button.disabled = snapshot.at_work
-        self.button.description = "Resume" if snapshot.state == "cancelled" else "Run"
+        resumes = self._plan is not None and snapshot.state == "cancelled"
+        self.button.description = "Resume" if resumes else self._verb
         self.stop.disabled = snapshot.state != "running"
         if isinstance(snapshot.result, Verification):
             self.verification = snapshot.result
         elif snapshot.state == "done":
             self.result = snapshot.result
         self.verify.disabled = snapshot.at_work or not isinstance(self.result, ReshardResult)
-        self.line.value = _status(snapshot)
+        self.line.value = _status(snapshot, "" if self._plan is None else KEPT.get(snapshot.state, ""))
         done = snapshot.state == "done"
         self.bar.value = 1000 if done else _share(snapshot.progress)
         self.bar.bar_style = {"done": "success", "failed": "danger", "cancelled": "warning"}.get(
@@ -153,6 +166,11 @@ class RunPanel(Panel):
             self.outcome.value = outcome_html(snapshot.result)
         # Last, for whoever waits for it finds the panel as it will stay.
         self.state = snapshot.state
+
+    def close(self) -> None:
+        """Stop the work, and be shown no more."""
+        self.cancel()
+        super().close()
 
     @property
     def static(self) -> Drawing:
@@ -188,9 +206,9 @@ def _share(progress: Progress | None) -> int:
     return 0 if progress is None else int(1000 * progress.done_bytes / max(progress.total_bytes, 1))
 
 
-def _status(snapshot: Snapshot) -> str:
+def _status(snapshot: Snapshot, kept: str = "") -> str:
     """The line below the bar: what is going on, how far, for how long, how much longer."""
-    parts = [SAID[snapshot.state]]
+    parts = [SAID[snapshot.state], *([kept] if kept else [])]
     progress = snapshot.progress
     if progress is not None:
         parts.append(f"{bytes_in_words(progress.done_bytes)} of {bytes_in_words(progress.total_bytes)}.")

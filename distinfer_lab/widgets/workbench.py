@@ -1,6 +1,7 @@
 """The four steps as one page: bring or train, lay out, reshard, predict."""
 
 import os
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -10,12 +11,13 @@ import traitlets
 from ..cards import CardGroup
 from ..checkpoint import Checkpoint
 from ..errors import ArgumentTypeError, ContextError
+from ..flow.code_file import write_code
 from ..flow.predict_layout import PredictLayout
 from ..flow.session import STEPS, Session
 from ..views import Drawing, checkpoint_html
 from .layout_editor import LayoutEditor
 from .layout_view import LayoutView
-from .parts import FolderChooser, Panel, Picture, StepTile, steps_drawing
+from .parts import FolderChooser, Panel, Picture, StepTile, close_all, steps_drawing
 from .plan_view import PlanView
 from .predict_panel import PredictPanel
 from .run_panel import RunPanel
@@ -64,6 +66,9 @@ class Workbench(Panel):
     """
 
     step = traitlets.Enum(STEPS, default_value="source")
+    # A page that is refused is closed too.
+    _is_own = False
+    _unwatch: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self,
@@ -77,7 +82,9 @@ class Workbench(Panel):
         if session is not None and cards is not None:
             raise ContextError("cards are for a new session; the given session has its own")
         self.session = Session(cards) if session is None else session
-        self._shown: dict[str, Any] = {}
+        self._is_own = session is None
+        self._code = ""
+        self._shown: dict[str, int] = {}
         self.picture = Picture(self._steps(), {}, {}, hint="The four steps; choose one to see it.")
         super().__init__()
         self.titles = {step: ipywidgets.HTML() for step in STEPS}
@@ -88,7 +95,7 @@ class Workbench(Panel):
         self.children: tuple[Any, ...] = (self.picture, *parts, *self._code_parts, self.errors)
         self.picture.observe(self.errors.guard(self._choose), "selected")
         self.observe(self.errors.guard(lambda change: self.refresh()), "step")
-        self.session.watch(self.errors.guard(self.refresh))
+        self._unwatch = self.session.watch(self.errors.guard(self.refresh, clears=False))
         self.refresh()
 
     # Step 1
@@ -96,14 +103,24 @@ class Workbench(Panel):
     def _make_source(self, folder: str) -> None:
         guard = self.errors.guard
         self.kind = ipywidgets.ToggleButtons(options=[TRAIN, OPEN], description="Checkpoint")
-        self.train_cards = ipywidgets.BoundedIntText(description="Cards", value=8, min=1, max=128)
-        self.training = RunPanel(lambda control: self.session.train(int(self.train_cards.value)))
+        self.train_cards = self._cards_field(8)
+        self.training = RunPanel(
+            lambda control: self.session.train(int(self.train_cards.value), begun=control.begun), verb="Train"
+        )
         self.chooser = FolderChooser(folder, self.errors)
         self.open = ipywidgets.Button(description="Open", icon="folder-open")
         self.found = ipywidgets.HTML()
-        self.training.observe(guard(lambda change: self._ended(change, "layout")), "state")
+        self.training.observe(guard(lambda change: self._ended(change, "source", "layout")), "state")
         self.open.on_click(guard(lambda button: self.bring(self.chooser.path, self.chooser.strategy or None)))
         self.kind.observe(guard(lambda change: self.refresh()), "value")
+
+    def _cards_field(self, count: int) -> Any:
+        """How many cards a step makes; with a given group that is settled."""
+        given = self.session.cards
+        count = count if given is None else len(given)
+        return ipywidgets.BoundedIntText(
+            description="Cards", value=count, min=1, max=max(count, 128), disabled=given is not None
+        )
 
     def bring(self, folder: str | os.PathLike[str], strategy: str | os.PathLike[str] | None = None) -> None:
         """Open a checkpoint folder, and go on to its layout.
@@ -134,15 +151,23 @@ class Workbench(Panel):
             self.titles[
                 tile.key
             ].value = f"<h3>{mark} {number + 1}. {tile.title}</h3><div role='status'>{state}.{reason}</div>"
-            if here:
-                # Before it is shown: a button of what was there before must not be pressed.
-                self._fill(tile)
-            self.boxes[tile.key].layout.display = None if here else "none"
-        self.code.value = self.session.code()
+            if not here:
+                self.boxes[tile.key].layout.display = "none"
+        self._show_code()
+        # Filled before it is shown: a button of what was there before must not be pressed.
+        try:
+            self._fill(next(tile for tile in tiles if tile.key == self.step))
+        finally:
+            self.boxes[self.step].layout.display = None
+
+    def _show_code(self) -> None:
+        code = self.session.code()
+        if code != self._code:  # what someone has written into the field stays until then
+            self._code = self.code.value = code
 
     def _fill(self, tile: StepTile) -> None:
         if tile.waiting and not tile.done:
-            self.boxes[tile.key].children = ()
+            self._put(tile.key, ())
             return
         make = {
             "source": self._source,
@@ -158,17 +183,25 @@ class Workbench(Panel):
         self.found.value = "" if found is None else checkpoint_html(found)
         self.boxes["source"].children = (self.kind, *mine, self.found)
 
-    def _is_new(self, step: str, basis: Any) -> bool:
-        """Whether a step is still to be made for this basis; who has made it enters that in `_shown`."""
-        return basis is None or self._shown.get(step) is not basis
+    def _is_new(self, part: str, basis: str) -> bool:
+        """Whether a part of the page is still to be made for what a step has come to; from then on it is made."""
+        entered = self.session.entered(basis)
+        if self._shown.get(part) == entered:
+            return False
+        self._shown[part] = entered
+        return True
+
+    def _put(self, step: str, parts: tuple[Any, ...]) -> None:
+        """Show other parts in a step; what was there stops its work and is gone."""
+        before, self.boxes[step].children = self.boxes[step].children, parts
+        close_all(before)
 
     def _layout(self) -> None:
         checkpoint = self.session.checkpoint
         assert checkpoint is not None
-        if self._is_new("layout", checkpoint):
-            self.boxes["layout"].children = self._ways_to_lay_out(checkpoint)
-            self._shown["layout"] = checkpoint
-        elif self.session.predictor is not None:
+        if self._is_new("ways", "source"):
+            self._put("layout", self._ways_to_lay_out(checkpoint))
+        if self.session.predictor is not None and self._is_new("layouts", "layout"):
             self._show_layouts(checkpoint)
 
     def _ways_to_lay_out(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
@@ -187,18 +220,26 @@ class Workbench(Panel):
         return (self.goal, box)
 
     def _layout_of_net(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
-        self.predict_cards = ipywidgets.BoundedIntText(description="Cards", value=4, min=1, max=128)
-        self.inferring = RunPanel(lambda control: self.session.lay_out(int(self.predict_cards.value)))
-        self.inferring.observe(self.errors.guard(lambda change: self._ended(change, "layout")), "state")
+        self.predict_cards = self._cards_field(4)
+        self.inferring = RunPanel(
+            lambda control: self.session.lay_out(int(self.predict_cards.value)), verb="Lay out"
+        )
+        self.inferring.observe(
+            self.errors.guard(lambda change: self._ended(change, "layout", "layout")), "state"
+        )
         self.layouts = ipywidgets.VBox()
-        self._show_layouts(checkpoint)
+        self._shown.pop("layouts", None)
         return (self.predict_cards, self.inferring, self.layouts)
 
     def _show_layouts(self, checkpoint: Checkpoint) -> None:
-        found = self.session.layout
-        if isinstance(found, PredictLayout) and self._is_new("layouts", found):
-            self.layouts.children = (LayoutView(checkpoint.strategy, found.strategy), self._next("reshard"))
-            self._shown["layouts"] = found
+        found, before = self.session.layout, self.layouts.children
+        parts: list[Any] = []
+        if isinstance(found, PredictLayout):
+            parts = [self._next("reshard")]
+            if set(checkpoint.strategy) & set(found.strategy):  # files may name their tensors in another way
+                parts.insert(0, LayoutView(checkpoint.strategy, found.strategy))
+        self.layouts.children = parts
+        close_all(before)
 
     def _layout_of_files(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
         self.editor = LayoutEditor(checkpoint)
@@ -211,30 +252,31 @@ class Workbench(Panel):
         self.step = "reshard"
 
     def _reshard(self) -> None:
-        if not self._is_new("reshard", self.session.layout):
+        if not self._is_new("reshard", "layout"):
             return
         if self.session.model is not None:
-            self.moving = RunPanel(lambda control: self.session.load())
+            self.moving = RunPanel(lambda control: self.session.load(control.begun), verb="Load")
             parts: tuple[Any, ...] = (self.moving,)
         else:
-            source = self.chooser.path.rstrip("/")
+            source = self.session.folder.rstrip("/")
             self.out = ipywidgets.Text(
                 description="Write to",
                 value=f"{source}_cut_anew",
                 layout=ipywidgets.Layout(width="min(100%, 620px)"),
             )
-            self.moving = RunPanel(self._write)
+            self.moving = RunPanel(self._write, verb="Write")
             parts = (PlanView(self.session.plan()), self.out, self.moving)
-        self.moving.observe(self.errors.guard(lambda change: self._ended(change, "predict")), "state")
-        self.boxes["reshard"].children = parts
-        self._shown["reshard"] = self.session.layout
+        self.moving.observe(
+            self.errors.guard(lambda change: self._ended(change, "reshard", "predict")), "state"
+        )
+        self._put("reshard", parts)
 
     def _write(self, control: Any) -> Any:
         return self.session.write(self.out.value, progress=control.progress, cancelled=control.cancelled)
 
     def _predict(self) -> None:
         model, predictor = self.session.model, self.session.predictor
-        if model is None or predictor is None or not self._is_new("predict", self.session.loaded):
+        if model is None or predictor is None or not self._is_new("predict", "reshard"):
             return
         self.predicting = PredictPanel(
             model,
@@ -243,40 +285,42 @@ class Workbench(Panel):
             within=self.session.context,
         )
         self.predicting.observe(self.errors.guard(self._predicted), "state")
-        self.boxes["predict"].children = (self.predicting,)
-        self._shown["predict"] = self.session.loaded
+        self._put("predict", (self.predicting,))
 
     def _predicted(self, change: Any) -> None:
-        found = self.predicting.prediction
-        if change["new"] != "done" or found is None:
-            return
-        if self.session.predictor is not None and self.session.predictor.goes_on:
-            ids, count = found.inputs[0].tolist(), found.output.shape[1] - found.inputs[0].shape[1]
-            self.session.predicted(found.output, f'model.generate(dl.Tensor({ids}, "int64"), {count})')
-        else:
-            self.session.predicted(found.output)
+        panel: PredictPanel = change["owner"]
+        if change["new"] == "done" and panel.prediction is not None:
+            self.session.predicted(panel.prediction.output, panel.model, panel.prediction.code)
 
     def _next(self, step: str) -> Any:
         button = ipywidgets.Button(description=f"On to step {STEPS.index(step) + 1}", icon="arrow-right")
         button.on_click(self.errors.guard(lambda button: setattr(self, "step", step)))
         return button
 
-    def _ended(self, change: Any, step: str) -> None:
-        """Go on where a piece of work has ended well; stay where it did not."""
-        if change["new"] == "done":
-            if not self.session.why_not(step):
-                self.step = step
+    def _ended(self, change: Any, step: str, following: str) -> None:
+        """Go on where a step has ended well, unless another one is looked at by now; stay where it did not."""
+        if change["new"] == "done" and self.step == step and not self.session.why_not(following):
+            self.step = following
+        if change["new"] in ("done", "failed", "cancelled"):
             self.refresh()
 
     def _choose(self, change: Any) -> None:
-        if change["new"]:
-            self.step = change["new"].removeprefix("step:")
+        self.step = change["new"].removeprefix("step:") or self.step
+        if not change["new"]:  # one of the steps is always shown
+            self.picture.selected = f"step:{self.step}"
+
+    def close(self) -> None:
+        """Stop what goes on, and be shown no more; a session that was made for this page ends."""
+        self._unwatch()
+        super().close()
+        if self._is_own:
+            self.session.close()
 
     # The code
 
     def _make_code(self) -> None:
         wide = ipywidgets.Layout(width="98%")
-        self.code = ipywidgets.Textarea(description="As code", rows=10, layout=wide)
+        self.code: Any = ipywidgets.Textarea(description="As code", rows=10, layout=wide)
         self.file = ipywidgets.Text(description="Save as", value="workbench.ipynb")
         self.keep = ipywidgets.Button(description="Save the code", icon="save")
         self.kept = ipywidgets.HTML()
@@ -284,17 +328,19 @@ class Workbench(Panel):
         row = ipywidgets.HBox(
             [self.file, self.keep, self.kept], layout=ipywidgets.Layout(flex_flow="row wrap")
         )
-        self._code_parts = (self.code, row)
+        self._code_parts: tuple[Any, ...] = (self.code, row)
 
     def save_code(self, file: str | os.PathLike[str]) -> None:
-        """Write the code that does the same to a new notebook or script.
+        """Write the code that does the same, as it stands in the field, to a new notebook or script.
 
         Raises
         ------
         CheckpointFileError
             If the file exists, or cannot be written.
         """
-        self.kept.value = f'<div role="status">{escape(str(self.session.save_code(file)))} is written.</div>'
+        self.kept.value = ""
+        written = write_code(self.code.value, file)
+        self.kept.value = f'<div role="status">{escape(str(written))} is written.</div>'
 
     def _tiles(self) -> list[StepTile]:
         session = self.session

@@ -3,6 +3,10 @@
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -10,7 +14,7 @@ import pytest
 
 from distinfer_lab.cards import CardGroup
 from distinfer_lab.checkpoint import open_checkpoint, save_slice, write_strategy
-from distinfer_lab.errors import CheckpointFileError, ContextError, DistinferError
+from distinfer_lab.errors import CardError, CheckpointFileError, ContextError, DistinferError
 from distinfer_lab.flow.sample import create_predict_data
 from distinfer_lab.flow.session import STEPS, Session
 from distinfer_lab.layout import Layout, Mesh, Strategy
@@ -173,3 +177,101 @@ def test_what_is_not_ready_is_refused_with_its_reason(folder):
         session.load()
     assert "# nothing has been done yet" in Session().code()
     session.close()
+
+
+def test_what_ends_late_changes_nothing(folder, monkeypatch):
+    """Training that ends after a folder was opened is dropped, with a reason; its files go."""
+    session, trains, goes_on = Session(), threading.Event(), threading.Event()
+    kept = []
+
+    def train(place, group):
+        kept.append(Path(place))
+        trains.set()
+        assert goes_on.wait(60)
+
+    monkeypatch.setattr("distinfer_lab.flow.session.train_sample", train)
+    monkeypatch.setattr("distinfer_lab.flow.session.of_sample", lambda place, cards: of_sample_like(folder))
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(session.train, 2)
+        assert trains.wait(60)
+        checkpoint = session.bring(folder / "mine", folder / "strategy.ckpt")
+        goes_on.set()
+        with pytest.raises(ContextError, match="meanwhile another step was done here, which counts"):
+            late.result()
+    assert session.checkpoint is checkpoint
+    assert not session.trained
+    assert not kept[0].exists()
+
+
+def of_sample_like(folder):
+    """A predictor of somebody's files, of which only these matter here."""
+    return SimpleNamespace(files=folder / "mine", strategy=folder / "strategy.ckpt")
+
+
+def test_a_step_that_fails_changes_nothing(tmp_path):
+    """What was there before it still is, for each step."""
+    session = Session()
+    session.train(4)
+    session.lay_out(2)
+    session.load()
+    session.predict()
+    code, checkpoint = session.code(), session.checkpoint
+    with pytest.raises(DistinferError):
+        session.train(100)
+    with pytest.raises(DistinferError):
+        session.bring(tmp_path / "nothing")
+    assert session.code() == code
+    assert session.checkpoint is checkpoint
+    assert all(session.done(step) for step in STEPS)
+    session.predict()
+    session.close()
+    assert not any(session.done(step) for step in STEPS)
+
+
+def test_a_run_of_the_cards_can_be_stopped(tmp_path):
+    """Training and loading give their run; when it was stopped, nothing has changed."""
+    session = Session()
+    with pytest.raises(CardError, match="cancelled"):
+        session.train(4, begun=lambda run: run.cancel())
+    assert not session.done("source")
+    session.train(4)
+    session.lay_out(2)
+    with pytest.raises(CardError, match="cancelled"):
+        session.load(lambda run: run.cancel())
+    assert not session.done("reshard")
+    session.load()
+    session.close()
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["embedded", "given"])
+def test_the_code_of_every_way_to_files_runs(folder, given):
+    """A strategy that is an object, a sample that is written, a group that was given: no name is left undefined."""
+    strategy = Strategy({"w": ROWS}, {"w": (8, 8)})
+    with CardGroup(2) as cards:
+        session = Session(cards if given else None)
+        session.bring(folder / "mine", strategy)
+        session.lay_out_as(strategy)
+        session.write(folder / "out")
+        exec(session.code().replace(str(folder / "out"), str(folder / "again")), {})
+        assert verify_folder(folder / "again").ok
+        session.train(2, folder / "trained")
+        session.lay_out_as(session.checkpoint.strategy)
+        session.write(folder / "sample_out")
+        code = session.code()
+        session.close()
+    for name in ("trained", "sample_out"):
+        code = code.replace(str(folder / name), str(folder / f"{name}_again"))
+    exec(code, {})
+    assert verify_folder(folder / "sample_out_again").ok
+
+
+def test_watching_ends(folder):
+    """Each step is told, until it is not wanted any more."""
+    session, told = Session(), []
+    end = session.watch(lambda: told.append(session.entered("source")))
+    session.bring(folder / "mine", folder / "strategy.ckpt")
+    session.bring(folder / "mine", folder / "strategy.ckpt")
+    assert len(set(told)) == 2
+    end()
+    session.close()
+    assert len(told) == 2

@@ -45,6 +45,7 @@ def test_what_cards_hold_is_shown(group, view):
     """After a look: the bytes of each, before and now, and the limit."""
     placement = group.place([Shards(rank) for rank in range(3)])
     view.look.click()
+    assert view.wait(SECONDS).state == "done"
     assert [card.memory.held_bytes for card in view.cards.cards] == [400] * 3
     assert view.picture.sentences["card:1"] == "card 1: idle, holds 400 B, held at most 400 B."
     assert "the limit, 1 MiB; no card goes over it" in view.picture.svg
@@ -69,6 +70,7 @@ def test_a_kill_is_asked_about_first(group, view):
     view.kill.click()
     view.selected = "card:2"
     view.yes.click()
+    assert view.wait(SECONDS).state == "done"
     assert view.cards.gone == (1,)
     assert "Card 1 is gone." in view.line.value
     view.back.click()

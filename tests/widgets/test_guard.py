@@ -59,3 +59,33 @@ def test_callbacks_run_one_at_a_time():
 def test_its_text_is_stable():
     """Its repr holds no address."""
     assert repr(ErrorLine()) == "ErrorLine()"
+
+
+def test_an_error_of_a_callback_that_it_causes_stays():
+    """The outer one ends well, which does not wipe out what the inner one told; the next success does."""
+    line = ErrorLine()
+    inner = line.guard(lambda: {}["w"])
+    line.guard(inner)()
+    assert "KeyError" in line.value
+    line.guard(lambda: None, clears=False)()
+    assert "KeyError" in line.value
+    line.guard(lambda: None)()
+    assert line.value == ""
+
+
+def test_callbacks_of_two_widgets_that_cause_each_other_do_not_wait_for_each_other():
+    """Each tells the other, from two threads at once, again and again."""
+    first, second = ErrorLine(), ErrorLine()
+    there = second.guard(first.guard(lambda: None))
+    back = first.guard(second.guard(lambda: None))
+
+    def run(callback):
+        for _ in range(2000):
+            callback()
+
+    threads = [threading.Thread(target=run, args=(one,), daemon=True) for one in (there, back)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()

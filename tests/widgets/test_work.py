@@ -1,7 +1,11 @@
 """Work in the background: one at a time, watched, stopped, and its late words dropped."""
 
+import sys
 import threading
 
+import pytest
+
+from distinfer_lab.cards import Run
 from distinfer_lab.errors import ReshardError
 from distinfer_lab.reshard import Progress
 from distinfer_lab.widgets.parts import Work
@@ -115,3 +119,44 @@ def test_late_words_are_dropped():
     work._say(first.result, first)
     assert work.snapshot.result == "second"
     assert len(told) == count
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_whatever_happens_it_ends():
+    """A job that leaves by SystemExit has failed; one whose words cannot be told has ended all the same."""
+    work = Work(lambda snapshot: None)
+    work.start(lambda control: sys.exit(3))
+    assert work.wait(SECONDS).state == "failed"
+
+    def tell(snapshot):
+        if snapshot.state == "done":
+            raise ValueError("no")
+
+    work = Work(tell)
+    work.start(lambda control: 1)
+    assert work.wait(SECONDS).result == 1
+
+
+def test_the_cards_are_stopped_with_the_job():
+    """Whether the run had begun when it was asked to stop, or begins afterwards."""
+    begun, cards = threading.Event(), []
+
+    def job(control, early):
+        run = Run()
+        cards.append(run)
+        if early:
+            control.begun(run)
+        begun.set()
+        while not control.cancelled():
+            pass
+        control.begun(run)
+        raise ReshardError("the run was cancelled")
+
+    for early in (True, False):
+        begun.clear()
+        work = Work(lambda snapshot: None)
+        work.start(lambda control, early=early: job(control, early))
+        assert begun.wait(SECONDS)
+        work.cancel()
+        assert work.wait(SECONDS).state == "cancelled"
+    assert [run.cancelled for run in cards] == [True, True]

@@ -1,10 +1,10 @@
 """What widgets are made of: the live picture, guarded callbacks, lists with search, work in the background."""
 
 from .folders import FolderChooser
-from .guard import ErrorLine, told
+from .guard import TURN, ErrorLine, told
 from .lanes import Lanes
 from .pairs import LIVE_CARDS, LayoutPair, Strategies, pair_layouts
-from .panel import Panel, still_of
+from .panel import Panel, close_all, still_of
 from .picture import Picture, with_still
 from .proof import outcome_html, proof_rows
 from .search import SearchList
@@ -13,6 +13,7 @@ from .work import Control, Job, Snapshot, State, Work
 
 __all__ = [
     "LIVE_CARDS",
+    "TURN",
     "Control",
     "ErrorLine",
     "FolderChooser",
@@ -27,6 +28,7 @@ __all__ = [
     "StepTile",
     "Strategies",
     "Work",
+    "close_all",
     "outcome_html",
     "pair_layouts",
     "proof_rows",

@@ -1,11 +1,13 @@
 """Choosing a folder with a checkpoint in it, and the strategy file that belongs to it."""
 
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import ipywidgets
 import traitlets
 
+from ...checkpoint import MANIFEST, hub_files
 from ...checkpoint.rank_files import rank_files
 from ...errors import DistinferError
 from .guard import ErrorLine
@@ -59,6 +61,10 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
         traitlets.link((self, "path"), (self.field, "value"))
         self.path = str(Path(start).resolve())
 
+    @traitlets.validate("path")
+    def _whole_path(self, proposal: Any) -> str:
+        return str(Path(proposal["value"]).expanduser())
+
     @property
     def strategy(self) -> str:
         """The strategy file, "" for none."""
@@ -74,17 +80,19 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
 
     def _look(self) -> None:
         """List what is in the folder; one that cannot be read says why."""
-        here = Path(self.path).expanduser()
+        here = Path(self.path)
         try:
             found = sorted(here.iterdir(), key=lambda path: path.name)
         except OSError as err:
             self.inside.options, self.files.options = [], [(NO_STRATEGY, "")]
-            self.said.value = f'<div role="status">{here}: {err.strerror}. Check the path.</div>'
+            self.said.value = f'<div role="status">{escape(str(here))}: {err.strerror}. Check the path.</div>'
             return
         folders = [path for path in found if path.is_dir() and not path.name.startswith(".")]
         self.inside.options = [(_label(path), path.name) for path in folders[:MOST_LISTED]]
-        near = [*_strategy_files(found), *_strategy_files(_listed(here.parent))]
-        self.files.options = [(NO_STRATEGY, ""), *((str(path), str(path)) for path in near)]
+        own, beside = _strategy_files(found), _strategy_files(_listed(here.parent))
+        self.files.options = [(NO_STRATEGY, ""), *((str(path), str(path)) for path in (*own, *beside))]
+        # A folder that says itself how it lies needs no file from elsewhere.
+        near = own if _says_its_layout(here) else [*own, *beside]
         likely = [str(path) for path in near if "strategy" in path.name]
         self.files.value = likely[0] if likely else ""
         count = _slices(here)
@@ -111,6 +119,14 @@ def _slices(folder: Path) -> int:
         return len(rank_files(folder))
     except (DistinferError, OSError):
         return 0
+
+
+def _says_its_layout(folder: Path) -> bool:
+    """Whether a folder has a manifest, or is a whole checkpoint of Hugging Face."""
+    try:
+        return (folder / MANIFEST).exists() or hub_files(folder) is not None
+    except DistinferError:
+        return False
 
 
 def _listed(folder: Path) -> list[Any]:

@@ -1,7 +1,7 @@
 """Callbacks that cannot fail in silence.
 
 Jupyter shows nothing at all of an error in a widget's callback, and may run callbacks in
-other threads. So each goes through one guard: one at a time, and an error is told in words.
+other threads. So each goes through one guard: one at a time over all widgets, and an error is told in words.
 """
 
 import threading
@@ -15,7 +15,11 @@ import ipywidgets
 
 from ...errors import DistinferError
 
-__all__ = ["ErrorLine", "told"]
+__all__ = ["TURN", "ErrorLine", "told"]
+
+TURN = threading.RLock()
+"""Who changes widgets has it. One for all: widgets observe each other, and of two locks each could wait for the
+other. Nobody keeps it while he computes, or waits for cards."""
 
 
 class ErrorLine(ipywidgets.HTML):  # type: ignore[misc]  # ipywidgets has no types
@@ -23,20 +27,32 @@ class ErrorLine(ipywidgets.HTML):  # type: ignore[misc]  # ipywidgets has no typ
 
     def __init__(self) -> None:
         super().__init__("")
-        self._lock = threading.RLock()
+        self._depth = 0
+        self._said = ""
 
-    def guard(self, callback: Callable[..., object]) -> Callable[..., None]:
-        """The callback, one call at a time; its error is shown here, a success clears the line."""
+    def guard(self, callback: Callable[..., object], *, clears: bool = True) -> Callable[..., None]:
+        """The callback, one call at a time; its error is shown here, and that of callbacks that it causes.
+
+        Parameters
+        ----------
+        clears
+            A success clears the line.
+        """
 
         @wraps(callback)
         def guarded(*args: Any, **kwargs: Any) -> None:
-            with self._lock:
+            with TURN:
+                if not self._depth:
+                    self._said = "" if clears else str(self.value)  # type: ignore[has-type]  # a trait
+                self._depth += 1
                 try:
                     callback(*args, **kwargs)
                 except Exception as err:
-                    self.value = told(err)
-                else:
-                    self.value = ""
+                    self._said = told(err)
+                finally:
+                    self._depth -= 1
+                if not self._depth:
+                    self.value = self._said
 
         return guarded
 
@@ -44,7 +60,7 @@ class ErrorLine(ipywidgets.HTML):  # type: ignore[misc]  # ipywidgets has no typ
         return "ErrorLine()"
 
 
-def told(err: Exception, *, stopped: bool = False) -> str:
+def told(err: BaseException, *, stopped: bool = False) -> str:
     """An error in words, its details folded; one by which stopped work ended is no alarm."""
     said = str(err) if isinstance(err, DistinferError) else f"{type(err).__name__}: {err}"
     if stopped:

@@ -1,6 +1,7 @@
 """The base of every panel: parts one below the other, a line for errors, words and a still picture."""
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import ipywidgets
@@ -10,7 +11,7 @@ from ...views.drawing import finish, notes
 from .guard import ErrorLine
 from .picture import with_still
 
-__all__ = ["Panel", "still_of"]
+__all__ = ["Panel", "close_all", "still_of"]
 
 
 class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
@@ -34,8 +35,21 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         """Write the still picture to `file`."""
         self.static.save(file)
 
+    def close(self) -> None:
+        """Be shown no more, with all parts."""
+        close_all(self.children)
+        super().close()
+
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         return with_still(super()._repr_mimebundle_(**kwargs), repr(self), self.static)
+
+
+def close_all(parts: Iterable[Any]) -> None:
+    """Close widgets and all that is in them, which ipywidgets would keep for ever."""
+    for part in parts:
+        if not isinstance(part, Panel):  # a panel does it itself
+            close_all(getattr(part, "children", ()))
+        part.close()
 
 
 def still_of(svg: str, words: str) -> Drawing:

@@ -41,17 +41,24 @@ function render({ model, el }) {
   };
 
   function draw() {
+    const focused = stage.contains(document.activeElement) ? keyOf({ target: document.activeElement }) : "";
     stage.innerHTML = model.get("svg");
     tiles = new Map([...stage.querySelectorAll("[data-key]")].map((tile) => [tile.dataset.key, tile]));
     for (const [key, tile] of tiles) {
       tile.setAttribute("role", "gridcell");
       tile.setAttribute("tabindex", "-1");
-      tile.setAttribute("aria-label", model.get("sentences")[key] ?? key);
       tile.dataset.lmSuppressShortcuts = "true";
     }
     // What else stands in a row, totals for example, is read but cannot be chosen.
     for (const words of stage.querySelectorAll("[role=row] > :not([data-key])")) words.setAttribute("role", "gridcell");
     for (const grid of stage.querySelectorAll("[role=grid]")) rove(grid.querySelector("[data-key]"));
+    say();
+    // Who went through the tiles by keyboard goes on where he was.
+    if (tiles.has(focused)) tiles.get(focused).focus();
+  }
+
+  function say() {
+    for (const [key, tile] of tiles) tile.setAttribute("aria-label", model.get("sentences")[key] ?? key);
     paint();
   }
 
@@ -118,6 +125,7 @@ function render({ model, el }) {
 
   const painted = ["hover", "selected"].map((name) => `change:${name}`);
   model.on("change:svg", draw);
+  model.on("change:sentences", say);
   for (const name of painted) model.on(name, paint);
   draw();
   let observer;
@@ -129,6 +137,7 @@ function render({ model, el }) {
     cancelAnimationFrame(frame);
     observer?.disconnect();
     model.off("change:svg", draw);
+    model.off("change:sentences", say);
     for (const name of painted) model.off(name, paint);
   };
 }

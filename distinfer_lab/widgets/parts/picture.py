@@ -20,6 +20,10 @@ __all__ = ["Picture", "with_still"]
 HERE = Path(__file__).parent
 
 
+class UnknownKeyError(LayoutError, traitlets.TraitError):
+    """A picture has no such tile; as a TraitError, so that a late word of the page changes nothing."""
+
+
 class Picture(anywidget.AnyWidget):  # type: ignore[misc]  # skipped: it imports untyped ipywidgets
     """An SVG with tiles (elements with a `data-key`), live in the page.
 
@@ -90,7 +94,7 @@ class Picture(anywidget.AnyWidget):  # type: ignore[misc]  # skipped: it imports
         key: str = proposal["value"]
         if key and key not in self.sentences:
             first, last = next(iter(self.sentences), "none"), next(reversed(self.sentences), "none")
-            raise LayoutError(
+            raise UnknownKeyError(
                 f"{proposal['trait'].name}={key!r}: the picture has no such card; its keys go from "
                 f'{first!r} to {last!r}, and "" is none'
             )

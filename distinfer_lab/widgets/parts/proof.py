@@ -26,7 +26,7 @@ def proof_rows(result: ReshardResult) -> list[list[str]]:
         [
             "digests (xxh3-128)",
             f"{with_digest} of {len(shards)} shards",
-            "in the manifest; Verify reads all again",
+            "in the manifest, which `verify` reads all against",
         ],
         ["read", words(result.read_bytes), f"{ratio:.2f} times the {words(result.needed_bytes)} needed"],
         ["moved between cards", words(result.moved_bytes), "nothing moves where all read the same files"],
@@ -54,6 +54,6 @@ def outcome_html(result: Any) -> str:
         )
     show = getattr(result, "_repr_mimebundle_", None)
     bundle = {} if show is None else show()
-    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    data = (bundle[0] if isinstance(bundle, tuple) else bundle) or {}
     html: str = data.get("text/html") or f"<pre>{escape(repr(result))}</pre>"
     return html

@@ -14,8 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from ...cards import Run
 from ...errors import DistinferError
 from ...reshard import Progress
+from .guard import TURN
 
 __all__ = ["Control", "Job", "Snapshot", "State", "Work"]
 
@@ -47,7 +49,7 @@ class Snapshot:
     progress: Progress | None = None
     seconds: float = 0.0
     result: Any = None
-    error: Exception | None = None
+    error: BaseException | None = None
 
     @property
     def at_work(self) -> bool:
@@ -61,6 +63,7 @@ class Control:
 
     stop: threading.Event = field(default_factory=threading.Event)
     last: Progress | None = None
+    run: Run | None = None
 
     def progress(self, progress: Progress) -> None:
         """Tell how far the job is."""
@@ -70,6 +73,18 @@ class Control:
         """Whether the job is to stop."""
         return self.stop.is_set()
 
+    def begun(self, run: Run) -> None:
+        """Have the cards' work stopped with the job."""
+        self.run = run
+        if self.cancelled():
+            run.cancel()
+
+    def cancel(self) -> None:
+        """Ask the job to stop."""
+        self.stop.set()
+        if self.run is not None:
+            self.run.cancel()
+
 
 class Work:
     """Runs jobs, one at a time.
@@ -77,19 +92,18 @@ class Work:
     Parameters
     ----------
     tell
-        Called with each new snapshot, from whatever thread; it must not block.
+        Called with each new snapshot, from whatever thread; it must neither block nor raise.
     """
 
     def __init__(self, tell: Callable[[Snapshot], None]) -> None:
         self.snapshot = Snapshot()
         self._tell = tell
-        self._lock = threading.RLock()
         self._control = Control()
         self._ended = threading.Event()
 
     def start(self, job: Job) -> bool:
         """Begin a job; False, and nothing else, if one is at work."""
-        with self._lock:
+        with TURN:
             if self.snapshot.at_work:
                 return False
             control = self._control = Control()
@@ -104,10 +118,12 @@ class Work:
 
     def cancel(self) -> None:
         """Ask the job to stop; no effect where none is at work."""
-        with self._lock:
-            if self.snapshot.state == "running":
-                self._control.stop.set()
-                self._say(self._control, replace(self.snapshot, state="cancelling"))
+        with TURN:
+            if self.snapshot.state != "running":
+                return
+            control = self._control
+            self._say(control, replace(self.snapshot, state="cancelling"))
+        control.cancel()
 
     def wait(self, timeout: float | None = None) -> Snapshot:
         """Wait until the job has ended, at most `timeout` seconds; gives how it stands."""
@@ -117,18 +133,20 @@ class Work:
     def _run(self, job: Job, control: Control, ended: threading.Event, began: float) -> None:
         try:
             last = Snapshot("done", result=job(control))
-        except Exception as err:
+        except BaseException as err:  # it ends here, whatever it is
             # An error of ours, after it was asked to stop, is its way of stopping.
             stopped = control.cancelled() and isinstance(err, DistinferError)
             last = Snapshot("cancelled" if stopped else "failed", error=err)
-        with self._lock:
-            seconds = time.monotonic() - began
-            self._say(control, replace(last, progress=control.last, seconds=seconds))
-        ended.set()
+        try:
+            with TURN:
+                seconds = time.monotonic() - began
+                self._say(control, replace(last, progress=control.last, seconds=seconds))
+        finally:
+            ended.set()
 
     def _tick(self, control: Control, ended: threading.Event, began: float) -> None:
         while not ended.wait(TICK_SECONDS):
-            with self._lock:
+            with TURN:
                 if self._control is control and self.snapshot.at_work:
                     seconds = time.monotonic() - began
                     self._say(control, replace(self.snapshot, progress=control.last, seconds=seconds))
