@@ -28,7 +28,7 @@ KEPT = {
     "cancelled": "What is finished is kept; Resume goes on from there.",
     "failed": "What is finished is kept; to try again goes on from there.",
 }
-"""Of a plan, which is written by stages."""
+"""Of work that goes on where it was stopped."""
 
 
 class RunPanel(Panel):
@@ -47,6 +47,8 @@ class RunPanel(Panel):
         Where a plan's output goes; not for a callable.
     verb
         What the button says.
+    resumes
+        Whether the work goes on where it was stopped; by default a plan does and a callable does not.
     options
         Of `ConversionPlan.run`: `cards`, `threads`, `route`, `buffer`, `memory_limit`, `overwrite` and so on.
 
@@ -84,10 +86,12 @@ class RunPanel(Panel):
         folder: str | os.PathLike[str] | None = None,
         *,
         verb: str = "Run",
+        resumes: bool | None = None,
         **options: Any,
     ) -> None:
         _check(work, folder, options)
         self._verb = verb
+        self._resumes = isinstance(work, ConversionPlan) if resumes is None else resumes
         self._plan = work if isinstance(work, ConversionPlan) else None
         self._call = None if isinstance(work, ConversionPlan) else work
         self._folder, self._options = folder, options
@@ -143,15 +147,15 @@ class RunPanel(Panel):
     def _show(self, snapshot: Snapshot) -> None:
         """Bring the panel up to date; called from the threads of the work."""
         self.button.disabled = snapshot.at_work
-        resumes = self._plan is not None and snapshot.state == "cancelled"
-        self.button.description = "Resume" if resumes else self._verb
+        stopped = self._resumes and snapshot.state == "cancelled"
+        self.button.description = "Resume" if stopped else self._verb
         self.stop.disabled = snapshot.state != "running"
         if isinstance(snapshot.result, Verification):
             self.verification = snapshot.result
         elif snapshot.state == "done":
             self.result = snapshot.result
         self.verify.disabled = snapshot.at_work or not isinstance(self.result, ReshardResult)
-        self.line.value = _status(snapshot, "" if self._plan is None else KEPT.get(snapshot.state, ""))
+        self.line.value = _status(snapshot, KEPT.get(snapshot.state, "") if self._resumes else "")
         done = snapshot.state == "done"
         self.bar.value = 1000 if done else _share(snapshot.progress)
         self.bar.bar_style = {"done": "success", "failed": "danger", "cancelled": "warning"}.get(

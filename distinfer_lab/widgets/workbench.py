@@ -105,7 +105,8 @@ class Workbench(Panel):
         self.kind = ipywidgets.ToggleButtons(options=[TRAIN, OPEN], description="Checkpoint")
         self.train_cards = self._cards_field(8)
         self.training = RunPanel(
-            lambda control: self.session.train(int(self.train_cards.value), begun=control.begun), verb="Train"
+            lambda control: self.session.train(int(self.train_cards.value), begun=control.begun),
+            verb="Train on cards",
         )
         self.chooser = FolderChooser(folder, self.errors)
         self.open = ipywidgets.Button(description="Open", icon="folder-open")
@@ -264,7 +265,7 @@ class Workbench(Panel):
                 value=f"{source}_cut_anew",
                 layout=ipywidgets.Layout(width="min(100%, 620px)"),
             )
-            self.moving = RunPanel(self._write, verb="Write")
+            self.moving = RunPanel(self._write, verb="Write", resumes=True)
             parts = (PlanView(self.session.plan()), self.out, self.moving)
         self.moving.observe(
             self.errors.guard(lambda change: self._ended(change, "reshard", "predict")), "state"

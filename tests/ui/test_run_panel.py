@@ -30,7 +30,7 @@ def job(control):
             raise ReshardError("the run was cancelled; the next run of the same work goes on from here")
     return "finished"
 
-long = RunPanel(job)
+long = RunPanel(job, resumes=True)
 long
 """
 

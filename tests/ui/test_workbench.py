@@ -26,7 +26,7 @@ def notebook(open_notebook):
 
 
 def press(notebook, panel):
-    """Press the Run button of a panel of the workbench, by keyboard."""
+    """Press a button of the workbench, by keyboard."""
     notebook.find("button:visible", has_text=panel).first.focus()
     notebook.page.keyboard.press("Enter")
 
@@ -43,14 +43,14 @@ def test_a_step_that_is_not_ready_says_why(notebook):
 def test_the_sample_goes_through_all_four_steps(notebook):
     """By the keyboard alone: train, infer, load, predict; equal to one card; no cell is edited."""
     count = notebook.cells()
-    press(notebook, "Run")
+    press(notebook, "Train on cards")
     notebook.wait_python("bench.step == 'layout'")
     notebook.wait_python("bench.training.state == 'done'")
-    press(notebook, "Run")
+    press(notebook, "Lay out")
     notebook.page.wait_for_selector('[data-key="infer:3"]')
     press(notebook, "On to step 3")
     notebook.wait_python("bench.step == 'reshard'")
-    press(notebook, "Run")
+    press(notebook, "Load")
     notebook.wait_python("bench.step == 'predict'")
     press(notebook, "Predict")
     notebook.find("text=equal to one card").first.wait_for()
@@ -82,7 +82,7 @@ def test_ones_own_folder_is_cut_anew(notebook):
     notebook.wait_python("bench.editor.strategy.ranks == 4")
     notebook.button("Use this layout").click()
     notebook.page.get_by_label("Write to").wait_for()
-    press(notebook, "Run")
+    press(notebook, "Write")
     notebook.find("text=4 of 4 shards").wait_for()
     notebook.run("from distinfer_lab import verify_folder")
     assert notebook.python("verify_folder(folder + '/mine_cut_anew').ok")
