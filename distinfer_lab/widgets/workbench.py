@@ -1,7 +1,7 @@
 """The four steps as one page: bring or train, lay out, reshard, predict."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
@@ -111,6 +111,11 @@ class Workbench(Panel):
         self.chooser = FolderChooser(folder, self.errors)
         self.open = ipywidgets.Button(description="Open", icon="folder-open")
         self.found = ipywidgets.HTML()
+        self.sources = {
+            TRAIN: ipywidgets.VBox([self.train_cards, self.training]),
+            OPEN: ipywidgets.VBox([self.chooser, self.open]),
+        }
+        self.boxes["source"].children = (self.kind, *self.sources.values(), self.found)
         self.training.observe(guard(lambda change: self._ended(change, "source", "layout")), "state")
         self.open.on_click(guard(lambda button: self.bring(self.chooser.path, self.chooser.strategy or None)))
         self.kind.observe(guard(lambda change: self.refresh()), "value")
@@ -179,10 +184,9 @@ class Workbench(Panel):
         make[tile.key]()
 
     def _source(self) -> None:
-        mine = [self.train_cards, self.training] if self.kind.value == TRAIN else [self.chooser, self.open]
+        _show_one(self.sources, self.kind.value)
         found = self.session.checkpoint
         self.found.value = "" if found is None else checkpoint_html(found)
-        self.boxes["source"].children = (self.kind, *mine, self.found)
 
     def _is_new(self, part: str, basis: str) -> bool:
         """Whether a part of the page is still to be made for what a step has come to; from then on it is made."""
@@ -212,13 +216,14 @@ class Workbench(Panel):
         of_files = self._layout_of_files(checkpoint)
         if self.session.predictor is None:
             return of_files
-        ways = {ON_CARDS: self._layout_of_net(checkpoint), AS_FILES: of_files}
+        ways = {
+            ON_CARDS: ipywidgets.VBox(self._layout_of_net(checkpoint)),
+            AS_FILES: ipywidgets.VBox(of_files),
+        }
         self.goal = ipywidgets.ToggleButtons(options=list(ways), description="In the end")
-        box = ipywidgets.VBox(ways[ON_CARDS])
-        self.goal.observe(
-            self.errors.guard(lambda change: setattr(box, "children", ways[change["new"]])), "value"
-        )
-        return (self.goal, box)
+        _show_one(ways, ON_CARDS)
+        self.goal.observe(self.errors.guard(lambda change: _show_one(ways, change["new"])), "value")
+        return (self.goal, *ways.values())
 
     def _layout_of_net(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
         self.predict_cards = self._cards_field(4)
@@ -357,3 +362,9 @@ class Workbench(Panel):
 
     def __repr__(self) -> str:
         return f"Workbench({self._steps().alt})"
+
+
+def _show_one(boxes: Mapping[str, Any], name: str) -> None:
+    """Show one of some boxes, and hide the others."""
+    for key, box in boxes.items():
+        box.layout.display = None if key == name else "none"

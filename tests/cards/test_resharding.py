@@ -263,3 +263,16 @@ def test_a_budget_is_kept_or_refused(tmp_path):
         ):
             plan.run(tmp_path / "out", cards=cards, route="channels", buffer=10_000)
     assert verify_folder(tmp_path / "channels").ok
+
+
+def test_many_files_of_a_card_share_its_memory(tmp_path):
+    """Eight files on one card, each through the whole buffer: one after another they keep the limit."""
+    rows = Layout(Mesh(("tp",), (16,)), (("tp",), ()))
+    whole = Strategy({"w": Layout.replicated(1, 2)}, {"w": (4096, 512)})
+    save_slice(tmp_path / "src/rank_0/a.ckpt", {"w": np.ones((4096, 512), np.float32)}, sync=False)
+    with CardGroup(2, card_memory="4 MiB") as cards, open_checkpoint(tmp_path / "src", whole) as checkpoint:
+        plan = checkpoint.plan(Strategy({"w": rows}, {"w": (4096, 512)}))
+        result = plan.run(tmp_path / "out", cards=cards, buffer="3 MiB")
+    assert len(result.files) == 16
+    assert all(0 < file.buffer_bytes <= 3 << 20 for file in result.files)
+    assert verify_folder(tmp_path / "out").ok

@@ -204,3 +204,21 @@ def test_what_is_not_there_is_refused(view):
         view.selected = "move:9>9"
     with pytest.raises(ArgumentTypeError, match="plan is a Strategy"):
         PlanView(SRC)
+
+
+def test_choosing_a_tensor_leaves_the_step(view):
+    """The scrubber was at a step, which shows all its tensors."""
+    view.step = 1
+    view.parameter = next(iter(view.plan))
+    assert (view.step, view.scrubber.value) == (0, 0)
+    view.step = 1
+    view.every.click()
+    assert (view.step, view.parameter) == (0, "")
+
+
+def test_a_late_word_of_the_page_changes_nothing(view):
+    """A card that the picture has no more, as the page may send it."""
+    view.selected = "infer:0"
+    with pytest.raises(LayoutError, match="the picture has no such card"):
+        view.picture.set_state({"selected": "infer:77"})
+    assert (view.picture.selected, view.selected) == ("infer:0", "infer:0")

@@ -7,7 +7,7 @@ import pytest
 
 from distinfer_lab.cards import CardGroup
 from distinfer_lab.checkpoint import open_checkpoint, save_slice
-from distinfer_lab.errors import ArgumentTypeError, ContextError
+from distinfer_lab.errors import ArgumentTypeError, ContextError, ReshardError
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.reshard import verify_folder
 from distinfer_lab.widgets import RunPanel
@@ -172,3 +172,38 @@ def test_an_unknown_option_is_refused_by_name(plan, tmp_path):
     panel.run()
     panel.wait(SECONDS)
     assert "bufer" in panel.outcome.value
+
+
+def test_work_that_does_not_go_on_does_not_say_so():
+    """A callable that was stopped is run again from its beginning, under the name that it has."""
+    begun = threading.Event()
+
+    def job(control):
+        begun.set()
+        while not control.cancelled():
+            pass
+        raise ReshardError("the run was cancelled")
+
+    panel = RunPanel(job, verb="Train")
+    panel.run()
+    assert begun.wait(SECONDS)
+    panel.cancel()
+    assert panel.wait(SECONDS).state == "cancelled"
+    assert panel.button.description == "Train"
+    assert "kept" not in panel.line.value
+
+
+def test_a_result_that_shows_nothing_is_shown_as_text():
+    """Its mimebundle may be None."""
+
+    class Plain:
+        def __repr__(self):
+            return "Plain <1>"
+
+        def _repr_mimebundle_(self, **kwargs):
+            return None
+
+    panel = RunPanel(lambda control: Plain())
+    panel.run()
+    assert panel.wait(SECONDS).state == "done"
+    assert "Plain &lt;1&gt;" in panel.outcome.value

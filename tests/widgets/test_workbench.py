@@ -1,5 +1,7 @@
 """The workbench as Python sees it: the four steps, a user's own folder, a page opened again, and its code."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -220,3 +222,83 @@ def test_words_are_stable_and_misuses_refused(bench):
     with CardGroup(1) as cards:
         with pytest.raises(ContextError, match="cards are for a new session"):
             Workbench(Session(), cards=cards)
+
+
+def test_a_layout_that_is_used_again_is_written_anew(bench, folder):
+    """The same layout, once more: a panel that is ready, beside a folder of the checkpoint that was opened."""
+    bench.chooser.path = str(folder / "other")
+    bench.bring(folder / "mine", folder / "train_strategy.ckpt")
+    bench.use.click()
+    assert bench.out.value == str(folder / "mine_cut_anew")
+    first = bench.moving
+    press_and_wait(first)
+    bench.step = "layout"
+    bench.use.click()
+    assert bench.moving is not first
+    assert bench.moving.state == "ready"
+    assert first.comm is None  # closed, with what was in it
+
+
+def test_a_step_that_ends_elsewhere_takes_nobody_along(bench, folder):
+    """Who looks at another step by then stays there; a failure leaves what was done, and the page says so."""
+    bench.train_cards.value = 4
+    bench.training.button.click()
+    bench.step = "predict"
+    assert bench.training.wait(SECONDS).state == "done"
+    assert bench.step == "predict"
+    assert "✓ done" in bench.titles["source"].value
+    bench.step = "source"
+    bench.train_cards.value = 100
+    bench.training.button.click()
+    assert bench.training.wait(SECONDS).state == "failed"
+    assert bench.session.checkpoint is not None
+    assert "✓ done" in bench.titles["source"].value
+
+
+def test_the_step_that_is_shown_keeps_its_mark(bench):
+    """Chosen once more, or let go of, its tile stays chosen."""
+    bench.picture.selected = "step:layout"
+    bench.picture.selected = ""
+    assert bench.step == "layout"
+    assert bench.picture.selected == "step:layout"
+
+
+def test_the_code_tells_what_was_really_predicted(bench):
+    """With random inputs, these; what someone writes into the field is what is saved."""
+    bench.session.train(2)
+    bench.session.lay_out(2)
+    bench.session.load()
+    bench.step = "predict"
+    bench.predicting.kind.value, bench.predicting.seed.value = "Random", 5
+    press_and_wait(bench.predicting)
+    found = {}
+    exec(bench.code.value, found)
+    np.testing.assert_array_equal(found["prediction"].asnumpy(), bench.session.prediction.asnumpy())
+    assert "default_rng(5)" in bench.code.value
+
+
+def test_a_closed_page_is_gone(folder):
+    """With its parts and the session that it made; a session that was given goes on."""
+    page, session = Workbench(folder=folder), Session()
+    page.session.train(2)
+    mine, chooser = page.session, page.chooser
+    page.close()
+    assert (page.comm, chooser.comm, chooser.field.comm) == (None, None, None)
+    assert not mine.done("source")
+    other = Workbench(session)
+    other.close()
+    session.bring(folder / "mine", folder / "train_strategy.ckpt")
+    assert session.done("source")
+
+
+def test_a_folder_that_says_its_layout_itself_takes_none_from_elsewhere(bench, folder):
+    """One that was written here has its manifest; a path may begin at home."""
+    bench.chooser.path = str(folder / "mine")
+    assert bench.chooser.strategy == str(folder / "train_strategy.ckpt")
+    bench.open.click()
+    bench.use.click()
+    press_and_wait(bench.moving)
+    bench.chooser.path = str(folder / "mine_cut_anew")
+    assert bench.chooser.strategy == ""
+    bench.chooser.path = "~"
+    assert bench.chooser.path == str(Path.home())
