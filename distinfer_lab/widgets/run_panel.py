@@ -101,7 +101,7 @@ class RunPanel(Panel):
         self.button = ipywidgets.Button(description=verb, icon="play", tooltip="Start, or go on")
         self.stop = ipywidgets.Button(description="Cancel", icon="stop", disabled=True)
         self.verify = ipywidgets.Button(description="Verify", icon="check", disabled=True)
-        self.bar = ipywidgets.IntProgress(max=1000, description="All")
+        self.bar = ipywidgets.IntProgress(max=1000, description="Progress")
         self.line = ipywidgets.HTML(_status(Snapshot()))
         self.lanes = Lanes()
         self.outcome = ipywidgets.HTML()

@@ -152,11 +152,12 @@ class Workbench(Panel):
         for number, tile in enumerate(tiles):
             here = tile.key == self.step
             mark = "▾" if here else "▸"
-            reason = "" if tile.done or not tile.waiting else f" <span>{escape(tile.waiting)}</span>"
+            reason = "" if tile.done else escape(tile.waiting)
             state = "✓ done" if tile.done else tile.word
-            self.titles[
-                tile.key
-            ].value = f"<h3>{mark} {number + 1}. {tile.title}</h3><div role='status'>{state}.{reason}</div>"
+            self.titles[tile.key].value = (
+                f"<h3 style='margin: 0'>{mark} {number + 1}. {tile.title} <small>{state}</small></h3>"
+                f"<div role='status'>{reason}</div>"
+            )
             if not here:
                 self.boxes[tile.key].layout.display = "none"
         self._show_code()
@@ -243,7 +244,7 @@ class Workbench(Panel):
         if isinstance(found, PredictLayout):
             parts = [self._next("reshard")]
             if set(checkpoint.strategy) & set(found.strategy):  # files may name their tensors in another way
-                parts.insert(0, LayoutView(checkpoint.strategy, found.strategy))
+                parts.append(LayoutView(checkpoint.strategy, found.strategy))
         self.layouts.children = parts
         close_all(before)
 

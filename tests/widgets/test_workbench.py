@@ -85,7 +85,7 @@ def test_a_page_follows_what_is_done_by_code(bench):
     assert "train_sample" in bench.code.value
     bench.step = "layout"
     bench.session.lay_out(2)
-    assert isinstance(bench.layouts.children[0], LayoutView)
+    assert isinstance(bench.layouts.children[-1], LayoutView)
     bench.session.load()
     bench.session.predict()
     assert bench.picture.sentences["step:predict"] == "Predict: done."
@@ -100,7 +100,7 @@ def test_a_folder_with_its_net_predicts_or_is_written(tmp_path):
     bench.bring(folder_of("gpt2_tiny"))
     bench.predict_cards.value = 2
     press_and_wait(bench.inferring)
-    assert isinstance(bench.layouts.children[0], LayoutView)
+    assert isinstance(bench.layouts.children[-1], LayoutView)
     bench.step = "reshard"
     press_and_wait(bench.moving)
     assert bench.step == "predict"

@@ -20,10 +20,6 @@ __all__ = ["Picture", "with_still"]
 HERE = Path(__file__).parent
 
 
-class UnknownKeyError(LayoutError, traitlets.TraitError):
-    """A picture has no such tile; as a TraitError, so that a late word of the page changes nothing."""
-
-
 class Picture(anywidget.AnyWidget):  # type: ignore[misc]  # skipped: it imports untyped ipywidgets
     """An SVG with tiles (elements with a `data-key`), live in the page.
 
@@ -89,12 +85,21 @@ class Picture(anywidget.AnyWidget):  # type: ignore[misc]  # skipped: it imports
             self.partner_set_of, self.partner_sets = numbers, [list(keys) for keys in sets]
             self.svg = drawing.svg
 
+    def set_state(self, sync_data: dict[str, Any]) -> None:
+        """Take what the page says; where that is of a tile that is gone by now, it came late."""
+        late = [
+            name
+            for name in ("hover", "selected")
+            if sync_data.get(name) and sync_data[name] not in self.sentences
+        ]
+        super().set_state({name: value for name, value in sync_data.items() if name not in late})
+
     @traitlets.validate("hover", "selected")
     def _check_key(self, proposal: Any) -> str:
         key: str = proposal["value"]
         if key and key not in self.sentences:
             first, last = next(iter(self.sentences), "none"), next(reversed(self.sentences), "none")
-            raise UnknownKeyError(
+            raise LayoutError(
                 f"{proposal['trait'].name}={key!r}: the picture has no such card; its keys go from "
                 f'{first!r} to {last!r}, and "" is none'
             )
