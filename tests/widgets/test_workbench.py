@@ -60,7 +60,7 @@ def test_the_sample_goes_through_all_steps(bench):
     assert bench.step == "layout"
     bench.predict_cards.value = 2
     press_and_wait(bench.inferring)
-    view, on = bench.layouts.children
+    on, view = bench.layouts.children
     assert isinstance(view, LayoutView)
     assert len([key for key in view.picture.sentences if key.startswith("infer")]) == 2
     on.click()
