@@ -157,9 +157,7 @@ class Session:
         if step == "layout" and self.checkpoint is None:
             return "There is no checkpoint yet: train the sample, or open a folder."
         if step == "reshard" and self.layout is None:
-            return (
-                self.why_not("layout") or "The destination is not known yet: choose how each tensor is cut."
-            )
+            return self.why_not("layout") or "The destination is not known yet: do step 2, the layout."
         if step == "predict" and self.checkpoint is not None and self.predictor is None:
             return self.why_not("reshard") or (
                 f"This checkpoint came without its net ({self._no_net}), so there is nothing to predict with: "

@@ -9,7 +9,7 @@ import ipywidgets
 import traitlets
 
 from ..cards import CardGroup, GroupState, kill_card, recover, state_of
-from ..display import bytes_in_words
+from ..display import bytes_in_words, counted
 from ..errors import ArgumentTypeError, LayoutError
 from ..views import CardBytes, Drawing, memory_svg, table_html
 from .parts import TURN, Control, Panel, Picture, Snapshot, Work, still_of, told
@@ -116,12 +116,13 @@ class CardGroupView(Panel):
             return
         rows = []
         for card in found.cards:
-            held, peak = (card.memory.held_bytes, card.memory.peak_bytes) if card.memory else (0, 0)
-            before = self._before.setdefault(card.rank, held)
-            rows.append(CardBytes(card.rank, before, peak, held))
-        svg = memory_svg(
-            rows, f"Memory of {len(rows)} cards: at first look, at most, now", limit=found.limit_bytes
-        )
+            if card.memory is None:
+                rows.append(CardBytes(card.rank, self._before.get(card.rank, 0), None, None))
+                continue
+            before = self._before.setdefault(card.rank, card.memory.held_bytes)
+            rows.append(CardBytes(card.rank, before, card.memory.peak_bytes, card.memory.held_bytes))
+        title = f"Memory of {counted(len(rows), 'card')}: before, at the first look; after, now"
+        svg = memory_svg(rows, title, limit=found.limit_bytes)
         sentences = {f"card:{card.rank}": f"{card}." for card in found.cards}
         self.picture.show(Drawing(svg, repr(self)), sentences, {})
         lines = [_cells(card) for card in found.cards[:MOST_ROWS]]
@@ -145,7 +146,8 @@ class CardGroupView(Panel):
         return int(self.selected.removeprefix("card:")) if self.selected else None
 
     def _say_choice(self) -> None:
-        self.kill.disabled = self.chosen is None
+        gone = () if self.cards is None else self.cards.gone
+        self.kill.disabled = self.chosen is None or self.chosen in gone
         self.kill.description = "Kill a card" if self.chosen is None else f"Kill card {self.chosen}"
 
     # A card lost on purpose
@@ -250,8 +252,8 @@ def _line(found: GroupState) -> str:
     silent = [card.rank for card in found.cards if card.there and card.memory is None]
     if found.gone:
         names = ", ".join(map(str, found.gone))
-        words = f"Card {names} is gone. Another worker takes its place; Recover brings back what it held."
-        return f'<div role="alert">{escape(words)}</div>'
+        words = "Recover, or the next work, puts another worker in its place and brings back what it held."
+        return f'<div role="alert">{escape(f"Card {names} is gone. {words}")}</div>'
     busy = sum(card.busy for card in found.cards)
     count = f"{len(found.cards)} card{'s' * (len(found.cards) > 1)}"
     words = f"{count}, all there; {busy} at work." if busy else f"{count}, all there and idle."
@@ -270,4 +272,5 @@ def _cells(card: Any) -> list[str]:
         (bytes_in_words(memory.held_bytes), bytes_in_words(memory.peak_bytes)) if memory else ("?", "?")
     )
     worker = "there" if card.there else "gone"
-    return [str(card.rank), worker, "at work" if card.busy else "idle", held, peak]
+    doing = ("at work" if card.busy else "idle") if card.there else ""
+    return [str(card.rank), worker, doing, held, peak]

@@ -118,9 +118,13 @@ class PredictPanel(Panel):
         self.kind = ipywidgets.ToggleButtons(
             options=["As given", "Random"], description="Input", tooltip=shapes
         )
-        self.seed = ipywidgets.IntText(description="Seed", value=0)
+        self.seed = ipywidgets.IntText(description="Seed", value=0, disabled=True)
+        self.kind.observe(
+            self.errors.guard(lambda change: setattr(self.seed, "disabled", change["new"] != "Random")),
+            "value",
+        )
         self.tokens = ipywidgets.Text(description="Tokens", layout=wide)
-        self.count = ipywidgets.BoundedIntText(description="Add", value=count, min=1, max=MOST_TOKENS)
+        self.count = ipywidgets.BoundedIntText(description="New tokens", value=count, min=1, max=MOST_TOKENS)
         self.compared = ipywidgets.Checkbox(description="Compare with one card", value=compared)
         self.button = ipywidgets.Button(description="Predict", icon="play")
         self.stop = ipywidgets.Button(description="Cancel", icon="stop", disabled=True)

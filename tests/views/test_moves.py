@@ -63,7 +63,9 @@ def test_what_stays_on_its_card_is_marked():
         *("1 B", "= 2 B", "3 B"),
         *("= 3 B", "4 B", "7 B"),
     ]
-    assert "striped bands stay on their card" in words(bands_svg(matrix, "t", placement=[1, 0]))
+    assert "white bands with a dashed edge stay on their card" in words(
+        bands_svg(matrix, "t", placement=[1, 0])
+    )
 
 
 @given(TRAFFIC)
@@ -106,14 +108,24 @@ def test_memory_shows_before_peak_and_after_in_one_scale():
     cards = [CardBytes(0, 100, 400, 200), CardBytes(1, 50, 300, 100)]
     svg = memory_svg(cards, "memory", limit=350)
     for card in cards:
-        before, peak, after = rectangles(svg, f"card:{card.card}")
+        row, before, peak, after = rectangles(svg, f"card:{card.card}")
+        assert row.x <= before.x
+        assert row.width > 2 * peak.width  # the whole row, with its numbers, is what is hovered
         assert before.width == pytest.approx(peak.width * card.before / card.peak, abs=0.1)
         assert after.width == pytest.approx(peak.width * card.after / card.peak, abs=0.1)
     assert {"400 B", "over!", "dashed line: the limit, 350 B; 1 of 2 cards go over it"} <= set(words(svg))
     (limit,) = [p for p, _, _, a, _ in elements(svg) if a.get("stroke") == "#d55e00"]
-    peak = rectangles(svg, "card:0")[1]
+    peak = rectangles(svg, "card:0")[2]
     at = peak.x + peak.width * 350 / 400
     assert numbers(limit.get("d"))[0] + 12 == pytest.approx(at, abs=0.2)
+
+
+def test_a_card_that_tells_nothing_is_unknown():
+    """Question marks and no bars, but for what it had before."""
+    svg = memory_svg([CardBytes(0, 100, 400, 200), CardBytes(1, 50, None, None)], "memory", limit=350)
+    assert len(rectangles(svg, "card:1")) == 2
+    assert words(svg).count("?") == 2
+    assert spills(svg) == []
 
 
 def test_memory_of_a_thousand_cards_shows_the_worst():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...display import bytes_in_words
 from ..drawing import Block, Pen, finish, heading, label, number, path, shorten, text, text_width
-from .runs import Rows, Window, grouped_traffic
+from .runs import APART, Rows, Window, grouped_traffic
 
 __all__ = ["bands_svg"]
 
@@ -22,6 +22,7 @@ REACH, LEVEL = 300.0, 84.0
 """How far a band goes, and how far of it is level, for its words."""
 GAP = 8.0
 LOWEST = 18.0
+STAYS = 'stroke="#222" stroke-width="1.2" stroke-dasharray="4 2"'
 SPACE, MOST_OF_ONE = 240.0, 60.0
 """How many pixels all bands together are wide, and how many for each card where there are few."""
 
@@ -60,7 +61,9 @@ def bands_svg(
     if shown.note:
         lines.append(shown.note)
     if stays is not None and any(0 <= card < len(shown.rows) for card in stays):
-        lines.append("striped bands stay on their card")
+        lines.append("white bands with a dashed edge stay on their card")
+    if stays is None:
+        lines.append(APART)
     pen = Pen(title)
     return finish(
         heading(_bands(shown.rows, shown.columns, shown.cells, stays, pen), shorten(title, 80), lines),
@@ -85,7 +88,7 @@ def _bands(
     bands = []
     for i, j in np.argwhere(cells).tolist():
         stays_here = stays is not None and stays[j] == i
-        look = (pen.hatched("#d9d9d9", 1), "#000") if stays_here else (pen.fill(i), pen.ink(i))
+        look = ("#fff", "#000", STAYS) if stays_here else (pen.fill(i), pen.ink(i), "")
         place = wide, starts[i, j], stops[i, j], cells[i, j] * scale
         words = f"{rows[i]}: {bytes_in_words(int(cells[i, j]))}"
         bands.append(_band(f"{rows[i]}>{columns[j]}", place, look, words))
@@ -113,14 +116,15 @@ def _starts(side: Side, cells: Rows, scale: float) -> NDArray[np.float64]:
     return out
 
 
-def _band(key: str, place: tuple[float, float, float, float], look: tuple[str, str], words: str) -> str:
+def _band(key: str, place: tuple[float, float, float, float], look: tuple[str, str, str], words: str) -> str:
     """A band from height `start` on the left to `stop` on the right; its number if it is wide enough."""
     x, start, stop, wide = place
     middle, end = number(x + (REACH + LEVEL) / 2), number(x + REACH)
     upper = f"M{number(x)} {start:.2f}h{LEVEL:g}C{middle} {start:.2f} {middle} {stop:.2f} {end} {stop:.2f}"
     low, left = f"{stop + wide:.2f}", f"{start + wide:.2f}"
     lower = f"L{end} {low}C{middle} {low} {middle} {left} {number(x + LEVEL)} {left}h-{LEVEL:g}z"
-    band = f'<path d="{upper}{lower}" fill="{look[0]}" fill-opacity=".9" stroke="#444" stroke-width=".5"/>'
+    edge = look[2] or 'stroke="#444" stroke-width=".5"'
+    band = f'<path d="{upper}{lower}" fill="{look[0]}" fill-opacity=".9" {edge}/>'
     if wide < 13:
         return f'<g data-key="move:{key}">{band}</g>'
     inside = label(x + 6, start + wide / 2 + 3.5, words, look[1], 'font-size="10"')

@@ -21,9 +21,9 @@ class CardBytes(NamedTuple):
     card: int
     before: int | None
     """None where that is not known."""
-    peak: int
-    """The most at one time."""
-    after: int
+    peak: int | None
+    """The most at one time; None where the card cannot tell any more, and so is `after`."""
+    after: int | None
 
 
 def bars_svg(
@@ -73,7 +73,7 @@ def memory_svg(cards: Sequence[CardBytes], title: str, *, limit: int | None = No
     """
     shown = _highest(cards)
     most = max([limit or 0, *(n for card in shown for n in card[1:] if n), 1])
-    over = [card for card in cards if limit is not None and card.peak > limit]
+    over = [card for card in cards if limit is not None and (card.peak or 0) > limit]
     pen = Pen(title)
     rows = _Rows(shown, REACH / most, pen)
     cards_shown = "".join(rows.row(i, card, limit) for i, card in enumerate(shown))
@@ -117,27 +117,30 @@ class _Rows:
         """One card: three thin bars, then the numbers."""
         y = 20 + 28 * i
         fills = (OKABE_ITO[0], self.pen.hatched("#ffffff", 1), OKABE_ITO[4])
+        # Around the whole row: what is hovered or chosen is the card.
+        around = path(0, y - 2, self.width, 27, 'fill="none" stroke="none" pointer-events="all"')
         bars = "".join(
             path(self.left, y + 8 * j, max(n * self.scale, 1), 7, f'fill="{fill}" stroke="#444"')
             for j, (n, fill) in enumerate(zip(card[1:], fills, strict=True))
             if n is not None
         )
         numbers = "".join(
-            text(self.left + REACH + 14 + self.step * j, y + 15, _words(n)) for j, n in enumerate(card[1:])
+            text(self.left + REACH + 14 + self.step * j, y + 15, _words(n) if j or self.told else "")
+            for j, n in enumerate(card[1:])
         )
-        over = limit is not None and card.peak > limit
+        over = limit is not None and (card.peak or 0) > limit
         warn = (
             text(self.left + REACH + 14 + 3 * self.step, y + 15, "over!", 'font-weight="600"') if over else ""
         )
         name = text(0, y + 15, f"card {card.card}")
-        return f'<g role="row"><g data-key="card:{card.card}">{bars}{name}{numbers}{warn}</g></g>'
+        return f'<g role="row"><g data-key="card:{card.card}">{around}{bars}{name}{numbers}{warn}</g></g>'
 
 
 def _words(nbytes: int | None) -> str:
-    return "" if nbytes is None else bytes_in_words(nbytes)
+    return "?" if nbytes is None else bytes_in_words(nbytes)
 
 
 def _highest(cards: Sequence[CardBytes]) -> list[CardBytes]:
     size = max(-(-len(cards) // MAX_CARDS), 1)
     runs = [cards[a : a + size] for a in range(0, len(cards), size)]
-    return [max(run, key=lambda card: card.peak) for run in runs]
+    return [max(run, key=lambda card: card.peak or 0) for run in runs]

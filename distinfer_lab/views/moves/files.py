@@ -24,7 +24,7 @@ __all__ = ["FileBytes", "ReadPiece", "files_of", "files_svg"]
 REACH, THICK = 480.0, 34.0
 MAX_FILES, MAX_TENSORS, MAX_PIECES = 16, 300, 320
 MOST_NAMED = 16
-THIN = 5.0
+THIN = 20.0
 """Tensors narrower than so many pixels are drawn together."""
 STRIPED = ("#e8e8e8", 1)
 SHARED = "#bbbbbb"
@@ -153,8 +153,14 @@ def files_svg(files: Sequence[FileBytes], title: str, *, total: int | None = Non
     left = max(map(text_width, names), default=0) + 10
     rows = [_row(i, file, names[i], (left, REACH / max(most, 1)), pen) for i, file in enumerate(files)]
     wide = left + REACH + 8 + max((text_width(_read_in_words(file)) for file in files), default=0)
-    lines = ["a bar is a file, its width its bytes; the numbers are the ranks that read them"]
-    lines.append("grey: read by several ranks; striped: by none")
+    lines = ["a bar is a file, areas are its bytes; the numbers are the ranks that read them"]
+    pieces = [piece for file in files for tensor in file.tensors for piece in tensor.pieces]
+    keys = {
+        "grey: read by several ranks": any(len(piece.readers) > 1 for piece in pieces),
+        "striped: read by none": any(file.read_bytes < file.nbytes for file in files),
+    }
+    if any(keys.values()):
+        lines.append("; ".join(words for words, there in keys.items() if there))
     if total is not None and total > len(files):
         lines.append(f"the first {len(files)} of {total:,} files")
     body = f'<g role="grid" aria-label="files">{"".join(rows)}</g>'

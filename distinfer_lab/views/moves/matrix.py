@@ -1,6 +1,6 @@
 """Who sends how many bytes to whom, as a matrix.
 
-from / to     0      1    sends
+from / to     0      1    gives
     0       4 KiB         4 KiB         "=" marks what stays on its card
     1      =1 KiB  2 KiB  3 KiB
   gets      5 KiB  2 KiB  7 KiB
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...display import bytes_in_words
 from ..drawing import Block, finish, heading, ink_on, number, shade_of, shorten, text_width
-from .runs import Rows, Window, grouped_traffic
+from .runs import APART, Rows, Window, grouped_traffic
 
 __all__ = ["traffic_svg"]
 
@@ -30,6 +30,7 @@ def traffic_svg(
     placement: Sequence[int] | None = None,
     max_cells: int = MAX_CELLS,
     window: Window | None = None,
+    sides: tuple[str, str] = ("card", "card"),
 ) -> str:
     """Who sends how many bytes to whom: a row per source card, a column per destination card.
 
@@ -43,27 +44,32 @@ def traffic_svg(
         Above so many a side, runs of cards are summed into one row or column, and it says so.
     window
         The source and the destination cards that are looked at; by default all.
+    sides
+        What gives and what gets.
     """
     shown = grouped_traffic(matrix, max_cells, window)
     stays = shown.stays(placement)
-    lines = ["rows: the card that gives; columns: the card that gets"]
+    giver, getter = sides
+    lines = [f"rows: the {giver} that gives; columns: the {getter} that gets"]
     if shown.note:
         lines.append(shown.note)
     if stays is not None:
         lines.append("= stays on its card")
+    elif giver == getter:
+        lines.append(APART)
     return finish(
         heading(_grid(shown.rows, shown.columns, shown.cells, stays), shorten(title, 80), lines), title
     )
 
 
 def _grid(rows: Sequence[str], columns: Sequence[str], cells: Rows, stays: list[int] | None) -> Block:
-    sends, gets = cells.sum(axis=1).tolist(), cells.sum(axis=0).tolist()
-    amounts = [bytes_in_words(n) for n in [*sends, *gets, *cells.ravel().tolist()] if n]
-    step = max(map(text_width, ["sends", *amounts, *columns])) + (28 if stays else 16)
+    gives, gets = cells.sum(axis=1).tolist(), cells.sum(axis=0).tolist()
+    amounts = [bytes_in_words(n) for n in [*gives, *gets, *cells.ravel().tolist()] if n]
+    step = max(map(text_width, ["gives", *amounts, *columns])) + (28 if stays else 16)
     left = max(map(text_width, ["gets", *rows])) + 14
     most = int(cells.max(initial=0))
     heads = [_head(f"infer:{label}", label, left + step * j, step) for j, label in enumerate(columns)]
-    body = [_row(0, ["<g></g>", *heads, _words("sends", left + step * (len(columns) + 0.5))])]
+    body = [_row(0, ["<g></g>", *heads, _words("gives", left + step * (len(columns) + 0.5))])]
     for i, label in enumerate(rows):
         made = [
             _cell(
@@ -75,7 +81,7 @@ def _grid(rows: Sequence[str], columns: Sequence[str], cells: Rows, stays: list[
             )
             for j, value in enumerate(cells[i].tolist())
         ]
-        total = _words(bytes_in_words(sends[i]), left + step * (len(columns) + 0.5))
+        total = _words(bytes_in_words(gives[i]), left + step * (len(columns) + 0.5))
         body.append(_row(i + 1, [_head(f"train:{label}", label, 0, left), *made, total]))
     totals = [*gets, sum(gets)]
     feet = [_words(bytes_in_words(n), left + step * (j + 0.5)) for j, n in enumerate(totals)]

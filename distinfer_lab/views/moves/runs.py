@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GroupedTraffic", "Window", "grouped_traffic", "run_labels", "run_sums"]
+__all__ = ["APART", "GroupedTraffic", "Window", "grouped_traffic", "run_labels", "run_sums"]
 
 Rows = NDArray[np.int64]
+APART = "the cards of both sides are not the same: nothing is there already"
 Window = tuple[range, range]
 """The source cards and the destination cards that are looked at."""
 

@@ -33,12 +33,13 @@ __all__ = ["timeline_svg"]
 REACH = 520.0
 LANE, THICK = 8.0, 14.0
 MAX_CARDS, MAX_SPANS = 32, 400
+SHORT_SECONDS = 0.1
 FILLS = {
     "read": (OKABE_ITO[0], 0),
     "send": (OKABE_ITO[1], 0),
     "receive": (OKABE_ITO[1], 1),
     "compute": (OKABE_ITO[2], 0),
-    "wait": ("#ffffff", 2),
+    "wait": ("none", 0),
 }
 
 
@@ -67,7 +68,7 @@ def timeline_svg(trace: Trace, title: str = "", *, max_cards: int = MAX_CARDS) -
     coarse = sum(len(trace.of_card(card)) for card in shown) > MAX_SPANS
     pieces = max(MAX_SPANS // max(len(shown), 1), 1) if coarse else 0
     lanes = [_lane(trace, card, pieces) for card in shown]
-    lines = [f"{counted(trace.cards, 'card')}, {trace.seconds:.3f} s"]
+    lines = [f"{counted(trace.cards, 'card')}, {_time(trace.seconds, trace.seconds)}"]
     if len(shown) < trace.cards:
         lines.append(f"of each {-(-trace.cards // max_cards)} neighbours the one that was done last")
     if coarse:
@@ -137,7 +138,7 @@ def _legend(trace: Trace, pen: Pen) -> Block:
 def _lanes(lanes: Sequence[Lane], seconds: float, pen: Pen) -> Block:
     scale = REACH / max(seconds, 1e-12)
     left = max((text_width(f"card {lane.card}") for lane in lanes), default=0) + 8
-    done = [f"done after {lane.stop_seconds:.3f} s" for lane in lanes]
+    done = [f"done after {_time(lane.stop_seconds, seconds)}" for lane in lanes]
     y, tops = 0.0, []
     for lane in lanes:
         tops.append(y)
@@ -159,7 +160,9 @@ def _lanes(lanes: Sequence[Lane], seconds: float, pen: Pen) -> Block:
         )
         name = text(0, top + 11, f"card {lane.card}") + text(left + REACH + 8, top + 11, words)
         rows.append(f'<g role="row"><g data-key="card:{lane.card}">{outline}{bars}{name}</g></g>')
-    marks = "".join(text(left + at * scale, y + 10, f"{at:g} s", 'text-anchor="middle"') for at in ticks)
+    marks = "".join(
+        text(left + at * scale, y + 10, _tick(at, seconds), 'text-anchor="middle"') for at in ticks
+    )
     body = f'{rules}<g role="grid" aria-label="cards along the time">{"".join(rows)}</g>{marks}'
     width = left + REACH + 8 + max(map(text_width, done), default=0)
     return Block(width, y + 14, body)
@@ -173,9 +176,18 @@ def _bar(span: Span, x: float, y: float, width: float, pen: Pen) -> str:
         THICK,
         f'fill="{pen.hatched(*FILLS[span.kind])}" stroke="#444" stroke-width=".5"',
     )
-    if width < 16 or FILLS[span.kind][1]:
+    if width < 16 or FILLS[span.kind][1] or span.kind == "wait":
         return bar
     return bar + label(x + 3, y + 10.5, fitted(span.name, width - 5, 10), "#000", 'font-size="10"')
+
+
+def _time(seconds: float, of: float) -> str:
+    """A time, in ms where all takes less than a tenth of a second."""
+    return f"{seconds * 1000:.1f} ms" if of < SHORT_SECONDS else f"{seconds:.3f} s"
+
+
+def _tick(seconds: float, of: float) -> str:
+    return f"{seconds * 1000:g} ms" if of < SHORT_SECONDS else f"{seconds:g} s"
 
 
 def _ticks(seconds: float) -> list[float]:

@@ -32,9 +32,11 @@ def plan_html(plan: "ReshardPlan") -> str:
     return matrix + bands + table_html(["", ""], rows, len(rows))
 
 
-def _matrix(plan: "ReshardPlan", title: str, alt: str) -> str:
+def _matrix(plan: "ReshardPlan", title: str, alt: str, sides: tuple[str, str] = ("card", "card")) -> str:
     return kept(
-        lambda cards: traffic_svg(plan.traffic, title, placement=plan.placement, max_cells=_side(cards, 16)),
+        lambda cards: traffic_svg(
+            plan.traffic, title, placement=plan.placement, max_cells=_side(cards, 16), sides=sides
+        ),
         alt,
         BESIDE_PICTURE,
     )
@@ -63,7 +65,7 @@ def conversion_html(plan: "ConversionPlan") -> str:
     )
     return (
         files
-        + _matrix(plan, title, "Bytes of each file for each rank")
+        + _matrix(plan, title, "Bytes of each file for each rank", ("file", "rank"))
         + table_html(["", ""], rows, len(rows))
     )
 
@@ -75,7 +77,7 @@ def explanation_html(told: "Explanation") -> str:
     columns = ["card", "needs", "reads", "keeps", "receives", "sends", "peak"]
     rows = [[str(card.card), *map(words, card[1:])] for card in told.cards[:ROWS]]
     cards = [CardBytes(c.card, None, c.peak, c.needed) for c in told.cards]
-    memory = memory_svg(cards, "Memory of each card, at most and at the end")
+    memory = memory_svg(cards, "Memory of each card: at most, the buffer included, and at the end")
     out = sums + img_html(memory, "Memory of each card") + table_html(columns, rows, len(told.cards))
     if told.files:
         rows = [[f.path, words(f.read), f"{f.seeks:,}", str(f.readers)] for f in told.files[:ROWS]]
