@@ -85,7 +85,7 @@ def test_the_scrubber_goes_through_the_steps(notebook):
 def test_bands_are_another_picture_of_the_same(notebook):
     """By their button; a band can be chosen as a cell can."""
     of_plan(notebook, "button:has-text('Bands')").click()
-    of_plan(notebook, "text=bands stay on their card").wait_for()
+    of_plan(notebook, "text=edge stay on their card").wait_for()
     key = notebook.python("next(k for k in plans.picture.sentences if k.startswith('move:7'))")
     of_plan(notebook, f'[data-key="{key}"]').dispatch_event("click")
     notebook.wait_python(f"plans.selected == '{key}' and layouts.selected == 'train:7'")
