@@ -111,13 +111,18 @@ def kill_card(group: CardGroup, rank: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def recover(group: CardGroup) -> None:
+def recover(group: CardGroup, begun: Callable[[Run], None] = lambda run: None) -> None:
     """Fill the places of lost cards and bring back what they held, as the next work would.
+
+    Parameters
+    ----------
+    begun
+        Is given the run, which can be cancelled.
 
     Raises
     ------
     CardError
-        If no worker takes a place in time, or what was lost cannot be had any more.
+        If no worker takes a place in time, what was lost cannot be had any more, or the run was cancelled.
     """
     _addresses(group)
 
@@ -126,7 +131,9 @@ def recover(group: CardGroup) -> None:
         for placement in list(group._recovery.placements.values()):
             group._recovery.ready(placement, run)
 
-    group.wait_for(work)
+    run = group.start(work)
+    begun(run)
+    run.result()
 
 
 def _addresses(group: CardGroup) -> list[str]:

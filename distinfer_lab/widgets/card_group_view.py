@@ -75,6 +75,7 @@ class CardGroupView(Panel):
         self.back = ipywidgets.Button(
             description="Recover", icon="medkit", tooltip="Bring back what lost cards held"
         )
+        self.stop = ipywidgets.Button(description="Cancel", icon="stop", disabled=True)
         self.question = ipywidgets.HTML()
         self.yes = ipywidgets.Button(description="Yes, kill it", button_style="danger")
         self.no = ipywidgets.Button(description="No, leave it")
@@ -82,14 +83,15 @@ class CardGroupView(Panel):
             [self.question, self.yes, self.no], layout=ipywidgets.Layout(display="none")
         )
         self.line, self.table = ipywidgets.HTML(), ipywidgets.HTML()
-        self.look.on_click(guard(lambda button: self._begin("Looking at the cards", lambda: None)))
+        self.look.on_click(guard(lambda button: self._begin("Looking at the cards", lambda control: None)))
         self.watch.observe(guard(lambda change: self._watch(change["new"])), "value")
         self.kill.on_click(guard(lambda button: self._ask()))
         self.yes.on_click(guard(lambda button: self._confirmed()))
         self.no.on_click(guard(lambda button: self._let_be()))
+        self.stop.on_click(guard(lambda button: self._work.cancel()))
         self.back.on_click(guard(lambda button: self.recover()))
         self.children: tuple[Any, ...] = (
-            ipywidgets.HBox([self.look, self.watch, self.kill, self.back], layout=row),
+            ipywidgets.HBox([self.look, self.watch, self.kill, self.back, self.stop], layout=row),
             self.confirm,
             self.line,
             self.picture,
@@ -171,7 +173,7 @@ class CardGroupView(Panel):
         self._let_be()
         if asked:
             rank = int(asked.removeprefix("card:"))
-            self._begin(f"Killing card {rank}", lambda: kill_card(self.group, rank))
+            self._begin(f"Killing card {rank}", lambda control: kill_card(self.group, rank))
 
     def kill_card(self, rank: int) -> None:
         """Lose a card, without asking, and look at what is left.
@@ -186,14 +188,14 @@ class CardGroupView(Panel):
 
     def recover(self) -> bool:
         """Begin to bring back what lost cards held; False if that goes on already."""
-        return self._begin("Bringing back what was lost", lambda: recover(self.group))
+        return self._begin("Bringing back what was lost", lambda control: recover(self.group, control.begun))
 
-    def _begin(self, words: str, job: Callable[[], None]) -> bool:
+    def _begin(self, words: str, job: Callable[[Control], None]) -> bool:
         """Do something with the cards, and look at them, in a thread: a card that hangs lets others wait for it."""
 
         def work(control: Control) -> None:
             try:
-                job()
+                job(control)
             finally:
                 self.refresh()
 
@@ -206,9 +208,10 @@ class CardGroupView(Panel):
 
     def _show_work(self, snapshot: Snapshot) -> None:
         self.back.disabled = self.yes.disabled = snapshot.at_work
+        self.stop.disabled = snapshot.state != "running"
         if snapshot.at_work:
             self.line.value = f'<div role="status">{self._doing}: {snapshot.seconds:.1f} s.</div>'
-        if snapshot.error is not None:
+        if snapshot.error is not None and snapshot.state != "cancelled":
             raise snapshot.error  # to the line for errors, where no look at the cards wipes it out
 
     # Looking now and then

@@ -1,5 +1,7 @@
 """The view of a card group as Python sees it: what it shows, the question before a kill, the recovery."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -118,3 +120,29 @@ def test_what_cannot_be_is_refused(group, view):
         view.selected = "card:3"
     with pytest.raises(CardError, match=r"card 7: the group has cards 0\.\.2"):
         view.kill_card(7)
+
+
+def test_bringing_back_can_be_stopped(group, view, monkeypatch):
+    """Cancel ends it, without an alarm; the cards can be asked and used at once."""
+    begun = threading.Event()
+
+    def recover(group, tell):
+        def wait(run):
+            begun.set()
+            while True:
+                run.check()
+
+        run = group.start(wait)
+        tell(run)
+        run.result()
+
+    monkeypatch.setattr("distinfer_lab.widgets.card_group_view.recover", recover)
+    view.back.click()
+    assert begun.wait(SECONDS)
+    assert not view.stop.disabled
+    view.stop.click()
+    assert view.wait(SECONDS).state == "cancelled"
+    assert view.errors.value == ""
+    monkeypatch.undo()
+    assert view.recover()
+    assert view.wait(SECONDS).state == "done"
