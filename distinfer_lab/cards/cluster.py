@@ -74,7 +74,7 @@ def embed(cards: int, processes: bool) -> Client:
     }
     protocol = {"protocol": "tcp://", "host": "127.0.0.1"} if processes else {"protocol": "inproc://"}
     try:
-        cluster = SpecCluster(
+        cluster = LastingCluster(
             workers=workers,
             scheduler={"cls": Scheduler, "options": {**protocol, **pages}},
             silence_logs=50,
@@ -86,6 +86,17 @@ def embed(cards: int, processes: bool) -> Client:
             "so its work must stand under `if __name__ == '__main__':`"
         ) from None
     return Client(cluster, set_as_default=False)
+
+
+class LastingCluster(SpecCluster):  # type: ignore[misc]  # distributed has no types
+    """Never gives a worker up: its nanny starts it again.
+
+    Dask looks 15 seconds after a loss whether the worker is back, and dismisses its nanny if it is not there; that
+    may be just the moment of a second loss.
+    """
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        super(SpecCluster, self)._update_worker_status(op, msg)
 
 
 class QuickNanny(Nanny):  # type: ignore[misc]  # distributed has no types

@@ -10,7 +10,8 @@ import threading
 import time
 from pathlib import Path
 
-from distributed import Client
+import dask
+from distributed import Client, LocalCluster
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,6 +97,19 @@ def cluster_of(workers, *options, security=None, **more):
         yield made
     finally:
         made.close()
+
+
+@contextlib.contextmanager
+def local_cluster(workers):
+    """The address of a cluster of process workers whose nannies start them again, however often they are lost."""
+    # Dask would dismiss the nanny of a worker that is away 15 seconds after an earlier loss, as in a second one.
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"}),
+        LocalCluster(
+            n_workers=workers, processes=True, threads_per_worker=1, dashboard_address=None, memory_limit=0
+        ) as cluster,
+    ):
+        yield cluster.scheduler_address
 
 
 def pids_of(cards):

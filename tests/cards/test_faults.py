@@ -4,15 +4,15 @@ import os
 import signal
 import threading
 
+import dask
 import numpy as np
 import pytest
-from distributed import LocalCluster
 
 from distinfer_lab.cards import CardGroup, CardRestartedError
 from distinfer_lab.errors import CardError
 
 from ..strategies import examples
-from .clusters import cluster_of, kill_later, pids_of, until
+from .clusters import cluster_of, kill_later, local_cluster, pids_of, until
 from .test_group import Numbers, add_all, inputs, wanted
 
 ROUNDS = 60
@@ -56,11 +56,8 @@ def cards(request):
             yield group
         return
     workers = 5 if request.param == "given with a spare" else 4
-    with LocalCluster(
-        n_workers=workers, processes=True, threads_per_worker=1, dashboard_address=None, memory_limit=0
-    ) as cluster:
-        with CardGroup(4, address=cluster.scheduler_address) as group:
-            yield group
+    with local_cluster(workers) as address, CardGroup(4, address=address) as group:
+        yield group
 
 
 @pytest.mark.timeout(900)
@@ -89,6 +86,18 @@ def test_a_second_loss_is_told(cards):
     found, _ = cards.run(add_all, placement, inputs(4), wanted(4))
     np.testing.assert_array_equal(found[0]["y"], [10, 10, 10])
     cards.drop(placement)
+
+
+def test_a_card_that_is_away_for_long_comes_back():
+    """Dask dismisses the nanny of a worker that is not back in time; here it never does."""
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "10 ms"}),
+        CardGroup(2, processes=True, replace_seconds=20) as cards,
+    ):
+        placement = cards.place([Numbers(r) for r in range(2)])
+        os.kill(pids_of(cards)[1], signal.SIGKILL)
+        found, _ = cards.run(add_all, placement, inputs(2), wanted(2))
+        np.testing.assert_array_equal(found[0]["y"], [3, 3, 3])
 
 
 def test_a_cluster_without_a_spare_is_waited_for():

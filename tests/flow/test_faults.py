@@ -4,7 +4,6 @@ import time
 
 import numpy as np
 import pytest
-from distributed import LocalCluster
 
 from distinfer_lab.cards import CardGroup
 from distinfer_lab.checkpoint import save_slice
@@ -20,7 +19,7 @@ from distinfer_lab.flow.sample import SampleNet, sample_dataset
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.net import Cell, Parameter, nn, ops
 
-from ..cards.clusters import kill_later, pids_of
+from ..cards.clusters import kill_later, local_cluster, pids_of
 from ..strategies import examples
 
 EPOCHS = 5
@@ -34,11 +33,8 @@ def cards(request):
         with CardGroup(4, processes=True) as group:
             yield group
         return
-    with LocalCluster(
-        n_workers=5, processes=True, threads_per_worker=1, dashboard_address=None, memory_limit=0
-    ) as cluster:
-        with CardGroup(4, address=cluster.scheduler_address, replace_seconds=150) as group:
-            yield group
+    with local_cluster(5) as address, CardGroup(4, address=address, replace_seconds=150) as group:
+        yield group
 
 
 class Deep(Cell):
