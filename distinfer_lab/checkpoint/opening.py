@@ -5,11 +5,12 @@ file and a slice of the wrong shape are found before a byte of data is read.
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from ..errors import CheckpointError, CheckpointFileError, EncryptionError, LayoutError
 from ..layout import Layout, Mesh, Strategy
@@ -33,6 +34,7 @@ def open_checkpoint(
     crc_check: bool = False,
     rebuild: bool = False,
     without: Collection[int] = (),
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
     """Open the slices of all ranks.
 
@@ -51,13 +53,16 @@ def open_checkpoint(
         is lost is told by `lost` and `coverage`; a plan that needs it is refused.
     without
         Ranks whose files are not to be used, because they are known to be wrong; implies `rebuild`.
+    cancelled
+        Asked before each file is opened; True ends it.
 
     Raises
     ------
     CheckpointFileError
         If a file is missing.
     CheckpointError
-        If files are damaged, too many or too few, out of order, or disagree with the strategy.
+        If files are damaged, too many or too few, out of order, or disagree with the strategy; if it was
+        cancelled.
     LayoutError
         If the strategy does not fit a tensor.
     """
@@ -79,23 +84,33 @@ def open_checkpoint(
         )
     if not set(without) <= set(range(len(paths))):
         raise CheckpointError(f"without={sorted(without)}: the checkpoint has ranks 0..{len(paths) - 1}")
+    options: dict[str, Any] = {"dec_key": dec_key, "dec_mode": dec_mode, "crc_check": crc_check}
     with ExitStack() as stack:
         opened: list[SliceFile | FileSet | NoFile] = []
         for rank, path in enumerate(paths):
+            if cancelled():
+                raise CheckpointError(
+                    f"cancelled: {rank} of {len(paths)} files were opened, and are closed again"
+                )
             if rank in without:
                 opened.append(NoFile(path, f"{path} is not to be used"))
                 continue
-            try:
-                opened.append(open_files(path, dec_key=dec_key, dec_mode=dec_mode, crc_check=crc_check))
-                stack.callback(opened[-1].close)
-            except (CheckpointError, CheckpointFileError) as err:
-                if not rebuild or isinstance(err, EncryptionError):
-                    raise
-                opened.append(NoFile(path, str(err)))
+            opened.append(_open(path, rebuild, options))
+            stack.callback(opened[-1].close)
         found = _Reconciliation(tuple(opened), layouts).checkpoint()
         out = replace(found, dec_key=dec_key, dec_mode=dec_mode)
         stack.pop_all()
         return out
+
+
+def _open(path: str, rebuild: bool, options: Mapping[str, Any]) -> SliceFile | FileSet | NoFile:
+    """The files of one rank; if what is lost can be rebuilt, one that is missing or damaged says why."""
+    try:
+        return open_files(path, **options)
+    except (CheckpointError, CheckpointFileError) as err:
+        if not rebuild or isinstance(err, EncryptionError):
+            raise
+        return NoFile(path, str(err))
 
 
 class _Reconciliation:

@@ -25,10 +25,10 @@ from ..cards import CardGroup, Run
 from ..checkpoint import Checkpoint, open_checkpoint
 from ..errors import ContextError, GraphError
 from ..layout import Strategy
-from ..layout.dialects.plain import strategy_to_json
 from ..net import Tensor
 from ..net.models import FAMILIES
 from ..reshard import ConversionPlan, ReshardResult
+from . import session_code
 from .code_file import write_code
 from .context import auto_parallel_context
 from .load import LoadResult, load_distributed_checkpoint
@@ -240,19 +240,9 @@ class Session:
                 run.result()
             predictor = of_sample(place, cards)
             found = open_checkpoint(predictor.files, predictor.strategy)
-            lines = [
-                f"folder, train_cards = {place!r}, {cards}",
-                *_with_cards(cards, ["dl.sample.train_sample(folder, cards)"]),
-            ]
+            source = {"checkpoint": found, "predictor": predictor, "folder": place}
             self._enter(
-                "source",
-                count,
-                lines,
-                checkpoint=found,
-                predictor=predictor,
-                trained=True,
-                folder=place,
-                _folder=own,
+                "source", count, session_code.training(place, cards), trained=True, _folder=own, **source
             )
         except BaseException:
             if own is not None:
@@ -261,9 +251,17 @@ class Session:
         return found
 
     def bring(
-        self, folder: str | os.PathLike[str], strategy: str | os.PathLike[str] | Strategy | None = None
+        self,
+        folder: str | os.PathLike[str],
+        strategy: str | os.PathLike[str] | Strategy | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> Checkpoint:
         """Open a checkpoint that is there already; headers only. A config.json in it tells which net it is of.
+
+        Parameters
+        ----------
+        cancelled
+            Asked before each file is opened; True ends it.
 
         Raises
         ------
@@ -271,27 +269,14 @@ class Session:
             See `open_checkpoint`.
         """
         count = self._count
-        found = open_checkpoint(folder, strategy)
+        found = open_checkpoint(folder, strategy, cancelled=cancelled)
         predictor, no_net = None, ""
         try:
             predictor = of_folder(folder, strategy)
         except GraphError as err:
             no_net = str(err)
-        lines = [f"folder = {os.fspath(folder)!r}"]
-        if isinstance(strategy, Strategy):
-            lines += [*_STRATEGY_FROM_JSON, f"strategy = strategy_from_json({strategy_to_json(strategy)!r})"]
-        elif strategy is not None:
-            lines.append(f"strategy = {os.fspath(strategy)!r}")
-        lines.append(f"checkpoint = dl.open_checkpoint(folder{'' if strategy is None else ', strategy'})")
-        self._enter(
-            "source",
-            count,
-            lines,
-            checkpoint=found,
-            predictor=predictor,
-            _no_net=no_net,
-            folder=os.fspath(folder),
-        )
+        source = {"checkpoint": found, "predictor": predictor, "folder": os.fspath(folder)}
+        self._enter("source", count, session_code.bringing(folder, strategy), _no_net=no_net, **source)
         return found
 
     # 2: the layout
@@ -319,12 +304,7 @@ class Session:
             model = Model(net, cards=own or self.cards)
             with self.context():
                 layout = model.infer_predict_layout(Tensor(self.predictor.data))
-            lines = [
-                f"net = {self.predictor.make_code(count)}",
-                "model = dl.Model(net)",
-                f"data = {self.predictor.data_code}",
-                "layout = model.infer_predict_layout(data)",
-            ]
+            lines = session_code.laying_out(self.predictor, count)
             self._enter("layout", begun, lines, layout=layout, model=model, _own=own)
         except BaseException:
             if own is not None:
@@ -341,19 +321,7 @@ class Session:
             If there is no checkpoint.
         """
         self._need("layout")
-        trained = (
-            [
-                "files = dl.sample.create_ckpt_file_list(folder, train_cards)",
-                'checkpoint = dl.open_checkpoint(files, f"{folder}/train_strategy.ckpt")',
-            ]
-            if self.trained
-            else []
-        )
-        lines = [
-            *trained,
-            *_STRATEGY_FROM_JSON,
-            f"layout = strategy_from_json({strategy_to_json(strategy)!r})",
-        ]
+        lines = session_code.laying_out_as(strategy, self.trained)
         self._enter("layout", self._count, lines, layout=strategy)
 
     # 3: the reshard
@@ -391,12 +359,7 @@ class Session:
         run = model.cards.start(work)
         begun(run)
         result: LoadResult = run.result()
-        cut = "" if source.strategy is None else f", {source.strategy_code}"
-        lines = [
-            f"files = {source.files_code}",
-            f"result = dl.load_distributed_checkpoint(net, files, layout{cut})",
-        ]
-        self._enter("reshard", count, lines, loaded=result)
+        self._enter("reshard", count, session_code.loading(source), loaded=result)
         return result
 
     def plan(self) -> ConversionPlan:
@@ -425,8 +388,7 @@ class Session:
         """
         count = self._count
         result: ReshardResult = self.plan().run(folder, cards=self.cards, **options)
-        cards = "" if self.cards is None else ", cards=cards"
-        lines = [f"result = checkpoint.plan(layout).run({os.fspath(folder)!r}{cards})"]
+        lines = session_code.writing(folder, on_cards=self.cards is not None)
         self._enter("reshard", count, lines, loaded=result)
         return result
 
@@ -475,25 +437,13 @@ class Session:
 
     def code(self) -> str:
         """Python code that does what was done so far, for a notebook or a script of its own."""
-        lines = [
-            "import distinfer_lab as dl",
-            "",
-            *self._lines.get("source", ["# nothing has been done yet"]),
-        ]
+        first = self._lines.get("source", ["# nothing has been done yet"])
         rest = [line for step in STEPS[1:] for line in self._lines.get(step, [])]
         if self.model is not None and self.predictor is not None:
-            trained = self.predictor.has_training_strategy
-            context = [
-                "dl.reset_auto_parallel_context()",
-                "dl.set_auto_parallel_context(",
-                '    parallel_mode="semi_auto_parallel", full_batch=True, device_num=None,',
-                *([f"    strategy_ckpt_load_file={self.predictor.strategy_code},"] if trained else []),
-                ")",
-            ]
-            lines += ["", *context, *_with_cards(len(self.model.cards), rest)]
-        elif rest:
-            lines += ["", *(rest if self.cards is None else _with_cards(len(self.cards), rest))]
-        return "\n".join([*lines, ""])
+            rest = session_code.predicting_on(len(self.model.cards), self.predictor, rest)
+        elif rest and self.cards is not None:
+            rest = session_code.with_cards(len(self.cards), rest)
+        return "\n".join(["import distinfer_lab as dl", "", *first, *(["", *rest] if rest else []), ""])
 
     def save_code(self, file: str | os.PathLike[str]) -> Path:
         """Write the code to a new file: a notebook if its name ends in .ipynb, else a script.
@@ -508,10 +458,3 @@ class Session:
     def __repr__(self) -> str:
         words = [step if self.done(step) else f"not {step}" for step in STEPS]
         return f"Session({', '.join(words)})"
-
-
-_STRATEGY_FROM_JSON = ["from distinfer_lab.layout.dialects.plain import strategy_from_json"]
-
-
-def _with_cards(count: int, lines: list[str]) -> list[str]:
-    return [f"with dl.CardGroup({count}) as cards:", *(f"    {line}" for line in lines)]

@@ -17,7 +17,7 @@ from ..flow.session import STEPS, Session
 from ..views import Drawing, checkpoint_html
 from .layout_editor import LayoutEditor
 from .layout_view import LayoutView
-from .parts import FolderChooser, Panel, Picture, StepTile, close_all, steps_drawing
+from .parts import FolderChooser, Later, Panel, Picture, StepTile, close_all, steps_drawing
 from .plan_view import PlanView
 from .predict_panel import PredictPanel
 from .run_panel import RunPanel
@@ -104,20 +104,17 @@ class Workbench(Panel):
         guard = self.errors.guard
         self.kind = ipywidgets.ToggleButtons(options=[TRAIN, OPEN], description="Checkpoint")
         self.train_cards = self._cards_field(8)
-        self.training = RunPanel(
-            lambda control: self.session.train(int(self.train_cards.value), begun=control.begun),
-            verb="Train on cards",
-        )
+        self.training = RunPanel(self._train, verb="Train on cards")
         self.chooser = FolderChooser(folder, self.errors)
-        self.open = ipywidgets.Button(description="Open", icon="folder-open")
+        self.opening = RunPanel(self._open, verb="Open")
         self.found = ipywidgets.HTML()
         self.sources = {
             TRAIN: ipywidgets.VBox([self.train_cards, self.training]),
-            OPEN: ipywidgets.VBox([self.chooser, self.open]),
+            OPEN: ipywidgets.VBox([self.chooser, self.opening]),
         }
         self.boxes["source"].children = (self.kind, *self.sources.values(), self.found)
-        self.training.observe(guard(lambda change: self._ended(change, "source", "layout")), "state")
-        self.open.on_click(guard(lambda button: self.bring(self.chooser.path, self.chooser.strategy or None)))
+        for panel in (self.training, self.opening):
+            panel.observe(guard(lambda change: self._ended(change, "source", "layout")), "state")
         self.kind.observe(guard(lambda change: self.refresh()), "value")
 
     def _cards_field(self, count: int) -> Any:
@@ -127,6 +124,15 @@ class Workbench(Panel):
         return ipywidgets.BoundedIntText(
             description="Cards", value=count, min=1, max=max(count, 128), disabled=given is not None
         )
+
+    # The checkpoint that comes of it is shown below, whoever opened it.
+
+    def _train(self, control: Any) -> None:
+        self.session.train(int(self.train_cards.value), begun=control.begun)
+
+    def _open(self, control: Any) -> None:
+        chosen = self.chooser.path, self.chooser.strategy or None
+        self.session.bring(*chosen, cancelled=control.cancelled)
 
     def bring(self, folder: str | os.PathLike[str], strategy: str | os.PathLike[str] | None = None) -> None:
         """Open a checkpoint folder, and go on to its layout.
@@ -249,6 +255,10 @@ class Workbench(Panel):
         close_all(before)
 
     def _layout_of_files(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
+        self.cutting = Later("The plan of a first layout is being made", lambda: self._edited(checkpoint))
+        return (self.cutting,)
+
+    def _edited(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
         self.editor = LayoutEditor(checkpoint)
         self.use = ipywidgets.Button(description="Use this layout", icon="check")
         self.use.on_click(self.errors.guard(lambda button: self._use()))
@@ -272,7 +282,8 @@ class Workbench(Panel):
                 layout=ipywidgets.Layout(width="min(100%, 620px)"),
             )
             self.moving = RunPanel(self._write, verb="Write", resumes=True)
-            parts = (PlanView(self.session.plan()), self.out, self.moving)
+            self.planning = Later("The plan is being made", lambda: (PlanView(self.session.plan()),))
+            parts = (self.planning, self.out, self.moving)
         self.moving.observe(
             self.errors.guard(lambda change: self._ended(change, "reshard", "predict")), "state"
         )

@@ -1,17 +1,20 @@
 """The workbench as Python sees it: the four steps, a user's own folder, a page opened again, and its code."""
 
+import threading
 from pathlib import Path
 
+import ipywidgets
 import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.checkpoint import save_slice, write_strategy
+from distinfer_lab.checkpoint import opening, save_slice, write_strategy
 from distinfer_lab.errors import ArgumentTypeError, CheckpointFileError, ContextError
 from distinfer_lab.flow.session import Session
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.reshard import verify_folder
 from distinfer_lab.widgets import LayoutView, Workbench
+from distinfer_lab.widgets.parts import Later
 from tests.transformers import expected, folder_of
 
 SECONDS = 100
@@ -38,6 +41,12 @@ def folder(tmp_path):
 def press_and_wait(panel):
     panel.button.click()
     assert panel.wait(SECONDS).state == "done", panel.outcome.value
+
+
+def open_and_wait(bench):
+    """By the button; until the editor of its layout is there."""
+    press_and_wait(bench.opening)
+    assert bench.cutting.wait(SECONDS).state == "done"
 
 
 def test_each_step_says_why_it_is_not_ready(bench):
@@ -116,6 +125,7 @@ def test_a_folder_with_its_net_predicts_or_is_written(tmp_path):
     np.testing.assert_array_equal(ran["prediction"].asnumpy(), found)
     bench.step = "layout"
     bench.goal.value = "Write files"
+    bench.cutting.wait(SECONDS)
     bench.use.click()
     assert bench.step == "reshard"
     bench.out.value = str(tmp_path / "out")
@@ -134,7 +144,7 @@ def test_ones_own_folder_is_chosen_cut_anew_and_written(folder):
     assert bench.chooser.path == str(folder / "mine")
     assert bench.chooser.strategy == str(folder / "train_strategy.ckpt")
     assert "2 slice files here" in bench.chooser.said.value
-    bench.open.click()
+    open_and_wait(bench)
     assert bench.step == "layout"
     bench.editor.dims.children[0].value = ()
     bench.editor.dims.children[1].value = ("a",)
@@ -155,12 +165,14 @@ def test_a_folder_that_is_none_is_told(folder):
     bench.chooser.field.value = str(folder / "nowhere")
     assert "No such file or directory. Check the path." in bench.chooser.said.value
     bench.chooser.field.value = str(folder / "other")
-    bench.open.click()
-    assert "no rank_0, rank_1 ... with .ckpt or .safetensors files" in bench.errors.value
+    bench.opening.button.click()
+    assert bench.opening.wait(SECONDS).state == "failed"
+    assert "no rank_0, rank_1 ... with .ckpt or .safetensors files" in bench.opening.outcome.value
     (folder / "mine/rank_1/a.ckpt").write_bytes(b"no checkpoint")
     bench.chooser.field.value = str(folder / "mine")
-    bench.open.click()
-    assert "rank_1/a.ckpt" in bench.errors.value
+    bench.opening.button.click()
+    assert bench.opening.wait(SECONDS).state == "failed"
+    assert "rank_1/a.ckpt" in bench.opening.outcome.value
     assert (bench.step, bench.session.checkpoint) == ("source", None)
     bench.chooser.go_up.click()
     assert bench.chooser.path == str(folder)
@@ -172,6 +184,7 @@ def test_a_page_opened_again_shows_the_same(bench, folder):
     again = Workbench(bench.session, folder=folder)
     assert repr(again) == repr(bench)
     again.step = "layout"
+    again.cutting.wait(SECONDS)
     assert again.editor.strategy["w"].boxes((8, 8)).tolist() == ROWS.boxes((8, 8)).tolist()
     again.use.click()
     bench.step = "reshard"
@@ -193,9 +206,11 @@ def test_a_given_group_does_all(folder):
 def test_going_back_leaves_nothing_old(bench, folder):
     """After another source is opened, the later steps are made anew."""
     bench.bring(folder / "mine", folder / "train_strategy.ckpt")
+    bench.cutting.wait(SECONDS)
     first = bench.editor
     bench.use.click()
     bench.bring(folder / "mine", folder / "train_strategy.ckpt")
+    bench.cutting.wait(SECONDS)
     assert bench.editor is not first
     assert "not ready" in bench.titles["reshard"].value
 
@@ -228,6 +243,7 @@ def test_a_layout_that_is_used_again_is_written_anew(bench, folder):
     """The same layout, once more: a panel that is ready, beside a folder of the checkpoint that was opened."""
     bench.chooser.path = str(folder / "other")
     bench.bring(folder / "mine", folder / "train_strategy.ckpt")
+    bench.cutting.wait(SECONDS)
     bench.use.click()
     assert bench.out.value == str(folder / "mine_cut_anew")
     first = bench.moving
@@ -295,10 +311,51 @@ def test_a_folder_that_says_its_layout_itself_takes_none_from_elsewhere(bench, f
     """One that was written here has its manifest; a path may begin at home."""
     bench.chooser.path = str(folder / "mine")
     assert bench.chooser.strategy == str(folder / "train_strategy.ckpt")
-    bench.open.click()
+    open_and_wait(bench)
     bench.use.click()
     press_and_wait(bench.moving)
     bench.chooser.path = str(folder / "mine_cut_anew")
     assert bench.chooser.strategy == ""
     bench.chooser.path = "~"
     assert bench.chooser.path == str(Path.home())
+
+
+def test_opening_is_stopped_between_two_files(bench, folder, monkeypatch):
+    """It runs beside the page; cancelled, it leaves the page as it was, and can be done once more."""
+    began, goes_on = threading.Event(), threading.Event()
+    as_always = opening.open_files
+
+    def slow(path, **options):
+        began.set()
+        assert goes_on.wait(SECONDS)
+        return as_always(path, **options)
+
+    monkeypatch.setattr(opening, "open_files", slow)
+    bench.chooser.path = str(folder / "mine")
+    bench.opening.button.click()
+    assert began.wait(SECONDS)
+    assert bench.opening.state == "running"
+    bench.opening.stop.click()
+    goes_on.set()
+    assert bench.opening.wait(SECONDS).state == "cancelled"
+    assert "cancelled: 1 of 2 files were opened, and are closed again" in bench.opening.outcome.value
+    assert (bench.step, bench.session.checkpoint) == ("source", None)
+    open_and_wait(bench)
+    assert bench.step == "layout"
+
+
+def test_a_plan_that_cannot_be_made_says_why(bench, folder, monkeypatch):
+    """Where its picture would stand; one that is closed while it is made is gone when it comes."""
+    bench.bring(folder / "mine", folder / "train_strategy.ckpt")
+    bench.cutting.wait(SECONDS)
+    monkeypatch.setattr(bench.session, "plan", lambda: bench.session.checkpoint.plan("tp=3"))
+    bench.use.click()
+    assert bench.planning.wait(SECONDS).state == "failed"
+    assert 'role="alert"' in bench.planning.children[0].value
+    goes_on, part = threading.Event(), ipywidgets.HTML()
+    later = Later("Something is being made", lambda: goes_on.wait(SECONDS) and (part,))
+    assert "Something is being made ..." in later.children[0].value
+    later.close()
+    goes_on.set()
+    assert later.wait(SECONDS).state == "done"
+    assert part.comm is None

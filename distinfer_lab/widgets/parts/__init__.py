@@ -3,6 +3,7 @@
 from .folders import FolderChooser
 from .guard import TURN, ErrorLine, told
 from .lanes import Lanes
+from .later import Later
 from .pairs import LIVE_CARDS, LayoutPair, Strategies, pair_layouts
 from .panel import Panel, close_all, still_of
 from .picture import Picture, with_still
@@ -19,6 +20,7 @@ __all__ = [
     "FolderChooser",
     "Job",
     "Lanes",
+    "Later",
     "LayoutPair",
     "Panel",
     "Picture",

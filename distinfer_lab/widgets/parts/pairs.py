@@ -103,7 +103,8 @@ def pair_layouts(
             "give strategies of the same net"
         )
     shapes = {**src.shapes, **dst.shapes, **_shapes_by_name(shape, names)}
-    return {name: _pair(name, src, dst, shapes) for name in names}
+    fits: set[tuple[Layout, tuple[int, ...]]] = set()
+    return {name: _pair(name, src, dst, shapes, fits) for name in names}
 
 
 def _pair_of_layouts(train: Layout, infer: Strategies | None, shape: Any) -> LayoutPair:
@@ -145,12 +146,23 @@ def _shapes_by_name(shape: Any, names: Sequence[str]) -> dict[str, tuple[int, ..
     return {names[0]: tuple(int(n) for n in shape)}
 
 
-def _pair(name: str, src: Strategy, dst: Strategy, shapes: Mapping[str, tuple[int, ...]]) -> LayoutPair:
+def _pair(
+    name: str,
+    src: Strategy,
+    dst: Strategy,
+    shapes: Mapping[str, tuple[int, ...]],
+    fits: set[tuple[Layout, tuple[int, ...]]],
+) -> LayoutPair:
+    """The pair of one tensor; `fits` takes up what has been looked at, for layers repeat."""
     if name not in shapes:
         raise LayoutError(f"{name}: neither strategy knows its shape; give shape={{{name!r}: (...)}}")
     for strategy in (src, dst):
+        cut = (strategy[name], shapes[name])
+        if cut in fits:
+            continue
         try:
             strategy[name].regions(shapes[name])
         except LayoutError as err:
             raise LayoutError(f"{name}: {err}") from err
+        fits.add(cut)
     return LayoutPair(name, src[name], dst[name], shapes[name], (src.ranks, dst.ranks))

@@ -46,7 +46,9 @@ def proof_rows(result: ReshardResult) -> list[list[str]]:
 
 
 def outcome_html(result: Any) -> str:
-    """Any result, as a notebook would show it; the proof of a reshard."""
+    """Any result, as a notebook would show it (None not at all); the proof of a reshard."""
+    if result is None:
+        return ""
     if isinstance(result, ReshardResult):
         rows = proof_rows(result)
         return f"<p>{escape(result.folder)}</p>" + table_html(
