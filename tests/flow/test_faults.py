@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from distinfer_lab.cards import CardGroup
+from distinfer_lab.cards import CardGroup, CardRestartedError
 from distinfer_lab.checkpoint import save_slice
 from distinfer_lab.flow import (
     Callback,
@@ -91,13 +91,16 @@ def test_a_card_killed_in_a_load_changes_nothing(cards, slices):
 
 
 class Steps(Callback):
-    """Which steps were told of, in order."""
+    """Which steps were told of, in order, and whether the last one was."""
 
     def __init__(self):
-        self.told = []
+        self.told, self.ended = [], False
 
     def on_train_step_end(self, run):
         self.told.append(run.step)
+
+    def on_train_end(self, run):
+        self.ended = True
 
 
 def train(cards, cut, callbacks=()):
@@ -144,8 +147,11 @@ def test_a_card_killed_in_training_changes_nothing(cards, undisturbed, cut, save
         steps = Steps()
         saving = [ModelCheckpoint("f", tmp_path, config)] if config else []
         killer = kill_later(pids_of(cards)[random.integers(4)], random.uniform(0, seconds))
-        weight = train(cards, cut, [steps, *saving])
-        np.testing.assert_array_equal(weight, undisturbed[cut])
+        try:
+            np.testing.assert_array_equal(train(cards, cut, [steps, *saving]), undisturbed[cut])
+        except CardRestartedError:
+            # Killed after the last step, before its weight was read, which no other card holds.
+            assert (cut, steps.ended) == (SLICES, True)
         assert set(steps.told) == set(range(1, 2 * EPOCHS + 1))
         if cut == COPIES:
             assert len(steps.told) == 2 * EPOCHS
