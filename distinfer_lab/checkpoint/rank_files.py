@@ -76,7 +76,10 @@ def _files_of_folder(folder: Path, ranks: int | None) -> list[str]:
     count = max(max(found) + 1, ranks or 0)
     gaps = sorted(set(range(count)) - set(found))
     if ranks is not None:
-        return [os.fspath(found.get(rank, folder / f"rank_{rank}")) for rank in range(count)]
+        return [
+            os.fspath(found.get(rank, folder / f"rank_{rank}" / "(no .ckpt or .safetensors file)"))
+            for rank in range(count)
+        ]
     if gaps:
         raise CheckpointFileError(
             f"{folder}: there is no file of rank {gaps[0]}, though there is one of rank {max(found)}; "

@@ -118,7 +118,7 @@ class RunPanel(Panel):
         if self._plan is None:
             return Drawing("", repr(self))
         title = f"{self._plan.src_count} files to {self._plan.dst_count} ranks, in bytes"
-        return Drawing(traffic_svg(self._plan.traffic, title), repr(self))
+        return Drawing(traffic_svg(self._plan.traffic, title, sides=("file", "rank")), repr(self))
 
     def run(self) -> bool:
         """Start, or go on with what was stopped; False if it is at work already."""

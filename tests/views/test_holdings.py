@@ -8,8 +8,17 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from distinfer_lab.layout import Layout, Mesh, nonempty_boxes
-from distinfer_lab.views import hold, layout_pair_svg, layout_svg, link_cards, mesh_svg, tensor_svg
+from distinfer_lab.layout import Layout, Mesh, Strategy, nonempty_boxes
+from distinfer_lab.views import (
+    Holding,
+    hold,
+    layout_pair_svg,
+    layout_svg,
+    link_cards,
+    mesh_svg,
+    strategy_svg,
+    tensor_svg,
+)
 from tests.strategies import layouts_with_shape
 from tests.views.reading import collisions, keys, lines_of_text, rectangles, spills, tiles, words
 
@@ -190,9 +199,7 @@ def test_fused_shards_are_linked_part_by_part():
     halves = Layout(TP, (("tp",), ()))
     links = link_cards(QKV, halves, (16, 12))
     assert links.elements.tolist() == [[4 * 12, 4 * 12], [4 * 12, 4 * 12]]
-    assert links.sentences()["train:0"].startswith(
-        "Training card 0 holds [0:4, 0:12] + [8:10, 0:12] + [12:14, 0:12];"
-    )
+    assert links.sentences()["train:0"].startswith("Training card 0 holds [0:4 + 8:10 + 12:14, 0:12];")
     svg = layout_pair_svg(QKV, halves, (16, 12))
     # Its outline and the sheet come first; then one part for each box.
     assert len(rectangles(svg, "train:0")) == 2 + 3
@@ -215,3 +222,19 @@ def test_grouped_inference_cards_keep_the_colours_of_their_bytes():
         first, second = (found[f"train:{2 * card + i}"].attributes["fill"] for i in range(2))
         assert (own.attributes["fill"], stripe.attributes["fill"]) == (first, second)
         assert stripe.width == pytest.approx(own.width / 2, abs=0.1)
+
+
+def test_a_lost_card_shows_nothing_of_what_it_held():
+    """Its tile says so, in each tensor; the others are as they were; boxes that differ in two dims stand apart."""
+    rows = Layout(TP, (("tp",), ()))
+    strategy = Strategy({"w": rows}, {"w": (4, 6)})
+    whole, lost = strategy_svg(strategy), strategy_svg(strategy, lost=[1])
+    assert (whole.count(">lost<"), lost.count(">lost<")) == (0, 1)
+    held = 'stroke-width=".6"'
+    assert lost.count(held) == whole.count(held) - 1
+    gone = hold(rows, (4, 6)).without([1])
+    assert [gone.describe(row) for row in range(2)] == ["[0:2, 0:6]", "lost"]
+    both = Holding(
+        (4, 6), ("0",), np.array([[[[0, 2], [0, 3]], [[2, 4], [3, 6]]]]), np.array([0]), np.array([0]), 1
+    )
+    assert both.describe(0) == "[0:2, 0:3] + [2:4, 3:6]"

@@ -141,10 +141,25 @@ def _pieces(src: Holding, dst: Holding) -> list[list[Piece]]:
     return out
 
 
-def strategy_svg(strategy: Strategy, *, max_layouts: int = 4, max_cards: int = STORED_CARDS) -> str:
+def strategy_svg(
+    strategy: Strategy,
+    *,
+    max_layouts: int = 4,
+    max_cards: int = STORED_CARDS,
+    lost: Collection[int] = (),
+) -> str:
     """One picture for each of the first few distinct layouts, of the first parameter that has it.
 
     Those that cut something come first; all that cut nothing count as one.
+
+    Parameters
+    ----------
+    max_layouts
+        How many layouts are drawn.
+    max_cards
+        Above so many in the whole picture, cards are grouped.
+    lost
+        Ranks whose shards are gone; their tiles say so.
     """
     firsts: dict[Hashable, str] = {}
     counts: Counter[Hashable] = Counter()
@@ -156,7 +171,7 @@ def strategy_svg(strategy: Strategy, *, max_layouts: int = 4, max_cards: int = S
     label = f"{size}, {counted(len(firsts), 'different layout')}"
     pen = Pen("".join(firsts.values()))
     shown = sorted(firsts.items(), key=lambda item: not _is_cut(strategy[item[1]]))[:max_layouts]
-    parts = [_hold_parameter(strategy, name).grouped(max_cards // len(shown)) for _, name in shown]
+    parts = [_hold_parameter(strategy, name, lost).grouped(max_cards // len(shown)) for _, name in shown]
     crowd = max(sum(len(part.cards) for part in parts), 33)
     blocks = []
     for (key, name), part in zip(shown, parts, strict=True):
@@ -178,9 +193,9 @@ def _kind(layout: Layout, known: bool) -> Hashable:
     return (layout, known) if _is_cut(layout) else (layout.replicas, layout.first_ranks)
 
 
-def _hold_parameter(strategy: Strategy, name: str) -> Holding:
+def _hold_parameter(strategy: Strategy, name: str, lost: Collection[int]) -> Holding:
     layout = strategy[name]
-    return hold(layout, strategy.shapes.get(name, plain_shape(layout)), strategy.ranks)
+    return hold(layout, strategy.shapes.get(name, plain_shape(layout)), strategy.ranks).without(lost)
 
 
 def name_key(name: str) -> str:

@@ -10,7 +10,7 @@ the smallest that covers theirs, and the picture says so.
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,8 @@ class Holding:
         int64, shape (n,): the first rank of each row.
     columns
         How many cards a drawing should put in a row.
+    lost
+        Labels of the cards whose shards are gone.
     """
 
     shape: tuple[int, ...]
@@ -50,6 +52,7 @@ class Holding:
     shards: NDArray[np.int64]
     firsts: NDArray[np.int64]
     columns: int
+    lost: frozenset[str] = frozenset()
 
     @property
     def held(self) -> NDArray[np.bool_]:
@@ -80,7 +83,16 @@ class Holding:
         >>> hold(Layout(Mesh(("tp",), (2,)), ((), ("tp",))), (4, 6)).describe(1)
         '[0:4, 3:6]'
         """
-        return " + ".join(map(describe_box, self.boxes_of(row))) if self.held[row] else "nothing"
+        if self.cards[row] in self.lost:
+            return "lost"
+        return _describe_boxes(self.boxes_of(row)) if self.held[row] else "nothing"
+
+    def without(self, ranks: Collection[int]) -> "Holding":
+        """The same after the loss of some ranks; each card must be a row of its own."""
+        gone = np.isin(self.firsts, list(ranks))
+        parts, shards = self.parts.copy(), self.shards.copy()
+        parts[gone], shards[gone] = 0, -1
+        return replace(self, parts=parts, shards=shards, lost=frozenset(map(str, ranks)))
 
     def grouped(self, limit: int, opened: Collection[str] = ()) -> "Holding":
         """The same with at most `limit` rows: runs of equally many ranks become one.
@@ -101,6 +113,15 @@ class Holding:
 def describe_box(box: Box) -> str:
     """A box as an index: "[0:4, 8:16]"; that of a tensor of no dims is "[]"."""
     return "[" + ", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True)) + "]"
+
+
+def _describe_boxes(boxes: Sequence[Box]) -> str:
+    """Boxes that differ in one dim only, as those of a fused tensor: "[0:4 + 8:10, 0:6]"; else each by itself."""
+    spans = [list(zip(box.start, box.stop, strict=True)) for box in boxes]
+    every = [list(dict.fromkeys(dim)) for dim in zip(*spans, strict=True)]
+    if sum(len(dim) > 1 for dim in every) > 1:
+        return " + ".join(map(describe_box, boxes))
+    return "[" + ", ".join(" + ".join(f"{a}:{b}" for a, b in dim) for dim in every) + "]"
 
 
 def hold(layout: Layout, shape: Sequence[int], ranks: int | None = None) -> Holding:
@@ -190,7 +211,8 @@ def _grouped(holding: Holding, size: int, opened: Collection[str]) -> Holding:
     parts[single] = holding.parts[lasts[single]]
     cards = tuple(_label(first, last) for first, last in zip(firsts, lasts.tolist(), strict=True))
     numbers = _shard_numbers(parts, held)
-    return Holding(holding.shape, cards, parts, numbers, np.array(firsts), _columns(len(cards), 1))
+    columns = _columns(len(cards), 1)
+    return Holding(holding.shape, cards, parts, numbers, np.array(firsts), columns, holding.lost)
 
 
 def group_pair(

@@ -143,6 +143,8 @@ def _tile(holding: Holding, row: int, pieces: Sequence[Piece], pen: Pen, style: 
     y = -BASELINE
     dashes = "" if holding.held[row] else ' stroke-dasharray="3 2"'
     card = path(x, y, style.width, style.height, f'class="tile" fill="#fff" stroke="{LINE}"{dashes}')
+    if style.crowd > LARGE_CARDS and holding.cards[row] in holding.lost:
+        return card + text(x + 5, y + 13, holding.cards[row]) + text(x + 12, y + 34, "lost")
     if style.crowd > LARGE_CARDS:
         picture = _thumbnail(
             _sheet(holding, style.width - 12, style.height - 24), holding, pieces, pen, x, y + 18

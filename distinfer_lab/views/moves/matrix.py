@@ -50,7 +50,7 @@ def traffic_svg(
     shown = grouped_traffic(matrix, max_cells, window)
     stays = shown.stays(placement)
     giver, getter = sides
-    lines = [f"rows: the {giver} that gives; columns: the {getter} that gets"]
+    lines = [f"rows: the {giver} that gives; columns: the {getter} that gets; the darker, the more bytes"]
     if shown.note:
         lines.append(shown.note)
     if stays is not None:

@@ -35,11 +35,14 @@ def checkpoint_html(checkpoint: "Checkpoint") -> str:
     if gone:
         line += f"<p>cannot be recovered: {escape(listed(gone))}</p>"
     held = [
-        (f"rank {r}", sum(e.nbytes for e in file.entries.values())) for r, file in enumerate(checkpoint.files)
+        (f"rank {r}{' (lost)' * (r in checkpoint.lost)}", sum(e.nbytes for e in file.entries.values()))
+        for r, file in enumerate(checkpoint.files)
     ]
     columns = ["tensor", "shape", "dtype", "cut", "kind"]
     picture = kept(
-        lambda cards: strategy_svg(checkpoint.strategy, max_cards=cards), "Who holds what", BESIDE_PICTURE
+        lambda cards: strategy_svg(checkpoint.strategy, max_cards=cards, lost=checkpoint.lost),
+        "Who holds what",
+        BESIDE_PICTURE,
     )
     bars = bars_html(held, "Bytes of each rank's slices")
     return line + picture + bars + table_html(columns, rows, len(checkpoint.tensors))
