@@ -166,8 +166,10 @@ class Gangs:
                 self._look(run, look)
                 continue
             for future in done:
-                if future.status != "finished":
+                if future.status in ("error", "cancelled"):
                     future.result()
+                if future.status != "finished":  # its card was lost meanwhile, and the result with it
+                    pending.add(future)
             run.advance(len(futures) - len(pending), len(futures))
 
     def _fetch(self, futures: Mapping[Any, int], run: Run, look: Callable[[], None]) -> list[Any]:

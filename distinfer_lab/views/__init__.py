@@ -20,9 +20,12 @@ from .holdings import (
     tensor_svg,
 )
 from .moves import (
+    CARDS,
+    FILES,
     CardBytes,
     FileBytes,
     MoveLinks,
+    Sides,
     Window,
     bands_svg,
     bars_svg,
@@ -50,6 +53,8 @@ from .shown import (
 )
 
 __all__ = [
+    "CARDS",
+    "FILES",
     "STORED_CARDS",
     "CardBytes",
     "Drawing",
@@ -57,6 +62,7 @@ __all__ = [
     "Holding",
     "Links",
     "MoveLinks",
+    "Sides",
     "Step",
     "Window",
     "bands_svg",

@@ -9,11 +9,11 @@ import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
-from ..display import bytes_in_words
+from ..display import bytes_in_words, counted
 from ..errors import ArgumentTypeError, LayoutError
-from ..reshard import ReshardPlan, Step, plan_steps, warnings_of
+from ..reshard import ConversionPlan, ReshardPlan, Step, plan_steps, warnings_of
 from ..reshard.schedule import MOST_SCHEDULED
-from ..views import Drawing, Window, bands_svg, link_moves, stored, traffic_svg
+from ..views import CARDS, FILES, Drawing, Window, bands_svg, link_moves, stored, traffic_svg
 from .layout_view import LayoutView
 from .parts import Panel, Picture, SearchList
 
@@ -82,6 +82,7 @@ class PlanView(Panel):
                 f"plan is a {type(plan).__name__}; give what plan_reshard or checkpoint.plan gives"
             )
         self.plan = plan
+        self._sides = FILES if isinstance(plan, ConversionPlan) else CARDS
         self._steps: tuple[Step, ...] = ()
         self.kind = ipywidgets.ToggleButtons(options=PICTURES, description="Moves as")
         self._link(plan.traffic)
@@ -94,7 +95,7 @@ class PlanView(Panel):
             traitlets.link((self.picture, name), (self, name))
 
     def _link(self, traffic: NDArray[np.int64]) -> None:
-        links = link_moves(traffic, max_cells=MOST_SHOWN, window=self._window)
+        links = link_moves(traffic, max_cells=MOST_SHOWN, window=self._window, sides=self._sides)
         self._sentences, self._partners = links.sentences(), links.partners()
 
     def _add_parts(self) -> None:
@@ -213,14 +214,15 @@ class PlanView(Panel):
             names = self._steps[self.step - 1].names
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             return f"step {self.step} of {len(self._steps)}: {names[0]}{more}"
-        sides = f"{self.plan.src_count} training cards to {self.plan.dst_count} inference cards"
+        giver, getter = ("file", "rank") if self._sides is FILES else ("training card", "inference card")
+        sides = f"{counted(self.plan.src_count, giver)} to {counted(self.plan.dst_count, getter)}"
         return f"{self.parameter or 'all tensors'}: {sides}"
 
     def _svg(self, limit: int) -> str:
         given, place, window = (self.traffic, self._title()), self.plan.placement, self._window
         if self.kind.value == "Bands":
-            return bands_svg(*given, placement=place, max_cards=limit, window=window)
-        return traffic_svg(*given, placement=place, max_cells=limit, window=window)
+            return bands_svg(*given, placement=place, max_cards=limit, window=window, sides=self._sides)
+        return traffic_svg(*given, placement=place, max_cells=limit, window=window, sides=self._sides)
 
     def _live(self) -> Drawing:
         return Drawing(self._svg(MOST_SHOWN), self._title())
@@ -329,11 +331,17 @@ def _summary(plan: ReshardPlan) -> str:
     """The sums and the warnings."""
     moved, bound = plan.moved_bytes, plan.bound_bytes
     ratio = f" ({moved / bound:.2f})" if bound else ""
-    lines = [
-        f"{len(plan):,} tensors, {plan.src_count:,} -> {plan.dst_count:,} cards, {plan.pieces:,} pieces",
-        f"moved {bytes_in_words(moved)}, least possible {bytes_in_words(bound)}{ratio}; a card ends with at most "
-        f"{bytes_in_words(int(plan.needed_bytes.max(initial=0)))}",
-    ]
+    most = bytes_in_words(int(plan.needed_bytes.max(initial=0)))
+    if isinstance(plan, ConversionPlan):
+        sides = f"{counted(plan.src_count, 'file')} -> {counted(plan.dst_count, 'rank')}"
+        sums = f"{bytes_in_words(int(plan.needed_bytes.sum()))} in all; a rank ends with at most {most}"
+    else:
+        sides = f"{plan.src_count:,} -> {plan.dst_count:,} cards"
+        sums = (
+            f"moved {bytes_in_words(moved)}, least possible {bytes_in_words(bound)}{ratio}; a card ends with at "
+            f"most {most}"
+        )
+    lines = [f"{len(plan):,} tensors, {sides}, {plan.pieces:,} pieces", sums]
     if not len(plan):
         lines = ["This plan has no tensors: there is nothing to move. Was everything left out by select=?"]
     warned = "".join(f"<li>{escape(text)}</li>" for text in warnings_of(plan))

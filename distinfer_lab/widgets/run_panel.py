@@ -11,7 +11,7 @@ import traitlets
 from ..display import bytes_in_words
 from ..errors import ArgumentTypeError, ContextError
 from ..reshard import ConversionPlan, Progress, ReshardResult, Verification
-from ..views import Drawing, traffic_svg
+from ..views import FILES, Drawing, traffic_svg
 from .parts import Lanes, Panel, Picture, Snapshot, Work, outcome_html, still_of, told
 
 __all__ = ["RunPanel"]
@@ -118,7 +118,7 @@ class RunPanel(Panel):
         if self._plan is None:
             return Drawing("", repr(self))
         title = f"{self._plan.src_count} files to {self._plan.dst_count} ranks, in bytes"
-        return Drawing(traffic_svg(self._plan.traffic, title, sides=("file", "rank")), repr(self))
+        return Drawing(traffic_svg(self._plan.traffic, title, sides=FILES), repr(self))
 
     def run(self) -> bool:
         """Start, or go on with what was stopped; False if it is at work already."""

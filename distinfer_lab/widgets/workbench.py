@@ -193,7 +193,8 @@ class Workbench(Panel):
     def _source(self) -> None:
         _show_one(self.sources, self.kind.value)
         found = self.session.checkpoint
-        self.found.value = "" if found is None else checkpoint_html(found)
+        here = f"<p><b>Opened: {escape(self.session.folder)}</b></p>"
+        self.found.value = "" if found is None else here + checkpoint_html(found)
 
     def _is_new(self, part: str, basis: str) -> bool:
         """Whether a part of the page is still to be made for what a step has come to; from then on it is made."""

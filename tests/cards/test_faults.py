@@ -8,7 +8,7 @@ import dask
 import numpy as np
 import pytest
 
-from distinfer_lab.cards import CardGroup, CardRestartedError
+from distinfer_lab.cards import CardGroup, CardRestartedError, gang
 from distinfer_lab.errors import CardError
 
 from ..strategies import examples
@@ -75,6 +75,27 @@ def test_a_card_killed_in_predict_changes_nothing(cards, moment):
         found, _ = cards.run(program, placement, inputs(4), wanted(4))
         np.testing.assert_array_equal(found[0]["y"], expected)
         assert cards.memory().held_bytes.tolist() == [12] * 4
+    cards.drop(placement)
+
+
+def test_a_card_that_is_lost_with_its_result_is_noticed(cards, monkeypatch):
+    """Killed after its task was seen to be done, before that gave its result: the work is done once more."""
+    placement = cards.place([Numbers(r) for r in range(4)])
+    pids, wait, killed = pids_of(cards), gang.wait, []
+
+    def then_kill(futures, **options):
+        found = wait(futures, **options)
+        if found.done and not killed:
+            future = next(iter(found.done))
+            killed.append(pids[int(future.key.rpartition("-")[2])])
+            os.kill(killed[0], signal.SIGKILL)
+            until(lambda: future.status != "finished")
+        return found
+
+    monkeypatch.setattr(gang, "wait", then_kill)
+    found, _ = cards.run(add_all, placement, inputs(4), wanted(4))
+    np.testing.assert_array_equal(found[0]["y"], [10, 10, 10])
+    assert len(killed) == 1
     cards.drop(placement)
 
 

@@ -10,6 +10,7 @@ from distinfer_lab.checkpoint import open_checkpoint, save_slice
 from distinfer_lab.display import bytes_in_words
 from distinfer_lab.layout import Layout, Mesh, Strategy, box_at
 from distinfer_lab.views import (
+    FILES,
     CardBytes,
     bands_svg,
     bars_svg,
@@ -178,7 +179,7 @@ def test_a_move_says_its_bytes_and_its_ends():
     sentences = link_moves(np.array([[1024, 2048], [0, 0]])).sentences()
     assert sentences["train:0"] == "Card 0 gives 3 KiB: to 1 (2 KiB), 0 (1 KiB)."
     assert sentences["train:1"] == "Card 1 gives nothing."
-    assert sentences["move:0>1"] == "2 KiB from card 0 to 1."
+    assert sentences["move:0>1"] == "2 KiB from card 0 to card 1."
 
 
 @pytest.fixture(scope="module")
@@ -262,3 +263,14 @@ def test_a_plan_of_very_many_tensors_is_drawn_by_destination(sliced, monkeypatch
     shares = {piece.readers: piece.share for piece in tensor.pieces}
     expected = plan.traffic[0] / plan.traffic[0].sum()
     assert shares == {(rank,): pytest.approx(share) for rank, share in enumerate(expected) if share}
+
+
+def test_files_are_called_files_in_every_picture():
+    """Matrix, bands and sentences of a plan between files; of cards that are not the same nothing is said."""
+    matrix = np.array([[1024, 2048], [0, 512]])
+    for svg in (traffic_svg(matrix, "w", sides=FILES), bands_svg(matrix, "w", sides=FILES)):
+        assert "card" not in " ".join(words(svg))
+    sentences = link_moves(matrix, sides=FILES).sentences()
+    assert sentences["train:1"] == "File 1 gives 512 B: to 1 (512 B)."
+    assert sentences["infer:0"] == "Rank 0 gets 1 KiB: from 0 (1 KiB)."
+    assert sentences["move:0>1"] == "2 KiB from file 0 to rank 1."

@@ -109,7 +109,7 @@ def test_bytes_that_stay_are_marked(view):
     """With a sign of their own; each part says its bytes."""
     kept = 4 * (2 * 24 * 4 + 48 * 8)
     assert view.plan.traffic[1, 1] == kept
-    assert view.picture.sentences["move:1>1"] == "2.2 KiB from card 1 to 1."
+    assert view.picture.sentences["move:1>1"] == "2.2 KiB from card 1 to card 1."
     assert "= 2.2 KiB" in view.picture.svg
 
 
@@ -157,7 +157,7 @@ def test_a_group_is_opened_down_to_its_cards():
     assert view.opened == "move:64-67>4-7"
     cards = {f"train:{card}" for card in range(64, 68)} | {f"infer:{card}" for card in range(4, 8)}
     assert {key for key in view.picture.sentences if key[0] != "m"} == cards
-    assert view.picture.sentences["move:65>6"] == "16 B from card 65 to 6."
+    assert view.picture.sentences["move:65>6"] == "16 B from card 65 to card 6."
     view.selected = "train:65"
     assert view.open.disabled
     view.kind.value = "Bands"

@@ -5,12 +5,15 @@ from .bars import CardBytes, bars_svg, memory_svg
 from .files import FileBytes, files_of, files_svg
 from .linked import MoveLinks, link_moves
 from .matrix import traffic_svg
-from .runs import Window
+from .runs import CARDS, FILES, Sides, Window
 
 __all__ = [
+    "CARDS",
+    "FILES",
     "CardBytes",
     "FileBytes",
     "MoveLinks",
+    "Sides",
     "Window",
     "bands_svg",
     "bars_svg",

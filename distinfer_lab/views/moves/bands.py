@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...display import bytes_in_words
 from ..drawing import Block, Pen, finish, heading, label, number, path, shorten, text, text_width
-from .runs import APART, Rows, Window, grouped_traffic
+from .runs import APART, CARDS, GroupedTraffic, Rows, Sides, Window, grouped_traffic
 
 __all__ = ["bands_svg"]
 
@@ -32,6 +32,7 @@ class Side(NamedTuple):
 
     key: str
     labels: Sequence[str]
+    words: Sequence[str]
     tops: Sequence[float]
     heights: Sequence[float]
 
@@ -43,6 +44,7 @@ def bands_svg(
     placement: Sequence[int] | None = None,
     max_cards: int = MAX_CARDS,
     window: Window | None = None,
+    sides: Sides = CARDS,
 ) -> str:
     """What goes from which card to which, as bands.
 
@@ -54,35 +56,35 @@ def bands_svg(
         Above so many a side, runs of cards are summed, and it says so.
     window
         The source and the destination cards that are looked at; by default all.
+    sides
+        What gives and what gets.
     """
     shown = grouped_traffic(matrix, max_cards, window)
     stays = shown.stays(placement)
-    lines = ["left: the cards that give; right: the cards that get; a band has the number of its giver"]
+    giver, getter = sides
+    lines = [
+        f"left: the {giver}s that give; right: the {getter}s that get; a band has the number of its giver"
+    ]
     if shown.note:
         lines.append(shown.note)
     if stays is not None and any(0 <= card < len(shown.rows) for card in stays):
         lines.append("white bands with a dashed edge stay on their card")
-    if stays is None:
+    if stays is None and giver == getter:
         lines.append(APART)
     pen = Pen(title)
     return finish(
-        heading(_bands(shown.rows, shown.columns, shown.cells, stays, pen), shorten(title, 80), lines),
+        heading(_bands(shown, stays, sides, pen), shorten(title, 80), lines),
         title,
         pen,
     )
 
 
-def _bands(
-    rows: Sequence[str], columns: Sequence[str], cells: Rows, stays: list[int] | None, pen: Pen
-) -> Block:
+def _bands(shown: GroupedTraffic, stays: list[int] | None, sides: Sides, pen: Pen) -> Block:
+    rows, columns, cells = shown.rows, shown.columns, shown.cells
     scale = min(SPACE, MOST_OF_ONE * max(cells.shape)) / max(int(cells.sum()), 1)
-    given = _side("train", rows, cells.sum(axis=1), scale)
-    got = _side("infer", columns, cells.sum(axis=0), scale)
-    names = [
-        *map(_words, rows, cells.sum(axis=1).tolist()),
-        *map(_words, columns, cells.sum(axis=0).tolist()),
-    ]
-    wide = max(map(text_width, names), default=0) + 14
+    given = _side("train", sides[0], rows, cells.sum(axis=1), scale)
+    got = _side("infer", sides[1], columns, cells.sum(axis=0), scale)
+    wide = max(map(text_width, [*given.words, *got.words]), default=0) + 14
     starts = _starts(given, cells, scale)
     stops = _starts(got, cells.T, scale).T
     bands = []
@@ -93,19 +95,19 @@ def _bands(
         words = f"{rows[i]}: {bytes_in_words(int(cells[i, j]))}"
         bands.append(_band(f"{rows[i]}>{columns[j]}", place, look, words))
     body = f'<g role="grid" aria-label="bytes on their way"><g role="row">{"".join(bands)}</g></g>'
-    body += _cards(given, cells.sum(axis=1), 0, wide) + _cards(got, cells.sum(axis=0), wide + REACH, wide)
+    body += _cards(given, 0, wide) + _cards(got, wide + REACH, wide)
     height = max(side.tops[-1] + side.heights[-1] if side.tops else 0 for side in (given, got))
     return Block(2 * wide + REACH, height, body)
 
 
-def _words(name: str, nbytes: int) -> str:
-    return f"card{'s' * ('-' in name)} {name}: {bytes_in_words(nbytes)}"
-
-
-def _side(key: str, labels: Sequence[str], totals: Rows, scale: float) -> Side:
+def _side(key: str, kind: str, labels: Sequence[str], totals: Rows, scale: float) -> Side:
+    words = [
+        f"{kind}{'s' * ('-' in name)} {name}: {bytes_in_words(total)}"
+        for name, total in zip(labels, totals.tolist(), strict=True)
+    ]
     heights = np.maximum(totals * scale, LOWEST)
     tops = np.concatenate([[0.0], np.cumsum(heights + GAP)[:-1]]) if len(labels) else heights
-    return Side(key, labels, tops.tolist(), heights.tolist())
+    return Side(key, labels, words, tops.tolist(), heights.tolist())
 
 
 def _starts(side: Side, cells: Rows, scale: float) -> NDArray[np.float64]:
@@ -131,11 +133,11 @@ def _band(key: str, place: tuple[float, float, float, float], look: tuple[str, s
     return f'<g data-key="move:{key}">{band}{inside}</g>'
 
 
-def _cards(side: Side, totals: Rows, x: float, wide: float) -> str:
+def _cards(side: Side, x: float, wide: float) -> str:
     """The cards of a side as tiles, each with its name and its bytes."""
     out = []
-    for name, top, height, total in zip(side.labels, side.tops, side.heights, totals.tolist(), strict=True):
+    for name, words, top, height in zip(side.labels, side.words, side.tops, side.heights, strict=True):
         tile = path(x, top, wide, height, 'class="tile" fill="#fff" stroke="#666"')
-        words = text(x + 6, top + height / 2 + 4, _words(name, total))
-        out.append(f'<g role="row"><g data-key="{side.key}:{name}">{tile}{words}</g></g>')
+        inside = text(x + 6, top + height / 2 + 4, words)
+        out.append(f'<g role="row"><g data-key="{side.key}:{name}">{tile}{inside}</g></g>')
     return f'<g role="grid" aria-label="{side.key} cards">{"".join(out)}</g>'

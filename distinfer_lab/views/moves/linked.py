@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...display import bytes_in_words
-from .runs import Rows, Window, grouped_traffic
+from .runs import CARDS, Rows, Sides, Window, grouped_traffic
 
 __all__ = ["MoveLinks", "link_moves"]
 
@@ -24,11 +24,14 @@ class MoveLinks:
         The labels of both sides, as they are drawn.
     cells
         Bytes, int64, shape (rows, columns).
+    sides
+        What gives and what gets.
     """
 
     src: tuple[str, ...]
     dst: tuple[str, ...]
     cells: Rows
+    sides: Sides = CARDS
 
     def partners(self) -> dict[str, tuple[str, ...]]:
         """For each key those that belong to it: a card's moves and who is at their other end.
@@ -50,34 +53,37 @@ class MoveLinks:
 
     def sentences(self) -> dict[str, str]:
         """For each key its bytes, and from or to whom."""
+        giver, getter = self.sides
         out = {
-            f"train:{a}": _sentence(_doing(a, "give"), "to", self.dst, self.cells[i])
+            f"train:{a}": _sentence(_doing(giver, a, "give"), "to", self.dst, self.cells[i])
             for i, a in enumerate(self.src)
         }
         out |= {
-            f"infer:{b}": _sentence(_doing(b, "get"), "from", self.src, self.cells[:, j])
+            f"infer:{b}": _sentence(_doing(getter, b, "get"), "from", self.src, self.cells[:, j])
             for j, b in enumerate(self.dst)
         }
         for i, j in np.argwhere(self.cells).tolist():
             words = bytes_in_words(int(self.cells[i, j]))
             out[f"move:{self.src[i]}>{self.dst[j]}"] = (
-                f"{words} from {_card(self.src[i]).lower()} to {self.dst[j]}."
+                f"{words} from {_called(giver, self.src[i])} to {_called(getter, self.dst[j])}."
             )
         return out
 
 
-def link_moves(matrix: NDArray[np.int64], *, max_cells: int = 16, window: Window | None = None) -> MoveLinks:
+def link_moves(
+    matrix: NDArray[np.int64], *, max_cells: int = 16, window: Window | None = None, sides: Sides = CARDS
+) -> MoveLinks:
     """The links of `traffic_svg` (or of `bands_svg`, with its `max_cards`) for the same matrix and window."""
     shown = grouped_traffic(matrix, max_cells, window)
-    return MoveLinks(tuple(shown.rows), tuple(shown.columns), shown.cells)
+    return MoveLinks(tuple(shown.rows), tuple(shown.columns), shown.cells, sides)
 
 
-def _card(name: str) -> str:
-    return f"Cards {name}" if "-" in name else f"Card {name}"
+def _called(kind: str, name: str) -> str:
+    return f"{kind}s {name}" if "-" in name else f"{kind} {name}"
 
 
-def _doing(name: str, verb: str) -> str:
-    return f"{_card(name)} {verb}" if "-" in name else f"{_card(name)} {verb}s"
+def _doing(kind: str, name: str, verb: str) -> str:
+    return f"{_called(kind, name).capitalize()} {verb}{'' if '-' in name else 's'}"
 
 
 def _sentence(start: str, way: str, names: tuple[str, ...], row: Rows) -> str:

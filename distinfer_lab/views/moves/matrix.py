@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...display import bytes_in_words
 from ..drawing import Block, finish, heading, ink_on, number, shade_of, shorten, text_width
-from .runs import APART, Rows, Window, grouped_traffic
+from .runs import APART, CARDS, Rows, Sides, Window, grouped_traffic
 
 __all__ = ["traffic_svg"]
 
@@ -30,7 +30,7 @@ def traffic_svg(
     placement: Sequence[int] | None = None,
     max_cells: int = MAX_CELLS,
     window: Window | None = None,
-    sides: tuple[str, str] = ("card", "card"),
+    sides: Sides = CARDS,
 ) -> str:
     """Who sends how many bytes to whom: a row per source card, a column per destination card.
 

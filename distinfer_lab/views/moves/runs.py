@@ -9,6 +9,13 @@ from numpy.typing import NDArray
 __all__ = ["APART", "GroupedTraffic", "Window", "grouped_traffic", "run_labels", "run_sums"]
 
 Rows = NDArray[np.int64]
+Sides = tuple[str, str]
+"""What gives and what gets."""
+
+CARDS: Sides = ("card", "card")
+FILES: Sides = ("file", "rank")
+"""Where all read the same files, nothing moves from card to card."""
+
 APART = "the cards of both sides are not the same: nothing is there already"
 Window = tuple[range, range]
 """The source cards and the destination cards that are looked at."""

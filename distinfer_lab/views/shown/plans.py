@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ... import display
 from ...display import bytes_in_words, counted
 from ..drawing import img_html
-from ..moves import CardBytes, bands_svg, files_of, files_svg, memory_svg, traffic_svg
+from ..moves import CARDS, FILES, CardBytes, Sides, bands_svg, files_of, files_svg, memory_svg, traffic_svg
 from .tables import BESIDE_PICTURE, ROWS, bars_html, kept, lines_html, table_html
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def plan_html(plan: "ReshardPlan") -> str:
     return matrix + bands + table_html(["", ""], rows, len(rows))
 
 
-def _matrix(plan: "ReshardPlan", title: str, alt: str, sides: tuple[str, str] = ("card", "card")) -> str:
+def _matrix(plan: "ReshardPlan", title: str, alt: str, sides: Sides = CARDS) -> str:
     return kept(
         lambda cards: traffic_svg(
             plan.traffic, title, placement=plan.placement, max_cells=_side(cards, 16), sides=sides
@@ -65,7 +65,7 @@ def conversion_html(plan: "ConversionPlan") -> str:
     )
     return (
         files
-        + _matrix(plan, title, "Bytes of each file for each rank", ("file", "rank"))
+        + _matrix(plan, title, "Bytes of each file for each rank", FILES)
         + table_html(["", ""], rows, len(rows))
     )
 
