@@ -102,7 +102,7 @@ def test_bands_have_the_same_keys(view):
     view.kind.value = "Bands"
     assert keys_of(view) == before
     assert view.selected == f"move:{giver}>{taker}"
-    assert view.picture.sentences[view.selected].endswith(f" from card {giver} to {taker}.")
+    assert view.picture.sentences[view.selected].endswith(f" from card {giver} to card {taker}.")
 
 
 def test_bytes_that_stay_are_marked(view):
