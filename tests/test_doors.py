@@ -103,7 +103,7 @@ def test_reshard_plans_and_writes(tmp_path):
     arguments = ["reshard", found.folder / "src", tmp_path / "out", "--strategy", found.src_strategy]
     arguments += ["--to", found.dst_strategy]
     done = distinfer(*arguments, "--dry-run")
-    assert "1 tensors, 8 -> 4 ranks, 32 pieces" in done.output
+    assert "1 tensor, 8 -> 4 ranks, 32 pieces" in done.output
     assert not list(tmp_path.iterdir())
     done = distinfer(*arguments, "--prefix", "dst", "--format", "safetensors")
     assert done.exit_code == 0

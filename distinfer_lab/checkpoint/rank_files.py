@@ -77,15 +77,21 @@ def _files_of_folder(folder: Path, ranks: int | None) -> list[str]:
     gaps = sorted(set(range(count)) - set(found))
     if ranks is not None:
         return [
-            os.fspath(found.get(rank, folder / f"rank_{rank}" / "(no .ckpt or .safetensors file)"))
+            os.fspath(found.get(rank, _place_of(rank, found) / "(no .ckpt or .safetensors file)"))
             for rank in range(count)
         ]
     if gaps:
         raise CheckpointFileError(
             f"{folder}: there is no file of rank {gaps[0]}, though there is one of rank {max(found)}; "
-            f"put it into {folder / f'rank_{gaps[0]}'}"
+            f"put it into {_place_of(gaps[0], found)}"
         )
     return [os.fspath(found[rank]) for rank in range(len(found))]
+
+
+def _place_of(rank: int, found: Mapping[int, Path]) -> Path:
+    """Where the file of a rank should be: in a folder that is called as the others are."""
+    other, path = next(iter(found.items()))
+    return path.parent.with_name(re.sub(rf"(?<!\d){other}(?!\d)", str(rank), path.parent.name))
 
 
 def _check_order(files: Sequence[str]) -> None:

@@ -37,6 +37,8 @@ READ_COST_BYTES = 12 << 10
 WINDOW_BYTES = 4 << 20
 MOST_BUFFERS = 1024
 """How many buffers one read may fill (IOV_MAX)."""
+PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x04", b"\x80\x05")
+"""How archives of torch.save begin, and pickles; no .ckpt file does."""
 LONG_RUN = 32 << 10
 """From this length on the system puts the runs of a view in their places; shorter ones are staged.
 
@@ -80,7 +82,13 @@ def open_slice(
     try:
         stat = os.fstat(file.fileno())
         size = stat.st_size
-        magic = int.from_bytes(os.pread(file.fileno(), 4, 0), "little")
+        head = os.pread(file.fileno(), 4, 0)
+        if head.startswith(PICKLES) and not name.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{name}: this is an archive or a pickle, as torch.save writes them, and may run code when it is "
+                "loaded; save the tensors as safetensors where you trust it"
+            )
+        magic = int.from_bytes(head, "little")
         if magic in MAGICS:
             with file:
                 plain = _decrypted(name, file, size, dec_key, dec_mode, MAGICS[magic])

@@ -20,6 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from ..checkpoint import Checkpoint, Surviving, TensorRecord, box_in_words, followed_parameter
+from ..display import counted
 from ..errors import ReshardError, in_lines, listed
 from ..layout import Layout, Regions, Strategy
 from .classes import Holding
@@ -86,7 +87,8 @@ class ConversionPlan(ReshardPlan):
 
     def __repr__(self) -> str:
         needed = self.needed_bytes
-        counts = f"{len(self)} tensors, {self.src_count} -> {self.dst_count} ranks, {self.pieces} pieces"
+        ranks = f"{self.src_count} -> {counted(self.dst_count, 'rank')}"
+        counts = f"{counted(len(self), 'tensor')}, {ranks}, {counted(self.pieces, 'piece')}"
         return (
             f"ConversionPlan of {counts}\n"
             f"  destinations hold {int(needed.sum())} bytes, a rank at most {int(needed.max(initial=0))}"

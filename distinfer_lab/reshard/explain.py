@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..display import Displayed, bytes_in_words
+from ..display import Displayed, bytes_in_words, counted
 from ..layout import volumes
 from .bounds import MOST_CHOICES, choices
 
@@ -97,9 +97,11 @@ class Explanation(Displayed):
 
     def __repr__(self) -> str:
         words = bytes_in_words
+        ranks = f"{self.src_ranks} -> {counted(self.dst_ranks, 'rank')}"
         lines = [
-            f"{self.tensors} tensors, {self.src_ranks} -> {self.dst_ranks} ranks, {self.pieces} pieces",
-            f"  destinations hold {words(self.needed_bytes)}; a card holds at most {words(self.peak_bytes)}",
+            f"{counted(self.tensors, 'tensor')}, {ranks}, {counted(self.pieces, 'piece')}",
+            f"  destinations hold {words(self.needed_bytes)}; "
+            f"{'a writer has' if self.files else 'a card holds'} at most {words(self.peak_bytes)} in memory",
         ]
         if self.files:
             read = sum(file.read for file in self.files)
@@ -113,8 +115,9 @@ class Explanation(Displayed):
             return "\n".join(lines + _some(rows))
         times = f" ({self.moved_bytes / self.bound_bytes:.2f})" if self.bound_bytes else ""
         lines.append(f"  moved {self.moved_bytes} bytes, least possible {self.bound_bytes}{times}")
-        gap = "" if self.load_gap is None else f", {self.load_gap:.1%} above the least possible"
-        lines.append(f"  the busiest card sends {words(self.most_sent_bytes)}{gap}")
+        least = self.least_sent_bytes
+        best = "" if least is None else f"; {words(round(least))} would do ({self.load_gap:.1%} more)"
+        lines.append(f"  the busiest card sends {words(self.most_sent_bytes)}{best}")
         rows = [
             f"  card {c.card}: needs {words(c.needed)}, keeps {words(c.kept)}, receives {words(c.received)}, "
             f"sends {words(c.sent)}; peak {words(c.peak)}"

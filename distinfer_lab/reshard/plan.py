@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..display import Displayed
+from ..display import Displayed, counted
 from ..errors import LayoutError, ReshardError, in_lines
 from ..layout import Layout, Matches, Regions, Strategy, Transfers, match_regions, volumes
 from .bounds import held_elements, least_load
@@ -264,8 +264,9 @@ class ReshardPlan(Mapping[str, TensorPlan], Displayed):
     def __repr__(self) -> str:
         moved, bound = self.moved_bytes, self.bound_bytes
         ratio = f" ({moved / bound:.2f})" if bound else ""
+        cards = f"{self.src_count} -> {counted(self.dst_count, 'card')}"
         lines = [
-            f"ReshardPlan of {len(self)} tensors, {self.src_count} -> {self.dst_count} cards, {self.pieces} pieces",
+            f"ReshardPlan of {counted(len(self), 'tensor')}, {cards}, {counted(self.pieces, 'piece')}",
             f"  moved / bound  {moved} / {bound} bytes{ratio}",
             f"  a card sends at most {int(self.sent_bytes.max(initial=0))} bytes, "
             f"and ends with at most {int(self.needed_bytes.max(initial=0))}",

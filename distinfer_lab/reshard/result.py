@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..display import Displayed, bytes_in_words
+from ..display import Displayed, bytes_in_words, counted
 from .conversion import ConversionPlan
 from .verify import Verification, verify_folder
 from .write import FileReport
@@ -99,7 +99,8 @@ class ReshardResult(Displayed):
     def __repr__(self) -> str:
         ratio = self.read_bytes / max(self.needed_bytes, 1)
         lines = [
-            f"ReshardResult: {len(self.files)} files, {bytes_in_words(self.written_bytes)} in {self.seconds:.2f} s",
+            f"ReshardResult: {counted(len(self.files), 'file')}, {bytes_in_words(self.written_bytes)} "
+            f"in {self.seconds:.2f} s",
             f"  read {self.read_bytes} of {self.needed_bytes} bytes needed ({ratio:.2f}), "
             f"buffer {bytes_in_words(self.buffer_bytes)} of {bytes_in_words(self.predicted_peak_bytes)}",
         ]

@@ -9,7 +9,7 @@ from typing import Any
 import xxhash
 
 from ..checkpoint import ManifestFile, read_manifest
-from ..display import Displayed, bytes_in_words
+from ..display import Displayed, bytes_in_words, counted
 from ..errors import CheckpointError
 
 __all__ = ["Verification", "verify_folder"]
@@ -38,8 +38,8 @@ class Verification(Displayed):
         return asdict(self) | {"ok": self.ok}
 
     def __repr__(self) -> str:
-        words = "all as written" if self.ok else f"{len(self.differences)} differences"
-        lines = [f"{self.folder}: {self.files} files, {bytes_in_words(self.nbytes)}, {words}"]
+        words = "all as written" if self.ok else counted(len(self.differences), "difference")
+        lines = [f"{self.folder}: {counted(self.files, 'file')}, {bytes_in_words(self.nbytes)}, {words}"]
         return "\n".join(lines + [f"  {text}" for text in self.differences])
 
 

@@ -152,7 +152,9 @@ class Workbench(Panel):
     def refresh(self) -> None:
         """Show what the session has come to."""
         tiles = self._tiles()
-        self.picture.show(self._steps(), {f"step:{tile.key}": tile.sentence for tile in tiles}, {})
+        self.picture.show(
+            self._steps(), {f"step:{tile.key}": f"{tile.title}: {tile.word}." for tile in tiles}, {}
+        )
         with self.picture.hold_trait_notifications():
             self.picture.selected = f"step:{self.step}"
         for number, tile in enumerate(tiles):

@@ -277,8 +277,11 @@ GOOD = entry(b"w", b"\x08\x02", b"Float32", bytes(8))
 
 BAD = {
     "empty": (b"", "holds no entry"),
-    "no checkpoint": (b"PK\x03\x04 a zip file", "at byte 0: no checkpoint entry begins here"),
-    "a pickle": (b"\x80\x04\x95 cos system", "at byte 0: no checkpoint entry begins here"),
+    "no checkpoint": (b"PK\x03\x04 a zip file", "archive or a pickle, as torch.save writes them"),
+    "a pickle": (
+        b"\x80\x04\x95 cos system",
+        "may run code when it is loaded; save the tensors as safetensors",
+    ),
     "cut in a length": (GOOD[:1], "at byte 1: the file ends inside a number"),
     "cut in the content": (GOOD[:-3], r"an entry claims 26 bytes, but only 23 are left"),
     "a length beyond the file": (b"\x0a\xff\xff\xff\xff\x0f", "claims 4294967295 bytes, but only 0 are left"),
@@ -390,3 +393,14 @@ def test_missing_things_are_named(tmp_path):
             found.read("t")
         with pytest.raises(ValueError, match="does not lie inside"):
             found.read("w", Box((1,), (4,)))
+
+
+def test_a_header_may_begin_like_a_pickle(tmp_path):
+    """A safetensors header of 640 bytes has the length 80 02 ...: it is read as ever."""
+    file, values = tmp_path / "a.safetensors", {"w": np.arange(4, dtype=np.float32)}
+    save_slice(file, values, format="safetensors", metadata={"note": ""})
+    padding = 640 - int.from_bytes(file.read_bytes()[:8], "little")
+    save_slice(file, values, format="safetensors", metadata={"note": "x" * padding})
+    assert file.read_bytes()[:2] == b"\x80\x02"
+    with open_slice(file) as found:
+        np.testing.assert_array_equal(found.read("w"), values["w"])

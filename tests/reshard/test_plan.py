@@ -196,7 +196,7 @@ def test_no_destination_means_one_card_with_everything():
     plan = plan_reshard(Strategy({"w": columns(4)}, {"w": (5, 48)}), None)
     assert plan.needed_bytes.tolist() == [5 * 48 * 4]
     assert repr(plan).splitlines() == [
-        "ReshardPlan of 1 tensors, 4 -> 1 cards, 4 pieces",
+        "ReshardPlan of 1 tensor, 4 -> 1 card, 4 pieces",
         "  moved / bound  720 / 720 bytes (1.00)",
         "  a card sends at most 240 bytes, and ends with at most 960",
     ]

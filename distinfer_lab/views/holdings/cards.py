@@ -11,7 +11,7 @@ import numpy as np
 from ...display import counted
 from ...layout import Layout, Strategy, box_at, nonempty_boxes
 from ...layout import intersect_boxes as intersect
-from ..drawing import STORED_CARDS, Block, Pen, beside, finish, heading, shorten
+from ..drawing import STORED_CARDS, Block, Pen, beside, finish, heading, notes, shorten
 from .holding import Holding, group_pair, hold
 from .links import opened_side
 from .tensor import tensor_block
@@ -177,10 +177,14 @@ def strategy_svg(
     for (key, name), part in zip(shown, parts, strict=True):
         more = [f"and {counts[key] - 1:,} more cut alike"] if counts[key] > 1 else []
         block = tiles(part, name_key(name), f"cards of {name}", pen, crowd=crowd)
-        lines = _lines(strategy[name], part, strategy.ranks)
+        lines = _lines(strategy[name], part, strategy.ranks, lost)
         blocks.append(heading(block, shorten(name, 40), [*lines, *more]))
     if not blocks:
         return finish(heading(Block(0, 0, ""), "no parameters", []), label, pen)
+    rest = sum(counts[key] for key in firsts) - sum(counts[key] for key, _ in shown)
+    if rest:
+        kinds = counted(len(firsts) - len(shown), "more kind")
+        blocks.append(notes([f"not drawn: {kinds}", f"of cut, {counted(rest, 'tensor')}"]))
     return finish(beside(blocks), label, pen)
 
 
@@ -230,8 +234,12 @@ def grouping(holding: Holding, cards: int) -> list[str]:
     return [f"{cards_in_words(cards)}, drawn in {len(holding.cards)} groups of {holding.group}"]
 
 
-def _lines(layout: Layout, holding: Holding, cards: int) -> list[str]:
+def _lines(layout: Layout, holding: Holding, cards: int, lost: Collection[int] = ()) -> list[str]:
     copies = f"{layout.replicas} copies of each shard" if layout.replicas > 1 else "one copy of each shard"
+    if lost and np.isin(layout.ranks, list(lost)).any():
+        numbers = layout.shard_numbers()
+        left = np.bincount(numbers[~np.isin(layout.ranks, list(lost))], minlength=int(numbers.max()) + 1)
+        copies = f"{left.min()} of {layout.replicas} copies left of the shard that lost most"
     return [f"{layout.mesh!r}: {cut_in_words(layout)}", copies, *grouping(holding, cards)]
 
 

@@ -4,8 +4,8 @@
     boxes    [0:4,0:8]  [0:4,8:16] [4:8,0:8]  [4:8,8:16]
     shards    0          1          2          3           equal shards have equal numbers
 
-More cards than a picture can carry are grouped: card "0-7" then stands for eight, its box is
-the smallest that covers theirs, and the picture says so.
+More cards than a picture can carry are grouped: card "0-7" then stands for eight, its box (each of its boxes, if the
+tensor is fused) is the smallest that covers theirs, and the picture says so.
 """
 
 import math
@@ -201,12 +201,13 @@ def _grouped(holding: Holding, size: int, opened: Collection[str]) -> Holding:
         firsts += range(first, last + 1) if _label(first, last) in opened else [first]
     stops = [*firsts[1:], total]
     lasts = np.array(stops) - 1
-    boxes, held = holding.boxes, np.logical_or.reduceat(holding.held, firsts)
-    start = np.where(holding.held[:, None], boxes[..., 0], BIG)
-    stop = np.where(holding.held[:, None], boxes[..., 1], 0)
-    parts = np.zeros((len(firsts), *holding.parts.shape[1:]), np.int64)
-    parts[:, 0] = np.stack([np.minimum.reduceat(start, firsts), np.maximum.reduceat(stop, firsts)], axis=-1)
-    parts[~held] = 0
+    # Part by part: what lies between the parts of a fused tensor is not the group's.
+    full = (nonempty_boxes(holding.parts) & holding.held[:, None])[..., None]
+    start = np.minimum.reduceat(np.where(full, holding.parts[..., 0], BIG), firsts)
+    stop = np.maximum.reduceat(np.where(full, holding.parts[..., 1], 0), firsts)
+    held = np.logical_or.reduceat(holding.held, firsts)
+    parts = np.stack([start, stop], axis=-1)
+    parts[~np.logical_or.reduceat(full, firsts)[..., 0]] = 0
     single = lasts == firsts
     parts[single] = holding.parts[lasts[single]]
     cards = tuple(_label(first, last) for first, last in zip(firsts, lasts.tolist(), strict=True))

@@ -17,9 +17,10 @@ __all__ = ["conversion_html", "plan_html", "register"]
 def plan_html(plan: "ReshardPlan") -> str:
     """Who sends how much to whom, as a matrix and as bands, and the sums."""
     title = f"{counted(plan.src_count, 'training card')} to {counted(plan.dst_count, 'inference card')}"
+    apart = plan.placement is None or not set(plan.placement) & set(range(plan.src_count))
     rows = [
-        ["moved between cards", bytes_in_words(plan.moved_bytes)],
-        ["lower bound", bytes_in_words(plan.bound_bytes)],
+        ["from one side to the other" if apart else "moved between cards", bytes_in_words(plan.moved_bytes)],
+        ["least possible" if apart else "least possible with these places", bytes_in_words(plan.bound_bytes)],
         ["most that a card ends with", bytes_in_words(int(plan.needed_bytes.max(initial=0)))],
         ["pieces", f"{plan.pieces:,}"],
     ]
@@ -77,7 +78,10 @@ def explanation_html(told: "Explanation") -> str:
     columns = ["card", "needs", "reads", "keeps", "receives", "sends", "peak"]
     rows = [[str(card.card), *map(words, card[1:])] for card in told.cards[:ROWS]]
     cards = [CardBytes(c.card, None, c.peak, c.needed) for c in told.cards]
-    memory = memory_svg(cards, "Memory of each card: at most, the buffer included, and at the end")
+    title = "Memory of each card: at most, the buffer included, and at the end"
+    if told.files:  # a rank's shards go to its file, piece by piece
+        title = "Memory of who writes each rank's file, at most, and the file's shards"
+    memory = memory_svg(cards, title)
     out = sums + img_html(memory, "Memory of each card") + table_html(columns, rows, len(told.cards))
     if told.files:
         rows = [[f.path, words(f.read), f"{f.seeks:,}", str(f.readers)] for f in told.files[:ROWS]]

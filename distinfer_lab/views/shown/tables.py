@@ -47,16 +47,17 @@ def kept(draw: Callable[[int], str], alt: str, limit_bytes: int = BESIDE_TABLE) 
 
 
 def bars_html(named: Iterable[tuple[str, int]], title: str) -> str:
-    """The largest of some amounts of bytes, as bars with their names; "" where there are none."""
-    every = sorted(named, key=lambda item: -item[1])
+    """Amounts of bytes as bars with their names; of very many the largest; "" where there are none."""
+    every = list(named)
     if not every:
         return ""
-    shown = every[:MOST_BARS]
+    shown = every if len(every) <= MOST_BARS else sorted(every, key=lambda item: -item[1])[:MOST_BARS]
     rest = f"; the largest {len(shown)} of {len(every):,}" if len(every) > len(shown) else ""
     names = [shorten(name, 48) for name, _ in shown]
     svg = bars_svg([n for _, n in shown], f"{title}{rest}", names=names)
     total = bytes_in_words(sum(n for _, n in every))
-    return img_html(svg, f"{title}: {total} in all, most in {names[0]}")
+    most = shorten(max(every, key=lambda item: item[1])[0], 48)
+    return img_html(svg, f"{title}: {total} in all, most in {most}")
 
 
 def first(items: Iterable[T], count: int = ROWS) -> list[T]:

@@ -25,11 +25,6 @@ class StepTile(NamedTuple):
         """How it stands, in a word or two."""
         return "done" if self.done else "not ready" if self.waiting else "next"
 
-    @property
-    def sentence(self) -> str:
-        """How it stands, with the reason."""
-        return f"{self.title}: {self.word}. {self.waiting if not self.done else ''}".strip()
-
 
 def steps_drawing(steps: Sequence[StepTile]) -> Drawing:
     """The tiles, with an arrow between each two; the keys are "step:<key>"."""
