@@ -33,6 +33,9 @@ Array = NDArray[Any]
 CHUNK_BYTES = 536_870_912
 """Where MindSpore 2.x begins another message of one tensor."""
 WINDOW_BYTES = 4 << 20
+WRITE_BYTES = 512 << 10
+"""What is written at one time. For more, Linux looks for huge pages to cache it in: 2 MiB at a time took twice as long
+where memory was in pieces."""
 
 
 class SliceWriter:
@@ -228,7 +231,7 @@ class SliceWriter:
     def _pwrite(self, source: memoryview, offset: int) -> None:
         while len(source):
             try:
-                count = os.pwrite(self._file.fileno(), source, offset)
+                count = os.pwrite(self._file.fileno(), source[:WRITE_BYTES], offset)
             except OSError as err:
                 raise CheckpointFileError(f"{self.path}: {err.strerror}; the file was not completed") from err
             source, offset = source[count:], offset + count
