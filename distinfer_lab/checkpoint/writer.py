@@ -34,8 +34,8 @@ CHUNK_BYTES = 536_870_912
 """Where MindSpore 2.x begins another message of one tensor."""
 WINDOW_BYTES = 4 << 20
 WRITE_BYTES = 512 << 10
-"""What is written at one time. For more, Linux looks for huge pages to cache it in: 2 MiB at a time took twice as long
-where memory was in pieces."""
+"""What is written at one time. For more, Linux looks for huge pages to cache it in: where memory was in pieces, 2 MiB
+at a time took twice as long."""
 
 
 class SliceWriter:
