@@ -3,6 +3,7 @@
 It is no thread of an executor: those an interpreter that ends waits for, before it closes what is open.
 """
 
+import contextvars
 import queue
 import threading
 from collections.abc import Callable
@@ -28,9 +29,9 @@ class Owner:
         return threading.current_thread() is self._thread
 
     def submit(self, work: Callable[..., Any], *args: Any) -> "Future[Any]":
-        """Have work done after all that was given before."""
+        """Have work done after all that was given before, in the caller's context (see `contextvars`)."""
         future: Future[Any] = Future()
-        self._items.put((future, work, args))
+        self._items.put((future, contextvars.copy_context().run, (work, *args)))
         return future
 
     def close(self) -> None:

@@ -4,14 +4,16 @@
     with auto_parallel_context(strategy_ckpt_load_file="train_strategy.ckpt"):
         ...                                   # set inside, as it was before outside
 
-One Python session drives all cards, so the record is shared by all threads of the session.
+One Python session drives all cards, so the record is shared by all threads of the session. What a `with` block sets
+is for its own thread, and for what it has a card group do, so that two steps at once do not mix.
 """
 
 import difflib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
@@ -136,13 +138,26 @@ def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ContextError(f"{name}={value!r} is not one of {words}")
 
 
-_lock = threading.RLock()
+_lock = threading.Lock()
 _current = ParallelContext()
+_within: ContextVar[ParallelContext | None] = ContextVar("settings of the innermost block", default=None)
+"""Those of a `with` block are for its own thread, and for what it has the cards do."""
 
 
 def parallel_context() -> ParallelContext:
     """The settings in force, as one record."""
-    return _current
+    return _within.get() or _current
+
+
+def _put(change: Callable[[ParallelContext], ParallelContext]) -> None:
+    """Replace the settings: those of the innermost block if there is one, else those of all threads."""
+    global _current  # noqa: PLW0603  the one place where the flow's state is replaced
+    within = _within.get()
+    if within is not None:
+        _within.set(change(within))
+        return
+    with _lock:
+        _current = change(_current)
 
 
 def set_auto_parallel_context(**settings: Any) -> None:
@@ -160,15 +175,13 @@ def set_auto_parallel_context(**settings: Any) -> None:
     True
     >>> reset_auto_parallel_context()
     """
-    global _current  # noqa: PLW0603  the one place where the flow's state is replaced
     known = [f.name for f in fields(ParallelContext)]
     for name in settings:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the settings are {', '.join(known)}"
             raise ContextError(f"there is no setting {name!r}; {hint}")
-    with _lock:
-        _current = replace(_current, **settings)
+    _put(lambda before: replace(before, **settings))
 
 
 def get_auto_parallel_context(name: str) -> Any:
@@ -184,28 +197,26 @@ def get_auto_parallel_context(name: str) -> Any:
             f"there is no setting {name!r}; the settings are "
             f"{', '.join(f.name for f in fields(ParallelContext))}"
         )
-    return getattr(_current, name)
+    return getattr(parallel_context(), name)
 
 
 def reset_auto_parallel_context() -> None:
     """Put every setting back to its default."""
-    global _current  # noqa: PLW0603
-    with _lock:
-        _current = ParallelContext()
+    _put(lambda before: ParallelContext())
 
 
 @contextmanager
 def auto_parallel_context(**settings: Any) -> Iterator[ParallelContext]:
-    """Set for the length of a `with` block; afterwards all settings are as they were before it."""
-    global _current  # noqa: PLW0603
-    with _lock:
-        before = _current
+    """Set for the length of a `with` block, in this thread; what is set within is forgotten after it.
+
+    What the block has a card group do is done under its settings too.
+    """
+    outer = _within.set(parallel_context())
     try:
         set_auto_parallel_context(**settings)
-        yield _current
+        yield parallel_context()
     finally:
-        with _lock:
-            _current = before
+        _within.reset(outer)
 
 
 def set_context(**settings: Any) -> None:
