@@ -29,8 +29,8 @@ SHOW = """
 layouts = dl.LayoutView(training, inference, parameter="up.weight")
 moves = dl.PlanView(dl.plan_reshard(training, inference), parameter="up.weight")
 moves.link(layouts)
-layouts.layout.width, moves.layout.width = "520px", "560px"
-ipywidgets.HBox([layouts, moves], layout=ipywidgets.Layout(width="1100px"))
+layouts.layout.width, moves.layout.width = "550px", "590px"
+ipywidgets.HBox([layouts, moves], layout=ipywidgets.Layout(width="1150px"))
 """
 
 
@@ -42,8 +42,8 @@ def take(target: Path) -> None:
         sync_playwright() as play,
     ):
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        notebook = Notebook(lab, browser, [MAKE, SHOW], width=1280)
-        notebook.page.set_viewport_size({"width": 1280, "height": 1500})
+        notebook = Notebook(lab, browser, [MAKE, SHOW], width=1340)
+        notebook.page.set_viewport_size({"width": 1340, "height": 1500})
         notebook.tile("train:5").first.hover()
         notebook.page.locator(".is-linked").first.wait_for()
         notebook.page.locator(".jp-OutputArea-output .widget-hbox").first.screenshot(path=target)
