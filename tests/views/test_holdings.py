@@ -238,3 +238,30 @@ def test_a_lost_card_shows_nothing_of_what_it_held():
         (4, 6), ("0",), np.array([[[[0, 2], [0, 3]], [[2, 4], [3, 6]]]]), np.array([0]), np.array([0]), 1
     )
     assert both.describe(0) == "[0:2, 0:3] + [2:4, 3:6]"
+
+
+def test_a_group_of_a_fused_tensor_keeps_its_parts_apart():
+    """Two of four cards hold half of each part, and nothing of what lies between."""
+    quarter = Layout(Mesh(("tp",), (4,)), (("tp",), ()), fused=((8, 4, 4), None))
+    pairs = hold(quarter, (16, 6)).grouped(2)
+    assert pairs.cards == ("0-1", "2-3")
+    assert [pairs.describe(row) for row in range(2)] == [
+        "[0:4 + 8:10 + 12:14, 0:6]",
+        "[4:8 + 10:12 + 14:16, 0:6]",
+    ]
+
+
+def test_what_is_not_drawn_and_what_is_left_is_said():
+    """Kinds of cut beyond those that are drawn, and the copies of the shard of which most were lost."""
+    mesh = Mesh(("dp", "tp"), (2, 2))
+    cuts = [(("tp",), ()), ((), ("tp",)), (("dp",), ()), ((), ("dp",)), (("dp", "tp"), ()), ((), ())]
+    strategy = Strategy(
+        {f"w{i}": Layout(mesh, cut) for i, cut in enumerate(cuts)}, {f"w{i}": (4, 4) for i in range(6)}
+    )
+    said = words(strategy_svg(strategy))
+    assert {"not drawn: 2 more kinds", "of cut, 2 tensors"} <= set(said)
+    assert not any(text.startswith("not drawn") for text in words(strategy_svg(strategy, max_layouts=6)))
+    one = Strategy({"w": strategy["w0"]}, {"w": (4, 4)})
+    assert "2 copies of each shard" in words(strategy_svg(one))
+    assert "1 of 2 copies left of the shard that lost most" in words(strategy_svg(one, lost=[3]))
+    assert "0 of 2 copies left of the shard that lost most" in words(strategy_svg(one, lost=[1, 3]))
