@@ -8,7 +8,8 @@
 All sides run once before the clock counts (page cache warm), then in turn: A-B-A-B. What is shown
 are medians, over the copy of the same round. The source lies in the page cache, and is on the disk before the first
 round; the output goes to the disk's folder, and nobody waits for the disk unless --proof says so. A virtual machine
-may get memory from its host only when it is touched, at a tenth of the speed: so it is touched before.
+may get memory from its host only when it is touched, at a tenth of the speed, and give it back when it is free: so
+before each side's clock starts, memory is touched.
 """
 
 import json
@@ -31,8 +32,8 @@ from .sides import SIDES, available
 from .works import WORKS, Work, make_source
 
 ROOT = Path(__file__).parents[2]
-SIZES_AT_WORK = 8
-"""A side may have the source and the output in the page cache, and all of a model in memory several times."""
+SIZES_AT_WORK = 3
+"""A side has its output in the page cache; some have all of a model in memory, once or twice."""
 
 Row = dict[str, Any]
 
@@ -47,6 +48,7 @@ def run_side(side: str, work: str, nbytes: int, source: Path, format: str, proof
     """One run of a side, in a process of its own; what it wrote is removed."""
     out = source.parent / "out"
     shutil.rmtree(out, ignore_errors=True)
+    touch_memory(SIZES_AT_WORK * nbytes)
     words = [side, work, str(nbytes), str(source), str(out), format, str(int(proof))]
     done = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks.sides", *words],
@@ -167,7 +169,6 @@ def main(
     if growth:
         plan = [("W1", int(nbytes * part)) for part in (0.25, 0.5, 1, 2)] + [("W4", nbytes)]
     rows: list[Row] = []
-    touch_memory(SIZES_AT_WORK * max(count for _, count in plan))
     with tempfile.TemporaryDirectory(dir=folder) as inside:
         for work, count in plan:
             rows += compare(work, count, chosen, rounds, Path(inside), format, proof)
