@@ -112,7 +112,7 @@ def plan(
 @click.option("--buffer", default="32 MiB", show_default=True, help="The memory for data of each worker.")
 @click.option("--memory-limit", help="Refuse what needs more memory for data in a worker.")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Go on with an interrupted run.")
-@click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
+@click.option("--overwrite", is_flag=True, help="Replace DST if an earlier reshard wrote it.")
 @click.option("--verify-source", is_flag=True, help="Compare all replicas in SRC first.")
 @click.option("--dry-run", is_flag=True, help="Tell the plan; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Tell the result as JSON.")

@@ -28,7 +28,7 @@ from ..checkpoint import (
     NoFile,
     index_json,
 )
-from ..errors import CheckpointError, ReshardError
+from ..errors import CheckpointError, CheckpointFileError, ReshardError
 from ..layout import Box, Strategy
 from ..layout.dialects.plain import strategy_to_json
 from ..version import __version__
@@ -101,6 +101,7 @@ def run_plan(
         raise ReshardError(f"route={route!r} is not one of {', '.join(ROUTES)}")
     if cards is None and plan.checkpoint.held:
         raise ReshardError("the checkpoint lies on cards; pass cards=, the group that holds it")
+    _check_apart(plan, output)
     tasks = _tasks(plan, output)
     totals: dict[int, int] = {}
     for task in tasks:
@@ -297,6 +298,17 @@ def _finish(
     texts = {} if output.format == "huggingface" else plan.texts
     manifest = Manifest(tuple(files), plan.strategy, texts, sources, f"distinfer_lab {__version__}")
     stage.write(MANIFEST, manifest.to_json())
+
+
+def _check_apart(plan: ConversionPlan, output: Output) -> None:
+    """An output that replaced its own source would throw it away, and what else lies there."""
+    target = Path(output.folder).resolve()
+    for file in () if plan.checkpoint.held else plan.checkpoint.files:
+        path = Path(file.path).resolve()
+        if path == target or target in path.parents:
+            raise CheckpointFileError(
+                f"{file.path} is read from, and lies in {output.folder}; write to another folder"
+            )
 
 
 def reshard_files(

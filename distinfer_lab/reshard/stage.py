@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ..checkpoint import MANIFEST
 from ..errors import CheckpointFileError, ReshardError
 
 __all__ = ["Stage", "journal_of", "probe_of"]
@@ -112,6 +113,11 @@ class Stage:
             if not self.folder.exists():  # a run that died just after its rename
                 shutil.rmtree(self._base, ignore_errors=True)
             raise CheckpointFileError(f"{self.target} exists; choose another folder, or pass overwrite=True")
+        if self.target.exists() and not _may_be_replaced(self.target):
+            raise CheckpointFileError(
+                f"{self.target} is no folder that a reshard wrote (it has no {MANIFEST}), so it is not overwritten; "
+                "choose another folder, or remove it yourself"
+            )
         try:
             self.resumed = self._resume and self._same_job()
             if not self.resumed:
@@ -202,6 +208,11 @@ class Stage:
     def _unlock(self) -> None:
         self._lock_path.unlink(missing_ok=True)
         os.close(self._lock)
+
+
+def _may_be_replaced(target: Path) -> bool:
+    """Whether a folder is empty, or an earlier output: nobody else's files are thrown away."""
+    return target.is_dir() and ((target / MANIFEST).is_file() or not any(target.iterdir()))
 
 
 def exchange(one: Path, other: Path) -> None:

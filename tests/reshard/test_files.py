@@ -144,3 +144,24 @@ def test_a_share_reads_its_bytes_and_no_others(small):
         assert share.nbytes == 32
         assert list(share.paths) == [rank // 2]
         np.testing.assert_array_equal(share.read()["w"], whole[2 * rank : 2 * rank + 2])
+
+
+def test_overwriting_throws_nothing_of_others_away(small):
+    """The source, what lies above it, and a folder of somebody's files stay; an earlier output is replaced."""
+    notes = small / "notes/mine.txt"
+    notes.parent.mkdir()
+    notes.write_text("precious")
+    with open_checkpoint(small / "src", SRC) as checkpoint:
+        for folder in (small / "src", small):
+            with pytest.raises(
+                CheckpointFileError, match="is read from, and lies in .*; write to another folder"
+            ):
+                reshard_files(checkpoint, DST, folder, overwrite=True)
+        with pytest.raises(CheckpointFileError, match=r"notes is no folder that a reshard wrote \(it has no"):
+            reshard_files(checkpoint, DST, notes.parent, overwrite=True)
+        assert notes.read_text() == "precious"
+        (small / "out").mkdir()
+        for _ in range(2):  # an empty folder, then an output
+            assert reshard_files(checkpoint, DST, small / "out", overwrite=True).verify().ok
+    with open_checkpoint(small / "src", SRC) as checkpoint:
+        assert checkpoint.ranks == SRC.ranks
