@@ -114,6 +114,8 @@ class Checkpoint(Displayed):
     """What the files were opened with; a card opens them so again."""
     held: str = ""
     """The placement on cards that holds the slices, where files do not."""
+    folder: str = ""
+    """Where the manifest lies that says what the files hold; "" if none does."""
 
     @property
     def ranks(self) -> int:

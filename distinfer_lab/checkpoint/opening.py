@@ -66,9 +66,10 @@ def open_checkpoint(
     LayoutError
         If the strategy does not fit a tensor.
     """
-    if strategy is None and isinstance(files, str | os.PathLike) and Path(files).is_dir():
-        manifest = read_manifest(files)
-        strategy = None if manifest is None else manifest.strategy
+    folder = os.fspath(files) if isinstance(files, str | os.PathLike) and Path(files).is_dir() else ""
+    manifest = read_manifest(folder) if folder else None
+    if strategy is None and manifest is not None:
+        strategy = manifest.strategy
     layouts = Strategy({}) if strategy is None else as_strategy(strategy)
     rebuild = rebuild or bool(without)
     if rebuild and strategy is None:
@@ -98,7 +99,7 @@ def open_checkpoint(
             opened.append(_open(path, rebuild, options))
             stack.callback(opened[-1].close)
         found = _Reconciliation(tuple(opened), layouts).checkpoint()
-        out = replace(found, dec_key=dec_key, dec_mode=dec_mode)
+        out = replace(found, dec_key=dec_key, dec_mode=dec_mode, folder="" if manifest is None else folder)
         stack.pop_all()
         return out
 

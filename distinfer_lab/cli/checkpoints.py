@@ -113,7 +113,9 @@ def plan(
 @click.option("--memory-limit", help="Refuse what needs more memory for data in a worker.")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Go on with an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Replace DST if an earlier reshard wrote it.")
-@click.option("--verify-source", is_flag=True, help="Compare all replicas in SRC first.")
+@click.option(
+    "--verify-source", is_flag=True, help="Compare all replicas in SRC first, and all with its manifest."
+)
 @click.option("--dry-run", is_flag=True, help="Tell the plan; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Tell the result as JSON.")
 def reshard(
@@ -165,7 +167,9 @@ def reshard(
             "resume": resume,
         }
         if verify_source:
-            checkpoint.check_replicas()
+            from ..reshard import check_source
+
+            check_source(checkpoint)
         group = stack.enter_context(_cards(cards, scheduler)) if cards or scheduler else None
         show = stack.enter_context(_progress())
         result = found.run(dst, cards=group, route=route, threads=threads, progress=show, **options)

@@ -38,6 +38,7 @@ from .progress import Progress, Watch
 from .result import ReshardResult
 from .sizes import BUFFER_BYTES
 from .stage import Stage
+from .verify import check_source, check_taken_for_equal
 from .write import Control, FileReport, WriteTask, Written, write_file
 
 __all__ = ["Workers", "reshard_files", "run_plan"]
@@ -102,6 +103,7 @@ def run_plan(
     if cards is None and plan.checkpoint.held:
         raise ReshardError("the checkpoint lies on cards; pass cards=, the group that holds it")
     _check_apart(plan, output)
+    check_taken_for_equal(plan.checkpoint)
     tasks = _tasks(plan, output)
     totals: dict[int, int] = {}
     for task in tasks:
@@ -347,7 +349,7 @@ def reshard_files(
     threads, cards, route, progress, cancelled
         Who does it, and how it is watched, see `run_plan`.
     verify_source
-        Compare all slices that should be equal first, which reads them all.
+        Compare all slices that should be equal first, and all with the source's manifest, which reads them all.
     prefix, format, partition, buffer, memory_limit, overwrite, resume, digests, file_options
         Where and how it is written, see `Output`.
 
@@ -366,7 +368,7 @@ def reshard_files(
             pass
     plan = plan_checkpoint(checkpoint, dst, states=states, dtype=dtype, select=select, rename=rename)
     if verify_source:
-        checkpoint.check_replicas()
+        check_source(checkpoint)
     return run_plan(
         plan, output, threads=threads, cards=cards, route=route, progress=progress, cancelled=cancelled
     )

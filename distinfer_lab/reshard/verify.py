@@ -8,11 +8,11 @@ from typing import Any
 
 import xxhash
 
-from ..checkpoint import ManifestFile, read_manifest
+from ..checkpoint import Checkpoint, ManifestFile, read_manifest
 from ..display import Displayed, bytes_in_words, counted
-from ..errors import CheckpointError
+from ..errors import CheckpointError, listed
 
-__all__ = ["Verification", "verify_folder"]
+__all__ = ["Verification", "check_source", "check_taken_for_equal", "verify_folder"]
 
 BLOCK_BYTES = 4 << 20
 
@@ -67,6 +67,49 @@ def verify_folder(folder: str | os.PathLike[str], *, threads: int = 1) -> Verifi
     return Verification(
         os.fspath(folder), len(manifest.files), nbytes, tuple(text for f in found for text in f)
     )
+
+
+def check_source(checkpoint: Checkpoint) -> None:
+    """Read all of a source: slices that should be equal are compared, and all with the manifest if it has one.
+
+    Raises
+    ------
+    CheckpointError
+        If something differs; the text names the files.
+    """
+    checkpoint.check_replicas()
+    manifest = read_manifest(checkpoint.folder) if checkpoint.folder else None
+    lost = {os.path.realpath(file.path) for file in checkpoint.lost.values()}
+    differences = [
+        text
+        for file in (manifest.files if manifest is not None else ())
+        if os.path.realpath(Path(checkpoint.folder, file.path)) not in lost
+        and all(tensor.digest is not None for tensor in file.tensors.values())
+        for text in _differences(Path(checkpoint.folder), file)
+    ]
+    if differences:
+        raise CheckpointError(
+            f"{checkpoint.folder}: {listed(differences)}; leave a damaged file out by without=, or copy it once more"
+        )
+
+
+def check_taken_for_equal(checkpoint: Checkpoint) -> None:
+    """Where no strategy says who holds what, each file is taken to hold everything: then all must be equal.
+
+    Raises
+    ------
+    CheckpointError
+        If they are not.
+    """
+    if checkpoint.held or any(record.kind != "plain" for record in checkpoint.tensors.values()):
+        return
+    try:
+        checkpoint.check_replicas()
+    except CheckpointError as err:
+        raise CheckpointError(
+            f"no strategy was given, so every file was taken to hold everything; but {err}. Or they are slices: give "
+            "the strategy that they were saved with"
+        ) from err
 
 
 def _differences(folder: Path, file: ManifestFile) -> list[str]:

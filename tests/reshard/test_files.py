@@ -165,3 +165,33 @@ def test_overwriting_throws_nothing_of_others_away(small):
             assert reshard_files(checkpoint, DST, small / "out", overwrite=True).verify().ok
     with open_checkpoint(small / "src", SRC) as checkpoint:
         assert checkpoint.ranks == SRC.ranks
+
+
+def test_slices_are_not_taken_for_copies(small):
+    """Without the strategy every file is taken to hold everything: then they must be equal, or nothing is written."""
+    with open_checkpoint(small / "src") as checkpoint:
+        with pytest.raises(CheckpointError, match="w: rank 0 .* differ.* give the strategy that they"):
+            reshard_files(checkpoint, None, small / "out", digests=False)
+    assert not (small / "out").exists()
+    for rank in range(2):
+        save_slice(small / f"copies/rank_{rank}/a.ckpt", {"w": np.arange(8, dtype=np.float32)}, sync=False)
+    with open_checkpoint(small / "copies") as checkpoint:
+        assert reshard_files(checkpoint, None, small / "out").verify().ok
+
+
+def test_a_source_is_compared_with_its_manifest(small):
+    """One byte of an earlier output was flipped: verify_source names the file and the tensor, and writes nothing."""
+    with open_checkpoint(small / "src", SRC) as checkpoint:
+        reshard_files(checkpoint, DST, small / "once")
+    with open_checkpoint(small / "once") as checkpoint:
+        assert reshard_files(checkpoint, None, small / "back", verify_source=True).verify().ok
+    file = next((small / "once/rank_1").iterdir())
+    with open_slice(file) as opened:
+        offset = opened.entry("w").pieces[0].offset
+    data = bytearray(file.read_bytes())
+    data[offset] ^= 1
+    file.write_bytes(data)
+    with open_checkpoint(small / "once") as checkpoint:
+        with pytest.raises(CheckpointError, match=r"rank_1/.*: w: its bytes differ from what was written"):
+            reshard_files(checkpoint, None, small / "again", verify_source=True)
+    assert not (small / "again").exists()
