@@ -2,6 +2,7 @@
 
 from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter
 from .coverage import Coverage, Surviving, box_in_words, coverage
+from .encryption import is_encrypted
 from .entry import ByteSource, Entry, Piece, TensorSpec
 from .hub import INDEX, FileSet, hub_files, index_json, open_files, read_index
 from .manifest import MANIFEST, Manifest, ManifestFile, ManifestTensor, read_manifest
@@ -47,6 +48,7 @@ __all__ = [
     "followed_parameter",
     "hub_files",
     "index_json",
+    "is_encrypted",
     "merge_pipeline_strategys",
     "open_checkpoint",
     "open_files",

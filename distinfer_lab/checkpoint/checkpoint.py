@@ -168,6 +168,20 @@ class Checkpoint(Displayed):
         """Read a box of what one rank holds, in the coordinates of its slice."""
         return self.files[rank].read(name, box)
 
+    def digest(self, rank: int, name: str) -> str:
+        """The xxh3-128 of the bytes of one slice, in hex; read in blocks."""
+        file = self.files[rank]
+        entry = file.entries[name]
+        digest = xxhash.xxh3_128()
+        rows = entry.shape[0] if entry.shape else 1
+        step = max(BLOCK_BYTES * rows // max(entry.nbytes, 1), 1)
+        for first in range(0, rows, step):
+            box = Box.whole(entry.shape)
+            if entry.shape:
+                box = Box((first, *box.start[1:]), (min(first + step, rows), *box.stop[1:]))
+            digest.update(file.read(name, box).reshape(-1).view(np.uint8).data)
+        return digest.hexdigest()
+
     def check_replicas(self, names: Sequence[str] | None = None) -> None:
         """Read the slices that should be equal, and compare them.
 
@@ -180,14 +194,14 @@ class Checkpoint(Displayed):
             record = self.tensors[name]
             # Of a fused tensor a rank has several boxes, one after another.
             boxes = record.layout.regions(record.shape).boxes.reshape(len(record.layout.ranks), -1)
-            seen: dict[bytes, tuple[int, bytes]] = {}
+            seen: dict[bytes, tuple[int, str]] = {}
             copies = np.unique(boxes, axis=0, return_counts=True)[1] if boxes.size else [len(boxes)]
             if max(copies, default=1) == 1:
                 continue
             for rank, box in zip(record.layout.ranks.tolist(), boxes, strict=True):
                 if rank in self.lost:
                     continue
-                digest = _digest(self.files[rank], name)
+                digest = self.digest(rank, name)
                 first, known = seen.setdefault(box.tobytes(), (rank, digest))
                 if known != digest:
                     raise CheckpointError(
@@ -254,20 +268,6 @@ class Checkpoint(Displayed):
             lines.append(f"  every slice that is there is held by {words}")
         lines += [f"  {name}  in the strategy, but in no file" for name in self.missing]
         return "\n".join(lines)
-
-
-def _digest(file: SliceFile | FileSet | NoFile, name: str) -> bytes:
-    """A digest of an entry's bytes, read in blocks."""
-    entry = file.entry(name)
-    digest = xxhash.xxh3_128()
-    rows = entry.shape[0] if entry.shape else 1
-    step = max(BLOCK_BYTES * rows // max(entry.nbytes, 1), 1)
-    for first in range(0, rows, step):
-        box = Box.whole(entry.shape)
-        if entry.shape:
-            box = Box((first, *box.start[1:]), (min(first + step, rows), *box.stop[1:]))
-        digest.update(file.read(name, box).reshape(-1).view(np.uint8).data)
-    return digest.digest()
 
 
 def followed_parameter(name: str, parameters: Mapping[str, Any]) -> str | None:

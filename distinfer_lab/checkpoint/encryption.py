@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 from ..errors import ArgumentTypeError, EncryptionError
 
-__all__ = ["MAGICS", "MODES", "check_key", "decrypt", "encrypt"]
+__all__ = ["MAGICS", "MODES", "check_key", "decrypt", "encrypt", "is_encrypted"]
 
 BLOCK_BYTES = 64 << 20
 IV_BYTES = TAG_BYTES = 16
@@ -25,6 +25,11 @@ MODES = {mode: magic for magic, mode in MAGICS.items()}
 KEY_BYTES = {"AES-GCM": (16, 24, 32), "AES-CBC": (16, 24, 32), "SM4-CBC": (16,)}
 # Padding adds up to a block of the cipher; the lengths and the iv are fixed.
 LARGEST_CIPHER = BLOCK_BYTES + 16
+
+
+def is_encrypted(head: bytes) -> bool:
+    """Whether a file that begins with these four bytes is."""
+    return int.from_bytes(head, "little") in MAGICS
 
 
 def check_key(key: bytes, mode: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import xxhash
 
-from ..checkpoint import Checkpoint, ManifestFile, read_manifest
+from ..checkpoint import Checkpoint, ManifestFile, is_encrypted, read_manifest
 from ..display import Displayed, bytes_in_words, counted
 from ..errors import CheckpointError, listed
 
@@ -79,13 +79,13 @@ def check_source(checkpoint: Checkpoint) -> None:
     """
     checkpoint.check_replicas()
     manifest = read_manifest(checkpoint.folder) if checkpoint.folder else None
-    lost = {os.path.realpath(file.path) for file in checkpoint.lost.values()}
     differences = [
-        text
-        for file in (manifest.files if manifest is not None else ())
-        if os.path.realpath(Path(checkpoint.folder, file.path)) not in lost
-        and all(tensor.digest is not None for tensor in file.tensors.values())
-        for text in _differences(Path(checkpoint.folder), file)
+        f"{file.path}: {name}: its bytes differ from what was written"
+        for file in (() if manifest is None else manifest.files)
+        for name, tensor in file.tensors.items()
+        if file.rank not in checkpoint.lost
+        and tensor.digest is not None
+        and checkpoint.digest(file.rank, name) != tensor.digest
     ]
     if differences:
         raise CheckpointError(
@@ -117,6 +117,11 @@ def _differences(folder: Path, file: ManifestFile) -> list[str]:
     out = []
     try:
         with path.open("rb") as opened:
+            if is_encrypted(opened.read(4)):
+                return [
+                    f"{file.path}: it is encrypted, so its digests, which are of the plain bytes, tell nothing; "
+                    "read it with its key (dec_key) and verify_source"
+                ]
             size = os.fstat(opened.fileno()).st_size
             if size != file.size:
                 out.append(f"{file.path}: {size} bytes, not {file.size}")

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from distinfer_lab.checkpoint import open_checkpoint, open_slice, save_slice
 from distinfer_lab.errors import CheckpointError, CheckpointFileError, ReshardError
 from distinfer_lab.layout import Layout, Mesh, Strategy, windows
-from distinfer_lab.reshard import plan_checkpoint, reshard_files, shares_of, transform_checkpoints
+from distinfer_lab.reshard import (
+    plan_checkpoint,
+    reshard_files,
+    shares_of,
+    transform_checkpoints,
+    verify_folder,
+)
 
 MIB = 1 << 20
 
@@ -195,3 +201,15 @@ def test_a_source_is_compared_with_its_manifest(small):
         with pytest.raises(CheckpointError, match=r"rank_1/.*: w: its bytes differ from what was written"):
             reshard_files(checkpoint, None, small / "again", verify_source=True)
     assert not (small / "again").exists()
+
+
+def test_an_encrypted_source_is_compared_by_its_plain_bytes(small):
+    """With its key it is as it was written; without it nothing can be said of it, and that is what is said."""
+    key = b"k" * 16
+    with open_checkpoint(small / "src", SRC) as checkpoint:
+        reshard_files(checkpoint, DST, small / "once", enc_key=key)
+    with open_checkpoint(small / "once", dec_key=key) as checkpoint:
+        assert reshard_files(checkpoint, None, small / "back", verify_source=True).verify().ok
+    differences = verify_folder(small / "once").differences
+    assert len(differences) == DST.ranks
+    assert all("it is encrypted, so its digests" in text for text in differences)
