@@ -7,6 +7,7 @@ import pytest
 
 from distinfer_lab.cards import Run
 from distinfer_lab.errors import ReshardError
+from distinfer_lab.flow import auto_parallel_context, get_auto_parallel_context
 from distinfer_lab.reshard import Progress
 from distinfer_lab.widgets.parts import Work
 
@@ -160,3 +161,13 @@ def test_the_cards_are_stopped_with_the_job():
         work.cancel()
         assert work.wait(SECONDS).state == "cancelled"
     assert [run.cancelled for run in cards] == [True, True]
+
+
+def test_a_job_works_under_the_settings_of_whoever_starts_it():
+    """What a `with` block of the starting thread has set is in force in the job's, also when the block has ended."""
+    goes_on = threading.Event()
+    work = Work(lambda snapshot: None)
+    with auto_parallel_context(device_num=5):
+        work.start(lambda control: goes_on.wait(10) and get_auto_parallel_context("device_num"))
+    goes_on.set()
+    assert work.wait(10).result == 5

@@ -8,6 +8,7 @@ A ticker tells the panel ten times a second at most, so that a job may report as
 What a job says after another one was started is dropped.
 """
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable
@@ -110,7 +111,8 @@ class Work:
             ended = self._ended = threading.Event()
             began = time.monotonic()
             self._say(control, Snapshot("running"))
-        runner = threading.Thread(target=self._run, args=(job, control, ended, began), daemon=True)
+        run = contextvars.copy_context().run  # under the settings of whoever starts it
+        runner = threading.Thread(target=run, args=(self._run, job, control, ended, began), daemon=True)
         ticker = threading.Thread(target=self._tick, args=(control, ended, began), daemon=True)
         runner.start()
         ticker.start()
