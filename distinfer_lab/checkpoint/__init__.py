@@ -4,8 +4,18 @@ from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter
 from .coverage import Coverage, Surviving, box_in_words, coverage
 from .encryption import is_encrypted
 from .entry import ByteSource, Entry, Piece, TensorSpec
-from .hub import INDEX, FileSet, hub_files, index_json, open_files, read_index
-from .manifest import MANIFEST, Manifest, ManifestFile, ManifestTensor, read_manifest
+from .hub import (
+    INDEX,
+    FileSet,
+    companions,
+    hub_files,
+    index_json,
+    open_files,
+    partition_like,
+    read_companion,
+    read_index,
+)
+from .manifest import MANIFEST, Manifest, ManifestCopy, ManifestFile, ManifestTensor, read_manifest
 from .opening import open_checkpoint
 from .rank_files import rank_files
 from .slice_file import READ_COST_BYTES, SliceFile, open_slice
@@ -31,6 +41,7 @@ __all__ = [
     "Entry",
     "FileSet",
     "Manifest",
+    "ManifestCopy",
     "ManifestFile",
     "ManifestTensor",
     "NoFile",
@@ -44,6 +55,7 @@ __all__ = [
     "TensorSpec",
     "as_strategy",
     "box_in_words",
+    "companions",
     "coverage",
     "followed_parameter",
     "hub_files",
@@ -53,7 +65,9 @@ __all__ = [
     "open_checkpoint",
     "open_files",
     "open_slice",
+    "partition_like",
     "rank_files",
+    "read_companion",
     "read_index",
     "read_manifest",
     "read_operators",

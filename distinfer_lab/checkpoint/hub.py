@@ -3,6 +3,7 @@
     model.safetensors.index.json   {"metadata": {...}, "weight_map": {tensor: file name}}
     model-00001-of-00010.safetensors ...
 or  model.safetensors
+    config.json tokenizer.json ...  what else a program needs to use the model: its companions
 
 References
 ----------
@@ -11,6 +12,7 @@ References
 
 import json
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,11 +27,43 @@ from ..layout import Box
 from .entry import Entry
 from .slice_file import WINDOW_BYTES, SliceFile, open_slice
 
-__all__ = ["INDEX", "FileSet", "hub_files", "index_json", "open_files", "read_index"]
+__all__ = [
+    "COMPANIONS",
+    "INDEX",
+    "FileSet",
+    "companions",
+    "hub_files",
+    "index_json",
+    "open_files",
+    "partition_like",
+    "read_companion",
+    "read_index",
+]
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 LARGEST_INDEX = 1 << 30
+LARGEST_COMPANION = 64 << 20
+
+COMPANIONS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "chat_template.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+"""What `save_pretrained` of models, tokenizers and processors writes beside the weights, and runs no code."""
 
 Array = NDArray[Any]
 
@@ -50,6 +84,79 @@ def hub_files(path: str | os.PathLike[str]) -> list[str] | None:
     if not index.name.endswith(".safetensors.index.json") or not index.is_file():
         return None
     return [os.fspath(index.parent / name) for name in dict.fromkeys(sorted(read_index(index).values()))]
+
+
+def partition_like(folder: str | os.PathLike[str]) -> dict[str, str] | None:
+    """Tensor -> file name, as a Hugging Face folder (or an index) has it; None: all are in one file.
+
+    Raises
+    ------
+    CheckpointFileError
+        If the folder is none.
+    CheckpointError
+        If its index is damaged.
+    """
+    path = Path(folder)
+    if hub_files(path) is None:
+        raise CheckpointFileError(
+            f"{path}: it is no Hugging Face folder; give one with {SINGLE} or {INDEX} in it"
+        )
+    index = path / INDEX if path.is_dir() else path
+    return read_index(index) if index.is_file() else None
+
+
+def companions(folder: str | os.PathLike[str]) -> list[Path]:
+    """The small files beside a model, by `COMPANIONS`, that are there: regular files of the folder.
+
+    Raises
+    ------
+    CheckpointFileError
+        If one cannot be looked at.
+    CheckpointError
+        If one is no regular file, leads out of the folder, or is too large to be what its name says.
+    """
+    home = Path(folder) if Path(folder).is_dir() else Path(folder).parent
+    found = [home / name for name in COMPANIONS if os.path.lexists(home / name)]
+    for path in found:
+        _check_companion(home, path)
+    return found
+
+
+def _check_companion(home: Path, path: Path) -> None:
+    inside = Path(os.path.realpath(home))
+    # A snapshot in Hugging Face's cache links to the blobs of the same model.
+    blobs = inside.parent.with_name("blobs") if inside.parent.name == "snapshots" else inside
+    if Path(os.path.realpath(path)).parent not in (inside, blobs):
+        raise CheckpointError(
+            f"{path}: it is a link that leaves the folder; put the file itself in its place"
+        )
+    try:
+        found = path.stat()
+    except OSError as err:
+        raise CheckpointFileError(f"{path}: {err.strerror}; it was to be copied along") from err
+    if not stat.S_ISREG(found.st_mode):
+        raise CheckpointError(f"{path}: it is no regular file, so it cannot be copied; remove or rename it")
+    if found.st_size > LARGEST_COMPANION:
+        raise CheckpointError(
+            f"{path}: {found.st_size} bytes, and at most {LARGEST_COMPANION} are copied; remove or rename it"
+        )
+
+
+def read_companion(path: Path) -> bytes:
+    """The content of a file that `companions` named.
+
+    Raises
+    ------
+    CheckpointFileError
+        If it cannot be read.
+    CheckpointError
+        If it is not, or no more, what may be copied.
+    """
+    _check_companion(path.parent, path)
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise CheckpointFileError(f"{path}: {err.strerror}; it was to be copied along") from err
 
 
 def read_index(index: Path) -> dict[str, str]:

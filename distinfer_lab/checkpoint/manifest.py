@@ -7,10 +7,11 @@
      "texts": {"note": "..."},
      "files": [{"rank": 0, "path": "rank_0/checkpoint_0.ckpt", "size": ...,
                 "tensors": {"w": {"dtype": "float32", "shape": [...],
-                                  "pieces": [[offset, length], ...], "xxh3_128": "..."}}}]}
+                                  "pieces": [[offset, length], ...], "xxh3_128": "..."}}}],
+     "copies": [{"path": "config.json", "size": ..., "xxh3_128": "..."}]}   files copied as they were
 
 `shape` is the shard's; `pieces` are the runs of the file that make up its bytes. A tensor that no
-layout can say (states that stayed as they were) is in `files` only.
+layout can say (states that stayed as they were) is in `files` only. Without `copies` there are none.
 """
 
 import json
@@ -24,7 +25,7 @@ from ..errors import CheckpointError, CheckpointFileError, LayoutError
 from ..layout import Strategy
 from ..layout.dialects.plain import strategy_from_json, strategy_to_json
 
-__all__ = ["MANIFEST", "Manifest", "ManifestFile", "ManifestTensor", "read_manifest"]
+__all__ = ["MANIFEST", "Manifest", "ManifestCopy", "ManifestFile", "ManifestTensor", "read_manifest"]
 
 MANIFEST = "distinfer.json"
 LARGEST_BYTES = 4 << 30
@@ -56,6 +57,16 @@ class ManifestFile(NamedTuple):
     tensors: Mapping[str, ManifestTensor]
 
 
+class ManifestCopy(NamedTuple):
+    """A file that was copied along as it was."""
+
+    path: str
+    """Relative to the folder, with forward slashes."""
+    size: int
+    digest: str
+    """xxh3-128 of its bytes, in hex."""
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What an output folder holds (see above)."""
@@ -65,6 +76,7 @@ class Manifest:
     texts: Mapping[str, str]
     source: tuple[Mapping[str, Any], ...] = ()
     program: str = ""
+    copies: tuple[ManifestCopy, ...] = ()
 
     def to_json(self) -> bytes:
         """The content of the manifest file."""
@@ -92,6 +104,7 @@ class Manifest:
                 }
                 for file in self.files
             ],
+            "copies": [{"path": c.path, "size": c.size, "xxh3_128": c.digest} for c in self.copies],
         }
         return json.dumps(found, indent=1).encode() + b"\n"
 
@@ -123,9 +136,9 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
             )
         files = tuple(_file(path, item) for item in found["files"])
         texts = {str(name): str(text) for name, text in found["texts"].items()}
-        return Manifest(
-            files, strategy_from_json(found["strategy"]), texts, tuple(found["source"]), str(found["program"])
-        )
+        strategy, source = strategy_from_json(found["strategy"]), tuple(found["source"])
+        copies = tuple(_copy(path, item) for item in found.get("copies", ()))
+        return Manifest(files, strategy, texts, source, str(found["program"]), copies)
     except (LayoutError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
         if isinstance(err, CheckpointError):
             raise
@@ -134,11 +147,20 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
         ) from err
 
 
-def _file(path: Path, item: Any) -> ManifestFile:
+def _inner_path(path: Path, item: Any) -> str:
+    """The path that an entry names, which must stay in the folder."""
     name = str(item["path"])
     inner = PurePosixPath(name)
     if inner.is_absolute() or ".." in inner.parts or not inner.parts or "\\" in name or "\0" in name:
         raise CheckpointError(f"{path}: it names the file {name!r:.120}, which leaves the folder")
+    return name
+
+
+def _copy(path: Path, item: Any) -> ManifestCopy:
+    return ManifestCopy(_inner_path(path, item), int(item["size"]), str(item["xxh3_128"]))
+
+
+def _file(path: Path, item: Any) -> ManifestFile:
     tensors = {
         str(key): ManifestTensor(
             str(value["dtype"]),
@@ -148,4 +170,4 @@ def _file(path: Path, item: Any) -> ManifestFile:
         )
         for key, value in item["tensors"].items()
     }
-    return ManifestFile(int(item["rank"]), name, int(item["size"]), tensors)
+    return ManifestFile(int(item["rank"]), _inner_path(path, item), int(item["size"]), tensors)

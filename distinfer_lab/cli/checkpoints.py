@@ -93,7 +93,12 @@ def plan(
     type=click.Choice(["ckpt", "safetensors", "huggingface"]),
     help="Of the files; by default that of SRC.",
 )
-@click.option("--like", type=PATH, help="A Hugging Face folder whose division into files is to be used.")
+@click.option(
+    "--like",
+    type=PATH,
+    help="With --format huggingface: a Hugging Face folder whose division into files is used, and whose "
+    "config.json and tokenizer files are copied along. Without it nothing is copied, not from SRC either.",
+)
 @click.option(
     "--prefix", default="checkpoint_", show_default=True, help="Files are rank_N/<prefix>N.<format>."
 )
@@ -149,6 +154,8 @@ def reshard(
     """
     if cards is not None and scheduler is not None:
         raise click.UsageError("--cards and --scheduler both say who works; give one of them")
+    if like is not None and output_format != "huggingface":
+        raise click.UsageError("--like says how a Hugging Face folder is to be; add --format huggingface")
     with ExitStack() as stack:
         checkpoint = stack.enter_context(opened(src, strategy, key, mode, rebuild, without))
         found = planned(checkpoint, src, **target)
@@ -160,7 +167,7 @@ def reshard(
         options = {
             "prefix": prefix,
             "format": output_format or checkpoint.format,
-            "partition": None if like is None else _partition(like),
+            "like": like,
             "buffer": buffer,
             "memory_limit": memory_limit,
             "overwrite": overwrite,
@@ -177,13 +184,6 @@ def reshard(
     if not as_json:
         for path in result.paths:
             click.echo(f"  {path}")
-
-
-def _partition(like: Path) -> dict[str, str] | None:
-    from ..checkpoint import INDEX, read_index
-
-    index = like / INDEX if like.is_dir() else like
-    return read_index(index) if index.is_file() else None
 
 
 def _cards(cards: int | None, scheduler: str | None) -> Any:

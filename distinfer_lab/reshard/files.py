@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import xxhash
 
 from ..checkpoint import (
     CHUNK_BYTES,
@@ -23,10 +24,12 @@ from ..checkpoint import (
     Checkpoint,
     FileSet,
     Manifest,
+    ManifestCopy,
     ManifestFile,
     ManifestTensor,
     NoFile,
     index_json,
+    read_companion,
 )
 from ..errors import CheckpointError, CheckpointFileError, ReshardError
 from ..layout import Box, Strategy
@@ -174,9 +177,8 @@ def _partition(output: Output, names: Sequence[str]) -> dict[str, list[str]]:
     out: dict[str, list[str]] = {}
     for name in names:
         if name not in output.partition:
-            raise ReshardError(
-                f"{name}: the partition has no file for it; add one, or leave the partition out"
-            )
+            word = "partition=" if output.like is None else "like="
+            raise ReshardError(f"{name}: {word} names no file for it; leave that out, and all go into one")
         path = output.partition[name]
         if Path(path).name != path or not path.endswith(".safetensors"):
             raise ReshardError(f"{name}: {path!r} is no name of a .safetensors file")
@@ -200,6 +202,7 @@ def _job(plan: ConversionPlan, output: Output) -> dict[str, Any]:
         "format": output.format,
         "prefix": output.prefix,
         "partition": dict(output.partition or {}),
+        "copied": [path.name for path in output.copied],
         "options": shown,
     }
 
@@ -281,7 +284,7 @@ def _finish(
     tasks: Sequence[WriteTask],
     reports: Sequence[FileReport],
 ) -> None:
-    """The manifest and, for Hugging Face, the index."""
+    """The manifest and, for Hugging Face, the index and what is copied along."""
     files = []
     for task, report in zip(tasks, reports, strict=True):
         path = stage.folder / report.path
@@ -298,8 +301,15 @@ def _finish(
         stage.write(INDEX, index_json(weights, sum(t.nbytes for t in tasks), elements))
     sources = tuple(source_records(plan.checkpoint))
     texts = {} if output.format == "huggingface" else plan.texts
-    manifest = Manifest(tuple(files), plan.strategy, texts, sources, f"distinfer_lab {__version__}")
+    copies = tuple(_copied(path, stage) for path in output.copied)
+    manifest = Manifest(tuple(files), plan.strategy, texts, sources, f"distinfer_lab {__version__}", copies)
     stage.write(MANIFEST, manifest.to_json())
+
+
+def _copied(path: Path, stage: Stage) -> ManifestCopy:
+    data = read_companion(path)
+    stage.write(path.name, data)
+    return ManifestCopy(path.name, len(data), xxhash.xxh3_128(data).hexdigest())
 
 
 def _check_apart(plan: ConversionPlan, output: Output) -> None:
@@ -331,6 +341,7 @@ def reshard_files(
     prefix: str = "checkpoint_",
     format: str = "ckpt",
     partition: Mapping[str, str] | None = None,
+    like: str | os.PathLike[str] | None = None,
     buffer: int | str = BUFFER_BYTES,
     memory_limit: int | str | None = None,
     overwrite: bool = False,
@@ -350,7 +361,7 @@ def reshard_files(
         Who does it, and how it is watched, see `run_plan`.
     verify_source
         Compare all slices that should be equal first, and all with the source's manifest, which reads them all.
-    prefix, format, partition, buffer, memory_limit, overwrite, resume, digests, file_options
+    prefix, format, partition, like, buffer, memory_limit, overwrite, resume, digests, file_options
         Where and how it is written, see `Output`.
 
     Raises
@@ -361,7 +372,17 @@ def reshard_files(
         If the plan cannot be made, or a value does not do.
     """
     output = Output(
-        out_dir, prefix, format, partition, buffer, memory_limit, overwrite, resume, digests, file_options
+        out_dir,
+        prefix,
+        format,
+        partition,
+        buffer,
+        memory_limit,
+        overwrite,
+        resume,
+        digests,
+        file_options,
+        like,
     )
     if Path(out_dir).exists() and not overwrite:
         with Stage(out_dir, {}):  # refuses it, before anything is planned or read

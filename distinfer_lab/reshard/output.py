@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import companions, partition_like
 from ..errors import ReshardError
 from .filling import SMALLEST_BUFFER
 from .sizes import BUFFER_BYTES, size_of
@@ -29,6 +30,9 @@ class Output:
         "ckpt", "safetensors", or "huggingface" (one rank; `model*.safetensors` with an index).
     partition
         Tensor -> file name, for "huggingface"; by default all in `model.safetensors`.
+    like
+        A Hugging Face folder, for "huggingface": its division into files is used, and the small files that
+        a model needs beside its weights (`config.json`, the tokenizer's) are copied along as they are.
     buffer
         The most memory for data of each worker, in bytes or as "64 MiB".
     memory_limit
@@ -46,6 +50,8 @@ class Output:
     ------
     ReshardError
         If a value does not do.
+    CheckpointFileError, CheckpointError
+        If `like` is no Hugging Face folder, or has files that are not to be copied.
     """
 
     folder: str | os.PathLike[str]
@@ -58,6 +64,7 @@ class Output:
     resume: bool = True
     digests: bool = True
     file_options: Mapping[str, Any] = field(default_factory=dict)
+    like: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -76,6 +83,18 @@ class Output:
                 )
             buffer = min(buffer, limit)
         object.__setattr__(self, "buffer_bytes", buffer)
+        if self.like is not None:
+            self._take_over(self.like)
+
+    def _take_over(self, like: str | os.PathLike[str]) -> None:
+        if self.format != "huggingface":
+            raise ReshardError(f"like={os.fspath(like)!r} is for format='huggingface'; give both, or neither")
+        if self.partition is not None:
+            raise ReshardError("like= and partition= both say which tensor goes into which file; give one")
+        object.__setattr__(self, "partition", partition_like(like))
+        object.__setattr__(self, "copied", tuple(companions(like)))
 
     buffer_bytes: int = field(init=False, default=BUFFER_BYTES)
     """The buffer, in bytes."""
+    copied: tuple[Path, ...] = field(init=False, default=())
+    """The files that are copied along."""

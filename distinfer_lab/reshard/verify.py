@@ -8,7 +8,7 @@ from typing import Any
 
 import xxhash
 
-from ..checkpoint import Checkpoint, ManifestFile, is_encrypted, read_manifest
+from ..checkpoint import Checkpoint, ManifestCopy, ManifestFile, is_encrypted, read_manifest
 from ..display import Displayed, bytes_in_words, counted
 from ..errors import CheckpointError, listed
 
@@ -24,7 +24,7 @@ class Verification(Displayed):
     folder: str
     files: int
     nbytes: int
-    """Bytes of the shards that were read."""
+    """Bytes of the shards, and of the files that were copied along, that were read."""
     differences: tuple[str, ...]
     """What is wrong, file by file and tensor by tensor."""
 
@@ -44,7 +44,7 @@ class Verification(Displayed):
 
 
 def verify_folder(folder: str | os.PathLike[str], *, threads: int = 1) -> Verification:
-    """Compare every shard of a folder with its manifest.
+    """Compare every shard of a folder, and every file that was copied along, with its manifest.
 
     Parameters
     ----------
@@ -63,10 +63,10 @@ def verify_folder(folder: str | os.PathLike[str], *, threads: int = 1) -> Verifi
         )
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         found = list(pool.map(lambda file: _differences(Path(folder), file), manifest.files))
+    found += [_copy_differences(Path(folder), copy) for copy in manifest.copies]
     nbytes = sum(tensor.nbytes for file in manifest.files for tensor in file.tensors.values())
-    return Verification(
-        os.fspath(folder), len(manifest.files), nbytes, tuple(text for f in found for text in f)
-    )
+    nbytes += sum(copy.size for copy in manifest.copies)
+    return Verification(os.fspath(folder), len(found), nbytes, tuple(text for f in found for text in f))
 
 
 def check_source(checkpoint: Checkpoint) -> None:
@@ -133,6 +133,18 @@ def _differences(folder: Path, file: ManifestFile) -> list[str]:
     except OSError as err:
         out.append(f"{file.path}: {err.strerror}")
     return out
+
+
+def _copy_differences(folder: Path, copy: ManifestCopy) -> list[str]:
+    try:
+        with (folder / copy.path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != copy.size:
+                return [f"{copy.path}: {size} bytes, not {copy.size}"]
+            same = _digest(file.fileno(), ((0, size),)) == copy.digest
+    except OSError as err:
+        return [f"{copy.path}: {err.strerror}"]
+    return [] if same else [f"{copy.path}: its bytes differ from what was copied"]
 
 
 def _digest(fd: int, pieces: tuple[tuple[int, int], ...]) -> str:

@@ -1,0 +1,127 @@
+"""Where an output goes and what it is like: a Hugging Face folder's division and the files beside its weights."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from distinfer_lab.checkpoint import INDEX, MANIFEST, open_checkpoint, read_manifest
+from distinfer_lab.cli import main
+from distinfer_lab.errors import CheckpointFileError, ReshardError
+from distinfer_lab.reshard import Output, reshard_files, verify_folder
+from distinfer_lab.reshard.stage import Stage
+
+LLAMA = Path(__file__).parents[1] / "data/oracle/hf/llama_gqa_tiny"
+
+
+@pytest.fixture
+def like(tmp_path):
+    """A folder whose weights are not there, only their index; with a tokenizer and a program that nobody wants."""
+    folder = tmp_path / "like"
+    folder.mkdir()
+    for name in (INDEX, "config.json", "generation_config.json"):
+        shutil.copy(LLAMA / name, folder / name)
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "modeling_llama.py").write_text("raise SystemExit")
+    return folder
+
+
+def written(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
+
+
+def test_both_doors_make_a_folder_like_another(like, tmp_path):
+    """Python's `like` and the command line's make the same files; programs and strangers stay behind."""
+    with open_checkpoint(LLAMA) as checkpoint:
+        checkpoint.plan().run(tmp_path / "plan", format="huggingface", like=like)
+        reshard_files(checkpoint, None, tmp_path / "files", format="huggingface", like=like)
+    words = ["reshard", LLAMA, tmp_path / "cli", "--format", "huggingface", "--like", like]
+    assert CliRunner().invoke(main, list(map(str, words))).exit_code == 0
+    wanted = {path.name: path.read_bytes() for path in LLAMA.glob("*.json")}
+    wanted |= {path.name: path.read_bytes() for path in LLAMA.glob("*.safetensors")}
+    wanted["tokenizer.json"] = b"{}"
+    for door in ("plan", "files", "cli"):
+        assert written(tmp_path / door) == wanted, door
+
+
+def test_without_like_nothing_is_copied(tmp_path):
+    """Not from the source either, whose configuration may not fit what is written."""
+    with open_checkpoint(LLAMA) as checkpoint:
+        checkpoint.plan().run(tmp_path / "out", format="huggingface")
+    assert sorted(written(tmp_path / "out")) == ["model.safetensors"]
+
+
+def test_what_was_copied_is_verified_and_replaced(like, tmp_path):
+    """The manifest holds it; a change and a loss are told; the folder is an earlier output, and a source."""
+    out = tmp_path / "out"
+    with open_checkpoint(LLAMA) as checkpoint:
+        plan = checkpoint.plan()
+        result = plan.run(out, format="huggingface", like=like)
+        assert [copy.path for copy in read_manifest(out).copies] == [
+            "config.json",
+            "generation_config.json",
+            "tokenizer.json",
+        ]
+        sizes = sum(path.stat().st_size for path in like.iterdir() if path.suffix == ".json")
+        found = result.verify()
+        assert (found.ok, found.files) == (True, 13)
+        assert found.nbytes == result.written_bytes + sizes - (like / INDEX).stat().st_size
+        (out / "tokenizer.json").write_text("[]")
+        (out / "generation_config.json").write_text("")
+        (out / "config.json").unlink()
+        size = (like / "generation_config.json").stat().st_size
+        assert verify_folder(out).differences == (
+            "config.json: No such file or directory",
+            f"generation_config.json: 0 bytes, not {size}",
+            "tokenizer.json: its bytes differ from what was copied",
+        )
+        plan.run(out, format="huggingface", like=like, overwrite=True)
+    assert verify_folder(out).ok
+    with open_checkpoint(out) as again, open_checkpoint(LLAMA) as checkpoint:
+        for name in checkpoint.tensors:
+            np.testing.assert_array_equal(again.read(0, name), checkpoint.read(0, name))
+
+
+def test_an_interrupted_run_takes_what_is_there_in_the_end(like, tmp_path, monkeypatch):
+    """Weights are gone on with, companions are copied anew; with others than before it begins afresh."""
+    options = {"format": "huggingface", "like": like}
+
+    def interrupted():
+        with monkeypatch.context() as patch:
+            patch.setattr(Stage, "commit", lambda self: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                plan.run(tmp_path / "out", **options)
+
+    with open_checkpoint(LLAMA) as checkpoint:
+        plan = checkpoint.plan()
+        interrupted()
+        (like / "tokenizer.json").write_text("[1]")
+        result = plan.run(tmp_path / "out", **options)
+        assert (result.resumed, result.reused_bytes) == (True, result.written_bytes)
+        assert (tmp_path / "out/tokenizer.json").read_text() == "[1]"
+        assert result.verify().ok
+        shutil.rmtree(tmp_path / "out")
+        interrupted()
+        (like / "tokenizer.json").unlink()
+        assert not plan.run(tmp_path / "out", **options).resumed
+    assert not (tmp_path / "out/tokenizer.json").exists()
+
+
+def test_like_is_for_hugging_face_alone(like, tmp_path):
+    """Another format, another partition, or a folder that is none are refused; the first is a wrong call."""
+    with pytest.raises(ReshardError, match="like='a' is for format='huggingface'; give both, or neither"):
+        Output(tmp_path / "out", like="a")
+    with pytest.raises(ReshardError, match="like= and partition= both say which tensor goes"):
+        Output(tmp_path / "out", format="huggingface", like=like, partition={})
+    with pytest.raises(CheckpointFileError, match="it is no Hugging Face folder"):
+        Output(tmp_path / "out", format="huggingface", like=tmp_path)
+    for more in ([], ["--format", "safetensors"], ["--dry-run"]):
+        words = ["reshard", LLAMA, tmp_path / "out", "--like", like, *more]
+        done = CliRunner().invoke(main, list(map(str, words)))
+        assert (done.exit_code, "add --format huggingface" in done.output) == (2, True)
+    (like / INDEX).write_text('{"weight_map": {"w": "model-1.safetensors"}}')
+    with open_checkpoint(LLAMA) as checkpoint:
+        with pytest.raises(ReshardError, match="like= names no file for it; leave that out"):
+            checkpoint.plan().run(tmp_path / "out", format="huggingface", like=like)
