@@ -124,7 +124,7 @@ class Checkpoint(Displayed):
 
     @property
     def format(self) -> str:
-        """The format of the files, ckpt or safetensors."""
+        """The format of the files, ckpt or safetensors; ckpt where there are none."""
         return next((file.format for file in self.files if not isinstance(file, NoFile)), "ckpt")
 
     @property

@@ -73,7 +73,8 @@ class ConversionPlan(ReshardPlan):
         cards, threads
             Who writes, see `run_plan`.
         options
-            `route`, `progress` and `cancelled` of `run_plan`, and whatever `Output` takes.
+            `route`, `progress` and `cancelled` of `run_plan`, and whatever `Output` takes; `format` is by
+            default that of the source's files.
 
         Returns
         -------
@@ -83,6 +84,7 @@ class ConversionPlan(ReshardPlan):
         from .output import Output
 
         watching = {key: options.pop(key) for key in ("route", "progress", "cancelled") if key in options}
+        options["format"] = options.get("format") or self.checkpoint.format
         return run_plan(self, Output(folder, **options), cards=cards, threads=threads, **watching)
 
     def __repr__(self) -> str:

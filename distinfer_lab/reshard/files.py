@@ -148,7 +148,7 @@ def _tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:
         if plan.dst_count != 1:
             raise ReshardError(
                 f"format='huggingface' is one whole checkpoint, but the plan has {plan.dst_count} destination "
-                "ranks; leave the destination strategy out"
+                "ranks; leave the destination out"
             )
         options["metadata"] = {"format": "pt"}
         share = plan.share(0)
@@ -339,7 +339,7 @@ def reshard_files(
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
     prefix: str = "checkpoint_",
-    format: str = "ckpt",
+    format: str | None = None,
     partition: Mapping[str, str] | None = None,
     like: str | os.PathLike[str] | None = None,
     buffer: int | str = BUFFER_BYTES,
@@ -362,7 +362,7 @@ def reshard_files(
     verify_source
         Compare all slices that should be equal first, and all with the source's manifest, which reads them all.
     prefix, format, partition, like, buffer, memory_limit, overwrite, resume, digests, file_options
-        Where and how it is written, see `Output`.
+        Where and how it is written, see `Output`; `format` is by default that of the checkpoint's files.
 
     Raises
     ------
@@ -374,7 +374,7 @@ def reshard_files(
     output = Output(
         out_dir,
         prefix,
-        format,
+        format or checkpoint.format,
         partition,
         buffer,
         memory_limit,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from distinfer_lab.checkpoint import INDEX, MANIFEST, open_checkpoint, read_manifest
+from distinfer_lab.checkpoint import INDEX, MANIFEST, open_checkpoint, read_manifest, save_slice
 from distinfer_lab.cli import main
 from distinfer_lab.errors import CheckpointFileError, ReshardError
 from distinfer_lab.reshard import Output, reshard_files, verify_folder
@@ -125,3 +125,20 @@ def test_like_is_for_hugging_face_alone(like, tmp_path):
     with open_checkpoint(LLAMA) as checkpoint:
         with pytest.raises(ReshardError, match="like= names no file for it; leave that out"):
             checkpoint.plan().run(tmp_path / "out", format="huggingface", like=like)
+
+
+def test_the_format_is_that_of_the_source_unless_said(tmp_path):
+    """By every door: safetensors stay safetensors, .ckpt stays .ckpt; what is said is written."""
+    for kind in ("safetensors", "ckpt"):
+        source = tmp_path / f"a.{kind}"
+        save_slice(source, {"w": np.arange(6.0)}, format=kind)
+        with open_checkpoint(source) as checkpoint:
+            checkpoint.plan().run(tmp_path / kind / "plan")
+            checkpoint.plan().run(tmp_path / kind / "none", format=None)
+            reshard_files(checkpoint, None, tmp_path / kind / "files")
+            checkpoint.plan().run(tmp_path / kind / "said", format="ckpt")
+        words = ["reshard", source, tmp_path / kind / "cli"]
+        assert CliRunner().invoke(main, list(map(str, words))).exit_code == 0
+        for door in ("plan", "none", "files", "cli"):
+            assert (tmp_path / kind / door / f"rank_0/checkpoint_0.{kind}").is_file(), door
+        assert (tmp_path / kind / "said/rank_0/checkpoint_0.ckpt").is_file()
