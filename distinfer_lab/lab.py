@@ -66,7 +66,7 @@ def copy_notebooks(
     there = [copy.name for _, copy in pairs if copy.exists()]
     if there and not (overwrite or keep):
         raise CheckpointFileError(
-            f"{target} has {listed(there)} already; choose another folder, or --overwrite"
+            f"{target} has {listed(there)} already; choose another folder, or pass overwrite=True"
         )
     wanted = [pair for pair in pairs if overwrite or pair[1].name not in there]
     try:

@@ -134,6 +134,41 @@ def test_status_and_streams(folder):
         assert "Error: " in err
 
 
+def test_errors_name_the_options_of_the_command(folder):
+    """What Python calls by a keyword; a path in which such a word stands is left as it is."""
+    known = case("aes_gcm_4_to_2")
+    encrypted = known.folder / "src/rank_0/net-0_1.ckpt"
+    source, out = given(folder)[:3], folder / "overwrite=True"
+    reshard = ["reshard", source[0], out, *source[1:]]
+    assert distinfer(*reshard).exit_code == 0
+    (folder / "rules.json").write_text('[{"match": "*", "dims": [["tp"], []], "units": "heads"}]')
+    ruled = ["plan", *source, "--to", "tp=2", "--rules", folder / "rules.json"]
+    four = ["reshard", *source[:1], folder / "x", *given(folder)[1:], "--format", "huggingface"]
+    for words, told in (
+        (reshard, f"{out} exists; choose another folder, or pass --overwrite"),
+        ([*reshard, "--without-rank", 9], "--without-rank 9: the checkpoint has ranks 0..3"),
+        ([*reshard, "--overwrite", "--buffer", "a lot"], "--buffer 'a lot' is no size"),
+        ([*reshard, "--overwrite", "--memory-limit", 9], "use --memory-limit 65536"),
+        ([*reshard, "--overwrite", "--prefix", "a/b"], "--prefix a/b is the start of a file name"),
+        ([*reshard, "--dtype", "float7"], "--dtype float7 is not one of float16"),
+        (four, "--format huggingface is one whole checkpoint, but the plan has 2 destination ranks"),
+        (ruled, "give the model's config.json as --config, or"),
+        (["inspect", encrypted], "is encrypted by AES-GCM; pass --key (and --mode AES-GCM)"),
+        (["inspect", encrypted, "--key", "00" * 16, "--mode", "AES-CBC"], "pass --mode AES-GCM"),
+        (["inspect", source[0], "--key", "00" * 16], "is not encrypted; leave out --key"),
+    ):
+        done = distinfer(*words)
+        assert done.exit_code == 1, words
+        assert told in done.output
+    path = folder / "src/rank_2/a.ckpt"
+    data = bytearray(path.read_bytes())
+    at = data.index(np.int32(7).tobytes(), len(data) // 2)
+    data[at] = 8
+    path.write_bytes(data)
+    done = distinfer(*reshard, "--overwrite", "--verify-source")
+    assert "leave the wrong one out by --without-rank 0 or --without-rank 2" in done.output
+
+
 def test_cards_do_it_too(folder):
     """Two processes, over channels; and the workers of a cluster."""
     serial = distinfer("reshard", folder / "src", folder / "serial", *given(folder)[1:])

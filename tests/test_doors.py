@@ -91,7 +91,7 @@ def test_inspect_tells_what_a_path_holds():
     done = distinfer("inspect", slice_file)
     assert done.exit_code == 1
     assert done.output.startswith("Error: ")
-    assert "is encrypted by AES-GCM; pass dec_key" in done.output
+    assert "is encrypted by AES-GCM; pass --key (and --mode AES-GCM)" in done.output
     done = distinfer("inspect", slice_file, "--key", "000102030405060708090a0b0c0d0e0f")
     assert "matmul_weight  [32, 4] float32" in done.output
     assert distinfer("inspect", slice_file, "--key", "zz").exit_code == 2

@@ -60,7 +60,7 @@ def test_a_copy_overwrites_nothing_unless_told(tmp_path):
     own.write_text("mine")
     done = notebooks("--copy", tmp_path)
     assert done.exit_code == 1
-    assert f"{tmp_path} has {own.name} already; choose another folder, or --overwrite" in done.output
+    assert f"{tmp_path} has {own.name} already; choose another folder, or pass --overwrite" in done.output
     assert [path.name for path in tmp_path.iterdir()] == [own.name]
     assert own.read_text() == "mine"
     assert notebooks("--copy", tmp_path, "--overwrite").exit_code == 0

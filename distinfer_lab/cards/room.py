@@ -131,7 +131,7 @@ def _before_pause(worker: Mapping[str, Any]) -> Limit | None:
     taken = int(worker.get("metrics", {}).get("memory", 0))
     return Limit(
         int(part * limit) - taken,
-        f"{part:.0%} of the worker's memory_limit={limit}, where Dask pauses it, of which {taken} are taken",
+        f"{part:.0%} of the worker's memory limit of {limit}, where Dask pauses it, of which {taken} are taken",
     )
 
 

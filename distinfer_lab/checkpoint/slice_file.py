@@ -94,7 +94,7 @@ def open_slice(
                 plain = _decrypted(name, file, size, dec_key, dec_mode, MAGICS[magic])
             return _open_plain(name, plain, stat, False, True)
         if dec_key is not None:
-            raise EncryptionError(f"{name} is not encrypted; leave out dec_key")
+            raise EncryptionError(f"{name} is not encrypted; leave out dec_key=")
         return _open_plain(name, file, stat, crc_check, False)
     except BaseException:
         file.close()
@@ -103,7 +103,7 @@ def open_slice(
 
 def _decrypted(name: str, file: BinaryIO, size: int, key: bytes | None, mode: str, found: str) -> BinaryIO:
     if key is None:
-        raise EncryptionError(f"{name} is encrypted by {found}; pass dec_key (and dec_mode={found!r})")
+        raise EncryptionError(f"{name} is encrypted by {found}; pass dec_key= (and dec_mode={found!r})")
     plain = tempfile.TemporaryFile()  # noqa: SIM115  closed by SliceFile
     try:
         for block in decrypt(name, file, size, key, mode):

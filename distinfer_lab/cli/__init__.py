@@ -12,18 +12,20 @@ from ..errors import DistinferError
 from ..version import __version__
 from .beginning import demo, lab, notebooks
 from .checkpoints import inspect, plan, reshard, verify
+from .words import in_options
 
 __all__ = ["main"]
 
 
 class _Group(click.Group):
-    """Tells our own errors in one line, and leaves with status 1."""
+    """Tells our own errors, in the words of the command that failed, and leaves with status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except DistinferError as err:
-            raise click.ClickException(str(err)) from err
+            command = self.get_command(ctx, ctx.invoked_subcommand or "") or self
+            raise click.ClickException(in_options(str(err), command)) from err
         except KeyboardInterrupt as err:
             raise click.ClickException("stopped") from err
 

@@ -28,7 +28,7 @@ def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> N
     """
     from ..layout.dialects.plain import strategy_to_json
 
-    found = None if src.is_dir() or source["key"] or strategy else _strategy_or_none(src)
+    found = None if src.is_dir() or source["dec_key"] or strategy else _strategy_or_none(src)
     if found is not None:
         click.echo(json.dumps(strategy_to_json(found[0])) if as_json else found[1])
         return
@@ -66,8 +66,8 @@ def _strategy_or_none(path: Path) -> Any:
 def plan(
     src: Path,
     strategy: Path | None,
-    key: str | None,
-    mode: str,
+    dec_key: str | None,
+    dec_mode: str,
     rebuild: bool,
     without: tuple[int, ...],
     buffer: str,
@@ -78,7 +78,7 @@ def plan(
 
     Reads headers only, and moves nothing.
     """
-    with opened(src, strategy, key, mode, rebuild, without) as checkpoint:
+    with opened(src, strategy, dec_key, dec_mode=dec_mode, rebuild=rebuild, without=without) as checkpoint:
         found = planned(checkpoint, src, **target).explain(buffer)
         click.echo(json.dumps(found.to_json()) if as_json else repr(found))
 
@@ -89,7 +89,6 @@ def plan(
 @target_options
 @click.option(
     "--format",
-    "output_format",
     type=click.Choice(["ckpt", "safetensors", "huggingface"]),
     help="Of the files; by default that of SRC.",
 )
@@ -127,8 +126,8 @@ def reshard(
     src: Path,
     dst: Path,
     strategy: Path | None,
-    key: str | None,
-    mode: str,
+    dec_key: str | None,
+    dec_mode: str,
     rebuild: bool,
     without: tuple[int, ...],
     cards: int | None,
@@ -138,7 +137,7 @@ def reshard(
     verify_source: bool,
     dry_run: bool,
     as_json: bool,
-    output_format: str | None,
+    format: str | None,
     like: Path | None,
     prefix: str,
     buffer: str,
@@ -154,10 +153,12 @@ def reshard(
     """
     if cards is not None and scheduler is not None:
         raise click.UsageError("--cards and --scheduler both say who works; give one of them")
-    if like is not None and output_format != "huggingface":
+    if like is not None and format != "huggingface":
         raise click.UsageError("--like says how a Hugging Face folder is to be; add --format huggingface")
     with ExitStack() as stack:
-        checkpoint = stack.enter_context(opened(src, strategy, key, mode, rebuild, without))
+        checkpoint = stack.enter_context(
+            opened(src, strategy, dec_key, dec_mode=dec_mode, rebuild=rebuild, without=without)
+        )
         found = planned(checkpoint, src, **target)
         if dry_run:
             click.echo(
@@ -166,7 +167,7 @@ def reshard(
             return
         options = {
             "prefix": prefix,
-            "format": output_format or checkpoint.format,
+            "format": format,
             "like": like,
             "buffer": buffer,
             "memory_limit": memory_limit,

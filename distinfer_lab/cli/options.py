@@ -35,8 +35,10 @@ source_options = _options(
         type=PATH,
         help="The strategy file of SRC. Without it, SRC's manifest says who holds what; else every file is whole.",
     ),
-    click.option("--key", help="The key of an encrypted checkpoint, in hex."),
-    click.option("--mode", default="AES-GCM", show_default=True, help="AES-GCM, AES-CBC or SM4-CBC."),
+    click.option("--key", "dec_key", help="The key of an encrypted checkpoint, in hex."),
+    click.option(
+        "--mode", "dec_mode", default="AES-GCM", show_default=True, help="AES-GCM, AES-CBC or SM4-CBC."
+    ),
     click.option(
         "--rebuild", is_flag=True, help="Go on without missing or damaged files, if replicas hold the same."
     ),
@@ -91,14 +93,11 @@ def _key(text: str | None) -> bytes | None:
 
 
 @contextmanager
-def opened(
-    src: Path, strategy: Path | None, key: str | None, mode: str, rebuild: bool, without: tuple[int, ...]
-) -> Iterator["Checkpoint"]:
+def opened(src: Path, strategy: Path | None, dec_key: str | None, **options: Any) -> Iterator["Checkpoint"]:
     """The checkpoint that the source options name, open; what of it is lost is told."""
     from ..checkpoint import open_checkpoint
 
-    options: dict[str, Any] = {"rebuild": rebuild, "without": without}
-    with open_checkpoint(src, strategy, dec_key=_key(key), dec_mode=mode, **options) as checkpoint:
+    with open_checkpoint(src, strategy, dec_key=_key(dec_key), **options) as checkpoint:
         for rank, file in checkpoint.lost.items():
             click.echo(f"rank {rank} is lost: {file.reason}", err=True)
         yield checkpoint

@@ -200,7 +200,7 @@ def _dtype(dtype: str | np.dtype[Any] | None) -> np.dtype[Any] | None:
     if dtype is None:
         return None
     found = FLOATS.get(dtype) if isinstance(dtype, str) else np.dtype(dtype)
-    if found not in FLOATS.values():
+    if found is None or found not in FLOATS.values():  # numpy takes None for float64
         raise ReshardError(f"dtype={dtype!r} is not one of {', '.join(FLOATS)}")
     return found
 

@@ -190,7 +190,7 @@ class Rules(Displayed):
         if not isinstance(units, int) or units < 1:
             raise LayoutError(
                 f"the rule for {rule.match!r} cuts by whole {rule.units}, which no configuration says; "
-                "give the model's config.json, or write the number into the rules"
+                "give the model's config.json as config=, or write the number into the rules"
             )
         if units % parts == 0:
             return self.mesh

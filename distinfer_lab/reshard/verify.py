@@ -120,7 +120,7 @@ def _differences(folder: Path, file: ManifestFile) -> list[str]:
             if is_encrypted(opened.read(4)):
                 return [
                     f"{file.path}: it is encrypted, so its digests, which are of the plain bytes, tell nothing; "
-                    "read it with its key (dec_key) and verify_source"
+                    "a reshard of it with its key compares them, where it verifies its source"
                 ]
             size = os.fstat(opened.fileno()).st_size
             if size != file.size:

@@ -186,7 +186,7 @@ def test_a_given_worker_s_own_limit_is_heeded():
         with CardGroup(1, address=cluster.scheduler_address) as cards:
             with pytest.raises(
                 CardMemoryError,
-                match=r"80% of the worker's memory_limit=6442450944, where Dask pauses it, of which",
+                match=r"80% of the worker's memory limit of 6442450944, where Dask pauses it, of which",
             ):
                 cards.place([Blank(w=(2048, 1024, 1024))])
             cards.place([Numbers(0)])

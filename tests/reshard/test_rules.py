@@ -121,7 +121,8 @@ def test_what_no_rule_fits_is_an_error():
     ):
         Rules(two, RULES["llama"]).strategy({"a": (4,), "b": (4, 4)})
     with pytest.raises(
-        LayoutError, match="whole num_key_value_heads, which no configuration says; give the model's"
+        LayoutError,
+        match="whole num_key_value_heads, which no configuration says; give the model's config.json as config=",
     ):
         Rules(two, RULES["llama"]).strategy({"a.k_proj.weight": (4, 4)})
     with pytest.raises(LayoutError, match="is for 2 dims, the tensor has 1"):

@@ -1,0 +1,36 @@
+"""Errors in the command line's words: what Python calls `overwrite=True` is `--overwrite` here.
+
+The table of names is that of a command's own options: click knows each by its name in Python, too.
+"""
+
+import re
+import shlex
+
+import click
+
+__all__ = ["in_options"]
+
+
+def in_options(text: str, command: click.Command) -> str:
+    """A text whose keyword arguments are said as the options of a command.
+
+    One stands at the beginning of a word, so that no path is touched: a name, "=", and a value or none.
+
+    Examples
+    --------
+    >>> ranks = click.Option(["--without-rank", "without"], multiple=True)
+    >>> again = click.Option(["--resume/--no-resume"])
+    >>> command = click.Command("reshard", params=[ranks, again])
+    >>> in_options("leave one out by without=[3, 5] or without=, or use resume=False: /tmp/without=[3]", command)
+    'leave one out by --without-rank 3 --without-rank 5 or --without-rank, or use --no-resume: /tmp/without=[3]'
+    """
+    options = {option.name: option for option in command.params if isinstance(option, click.Option)}
+    keyword = rf"(?<![^\s(])({'|'.join(map(str, options))})=('[^']*'|\[[^]]*]|\w*)"
+    return re.sub(keyword, lambda found: _said(options[found[1]], found[2]), text) if options else text
+
+
+def _said(option: click.Option, value: str) -> str:
+    if option.is_flag:
+        return option.secondary_opts[0] if value == "False" else option.opts[0]
+    values = value.strip("[]").split(", ") if value.startswith("[") else [value.strip("'")]
+    return " ".join(f"{option.opts[0]} {shlex.quote(one) if one else ''}".strip() for one in values)
