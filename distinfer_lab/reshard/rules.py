@@ -10,7 +10,7 @@ nothing is cut by accident. A file of rules is a JSON list of objects with the f
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,6 +25,8 @@ __all__ = ["RULES", "Rule", "Rules", "mesh_of", "read_rules"]
 LARGEST_FILE = 1 << 24
 MOST_RANKS = 1 << 22
 MOST_FUSED = 1 << 10
+MOST_TRIED = 1 << 10
+"""Sizes of an axis, below and above one that does not do, that are tried to tell which would."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,22 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
 """The tables that are known by name."""
 
 
+class MisfitError(LayoutError):
+    """Mesh axes do not divide a dim, or the units of it, that they are to cut.
+
+    Attributes
+    ----------
+    axis : str
+        The last of them, another size of which may do.
+    """
+
+    def __init__(self, cut: Layout, dim: int, size: str) -> None:
+        axes = cut.dims[dim]
+        parts = ",".join(f"{axis}={cut.mesh.axis_size(axis)}" for axis in axes)
+        self.axis = axes[-1]
+        super().__init__(f"{parts} does not divide dim {dim} ({size})")
+
+
 @dataclass(frozen=True, repr=False)
 class Rules(Displayed):
     """A destination that is said by rules, for whatever tensors there are.
@@ -141,20 +159,22 @@ class Rules(Displayed):
         Raises
         ------
         LayoutError
-            If no rule fits a name, or a rule does not fit a shape; all such tensors are listed.
+            If no rule fits a name, or a rule does not fit a shape; a line for each cause.
         """
         layouts: dict[str, Layout] = {}
-        problems: list[str] = []
+        causes: dict[tuple[str, str | None], list[str]] = {}
         unruled: list[str] = []
         for name, shape in shapes.items():
-            rule = next((rule for rule in self.rules if fnmatchcase(name, rule.match)), None)
+            rule = self._rule_of(name)
             if rule is None:
                 unruled.append(name)
                 continue
             try:
                 layouts[name] = self._layout(rule, shape)
+                layouts[name].regions(shape)
             except LayoutError as err:
-                problems.append(f"{name} {list(shape)}: {err}")
+                causes.setdefault((str(err), getattr(err, "axis", None)), []).append(name)
+        problems = self._problems(causes, shapes)
         if unruled:
             problems.append(
                 f"no rule for {listed(unruled)}; add one, or end the rules with "
@@ -163,6 +183,45 @@ class Rules(Displayed):
         if problems:
             raise LayoutError(in_lines(problems))
         return Strategy(layouts, shapes, self.mesh.size)
+
+    def _rule_of(self, name: str) -> Rule | None:
+        return next((rule for rule in self.rules if fnmatchcase(name, rule.match)), None)
+
+    def _problems(
+        self, causes: Mapping[tuple[str, str | None], Sequence[str]], shapes: Mapping[str, tuple[int, ...]]
+    ) -> list[str]:
+        ways = {axis: self._way_out(axis, shapes) for _, axis in causes if axis is not None}
+        return [
+            f"{listed([f'{name} {list(shapes[name])}' for name in names], 1)}: {cause}"
+            if axis is None
+            else f"{cause} of {listed(map(repr, names), 1)}: {ways[axis]}"
+            for (cause, axis), names in causes.items()
+        ]
+
+    def _way_out(self, axis: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
+        """The sizes of an axis nearest to its own by which every one of these tensors can be cut."""
+        at, size = self.mesh.axis_index(axis), self.mesh.axis_size(axis)
+        found = {(self._rule_of(name), shape) for name, shape in shapes.items()}
+        cut = [(rule, shape) for rule, shape in found if rule is not None]
+
+        def fits(count: int) -> bool:
+            sizes = (*self.mesh.axis_sizes[:at], count, *self.mesh.axis_sizes[at + 1 :])
+            other = Rules(Mesh(self.mesh.axis_names, sizes), self.rules, self.config)
+            return not any(other._is_misfit(rule, shape) for rule, shape in cut)
+
+        fewer = next(filter(fits, range(size - 1, max(size - 1 - MOST_TRIED, 0), -1)), None)
+        more = next(filter(fits, range(size + 1, size + 1 + MOST_TRIED)), None)
+        words = [f"{axis}={count}" for count in (fewer, more) if count is not None]
+        return f"use {' or '.join(words)}" if words else f"no size of {axis} near it does for all tensors"
+
+    def _is_misfit(self, rule: Rule, shape: tuple[int, ...]) -> bool:
+        try:
+            self._layout(rule, shape)
+        except MisfitError:
+            return True
+        except LayoutError:  # which no other size would mend
+            return False
+        return False
 
     def _layout(self, rule: Rule, shape: tuple[int, ...]) -> Layout:
         if rule.dims is None:
@@ -174,14 +233,17 @@ class Rules(Displayed):
         known = set(self.mesh.axis_names)
         dims = tuple(tuple(axis for axis in axes if axis in known) for axes in rule.dims)
         plain = Layout(self.mesh, dims)
-        mesh = self.mesh if rule.units is None else self._by_units(rule, plain)
+        mesh = self.mesh if rule.units is None else self._by_units(rule, plain, shape)
         cut = Layout(mesh, dims, fused=_fused(rule, shape))
-        even = all(size % parts == 0 for size, parts in zip(shape, cut.parts, strict=True))
-        out = cut if even or cut.fused else Layout(mesh, dims, split=rule.split)
-        out.regions(shape)
-        return out
+        runs = [run or (size,) for run, size in zip(cut.fused or (None,) * len(shape), shape, strict=True)]
+        for dim, parts in enumerate(cut.parts):
+            if any(size % parts for size in runs[dim]):
+                if rule.split == "even" or cut.fused:
+                    raise MisfitError(cut, dim, " + ".join(map(str, runs[dim])))
+                return Layout(mesh, dims, split=rule.split)
+        return cut
 
-    def _by_units(self, rule: Rule, plain: Layout) -> Mesh:
+    def _by_units(self, rule: Rule, plain: Layout, shape: tuple[int, ...]) -> Mesh:
         """The mesh, its cutting axis divided where there are more ranks than units."""
         parts = max(plain.parts, default=1)
         if parts == 1:
@@ -189,26 +251,21 @@ class Rules(Displayed):
         units = rule.units if isinstance(rule.units, int) else (self.config or {}).get(str(rule.units))
         if not isinstance(units, int) or units < 1:
             raise LayoutError(
-                f"the rule for {rule.match!r} cuts by whole {rule.units}, which no configuration says; "
+                f"cut by whole {rule.units}, which no configuration says; "
                 "give the model's config.json as config=, or write the number into the rules"
             )
         if units % parts == 0:
             return self.mesh
-        axes = plain.dims[plain.parts.index(parts)]
+        dim = plain.parts.index(parts)
+        axes = plain.dims[dim]
         if parts % units or len(axes) != 1:
-            raise LayoutError(
-                f"{units} units ({rule.units}) cannot be shared by {parts} ranks; "
-                f"use {_nearest_divisor(units, parts)} ranks"
-            )
+            kind = rule.units if isinstance(rule.units, str) else "units"
+            raise MisfitError(plain, dim, f"{units} {kind} in {shape[dim]}")
         names, sizes = list(self.mesh.axis_names), list(self.mesh.axis_sizes)
         at = names.index(axes[0])
         names[at : at + 1] = [axes[0], f"{axes[0]}_repeat"]
         sizes[at : at + 1] = [units, parts // units]
         return Mesh(tuple(names), tuple(sizes))
-
-
-def _nearest_divisor(units: int, parts: int) -> int:
-    return max(n for n in range(1, units + 1) if units % n == 0 and n <= parts)
 
 
 def _fused(rule: Rule, shape: tuple[int, ...]) -> tuple[tuple[int, ...] | None, ...]:

@@ -1,6 +1,7 @@
 """Destinations by rules: Hugging Face's Llama and GPT-2, cut as tensor parallelism has them, and back."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -103,18 +104,7 @@ def test_to_four_slices_and_back_byte_for_byte(folder, rules, tmp_path):
 
 
 def test_what_no_rule_fits_is_an_error():
-    """All tensors that cannot be cut are in one text, each with its way out."""
-    rules = Rules(Mesh(("tp",), (3,)), RULES["llama"], config(LLAMA))
-    with open_checkpoint(LLAMA) as checkpoint, pytest.raises(LayoutError) as told:
-        plan_checkpoint(checkpoint, rules)
-    lines = str(told.value).split("\n")
-    assert len(lines) == 11
-    assert (
-        "k_proj.weight [32, 64]: 4 units (num_key_value_heads) cannot be shared by 3 ranks; use 2 ranks"
-        in lines[0]
-    )
-    assert "dim 0 (cut by tp) has 160 elements, which 3 parts cannot share evenly" in str(told.value)
-    assert lines[-1] == "... and 4 more"
+    """All tensors that cannot be cut are in one text, with a way out."""
     two = Mesh(("tp",), (2,))
     with pytest.raises(
         LayoutError, match=r"no rule for a, b; add one, or end the rules with \{\"match\": \"\*\""
@@ -132,6 +122,48 @@ def test_what_no_rule_fits_is_an_error():
     for parts in (0, -2, 1 << 40):
         with pytest.raises(LayoutError, match=f"says {parts} equal parts, but the dim has 4 elements"):
             Rules(two, (Rule("*", (("tp",),), fused=(parts,)),)).strategy({"a": (4,)})
+
+
+def refusal(folder, mesh, rules):
+    """What is said of a mesh that does not do, line by line."""
+    with open_checkpoint(folder) as checkpoint, pytest.raises(LayoutError) as told:
+        plan_checkpoint(checkpoint, Rules(mesh_of(mesh), rules, config(folder)))
+    return str(told.value).split("\n")
+
+
+@pytest.mark.parametrize("mesh", ["tp=3", "dp=3,tp=3"])
+def test_a_mesh_that_does_not_divide_is_told_once_a_cause(mesh):
+    """Axis, dim and size of the first of many tensors, and the nearest sizes with which all can be cut."""
+    attn, mlp, way = "'model.layers.0.self_attn", "'model.layers.0.mlp", "use tp=2 or tp=4"
+    assert refusal(LLAMA, mesh, RULES["llama"]) == [
+        f"tp=3 does not divide dim 0 (4 num_key_value_heads in 32) of {attn}.k_proj.weight' and 3 more: {way}",
+        f"tp=3 does not divide dim 1 (8 num_attention_heads in 64) of {attn}.o_proj.weight' and 1 more: {way}",
+        f"tp=3 does not divide dim 0 (8 num_attention_heads in 64) of {attn}.q_proj.weight' and 1 more: {way}",
+        f"tp=3 does not divide dim 0 (160) of {mlp}.gate_proj.weight' and 3 more: {way}",
+        f"tp=3 does not divide dim 1 (160) of {mlp}.down_proj.weight' and 1 more: {way}",
+    ]
+
+
+def test_the_way_out_of_a_mesh_is_one():
+    """Each size of an axis that is named can be cut, and none nearer; where none is near, that is said."""
+    for folder, rules, shown in ((LLAMA, "llama", 1000), (LLAMA, "llama", 7), (GPT2, "gpt2", 11)):
+        said = refusal(folder, f"tp={shown}", RULES[rules])[0]
+        named = [int(number) for number in re.findall(r"tp=(\d+)", said)[1:]]
+        assert named
+        with open_checkpoint(folder) as checkpoint:
+            shapes = {name: record.shape for name, record in checkpoint.tensors.items()}
+        for count in range(min(named), max(named) + 1):
+            given = Rules(mesh_of(f"tp={count}"), RULES[rules], config(folder))
+            if count in named:
+                assert given.strategy(shapes).ranks == count
+            else:
+                with pytest.raises(LayoutError, match=f"tp={count} does not divide"):
+                    given.strategy(shapes)
+    fused = Rules(mesh_of("dp=2,tp=3"), (Rule("*", (("dp", "tp"),), fused=((4, 2),)),))
+    with pytest.raises(LayoutError, match=r"^dp=2,tp=3 does not divide dim 0 \(4 \+ 2\) of 'a': use tp=1$"):
+        fused.strategy({"a": (6,)})
+    with pytest.raises(LayoutError, match="of 'a' and 1 more: no size of tp near it does for all tensors"):
+        Rules(mesh_of("tp=3000"), (Rule("*", (("tp",),)),)).strategy({"a": (2,), "b": (2,)})
 
 
 def test_an_odd_vocabulary_is_cut_as_torch_chunks_it():
