@@ -60,12 +60,39 @@ def test_plan_tells_what_reshard_then_does(folder):
     assert sorted(file["seeks"] for file in found["files"]) == [6, 6, 7, 7]
     assert {file["readers"] for file in found["files"]} == {2}
     assert [card["needed"] for card in found["cards"]] == [388, 388]
+    assert found["kinds"][0] == {
+        "name": "net.w",
+        "tensors": 3,
+        "shape": [8, 8],
+        "dtype": "float32",
+        "src": "4 slices [8, 2]",
+        "dst": "2 slices [4, 8]",
+        "needed": 768,
+        "moved": 0,
+    }
+    assert done.output.splitlines()[-2:] == [
+        "  net.w and 2 more: [8, 8] float32, 4 slices [8, 2] -> 2 slices [4, 8]; 768 B read",
+        "  step: [] int32, whole on 4 ranks -> whole on 2 ranks; 8 B read",
+    ]
     assert sorted(p.name for p in folder.iterdir()) == ["dst.json", "src", "src.json"]
     done = distinfer("reshard", folder / "src", folder / "out", *given(folder)[1:], "--json")
     assert json.loads(done.output)["needed_bytes"] == found["needed_bytes"]
     with open_slice(folder / "out/rank_1/checkpoint_1.ckpt") as written:
         np.testing.assert_array_equal(written.read("net.w"), np.arange(32, 64).reshape(4, 8))
         np.testing.assert_array_equal(written.read("moments.net.w"), np.arange(132, 164).reshape(4, 8))
+
+
+def test_a_plan_of_many_kinds_of_tensors_is_told_in_few_lines(tmp_path):
+    """Those with the most bytes; JSON has all."""
+    save_slice(tmp_path / "a.ckpt", {f"w{n}": np.zeros(n, np.int8) for n in range(1, 41)}, sync=False)
+    lines = distinfer("plan", tmp_path / "a.ckpt").output.splitlines()
+    assert lines[-18:-15] == [
+        "tensors, those with the most bytes first:",
+        "  w40: [40] int8, whole -> whole; 40 B read",
+        "  w39: [39] int8, whole -> whole; 39 B read",
+    ]
+    assert lines[-1] == "  ... and 24 more"
+    assert len(json.loads(distinfer("plan", tmp_path / "a.ckpt", "--json").output)["kinds"]) == 40
 
 
 def test_entries_are_selected_renamed_and_converted(folder):

@@ -2,7 +2,7 @@
 
 from .conversion import STATES, ConversionPlan, plan_checkpoint
 from .draft import Assessment, Cut, Draft
-from .explain import CardCost, Explanation, FileCost
+from .explain import CardCost, Explanation, FileCost, TensorCost
 from .files import Workers, reshard_files, run_plan
 from .filling import window_bytes
 from .output import Output
@@ -44,6 +44,7 @@ __all__ = [
     "Share",
     "Source",
     "Step",
+    "TensorCost",
     "TensorPlan",
     "Topology",
     "Unwatched",

@@ -105,6 +105,32 @@ def check_explanation(plan, cards_of, held):
         assert card.peak == needed + (held[card.card] if source else 0) + 100
     assert sum(card.received for card in told.cards) == told.moved_bytes == told.bound_bytes
     assert told.files == ()
+    check_kinds(plan, told)
+
+
+def check_kinds(plan, told):
+    """Tensors that are told as one: their sums are the plan's, and each has the slices that are told."""
+
+    def slices(held):
+        of_rank = {}
+        for rank, box in zip(held.ranks.tolist(), held.boxes.tolist(), strict=True):
+            of_rank.setdefault(rank, []).append(box)
+        shapes = held.shard_shapes(max(of_rank) + 1)[sorted(of_rank)]
+        found = [boxes for i, boxes in enumerate(of_rank.values()) if boxes not in list(of_rank.values())[:i]]
+        word = "of at most " if (shapes != shapes[0]).any() else ""
+        words = "whole" if len(found) == 1 else f"{len(found)} slices {word}{shapes.max(axis=0).tolist()}"
+        return words if len(found) == len(of_rank) else f"{words} on {len(of_rank)} ranks"
+
+    kinds = {}
+    for name, tensor in plan.items():
+        key = tensor.shape, str(tensor.dtype), slices(tensor.src), slices(tensor.dst)
+        kinds.setdefault(key, []).append((name, int(tensor.nbytes.sum())))
+    assert {kind.alike: (kind.name, kind.tensors, kind.needed) for kind in told.kinds} == {
+        key: (members[0][0], len(members), sum(nbytes for _, nbytes in members))
+        for key, members in kinds.items()
+    }
+    assert sum(kind.moved for kind in told.kinds) == plan.moved_bytes
+    assert [kind.needed for kind in told.kinds] == sorted((kind.needed for kind in told.kinds), reverse=True)
 
 
 def check_sums(plan, cards_of):
