@@ -112,33 +112,44 @@ def test_the_readme_s_four_steps_run(inside):
     np.testing.assert_allclose(names["result"].asnumpy(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_readme_s_reshard_runs(inside, trained, capsys):
-    """Its Python for checkpoints, word for word: plan, run, verify."""
-    os.symlink(trained, inside / "ckpt")
-    os.symlink(trained / "train_strategy.ckpt", inside / "train_strategy.ckpt")
-    columns = dl.Layout(dl.Mesh(("tp",), (4,)), ((), ("tp",)))
-    predict = dl.Strategy({"matmul_weight": columns}, {"matmul_weight": (96, 16)})
-    dl.write_strategy("predict_strategy.ckpt", dl.StrategyFile.from_strategy(predict))
-    exec(readme_s("python", "open_checkpoint"), {"__name__": "readme"})
-    told = capsys.readouterr().out
-    assert "8 -> 4 ranks" in told
-    assert "all as written" in told
-
-
-def test_the_readme_s_round_trip_runs(tmp_path):
-    """Its commands for Hugging Face, word for word: four slices and back, and cmp finds no difference."""
-    commands = readme_s("bash", "llama_gqa_tiny")
-    os.symlink(ROOT / "tests", tmp_path / "tests")
+def in_bash(commands, folder):
+    """What commands of the README do in a folder, `distinfer` being that of this Python."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-eo", "pipefail", "-c", commands],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_readme_s_reshard_runs(inside, capsys):
+    """After its four steps, word for word: the inferred strategy as a file; commands and Python that take it."""
+    names = {"__name__": "readme"}
+    exec(readme_s("python", "train_sample"), names)
+    (writing,) = re.findall(r"`(dl\.write_strategy\(.*?\))`", (ROOT / "README.md").read_text())
+    exec(writing, names)
+    os.symlink(inside / "trained", inside / "ckpt")
+    os.symlink(inside / "trained/train_strategy.ckpt", inside / "train_strategy.ckpt")
+    assert "all as written" in in_bash(readme_s("bash", "distinfer inspect"), inside).stdout
+    (inside / "out").rename(inside / "by_commands")
+    exec(readme_s("python", "open_checkpoint"), {"__name__": "readme"})
+    told = capsys.readouterr().out
+    assert "8 -> 4 ranks" in told
+    assert "all as written" in told
+    for rank in range(4):
+        name = f"rank_{rank}/checkpoint_{rank}.ckpt"
+        assert (inside / "out" / name).read_bytes() == (inside / "by_commands" / name).read_bytes()
+
+
+def test_the_readme_s_round_trip_runs(tmp_path):
+    """Its commands for Hugging Face, word for word: four slices, two, and back, and cmp finds no difference."""
+    os.symlink(ROOT / "tests", tmp_path / "tests")
+    done = in_bash(readme_s("bash", "llama_gqa_tiny"), tmp_path)
     assert len(list((tmp_path / "back").glob("model-*.safetensors"))) == 10
     assert "differ" not in done.stdout
 
