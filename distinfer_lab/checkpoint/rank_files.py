@@ -5,14 +5,15 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError
-from .hub import hub_files
+from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, listed
+from .hub import INDEX, SINGLE, hub_files
 from .manifest import read_manifest
 
 __all__ = ["Files", "rank_files"]
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[int, str | os.PathLike[str]]
 
+RANK_FOLDER = re.compile(r"(?:rank|device)_?(\d+)(?:_ckpt)?")
 RANK_IN_PATH = re.compile(r"(?:rank|device)_?(\d+)")
 
 
@@ -66,13 +67,16 @@ def rank_files(source: Files, ranks: int | None = None) -> list[str]:
 def _files_of_folder(folder: Path, ranks: int | None) -> list[str]:
     found: dict[int, Path] = {}
     for inner in sorted(folder.iterdir()):
-        number = re.fullmatch(r"(?:rank|device)_?(\d+)(?:_ckpt)?", inner.name)
+        number = RANK_FOLDER.fullmatch(inner.name)
         if number and inner.is_dir():
             files = sorted(p for p in inner.iterdir() if p.suffix in (".ckpt", ".safetensors"))
             if files:
                 found[int(number[1])] = files[-1]
     if not found:
-        raise CheckpointFileError(f"{folder}: no rank_0, rank_1 ... with .ckpt or .safetensors files in it")
+        raise CheckpointFileError(
+            f"{folder}: no rank_0, rank_1 ... with .ckpt or .safetensors files in it, nor a Hugging Face folder's "
+            f"{SINGLE} or {INDEX}; there is {_in_words(folder)}"
+        )
     count = max(max(found) + 1, ranks or 0)
     gaps = sorted(set(range(count)) - set(found))
     if ranks is not None:
@@ -86,6 +90,17 @@ def _files_of_folder(folder: Path, ranks: int | None) -> list[str]:
             f"put it into {_place_of(gaps[0], found)}"
         )
     return [os.fspath(found[rank]) for rank in range(len(found))]
+
+
+def _in_words(folder: Path) -> str:
+    """What is in a folder, and in its `rank_N` folders."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        inner = ""
+        if path.is_dir() and RANK_FOLDER.fullmatch(path.name):
+            inner = f" with {listed(sorted(p.name for p in path.iterdir()), 2)} in it"
+        found.append(path.name + inner)
+    return listed(found)
 
 
 def _place_of(rank: int, found: Mapping[int, Path]) -> Path:

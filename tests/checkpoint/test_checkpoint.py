@@ -80,6 +80,20 @@ def test_a_missing_rank_is_named(folder):
         open_checkpoint(7)
 
 
+def test_a_folder_of_no_checkpoint_says_what_is_there_instead(tmp_path):
+    """And what would do: folders of ranks, or a Hugging Face folder."""
+    would = r"nor a Hugging Face folder's model\.safetensors or model\.safetensors\.index\.json; there is "
+    with pytest.raises(CheckpointFileError, match=f"{would}nothing$"):
+        open_checkpoint(tmp_path)
+    (tmp_path / "rank_0").mkdir()
+    (tmp_path / "rank_1").mkdir()
+    (tmp_path / "rank_1/model.pt").touch()
+    (tmp_path / "pytorch_model.bin").touch()
+    there = r"pytorch_model\.bin, rank_0 with nothing in it, rank_1 with model\.pt in it$"
+    with pytest.raises(CheckpointFileError, match=f"no rank_0, rank_1 .* in it, {would}{there}"):
+        open_checkpoint(tmp_path)
+
+
 def test_slices_that_disagree_with_the_strategy_are_named(folder):
     """A slice of another shape, one that is missing, one too many, another dtype."""
     save_slice(folder / "rank_2" / "b.ckpt", {"w": np.zeros((4, 2), np.float32)})
