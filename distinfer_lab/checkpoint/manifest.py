@@ -4,6 +4,7 @@
     {"format": "distinfer-manifest", "version": 1, "program": "distinfer_lab 0.1.0",
      "source": [{"path": ..., "size": ..., "mtime_ns": ...}],           what it was made from
      "strategy": {"ranks": ..., "layouts": [...], "tensors": {...}},    see layout/dialects/plain.py
+     "plain": ["step"],                                                 what no strategy named; all hold it whole
      "texts": {"note": "..."},
      "files": [{"rank": 0, "path": "rank_0/checkpoint_0.ckpt", "size": ...,
                 "tensors": {"w": {"dtype": "float32", "shape": [...],
@@ -11,7 +12,7 @@
      "copies": [{"path": "config.json", "size": ..., "xxh3_128": "..."}]}   files copied as they were
 
 `shape` is the shard's; `pieces` are the runs of the file that make up its bytes. A tensor that no
-layout can say (states that stayed as they were) is in `files` only. Without `copies` there are none.
+layout can say (states that stayed as they were) is in `files` only. Without `plain` and `copies` there are none.
 """
 
 import json
@@ -77,6 +78,8 @@ class Manifest:
     source: tuple[Mapping[str, Any], ...] = ()
     program: str = ""
     copies: tuple[ManifestCopy, ...] = ()
+    plain: tuple[str, ...] = ()
+    """Tensors that are no parameters and no states: no strategy named them."""
 
     def to_json(self) -> bytes:
         """The content of the manifest file."""
@@ -86,6 +89,7 @@ class Manifest:
             "program": self.program,
             "source": [dict(item) for item in self.source],
             "strategy": strategy_to_json(self.strategy),
+            "plain": list(self.plain),
             "texts": dict(self.texts),
             "files": [
                 {
@@ -138,7 +142,8 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
         texts = {str(name): str(text) for name, text in found["texts"].items()}
         strategy, source = strategy_from_json(found["strategy"]), tuple(found["source"])
         copies = tuple(_copy(path, item) for item in found.get("copies", ()))
-        return Manifest(files, strategy, texts, source, str(found["program"]), copies)
+        plain = tuple(map(str, found.get("plain", ())))
+        return Manifest(files, strategy, texts, source, str(found["program"]), copies, plain)
     except (LayoutError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
         if isinstance(err, CheckpointError):
             raise

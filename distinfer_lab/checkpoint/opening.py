@@ -68,8 +68,9 @@ def open_checkpoint(
     """
     folder = os.fspath(files) if isinstance(files, str | os.PathLike) and Path(files).is_dir() else ""
     manifest = read_manifest(folder) if folder else None
+    plain: tuple[str, ...] = ()
     if strategy is None and manifest is not None:
-        strategy = manifest.strategy
+        strategy, plain = manifest.strategy, manifest.plain
     layouts = Strategy({}) if strategy is None else as_strategy(strategy)
     rebuild = rebuild or bool(without)
     if rebuild and strategy is None:
@@ -98,7 +99,7 @@ def open_checkpoint(
                 continue
             opened.append(_open(path, rebuild, options))
             stack.callback(opened[-1].close)
-        found = _Reconciliation(tuple(opened), layouts).checkpoint()
+        found = _Reconciliation(tuple(opened), layouts, plain).checkpoint()
         out = replace(found, dec_key=dec_key, dec_mode=dec_mode, folder="" if manifest is None else folder)
         stack.pop_all()
         return out
@@ -115,10 +116,12 @@ def _open(path: str, rebuild: bool, options: Mapping[str, Any]) -> SliceFile | F
 
 
 class _Reconciliation:
-    """Puts files and strategy against each other."""
+    """Puts files and strategy against each other; `plain` are names of it that are no parameters."""
 
-    def __init__(self, files: tuple[SliceFile | FileSet | NoFile, ...], strategy: Strategy) -> None:
-        self.files, self.strategy = files, strategy
+    def __init__(
+        self, files: tuple[SliceFile | FileSet | NoFile, ...], strategy: Strategy, plain: Collection[str]
+    ) -> None:
+        self.files, self.strategy, self.plain = files, strategy, plain
         self.lost = {rank for rank, file in enumerate(files) if isinstance(file, NoFile)}
         self.holders: dict[str, dict[int, Entry]] = {}
         for rank, file in enumerate(files):
@@ -167,7 +170,7 @@ class _Reconciliation:
             layout = self.strategy[name]
             shape = self._full_shape(name, layout, held)
             self._check_slices(name, layout, shape, held)
-            return TensorRecord(name, dtype, shape, layout, "parameter")
+            return TensorRecord(name, dtype, shape, layout, "plain" if name in self.plain else "parameter")
         followed = followed_parameter(name, self.strategy)
         if followed is not None and followed in self.holders:
             layout = self.strategy[followed]

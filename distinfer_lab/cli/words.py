@@ -32,5 +32,6 @@ def in_options(text: str, command: click.Command) -> str:
 def _said(option: click.Option, value: str) -> str:
     if option.is_flag:
         return option.secondary_opts[0] if value == "False" else option.opts[0]
-    values = value.strip("[]").split(", ") if value.startswith("[") else [value.strip("'")]
-    return " ".join(f"{option.opts[0]} {shlex.quote(one) if one else ''}".strip() for one in values)
+    values = value[1:-1].split(", ") if value.startswith("[") else [value]
+    given = [shlex.quote(one.strip("'")) if one else "" for one in values]
+    return " ".join(f"{option.opts[0]} {one}".strip() for one in given)

@@ -53,6 +53,8 @@ class ConversionPlan(ReshardPlan):
     """Entry of the checkpoint -> its name and dtype in the destination."""
     texts: Mapping[str, str]
     states: str
+    plain: tuple[str, ...]
+    """Entries, by their new names, that no strategy names: they stay whole."""
 
     def share(self, rank: int) -> Share:
         """What one destination rank reads."""
@@ -167,6 +169,7 @@ def plan_checkpoint(
         targets=targets,
         texts={name: text for name, text in checkpoint.texts.items() if name in chosen},
         states=states,
+        plain=tuple(names[r.name] for r in records if r.kind == "plain" and names[r.name] not in (dst or ())),
     )
 
 
@@ -279,7 +282,7 @@ def _destination(record: TensorRecord, name: str, dst: Strategy | None, states: 
         return whole if states == "replicate" else KeptSlices(record.layout, dst.ranks)
     raise ReshardError(
         f"{record.name}: the destination strategy has no layout for it; it names {listed(dst)}. "
-        "Is it the strategy of another net?"
+        f"Is it the strategy of another net? Else add one, or leave the tensor out by select=['!{record.name}']"
     )
 
 

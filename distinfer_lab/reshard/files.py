@@ -302,7 +302,8 @@ def _finish(
     sources = tuple(source_records(plan.checkpoint))
     texts = {} if output.format == "huggingface" else plan.texts
     copies = tuple(_copied(path, stage) for path in output.copied)
-    manifest = Manifest(tuple(files), plan.strategy, texts, sources, f"distinfer_lab {__version__}", copies)
+    program = f"distinfer_lab {__version__}"
+    manifest = Manifest(tuple(files), plan.strategy, texts, sources, program, copies, plan.plain)
     stage.write(MANIFEST, manifest.to_json())
 
 

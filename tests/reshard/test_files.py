@@ -1,5 +1,6 @@
 """Files to files: a bounded buffer, nothing half written, no byte read that is not needed."""
 
+import json
 import tracemalloc
 
 import numpy as np
@@ -213,3 +214,28 @@ def test_an_encrypted_source_is_compared_by_its_plain_bytes(small):
     differences = verify_folder(small / "once").differences
     assert len(differences) == DST.ranks
     assert all("it is encrypted, so its digests" in text for text in differences)
+
+
+def test_plain_entries_stay_plain(small):
+    """Of an output that is opened by its manifest: a strategy that does not name them still takes them along."""
+    with open_checkpoint(small / "src", SRC) as checkpoint:
+        kinds = {name: record.kind for name, record in checkpoint.tensors.items()}
+        checkpoint.plan(DST, rename={"step": "count"}).run(small / "once")
+        checkpoint.plan().run(small / "whole")
+    assert kinds["step"] == "plain"
+    for folder, name in (("once", "count"), ("whole", "step")):
+        with open_checkpoint(small / folder) as again:
+            assert {n for n, record in again.tensors.items() if record.kind == "plain"} == {name}
+            again.plan(SRC).run(small / f"{folder}_again")
+        with open_checkpoint(small / f"{folder}_again") as last, open_checkpoint(small / "src", SRC) as first:
+            assert last.tensors[name].kind == "plain"
+            for rank in range(first.ranks):
+                np.testing.assert_array_equal(last.read(rank, "w"), first.read(rank, "w"))
+                np.testing.assert_array_equal(last.read(rank, name), first.read(rank, "step"))
+    found = json.loads((small / "once/distinfer.json").read_text())
+    del found["plain"]  # as outputs had it before
+    (small / "once/distinfer.json").write_text(json.dumps(found))
+    with open_checkpoint(small / "once") as again:
+        with pytest.raises(ReshardError, match=r"count: .* or leave the tensor out by select=\['!count'\]"):
+            again.plan(SRC)
+        assert "w" in again.plan(SRC, select=["!count"])
