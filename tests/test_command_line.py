@@ -169,6 +169,8 @@ def test_errors_name_the_options_of_the_command(folder):
     reshard = ["reshard", source[0], out, *source[1:]]
     assert distinfer(*reshard).exit_code == 0
     (folder / "rules.json").write_text('[{"match": "*", "dims": [["tp"], []], "units": "heads"}]')
+    one = Strategy({"net.w": Layout.replicated(1, 2)})
+    (folder / "one.json").write_text(json.dumps(strategy_to_json(one)))
     ruled = ["plan", *source, "--to", "tp=2", "--rules", folder / "rules.json"]
     four = ["reshard", *source[:1], folder / "x", *given(folder)[1:], "--format", "huggingface"]
     for words, told in (
@@ -179,6 +181,7 @@ def test_errors_name_the_options_of_the_command(folder):
         ([*reshard, "--overwrite", "--prefix", "a/b"], "--prefix a/b is the start of a file name"),
         ([*reshard, "--dtype", "float7"], "--dtype float7 is not one of float16"),
         (four, "--format huggingface is one whole checkpoint, but the plan has 2 destination ranks"),
+        (["plan", *source, "--to", folder / "one.json"], "or leave the tensor out by --select '!net.v'"),
         (ruled, "give the model's config.json as --config, or"),
         (["inspect", encrypted], "is encrypted by AES-GCM; pass --key (and --mode AES-GCM)"),
         (["inspect", encrypted, "--key", "00" * 16, "--mode", "AES-CBC"], "pass --mode AES-GCM"),

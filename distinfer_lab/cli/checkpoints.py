@@ -173,11 +173,8 @@ def reshard(
             "memory_limit": memory_limit,
             "overwrite": overwrite,
             "resume": resume,
+            "verify_source": verify_source,
         }
-        if verify_source:
-            from ..reshard import check_source
-
-            check_source(checkpoint)
         group = stack.enter_context(_cards(cards, scheduler)) if cards or scheduler else None
         show = stack.enter_context(_progress())
         result = found.run(dst, cards=group, route=route, threads=threads, progress=show, **options)

@@ -75,8 +75,8 @@ class ConversionPlan(ReshardPlan):
         cards, threads
             Who writes, see `run_plan`.
         options
-            `route`, `progress` and `cancelled` of `run_plan`, and whatever `Output` takes; `format` is by
-            default that of the source's files.
+            `route`, `verify_source`, `progress` and `cancelled` of `run_plan`, and whatever `Output` takes;
+            `format` is by default that of the source's files.
 
         Returns
         -------
@@ -85,7 +85,8 @@ class ConversionPlan(ReshardPlan):
         from .files import run_plan
         from .output import Output
 
-        watching = {key: options.pop(key) for key in ("route", "progress", "cancelled") if key in options}
+        words = ("route", "verify_source", "progress", "cancelled")
+        watching = {key: options.pop(key) for key in words if key in options}
         options["format"] = options.get("format") or self.checkpoint.format
         return run_plan(self, Output(folder, **options), cards=cards, threads=threads, **watching)
 

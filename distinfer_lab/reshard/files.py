@@ -75,6 +75,7 @@ def run_plan(
     threads: int = 1,
     cards: Workers | None = None,
     route: str = "auto",
+    verify_source: bool = False,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> ReshardResult:
@@ -89,6 +90,8 @@ def run_plan(
         A card group that writes the files instead.
     route
         How pieces reach the cards, see `Workers`.
+    verify_source
+        Compare all slices that should be equal first, and all with the source's manifest, which reads them all.
     progress
         Called with how far it is, from the threads that work.
     cancelled
@@ -98,6 +101,8 @@ def run_plan(
     ------
     CheckpointFileError
         If the folder exists, or cannot be written, or a source changes meanwhile.
+    CheckpointError
+        If the source is damaged, or files that should be equal are not.
     ReshardError
         If another process writes there, or the run was cancelled.
     """
@@ -106,7 +111,7 @@ def run_plan(
     if cards is None and plan.checkpoint.held:
         raise ReshardError("the checkpoint lies on cards; pass cards=, the group that holds it")
     _check_apart(plan, output)
-    check_taken_for_equal(plan.checkpoint)
+    (check_source if verify_source else check_taken_for_equal)(plan.checkpoint)
     tasks = _tasks(plan, output)
     totals: dict[int, int] = {}
     for task in tasks:
@@ -358,10 +363,8 @@ def reshard_files(
         Who shall hold what; None: one whole file, in `rank_0`.
     states, dtype, select, rename
         What is written of the checkpoint, see `plan_checkpoint`.
-    threads, cards, route, progress, cancelled
-        Who does it, and how it is watched, see `run_plan`.
-    verify_source
-        Compare all slices that should be equal first, and all with the source's manifest, which reads them all.
+    threads, cards, route, verify_source, progress, cancelled
+        Who does it, what is compared before, and how it is watched, see `run_plan`.
     prefix, format, partition, like, buffer, memory_limit, overwrite, resume, digests, file_options
         Where and how it is written, see `Output`; `format` is by default that of the checkpoint's files.
 
@@ -389,8 +392,13 @@ def reshard_files(
         with Stage(out_dir, {}):  # refuses it, before anything is planned or read
             pass
     plan = plan_checkpoint(checkpoint, dst, states=states, dtype=dtype, select=select, rename=rename)
-    if verify_source:
-        check_source(checkpoint)
     return run_plan(
-        plan, output, threads=threads, cards=cards, route=route, progress=progress, cancelled=cancelled
+        plan,
+        output,
+        threads=threads,
+        cards=cards,
+        route=route,
+        verify_source=verify_source,
+        progress=progress,
+        cancelled=cancelled,
     )

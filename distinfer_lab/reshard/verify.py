@@ -10,7 +10,7 @@ import xxhash
 
 from ..checkpoint import Checkpoint, ManifestCopy, ManifestFile, is_encrypted, read_manifest
 from ..display import Displayed, bytes_in_words, counted
-from ..errors import CheckpointError, listed
+from ..errors import CheckpointError, ReshardError, listed
 
 __all__ = ["Verification", "check_source", "check_taken_for_equal", "verify_folder"]
 
@@ -76,8 +76,14 @@ def check_source(checkpoint: Checkpoint) -> None:
     ------
     CheckpointError
         If something differs; the text names the files.
+    ReshardError
+        If the source has no files.
     """
-    checkpoint.check_replicas()
+    if checkpoint.held:
+        raise ReshardError(
+            "verify_source=True compares files, but the checkpoint lies on cards; leave it out"
+        )
+    _check_replicas(checkpoint)
     manifest = read_manifest(checkpoint.folder) if checkpoint.folder else None
     differences = [
         f"{file.path}: {name}: its bytes differ from what was written"
@@ -94,18 +100,27 @@ def check_source(checkpoint: Checkpoint) -> None:
 
 
 def check_taken_for_equal(checkpoint: Checkpoint) -> None:
-    """Where no strategy says who holds what, each file is taken to hold everything: then all must be equal.
+    """Compare the files of a source of which no strategy says who holds what: each is taken to hold everything.
 
     Raises
     ------
     CheckpointError
-        If they are not.
+        If they are not equal.
     """
-    if checkpoint.held or any(record.kind != "plain" for record in checkpoint.tensors.values()):
-        return
+    if _taken_for_equal(checkpoint):
+        _check_replicas(checkpoint)
+
+
+def _taken_for_equal(checkpoint: Checkpoint) -> bool:
+    return not checkpoint.held and all(record.kind == "plain" for record in checkpoint.tensors.values())
+
+
+def _check_replicas(checkpoint: Checkpoint) -> None:
     try:
         checkpoint.check_replicas()
     except CheckpointError as err:
+        if not _taken_for_equal(checkpoint):
+            raise
         raise CheckpointError(
             f"no strategy was given, so every file was taken to hold everything; but {err}. Or they are slices: give "
             "the strategy that they were saved with"

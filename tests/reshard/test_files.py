@@ -186,6 +186,20 @@ def test_slices_are_not_taken_for_copies(small):
         assert reshard_files(checkpoint, None, small / "out").verify().ok
 
 
+def test_copies_are_compared_once(small):
+    """What is compared because no strategy was given is not compared again by verify_source, which says the same."""
+    for rank in range(2):
+        save_slice(small / f"copies/rank_{rank}/a.ckpt", {"w": np.arange(8, dtype=np.float32)}, sync=False)
+    for verify in (False, True):
+        with open_checkpoint(small / "copies") as checkpoint:
+            checkpoint.plan().run(small / f"out_{verify}", verify_source=verify)
+            assert sum(file.nbytes_read for file in checkpoint.files) == 2 * 32 + 32
+    with open_checkpoint(small / "src") as checkpoint:
+        with pytest.raises(CheckpointError, match="no strategy was given, .* give the strategy that they"):
+            checkpoint.plan().run(small / "again", verify_source=True)
+    assert not (small / "again").exists()
+
+
 def test_a_source_is_compared_with_its_manifest(small):
     """One byte of an earlier output was flipped: verify_source names the file and the tensor, and writes nothing."""
     with open_checkpoint(small / "src", SRC) as checkpoint:
