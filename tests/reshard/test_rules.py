@@ -159,6 +159,7 @@ def test_the_way_out_of_a_mesh_is_one():
             else:
                 with pytest.raises(LayoutError, match=f"tp={count} does not divide"):
                     given.strategy(shapes)
+    assert refusal(LLAMA, "tp=5", RULES["llama"])[0].endswith("and 3 more: use tp=4 or tp=8")
     fused = Rules(mesh_of("dp=2,tp=3"), (Rule("*", (("dp", "tp"),), fused=((4, 2),)),))
     with pytest.raises(LayoutError, match=r"^dp=2,tp=3 does not divide dim 0 \(4 \+ 2\) of 'a': use tp=1$"):
         fused.strategy({"a": (6,)})
