@@ -54,7 +54,7 @@ class ConversionPlan(ReshardPlan):
     texts: Mapping[str, str]
     states: str
     plain: tuple[str, ...]
-    """Entries, by their new names, that no strategy names: they stay whole."""
+    """Entries, by their new names, that are no parameters and no states: all ranks hold them whole."""
 
     def share(self, rank: int) -> Share:
         """What one destination rank reads."""
@@ -170,8 +170,15 @@ def plan_checkpoint(
         targets=targets,
         texts={name: text for name, text in checkpoint.texts.items() if name in chosen},
         states=states,
-        plain=tuple(names[r.name] for r in records if r.kind == "plain" and names[r.name] not in (dst or ())),
+        plain=tuple(names[r.name] for r in records if _stays_plain(r, names[r.name], dst, stated)),
     )
+
+
+def _stays_plain(record: TensorRecord, name: str, dst: Strategy | None, stated: bool) -> bool:
+    """Whether an entry is no parameter in the destination either; a rule for all names leaves it what it is."""
+    if record.kind != "plain" or dst is None or name not in dst:
+        return record.kind == "plain"
+    return stated and max(dst[name].parts, default=1) == dst[name].optimizer_shards == 1
 
 
 def _sources(checkpoint: Checkpoint, records: Sequence[TensorRecord]) -> list[Holding]:

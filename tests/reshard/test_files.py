@@ -12,6 +12,9 @@ from distinfer_lab.checkpoint import open_checkpoint, open_slice, save_slice
 from distinfer_lab.errors import CheckpointError, CheckpointFileError, ReshardError
 from distinfer_lab.layout import Layout, Mesh, Strategy, windows
 from distinfer_lab.reshard import (
+    Rule,
+    Rules,
+    mesh_of,
     plan_checkpoint,
     reshard_files,
     shares_of,
@@ -236,8 +239,12 @@ def test_plain_entries_stay_plain(small):
         kinds = {name: record.kind for name, record in checkpoint.tensors.items()}
         checkpoint.plan(DST, rename={"step": "count"}).run(small / "once")
         checkpoint.plan().run(small / "whole")
+        every = Rules(mesh_of("tp=4"), (Rule("w", (("tp",), ())), Rule("*", None)))
+        checkpoint.plan(every).run(small / "ruled")
+        named = Strategy({"w": rows(1), "step": Layout.replicated(1, 1)})
+        checkpoint.plan(named).run(small / "named")
     assert kinds["step"] == "plain"
-    for folder, name in (("once", "count"), ("whole", "step")):
+    for folder, name in (("once", "count"), ("whole", "step"), ("ruled", "step"), ("named", "step")):
         with open_checkpoint(small / folder) as again:
             assert {n for n, record in again.tensors.items() if record.kind == "plain"} == {name}
             again.plan(SRC).run(small / f"{folder}_again")
@@ -246,6 +253,12 @@ def test_plain_entries_stay_plain(small):
             for rank in range(first.ranks):
                 np.testing.assert_array_equal(last.read(rank, "w"), first.read(rank, "w"))
                 np.testing.assert_array_equal(last.read(rank, name), first.read(rank, "step"))
+    with open_checkpoint(
+        small / "whole/rank_0/checkpoint_0.ckpt"
+    ) as checkpoint:  # nothing says what is plain
+        checkpoint.plan(every).run(small / "unsaid")
+    with open_checkpoint(small / "unsaid") as again:
+        assert again.tensors["step"].kind == "parameter"
     found = json.loads((small / "once/distinfer.json").read_text())
     del found["plain"]  # as outputs had it before
     (small / "once/distinfer.json").write_text(json.dumps(found))
