@@ -9,7 +9,7 @@ All sides run once before the clock counts (page cache warm), then in turn: A-B-
 are medians, over the copy of the same round. The source lies in the page cache, and is on the disk before the first
 round; the output goes to the disk's folder, and nobody waits for the disk unless --proof says so. A virtual machine
 may get memory from its host only when it is touched, at a tenth of the speed, and give it back when it is free: so
-before each side's clock starts, memory is touched.
+before each side's clock starts, memory is touched, and the disk has written what others left to it.
 """
 
 import json
@@ -48,6 +48,7 @@ def run_side(side: str, work: str, nbytes: int, source: Path, format: str, proof
     """One run of a side, in a process of its own; what it wrote is removed."""
     out = source.parent / "out"
     shutil.rmtree(out, ignore_errors=True)
+    os.sync()
     touch_memory(SIZES_AT_WORK * nbytes)
     words = [side, work, str(nbytes), str(source), str(out), format, str(int(proof))]
     done = subprocess.run(
