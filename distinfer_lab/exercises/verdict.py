@@ -6,7 +6,7 @@ from html import escape
 from .. import display
 from ..display import Displayed
 from ..layout import Layout
-from ..views import img_html, layout_svg
+from ..views import img_html, layout_svg, shards_svg
 
 __all__ = ["Verdict"]
 
@@ -52,18 +52,26 @@ class Verdict(Displayed):
 
 
 def _html(verdict: Verdict) -> str:
-    """The words, and one or two pictures."""
+    """The words, and one or two pictures: what was given, and what is asked."""
     hint = f"<p><i>Hint:</i> {escape(verdict.hint)}</p>" if verdict.hint else ""
     words = f"<p><b>{escape(verdict.exercise)}: {WORDS[verdict.state]}</b> {escape(verdict.said)}</p>{hint}"
-    return words + _picture(verdict, "given", "Your layout") + _picture(verdict, "asked", "Asked")
+    return words + _given(verdict) + _asked(verdict)
 
 
-def _picture(verdict: Verdict, which: str, title: str) -> str:
-    layout: Layout | None = getattr(verdict, which)
-    if layout is None:
+def _given(verdict: Verdict) -> str:
+    if verdict.given is None:
         return ""
-    svg = layout_svg(layout, verdict.shape, title=f"{title}: tensor {list(verdict.shape)}")
-    return img_html(svg, f"{title}: {layout!r} on a tensor {list(verdict.shape)}")
+    title = f"Your layout: tensor {list(verdict.shape)}"
+    svg = layout_svg(verdict.given, verdict.shape, title=title)
+    return img_html(svg, f"{title}, {verdict.given!r}")
+
+
+def _asked(verdict: Verdict) -> str:
+    """What each card is to hold; which layout does that is the exercise."""
+    if verdict.asked is None:
+        return ""
+    title = f"Asked: what each card holds of a tensor {list(verdict.shape)}"
+    return img_html(shards_svg(verdict.asked, verdict.shape, title=title), title)
 
 
 display.register(Verdict, _html)

@@ -16,6 +16,7 @@ from .holdings import (
     mesh_svg,
     needed_volumes,
     partner_sets,
+    shards_svg,
     strategy_svg,
     tensor_svg,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "plan_html",
     "program_steps",
     "register",
+    "shards_svg",
     "stored",
     "strategy_html",
     "strategy_svg",

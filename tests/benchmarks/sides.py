@@ -213,21 +213,22 @@ def available(side: str) -> bool:
     return side not in NEEDS or importlib.util.find_spec(NEEDS[side].split(".")[0]) is not None
 
 
-def private_bytes() -> int:
-    """Resident memory that is this process's alone."""
-    memory = psutil.Process().memory_info()
+def private_bytes(process: psutil.Process) -> int:
+    """Resident memory that is a process's alone."""
+    memory = process.memory_info()
     return int(memory.rss - getattr(memory, "shared", 0))
 
 
 def measure(run: Callable[[], dict[str, int]]) -> dict[str, Any]:
-    """Time a side, and watch its private memory."""
-    before = peak = private_bytes()
+    """Time a side, and watch its private memory: with little Python, for which the side would have to wait."""
+    process = psutil.Process()
+    before = peak = private_bytes(process)
     done = threading.Event()
 
     def watch() -> None:
         nonlocal peak
         while not done.wait(0.005):
-            peak = max(peak, private_bytes())
+            peak = max(peak, private_bytes(process))
 
     watcher = threading.Thread(target=watch)
     watcher.start()

@@ -1,5 +1,9 @@
 """Exercises: right answers pass however they are written, wrong ones are told in words, nothing raises."""
 
+import re
+import xml.etree.ElementTree as ET
+from base64 import b64decode
+
 import numpy as np
 import pytest
 
@@ -143,6 +147,16 @@ def test_a_verdict_shows_pictures_that_need_no_trust(name):
         assert html.count("<img alt=") == count
         assert "<svg" not in html
         assert len(html) < 50_000
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_the_goal_does_not_give_the_layout_away(name):
+    """It shows what each card holds, and says of no axis what it cuts."""
+    html = check(name)._repr_mimebundle_()["text/html"]
+    ((alt, data),) = re.findall('alt="([^"]*)" src="[^"]*base64,([^"]*)"', html)
+    said = [alt, *ET.fromstring(b64decode(data)).itertext()]
+    assert {f"card {card}" for card in range(len(WANTED[name]))} <= set(said)
+    assert not [words for words in said if "Mesh" in words or "cut" in words or "copies" in words]
 
 
 def test_the_exercises_are_those_of_the_notebook():

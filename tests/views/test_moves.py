@@ -12,6 +12,7 @@ from distinfer_lab.layout import Layout, Mesh, Strategy, box_at
 from distinfer_lab.views import (
     FILES,
     CardBytes,
+    FileBytes,
     bands_svg,
     bars_svg,
     files_of,
@@ -20,6 +21,7 @@ from distinfer_lab.views import (
     memory_svg,
     traffic_svg,
 )
+from distinfer_lab.views.moves.files import ReadPiece, TensorBytes
 from tests.views.reading import elements, keys, numbers, rectangles, spills, words
 
 TRAFFIC = arrays(np.int64, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 1 << 40))
@@ -263,6 +265,18 @@ def test_a_plan_of_very_many_tensors_is_drawn_by_destination(sliced, monkeypatch
     shares = {piece.readers: piece.share for piece in tensor.pieces}
     expected = plan.traffic[0] / plan.traffic[0].sum()
     assert shares == {(rank,): pytest.approx(share) for rank, share in enumerate(expected) if share}
+    svg = files_svg(files_of(plan), "files")
+    assert any("too many tensors to draw each" in line for line in words(svg))
+
+
+def test_tensors_too_small_to_be_seen_are_drawn_together():
+    """And the picture says so; large ones stay by themselves."""
+    whole = (ReadPiece((0,), 0.0, 1.0, 0.0, 1.0),)
+    small = tuple(TensorBytes(f"t{i}", 100, whole) for i in range(60))
+    for tensors, parts in ((small, 20), (small[:6], 6)):
+        svg = files_svg([FileBytes("a.ckpt", tensors)], "files")
+        assert len(rectangles(svg, "file:0")) == 1 + parts
+        assert any("drawn together" in line for line in words(svg)) == (parts < len(tensors))
 
 
 def test_files_are_called_files_in_every_picture():

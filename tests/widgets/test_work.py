@@ -1,9 +1,8 @@
 """Work in the background: one at a time, watched, stopped, and its late words dropped."""
 
+import queue
 import sys
 import threading
-
-import pytest
 
 from distinfer_lab.cards import Run
 from distinfer_lab.errors import ReshardError
@@ -122,9 +121,10 @@ def test_late_words_are_dropped():
     assert len(told) == count
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_whatever_happens_it_ends():
+def test_whatever_happens_it_ends(monkeypatch):
     """A job that leaves by SystemExit has failed; one whose words cannot be told has ended all the same."""
+    uncaught = queue.Queue()
+    monkeypatch.setattr(threading, "excepthook", lambda found: uncaught.put(found.exc_type))
     work = Work(lambda snapshot: None)
     work.start(lambda control: sys.exit(3))
     assert work.wait(SECONDS).state == "failed"
@@ -136,6 +136,7 @@ def test_whatever_happens_it_ends():
     work = Work(tell)
     work.start(lambda control: 1)
     assert work.wait(SECONDS).result == 1
+    assert uncaught.get(timeout=SECONDS) is ValueError
 
 
 def test_the_cards_are_stopped_with_the_job():

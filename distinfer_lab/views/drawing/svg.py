@@ -33,6 +33,9 @@ __all__ = [
 
 FONT = "system-ui,Helvetica,Arial,sans-serif"
 
+ROUND, BEND = 8.0, 3.6
+"""Radius of a card's corners, and how far before a corner its curve's control point lies; in pixels."""
+
 STORED_CARDS = 256
 """How many tiles a picture has at most that is stored in a notebook."""
 
@@ -175,8 +178,30 @@ def document(width: float, height: float, label: str, body: Iterable[str]) -> st
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" '
         f'role="group" aria-label="{escape(label)}" font-family="{FONT}" font-size="11" fill="{INK}">'
-        f'<path class="paper" d="M.5.5h{number(width - 1)}v{number(height - 1)}h-{number(width - 1)}z" '
-        f'fill="#fff" stroke="#ccc"/>' + "".join(body) + "</svg>"
+        f'<path class="paper" d="{_rounded(width, height)}" fill="#fff" stroke="#ddd"/>'
+        + "".join(body)
+        + "</svg>"
+    )
+
+
+def _rounded(width: float, height: float) -> str:
+    """The outline of the card: half a pixel inside the picture, with round corners."""
+    edge, right, low = 0.5, width - 0.5, height - 0.5
+    across, down = number(width - 1 - 2 * ROUND), number(height - 1 - 2 * ROUND)
+
+    def corner(*points: float) -> str:
+        return "C" + " ".join(map(number, points))
+
+    return (
+        f"M{number(edge + ROUND)} {number(edge)}h{across}"
+        + corner(right - BEND, edge, right, edge + BEND, right, edge + ROUND)
+        + f"v{down}"
+        + corner(right, low - BEND, right - BEND, low, right - ROUND, low)
+        + f"h-{across}"
+        + corner(edge + BEND, low, edge, low - BEND, edge, low - ROUND)
+        + f"v-{down}"
+        + corner(edge, edge + BEND, edge + BEND, edge, edge + ROUND, edge)
+        + "z"
     )
 
 

@@ -7,6 +7,7 @@ from .cards import (
     layout_svg,
     name_key,
     plain_shape,
+    shards_svg,
     strategy_svg,
 )
 from .holding import Holding, describe_box, hold, needed_volumes
@@ -31,6 +32,7 @@ __all__ = [
     "partner_sets",
     "plain_shape",
     "ranks_in_words",
+    "shards_svg",
     "strategy_svg",
     "tensor_svg",
     "tiles",

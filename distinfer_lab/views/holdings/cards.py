@@ -25,6 +25,7 @@ __all__ = [
     "layout_svg",
     "name_key",
     "plain_shape",
+    "shards_svg",
     "strategy_svg",
 ]
 
@@ -70,6 +71,27 @@ def layout_svg(
         f"{name}: what each of {cards_in_words(len(whole.cards))} holds",
         pen,
     )
+
+
+def shards_svg(layout: Layout, shape: Sequence[int], *, title: str = "") -> str:
+    """Which boxes of a tensor each card holds, and nothing of how the layout says it.
+
+    Parameters
+    ----------
+    layout, shape
+        The layout and the tensor's full shape.
+    title
+        What the picture is called.
+
+    Raises
+    ------
+    LayoutError
+        If the layout cannot cut the shape.
+    """
+    holding = hold(layout, shape).grouped(STORED_CARDS)
+    name = title or f"tensor {list(holding.shape)}"
+    pen = Pen(f"{layout!r}{name}")
+    return finish(heading(tiles(holding, "card", f"cards of {name}", pen), name, []), name, pen)
 
 
 def layout_pair_svg(
@@ -183,8 +205,8 @@ def strategy_svg(
         return finish(heading(Block(0, 0, ""), "no parameters", []), label, pen)
     rest = sum(counts[key] for key in firsts) - sum(counts[key] for key, _ in shown)
     if rest:
-        kinds = counted(len(firsts) - len(shown), "more kind")
-        blocks.append(notes([f"not drawn: {kinds}", f"of cut, {counted(rest, 'tensor')}"]))
+        ways = counted(len(firsts) - len(shown), "more way")
+        blocks.append(notes([f"not drawn: {counted(rest, 'tensor')},", f"cut in {ways}"]))
     return finish(beside(blocks), label, pen)
 
 

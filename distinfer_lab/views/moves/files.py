@@ -61,6 +61,8 @@ class FileBytes(NamedTuple):
 
     path: str
     tensors: tuple[TensorBytes, ...]
+    by_reader: bool = False
+    """Whether its bytes are put in order of who reads them, not as they lie in the file."""
 
     @property
     def nbytes(self) -> int:
@@ -134,7 +136,7 @@ def _by_destination(plan: "ConversionPlan", rank: int, file: str) -> FileBytes:
         ReadPiece((j,), float(ends[j] - sent[j]), float(ends[j]), 0.0, 1.0)
         for j in np.flatnonzero(sent).tolist()
     ]
-    return FileBytes(file, (TensorBytes(f"{len(plan):,} tensors", size, tuple(pieces)),))
+    return FileBytes(file, (TensorBytes(f"{len(plan):,} tensors", size, tuple(pieces)),), by_reader=True)
 
 
 def files_svg(files: Sequence[FileBytes], title: str, *, total: int | None = None) -> str:
@@ -151,7 +153,12 @@ def files_svg(files: Sequence[FileBytes], title: str, *, total: int | None = Non
     most = max((file.nbytes for file in files), default=0)
     names = [shorten(_name(file.path), 36) for file in files]
     left = max(map(text_width, names), default=0) + 10
-    rows = [_row(i, file, names[i], (left, REACH / max(most, 1)), pen) for i, file in enumerate(files)]
+    scale = REACH / max(most, 1)
+    drawn = [tuple(_merged(file.tensors, THIN / max(scale, 1e-300))) for file in files]
+    rows = [
+        _row(i, file, parts, names[i], (left, scale), pen)
+        for i, (file, parts) in enumerate(zip(files, drawn, strict=True))
+    ]
     wide = left + REACH + 8 + max((text_width(_read_in_words(file)) for file in files), default=0)
     lines = ["a bar is a file, areas are its bytes; the numbers are the ranks that read them"]
     pieces = [piece for file in files for tensor in file.tensors for piece in tensor.pieces]
@@ -161,6 +168,10 @@ def files_svg(files: Sequence[FileBytes], title: str, *, total: int | None = Non
     }
     if any(keys.values()):
         lines.append("; ".join(words for words, there in keys.items() if there))
+    if any(file.by_reader for file in files):
+        lines.append("too many tensors to draw each: a file's bytes are put in order of who reads them")
+    elif any(len(parts) < len(file.tensors) for file, parts in zip(files, drawn, strict=True)):
+        lines.append("tensors too small to be seen are drawn together with their neighbours")
     if total is not None and total > len(files):
         lines.append(f"the first {len(files)} of {total:,} files")
     body = f'<g role="grid" aria-label="files">{"".join(rows)}</g>'
@@ -200,13 +211,20 @@ def _read_in_words(file: FileBytes) -> str:
     return f"{bytes_in_words(file.read_bytes)} of {bytes_in_words(file.nbytes)} are read"
 
 
-def _row(i: int, file: FileBytes, name: str, place: tuple[float, float], pen: Pen) -> str:
+def _row(
+    i: int,
+    file: FileBytes,
+    drawn: Sequence[TensorBytes],
+    name: str,
+    place: tuple[float, float],
+    pen: Pen,
+) -> str:
     left, scale = place
     y = (THICK + 10) * i
     bar = path(left, y, file.nbytes * scale, THICK, f'fill="{pen.hatched(*STRIPED)}" stroke="#444"')
     words = text(0, y + 21, name) + text(left + REACH + 8, y + 21, _read_in_words(file))
     at, parts = left, []
-    for tensor in _merged(file.tensors, THIN / max(scale, 1e-300)):
+    for tensor in drawn:
         width = tensor.nbytes * scale
         parts += [_part(piece, at, y, width, pen) for piece in tensor.pieces]
         at += width

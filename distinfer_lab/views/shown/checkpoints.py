@@ -38,7 +38,7 @@ def checkpoint_html(checkpoint: "Checkpoint") -> str:
         (f"rank {r}{' (lost)' * (r in checkpoint.lost)}", sum(e.nbytes for e in file.entries.values()))
         for r, file in enumerate(checkpoint.files)
     ]
-    columns = ["tensor", "shape", "dtype", "cut", "kind"]
+    columns = ["tensor", "shape", "dtype", "cut", "what it is"]
     picture = kept(
         lambda cards: strategy_svg(checkpoint.strategy, max_cards=cards, lost=checkpoint.lost),
         "Who holds what",
