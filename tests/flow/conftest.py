@@ -1,17 +1,9 @@
-"""What the flow's tests share: a clean context, and a trained sample on disk."""
+"""What the flow's tests share: a trained sample on disk."""
 
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.flow import reset_auto_parallel_context
 from distinfer_lab.flow.sample import train_sample
-
-
-@pytest.fixture(autouse=True)
-def _clean_context():
-    reset_auto_parallel_context()
-    yield
-    reset_auto_parallel_context()
 
 
 @pytest.fixture(scope="session")
