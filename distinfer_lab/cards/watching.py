@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -145,4 +146,16 @@ def _addresses(group: CardGroup) -> list[str]:
 
 def _answers(group: CardGroup, task: Callable[..., Any], addresses: list[str], *args: Any) -> dict[str, Any]:
     """What some workers answer, beside their tasks; those that do not answer soon are left out."""
-    return group._gangs.members._call(task, args, ANSWER_SECONDS, addresses) if addresses else {}
+    if not addresses:
+        return {}
+
+    def ask(some: list[str]) -> dict[str, Any]:
+        return group._gangs.members._call(task, args, ANSWER_SECONDS, some)
+
+    found = ask(addresses)
+    if found or len(addresses) == 1:
+        return found
+    # One that is lost, or hangs, keeps back the answers of all: each is asked by itself.
+    with ThreadPoolExecutor(len(addresses), thread_name_prefix="ask-card") as pool:
+        each = pool.map(lambda address: ask([address]), addresses)
+        return {address: answer for answers in each for address, answer in answers.items()}

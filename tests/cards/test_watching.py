@@ -1,5 +1,7 @@
 """How cards are, and cards lost on purpose: in this process and in processes."""
 
+import os
+import signal
 import threading
 
 import numpy as np
@@ -43,6 +45,21 @@ def test_a_killed_card_is_seen_to_be_gone_and_comes_back_with_what_it_held(proce
         assert found.gone == ()
         values = group.pull(placement, {1: ["w"]})
         np.testing.assert_array_equal(values[1]["w"], np.full(100, 1, np.float32))
+
+
+def test_a_card_that_hangs_does_not_hide_the_others():
+    """It does not answer; what the others hold is told."""
+    with CardGroup(2, processes=True) as group:
+        group.place([Shards(rank) for rank in range(2)])
+        hanging = group.client.run(os.getpid, workers=[list(group._gangs.addresses)[1]])
+        (pid,) = hanging.values()
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            found = state_of(group)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert found.cards[0].memory.held_bytes == 400
+        assert str(found.cards[1]) == "card 1: idle, does not answer"
 
 
 READING, GO = threading.Event(), threading.Event()

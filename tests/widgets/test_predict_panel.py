@@ -16,13 +16,16 @@ DATA = np.random.default_rng(3).normal(size=(128, 96)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def model():
+def trained():
     """The sample's net, its contraction cut by two cards: an all-reduce."""
-    with (
-        CardGroup(2) as cards,
-        auto_parallel_context(parallel_mode="semi_auto_parallel", full_batch=True, device_num=None),
-    ):
+    with CardGroup(2) as cards:
         yield Model(SampleNet(((1, 2), (2, 1))), cards=cards)
+
+
+@pytest.fixture
+def model(trained):
+    with auto_parallel_context(parallel_mode="semi_auto_parallel", full_batch=True, device_num=None):
+        yield trained
 
 
 def test_a_prediction_is_shown_beside_one_cards(model):
