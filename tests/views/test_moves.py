@@ -266,7 +266,7 @@ def test_a_plan_of_very_many_tensors_is_drawn_by_destination(sliced, monkeypatch
     expected = plan.traffic[0] / plan.traffic[0].sum()
     assert shares == {(rank,): pytest.approx(share) for rank, share in enumerate(expected) if share}
     svg = files_svg(files_of(plan), "files")
-    assert any("too many tensors to draw each" in line for line in words(svg))
+    assert any("bytes are put in order of who reads them" in line for line in words(svg))
 
 
 def test_tensors_too_small_to_be_seen_are_drawn_together():
@@ -277,6 +277,17 @@ def test_tensors_too_small_to_be_seen_are_drawn_together():
         svg = files_svg([FileBytes("a.ckpt", tensors)], "files")
         assert len(rectangles(svg, "file:0")) == 1 + parts
         assert any("drawn together" in line for line in words(svg)) == (parts < len(tensors))
+
+
+def test_parts_without_room_for_a_number_are_put_in_order_of_who_reads_them():
+    """Columns for eight ranks would be stripes of 4 pixels; in order, each rank has one part, with its number."""
+    stripes = tuple(ReadPiece((rank,), 0.0, 1.0, rank / 8, (rank + 1) / 8) for rank in range(8))
+    tensors = tuple(TensorBytes(f"t{i}", 800, stripes) for i in range(30))
+    svg = files_svg([FileBytes("a.ckpt", tensors)], "files")
+    bar, *parts = rectangles(svg, "file:0")
+    assert [part.area / bar.area for part in parts] == pytest.approx([1 / 8] * 8, abs=0.001)
+    assert words(svg).count("7") == 2  # in the bar, and among the colours
+    assert any("bytes are put in order of who reads them" in line for line in words(svg))
 
 
 def test_files_are_called_files_in_every_picture():

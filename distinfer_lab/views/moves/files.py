@@ -3,7 +3,8 @@
     rank_0/w.ckpt  [ w: rank 0 | rank 1 ][ b: 0-1 ][//////]   3 MiB of 4 MiB are read
 
 A tensor's rows run along the bar, its columns across: a cut of rows is a run of bytes, a cut of columns
-is a part of every row. Areas are bytes. What nobody reads is striped.
+is a part of every row. Areas are bytes. What nobody reads is striped. Where most parts would be too small
+for the number of who reads them, the bytes of the file are put in order of who does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -154,10 +155,10 @@ def files_svg(files: Sequence[FileBytes], title: str, *, total: int | None = Non
     names = [shorten(_name(file.path), 36) for file in files]
     left = max(map(text_width, names), default=0) + 10
     scale = REACH / max(most, 1)
-    drawn = [tuple(_merged(file.tensors, THIN / max(scale, 1e-300))) for file in files]
+    drawn = [_drawn(file, scale) for file in files]
     rows = [
         _row(i, file, parts, names[i], (left, scale), pen)
-        for i, (file, parts) in enumerate(zip(files, drawn, strict=True))
+        for i, (file, (_, parts)) in enumerate(zip(files, drawn, strict=True))
     ]
     wide = left + REACH + 8 + max((text_width(_read_in_words(file)) for file in files), default=0)
     lines = ["a bar is a file, areas are its bytes; the numbers are the ranks that read them"]
@@ -168,10 +169,7 @@ def files_svg(files: Sequence[FileBytes], title: str, *, total: int | None = Non
     }
     if any(keys.values()):
         lines.append("; ".join(words for words, there in keys.items() if there))
-    if any(file.by_reader for file in files):
-        lines.append("too many tensors to draw each: a file's bytes are put in order of who reads them")
-    elif any(len(parts) < len(file.tensors) for file, parts in zip(files, drawn, strict=True)):
-        lines.append("tensors too small to be seen are drawn together with their neighbours")
+    lines += dict.fromkeys(how for how, _ in drawn if how)
     if total is not None and total > len(files):
         lines.append(f"the first {len(files)} of {total:,} files")
     body = f'<g role="grid" aria-label="files">{"".join(rows)}</g>'
@@ -231,6 +229,24 @@ def _row(
     return f'<g role="row"><g data-key="file:{i}">{bar}{"".join(parts)}{words}</g></g>'
 
 
+def _drawn(file: FileBytes, scale: float) -> tuple[str, Sequence[TensorBytes]]:
+    """What is drawn of a file, with what to say of it."""
+    parts = tuple(_merged(file.tensors, THIN / max(scale, 1e-300)))
+    named = sum(t.nbytes * p.share for t in parts for p in t.pieces if _has_room(p, t.nbytes * scale))
+    if file.by_reader or 2 * named < file.read_bytes:
+        return "tensors are too many to draw each: bytes are put in order of who reads them", _by_reader(file)
+    together = len(parts) < len(file.tensors)
+    return "tensors too small to be seen are drawn together with their neighbours" if together else "", parts
+
+
+def _by_reader(file: FileBytes) -> Sequence[TensorBytes]:
+    pieces, at = [], 0.0
+    for readers, share in sorted(_shares(file.tensors).items()):
+        pieces.append(ReadPiece(readers, at, at + share, 0.0, 1.0))
+        at += share
+    return (TensorBytes(f"{len(file.tensors)} tensors", file.nbytes, tuple(pieces)),)
+
+
 def _merged(tensors: Sequence[TensorBytes], least: float) -> Iterator[TensorBytes]:
     """Neighbours that are too small to be seen, as one; larger ones by themselves."""
     small: list[TensorBytes] = []
@@ -252,15 +268,27 @@ def _joined(tensors: Sequence[TensorBytes]) -> Iterator[TensorBytes]:
     total = sum(tensor.nbytes for tensor in tensors)
     if not total:
         return
-    shares: dict[tuple[int, ...], float] = {}
-    for tensor in tensors:
-        for piece in tensor.pieces:
-            shares[piece.readers] = shares.get(piece.readers, 0.0) + piece.share * tensor.nbytes / total
     pieces, at = [], 0.0
-    for readers, share in sorted(shares.items()):
+    for readers, share in sorted(_shares(tensors).items()):
         pieces.append(ReadPiece(readers, 0.0, 1.0, at, at + share))
         at += share
     yield TensorBytes(f"{len(tensors)} tensors", total, tuple(pieces))
+
+
+def _shares(tensors: Sequence[TensorBytes]) -> dict[tuple[int, ...], float]:
+    """Readers -> the fraction of all bytes that they, and no others, read."""
+    total = max(sum(tensor.nbytes for tensor in tensors), 1)
+    out: dict[tuple[int, ...], float] = {}
+    for tensor in tensors:
+        for piece in tensor.pieces:
+            out[piece.readers] = out.get(piece.readers, 0.0) + piece.share * tensor.nbytes / total
+    return out
+
+
+def _has_room(piece: ReadPiece, width: float) -> bool:
+    """Whether a part of a tensor of such a width can have its number in it."""
+    high, wide = (piece.lower - piece.upper) * THICK, (piece.stop - piece.start) * width
+    return high >= 10 and text_width(ranks_in_words(piece.readers), 10) <= wide - 2
 
 
 def _part(piece: ReadPiece, x: float, y: float, width: float, pen: Pen) -> str:
@@ -269,8 +297,8 @@ def _part(piece: ReadPiece, x: float, y: float, width: float, pen: Pen) -> str:
     many = len(piece.readers) > 1
     fill, ink = (SHARED, "#000") if many else (pen.fill(piece.readers[0]), pen.ink(piece.readers[0]))
     part = path(left, top, wide, high, f'fill="{fill}" stroke="#222" stroke-width=".4"')
-    words = ranks_in_words(piece.readers)
-    if high < 10 or text_width(words, 10) > wide - 2:
+    if not _has_room(piece, width):
         return part
+    words = ranks_in_words(piece.readers)
     inside = label(left + wide / 2, top + high / 2 + 3.5, words, ink, 'font-size="10" text-anchor="middle"')
     return part + inside

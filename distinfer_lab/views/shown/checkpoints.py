@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 
 __all__ = ["checkpoint_html", "register", "slice_html"]
 
+KINDS = {"parameter": "parameter", "state": "state of a parameter", "plain": "other"}
+
 
 def checkpoint_html(checkpoint: "Checkpoint") -> str:
     """A line of sums, the bytes of each file, and a table of the first tensors."""
+    columns = ["tensor", "shape", "dtype", "cut"]
     rows = [
-        [r.name, str(list(r.shape)), str(r.dtype), cut_in_words(r.layout), r.kind]
+        [r.name, str(list(r.shape)), str(r.dtype), cut_in_words(r.layout)]
         for r in first(checkpoint.tensors.values())
     ]
+    if any(record.kind != "plain" for record in checkpoint.tensors.values()):  # there is a strategy
+        columns.append("what it is")
+        rows = [[*row, KINDS[checkpoint.tensors[row[0]].kind]] for row in rows]
     line = (
         f"<p>Checkpoint of {counted(checkpoint.ranks, 'rank')}: {counted(len(checkpoint.tensors), 'tensor')}, "
         f"{bytes_in_words(checkpoint.full_nbytes)} ({bytes_in_words(checkpoint.nbytes)} in the slices)</p>"
@@ -38,7 +44,6 @@ def checkpoint_html(checkpoint: "Checkpoint") -> str:
         (f"rank {r}{' (lost)' * (r in checkpoint.lost)}", sum(e.nbytes for e in file.entries.values()))
         for r, file in enumerate(checkpoint.files)
     ]
-    columns = ["tensor", "shape", "dtype", "cut", "what it is"]
     picture = kept(
         lambda cards: strategy_svg(checkpoint.strategy, max_cards=cards, lost=checkpoint.lost),
         "Who holds what",
