@@ -15,7 +15,7 @@ from .hub import (
     read_companion,
     read_index,
 )
-from .manifest import MANIFEST, Manifest, ManifestCopy, ManifestFile, ManifestTensor, read_manifest
+from .manifest import MANIFEST, Manifest, ManifestBeside, ManifestFile, ManifestTensor, read_manifest
 from .opening import open_checkpoint
 from .rank_files import rank_files
 from .slice_file import READ_COST_BYTES, SliceFile, open_slice
@@ -41,7 +41,7 @@ __all__ = [
     "Entry",
     "FileSet",
     "Manifest",
-    "ManifestCopy",
+    "ManifestBeside",
     "ManifestFile",
     "ManifestTensor",
     "NoFile",

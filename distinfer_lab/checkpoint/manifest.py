@@ -9,10 +9,10 @@
      "files": [{"rank": 0, "path": "rank_0/checkpoint_0.ckpt", "size": ...,
                 "tensors": {"w": {"dtype": "float32", "shape": [...],
                                   "pieces": [[offset, length], ...], "xxh3_128": "..."}}}],
-     "copies": [{"path": "config.json", "size": ..., "xxh3_128": "..."}]}   files copied as they were
+     "beside": [{"path": "config.json", "size": ..., "xxh3_128": "..."}]}   small files without shards
 
 `shape` is the shard's; `pieces` are the runs of the file that make up its bytes. A tensor that no
-layout can say (states that stayed as they were) is in `files` only. Without `plain` and `copies` there are none.
+layout can say (states that stayed as they were) is in `files` only. Without `plain` and `beside` there are none.
 """
 
 import json
@@ -26,7 +26,7 @@ from ..errors import CheckpointError, CheckpointFileError, LayoutError
 from ..layout import Strategy
 from ..layout.dialects.plain import strategy_from_json, strategy_to_json
 
-__all__ = ["MANIFEST", "Manifest", "ManifestCopy", "ManifestFile", "ManifestTensor", "read_manifest"]
+__all__ = ["MANIFEST", "Manifest", "ManifestBeside", "ManifestFile", "ManifestTensor", "read_manifest"]
 
 MANIFEST = "distinfer.json"
 LARGEST_BYTES = 4 << 30
@@ -58,8 +58,8 @@ class ManifestFile(NamedTuple):
     tensors: Mapping[str, ManifestTensor]
 
 
-class ManifestCopy(NamedTuple):
-    """A file that was copied along as it was."""
+class ManifestBeside(NamedTuple):
+    """A small file without shards: an index, or one that was copied along."""
 
     path: str
     """Relative to the folder, with forward slashes."""
@@ -77,7 +77,7 @@ class Manifest:
     texts: Mapping[str, str]
     source: tuple[Mapping[str, Any], ...] = ()
     program: str = ""
-    copies: tuple[ManifestCopy, ...] = ()
+    beside: tuple[ManifestBeside, ...] = ()
     plain: tuple[str, ...] = ()
     """Tensors that are no parameters and no states: no strategy named them."""
 
@@ -108,7 +108,7 @@ class Manifest:
                 }
                 for file in self.files
             ],
-            "copies": [{"path": c.path, "size": c.size, "xxh3_128": c.digest} for c in self.copies],
+            "beside": [{"path": b.path, "size": b.size, "xxh3_128": b.digest} for b in self.beside],
         }
         return json.dumps(found, indent=1).encode() + b"\n"
 
@@ -141,9 +141,9 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
         files = tuple(_file(path, item) for item in found["files"])
         texts = {str(name): str(text) for name, text in found["texts"].items()}
         strategy, source = strategy_from_json(found["strategy"]), tuple(found["source"])
-        copies = tuple(_copy(path, item) for item in found.get("copies", ()))
+        beside = tuple(_beside(path, item) for item in found.get("beside", ()))
         plain = tuple(map(str, found.get("plain", ())))
-        return Manifest(files, strategy, texts, source, str(found["program"]), copies, plain)
+        return Manifest(files, strategy, texts, source, str(found["program"]), beside, plain)
     except (LayoutError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
         if isinstance(err, CheckpointError):
             raise
@@ -161,8 +161,8 @@ def _inner_path(path: Path, item: Any) -> str:
     return name
 
 
-def _copy(path: Path, item: Any) -> ManifestCopy:
-    return ManifestCopy(_inner_path(path, item), int(item["size"]), str(item["xxh3_128"]))
+def _beside(path: Path, item: Any) -> ManifestBeside:
+    return ManifestBeside(_inner_path(path, item), int(item["size"]), str(item["xxh3_128"]))
 
 
 def _file(path: Path, item: Any) -> ManifestFile:

@@ -8,7 +8,7 @@ of a group. No tensor is ever whole in memory.
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..checkpoint import (
     Checkpoint,
     FileSet,
     Manifest,
-    ManifestCopy,
+    ManifestBeside,
     ManifestFile,
     ManifestTensor,
     NoFile,
@@ -300,22 +300,25 @@ def _finish(
             for t in task.share.tensors
         }
         files.append(ManifestFile(report.rank, report.path, path.stat().st_size, entries))
-    if output.format == "huggingface" and len(tasks) > 1:
-        weights = {tensor.name: task.path for task in tasks for tensor in task.share.tensors}
-        elements = sum(Box.whole(t.shape).size for task in tasks for t in task.share.tensors)
-        stage.write(INDEX, index_json(weights, sum(t.nbytes for t in tasks), elements))
     sources = tuple(source_records(plan.checkpoint))
     texts = {} if output.format == "huggingface" else plan.texts
-    copies = tuple(_copied(path, stage) for path in output.copied)
+    beside = []
+    for name, data in _beside(output, tasks):
+        stage.write(name, data)
+        beside.append(ManifestBeside(name, len(data), xxhash.xxh3_128(data).hexdigest()))
     program = f"distinfer_lab {__version__}"
-    manifest = Manifest(tuple(files), plan.strategy, texts, sources, program, copies, plan.plain)
+    manifest = Manifest(tuple(files), plan.strategy, texts, sources, program, tuple(beside), plan.plain)
     stage.write(MANIFEST, manifest.to_json())
 
 
-def _copied(path: Path, stage: Stage) -> ManifestCopy:
-    data = read_companion(path)
-    stage.write(path.name, data)
-    return ManifestCopy(path.name, len(data), xxhash.xxh3_128(data).hexdigest())
+def _beside(output: Output, tasks: Sequence[WriteTask]) -> Iterator[tuple[str, bytes]]:
+    """The small files of a Hugging Face folder, one at a time."""
+    for path in output.copied:
+        yield path.name, read_companion(path)
+    if output.format == "huggingface" and len(tasks) > 1:
+        weights = {tensor.name: task.path for task in tasks for tensor in task.share.tensors}
+        elements = sum(Box.whole(t.shape).size for task in tasks for t in task.share.tensors)
+        yield INDEX, index_json(weights, sum(t.nbytes for t in tasks), elements)
 
 
 def _check_apart(plan: ConversionPlan, output: Output) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import xxhash
 
-from ..checkpoint import Checkpoint, ManifestCopy, ManifestFile, is_encrypted, read_manifest
+from ..checkpoint import Checkpoint, ManifestBeside, ManifestFile, is_encrypted, read_manifest
 from ..display import Displayed, bytes_in_words, counted
 from ..errors import CheckpointError, ReshardError, listed
 
@@ -24,7 +24,7 @@ class Verification(Displayed):
     folder: str
     files: int
     nbytes: int
-    """Bytes of the shards, and of the files that were copied along, that were read."""
+    """Bytes of the shards, and of the files beside them, that were read."""
     differences: tuple[str, ...]
     """What is wrong, file by file and tensor by tensor."""
 
@@ -44,7 +44,7 @@ class Verification(Displayed):
 
 
 def verify_folder(folder: str | os.PathLike[str], *, threads: int = 1) -> Verification:
-    """Compare every shard of a folder, and every file that was copied along, with its manifest.
+    """Compare every shard of a folder, and every file beside them, with its manifest.
 
     Parameters
     ----------
@@ -63,9 +63,9 @@ def verify_folder(folder: str | os.PathLike[str], *, threads: int = 1) -> Verifi
         )
     with ThreadPoolExecutor(max(threads, 1)) as pool:
         found = list(pool.map(lambda file: _differences(Path(folder), file), manifest.files))
-    found += [_copy_differences(Path(folder), copy) for copy in manifest.copies]
+    found += [_differences_beside(Path(folder), file) for file in manifest.beside]
     nbytes = sum(tensor.nbytes for file in manifest.files for tensor in file.tensors.values())
-    nbytes += sum(copy.size for copy in manifest.copies)
+    nbytes += sum(file.size for file in manifest.beside)
     return Verification(os.fspath(folder), len(found), nbytes, tuple(text for f in found for text in f))
 
 
@@ -150,16 +150,16 @@ def _differences(folder: Path, file: ManifestFile) -> list[str]:
     return out
 
 
-def _copy_differences(folder: Path, copy: ManifestCopy) -> list[str]:
+def _differences_beside(folder: Path, file: ManifestBeside) -> list[str]:
     try:
-        with (folder / copy.path).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size != copy.size:
-                return [f"{copy.path}: {size} bytes, not {copy.size}"]
-            same = _digest(file.fileno(), ((0, size),)) == copy.digest
+        with (folder / file.path).open("rb") as opened:
+            size = os.fstat(opened.fileno()).st_size
+            if size != file.size:
+                return [f"{file.path}: {size} bytes, not {file.size}"]
+            same = _digest(opened.fileno(), ((0, size),)) == file.digest
     except OSError as err:
-        return [f"{copy.path}: {err.strerror}"]
-    return [] if same else [f"{copy.path}: its bytes differ from what was copied"]
+        return [f"{file.path}: {err.strerror}"]
+    return [] if same else [f"{file.path}: its bytes differ from what was written"]
 
 
 def _digest(fd: int, pieces: tuple[tuple[int, int], ...]) -> str:

@@ -59,23 +59,26 @@ def test_what_was_copied_is_verified_and_replaced(like, tmp_path):
     with open_checkpoint(LLAMA) as checkpoint:
         plan = checkpoint.plan()
         result = plan.run(out, format="huggingface", like=like)
-        assert [copy.path for copy in read_manifest(out).copies] == [
+        assert [file.path for file in read_manifest(out).beside] == [
             "config.json",
             "generation_config.json",
             "tokenizer.json",
+            INDEX,
         ]
         sizes = sum(path.stat().st_size for path in like.iterdir() if path.suffix == ".json")
         found = result.verify()
-        assert (found.ok, found.files) == (True, 13)
-        assert found.nbytes == result.written_bytes + sizes - (like / INDEX).stat().st_size
+        assert (found.ok, found.files) == (True, 14)
+        assert found.nbytes == result.written_bytes + sizes
         (out / "tokenizer.json").write_text("[]")
         (out / "generation_config.json").write_text("")
         (out / "config.json").unlink()
+        (out / INDEX).write_text("{}")
         size = (like / "generation_config.json").stat().st_size
         assert verify_folder(out).differences == (
             "config.json: No such file or directory",
             f"generation_config.json: 0 bytes, not {size}",
-            "tokenizer.json: its bytes differ from what was copied",
+            "tokenizer.json: its bytes differ from what was written",
+            f"{INDEX}: 2 bytes, not {(like / INDEX).stat().st_size}",
         )
         plan.run(out, format="huggingface", like=like, overwrite=True)
     assert verify_folder(out).ok
