@@ -46,7 +46,7 @@ class TensorRecord(NamedTuple):
     layout: Layout
     """Which rank holds which box."""
     kind: str
-    """"parameter" (named by the strategy), "state" (follows a parameter) or "plain" (held whole)."""
+    """"parameter" (named by the strategy), "state" (of a parameter, as optimizers have) or "plain" (held whole)."""
 
 
 @dataclass(frozen=True)

@@ -166,12 +166,13 @@ class _Reconciliation:
 
     def _record(self, name: str, held: Mapping[int, Entry]) -> TensorRecord:
         dtype = next(iter(held.values())).dtype
+        followed = followed_parameter(name, self.strategy)
         if name in self.strategy:
             layout = self.strategy[name]
             shape = self._full_shape(name, layout, held)
             self._check_slices(name, layout, shape, held)
-            return TensorRecord(name, dtype, shape, layout, "plain" if name in self.plain else "parameter")
-        followed = followed_parameter(name, self.strategy)
+            named = "parameter" if followed is None else "state"
+            return TensorRecord(name, dtype, shape, layout, "plain" if name in self.plain else named)
         if followed is not None and followed in self.holders:
             layout = self.strategy[followed]
             shape = self._full_shape(followed, layout, self.holders[followed])

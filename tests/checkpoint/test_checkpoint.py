@@ -47,6 +47,17 @@ def test_opening_reads_no_data(folder):
         assert repr(checkpoint).startswith("Checkpoint of 4 ranks: 3 tensors, 196 bytes (464 in the slices)")
 
 
+def test_a_state_is_one_though_the_strategy_names_it(folder):
+    """As the strategy files of training do, which cut the moments as their parameter."""
+    both = Strategy({"w": COLUMNS["w"], "moments.w": COLUMNS["w"]})
+    with open_checkpoint(folder, both) as checkpoint:
+        assert {name: record.kind for name, record in checkpoint.tensors.items()} == {
+            "w": "parameter",
+            "moments.w": "state",
+            "step": "plain",
+        }
+
+
 def test_files_out_of_order_are_found(folder):
     """By rank numbers in the paths; by replicas where the paths say nothing; by shapes."""
     paths = rank_files(folder)
