@@ -19,6 +19,7 @@ from . import tasks
 from .group import CardGroup
 from .records import CardMemory
 from .run import Run
+from .store import CardRestartedError
 
 __all__ = ["CardState", "GroupState", "kill_card", "recover", "state_of"]
 
@@ -129,8 +130,14 @@ def recover(group: CardGroup, begun: Callable[[Run], None] = lambda run: None) -
 
     def work(run: Run) -> None:
         group._gangs.join(run)
+        gone: list[CardRestartedError] = []
         for placement in list(group._recovery.placements.values()):
-            group._recovery.ready(placement, run)
+            try:
+                group._recovery.ready(placement, run)
+            except CardRestartedError as err:  # it does not keep the others from coming back
+                gone.append(err)
+        if gone:
+            raise gone[0]
 
     run = group.start(work)
     begun(run)

@@ -82,7 +82,8 @@ def open_checkpoint(
         raise CheckpointError("no checkpoint files were given; give one per rank")
     if strategy is not None and layouts.ranks != len(paths):
         raise CheckpointError(
-            f"the strategy is for {layouts.ranks} ranks, but {len(paths)} files were given; give one file per rank"
+            f"the strategy is for {layouts.ranks} ranks, but {len(paths)} files were given; give one file per rank, "
+            "or the strategy that these were saved with"
         )
     if not set(without) <= set(range(len(paths))):
         raise CheckpointError(f"without={sorted(without)}: the checkpoint has ranks 0..{len(paths) - 1}")

@@ -87,7 +87,7 @@ class Generation:
         if self.total > self.net.most_tokens:
             raise ContextError(
                 f"{self.texts.shape[1]} tokens and max_new_tokens={count} make {self.total}, but the net has "
-                f"{self.net.most_tokens} positions; add at most {self.net.most_tokens - self.texts.shape[1]}"
+                f"{self.net.most_tokens} positions; {_room(self.net.most_tokens - self.texts.shape[1])}"
             )
         self.caches: PlacedNet | None = None
         self.lost = 0
@@ -195,3 +195,7 @@ def _texts(ids: Any) -> Ids:
             f"generate takes token numbers of shape (texts, tokens), not {list(array.shape)} of {array.dtype}"
         )
     return array.astype(np.int64)
+
+
+def _room(tokens: int) -> str:
+    return f"add at most {tokens}" if tokens > 0 else "give shorter texts"

@@ -23,16 +23,17 @@ import numpy as np
 
 from ..cards import CardGroup, Run
 from ..checkpoint import Checkpoint, open_checkpoint
-from ..errors import ContextError, GraphError
+from ..errors import CheckpointError, ContextError, GraphError
 from ..layout import Strategy
 from ..net import Tensor
 from ..net.models import FAMILIES
-from ..reshard import ConversionPlan, ReshardResult
+from ..reshard import ConversionPlan, ReshardResult, check_beginnings
 from . import session_code
 from .code_file import write_code
 from .context import auto_parallel_context
 from .load import LoadResult, load_distributed_checkpoint
 from .model import Model
+from .placing import placed_net
 from .predict_layout import PredictLayout
 from .predictors import Predictor, of_folder, of_sample
 from .sample import train_sample
@@ -237,7 +238,10 @@ class Session:
                 cards = len(group)
                 run = group.start(lambda run: train_sample(place, group))
                 begun(run)
-                run.result()
+                model = run.result()
+                placed = None if self.cards is None else placed_net(model.network, group)
+                if placed is not None:  # what was trained is in the files
+                    group.drop(placed.placement)
             predictor = of_sample(place, cards)
             found = open_checkpoint(predictor.files, predictor.strategy)
             source = {"checkpoint": found, "predictor": predictor, "folder": place}
@@ -258,6 +262,8 @@ class Session:
     ) -> Checkpoint:
         """Open a checkpoint that is there already; headers only. A config.json in it tells which net it is of.
 
+        Where nothing says who holds what, every file is taken to hold everything, and a little is read to see that.
+
         Parameters
         ----------
         cancelled
@@ -266,10 +272,15 @@ class Session:
         Raises
         ------
         CheckpointError, CheckpointFileError
-            See `open_checkpoint`.
+            See `open_checkpoint`; if the files are slices, and nothing says how they lie.
         """
         count = self._count
         found = open_checkpoint(folder, strategy, cancelled=cancelled)
+        try:
+            check_beginnings(found)
+        except CheckpointError:
+            found.close()
+            raise
         predictor, no_net = None, ""
         try:
             predictor = of_folder(folder, strategy)
@@ -281,13 +292,18 @@ class Session:
 
     # 2: the layout
 
-    def lay_out(self, cards: int = 4) -> PredictLayout:
+    def lay_out(self, cards: int = 4, cancelled: Callable[[], bool] = lambda: False) -> PredictLayout:
         """Infer the predict layout of the checkpoint's net for so many cards.
+
+        Parameters
+        ----------
+        cancelled
+            Asked between the parts of it; True ends it, and what was laid out before stays.
 
         Raises
         ------
         ContextError
-            If there is no checkpoint, or its net is not known.
+            If there is no checkpoint, or its net is not known; if it was cancelled.
         GraphError, ShardingError
             If the net cannot be made, or not be cut for so many cards.
         """
@@ -299,11 +315,14 @@ class Session:
         begun = self._count
         count = cards if self.cards is None else len(self.cards)
         net = self.predictor.make(count)  # before there are cards: it may not be cut for so many
+        _go_on_unless(cancelled)
         own = CardGroup(count) if self.cards is None else None
         try:
+            _go_on_unless(cancelled)
             model = Model(net, cards=own or self.cards)
             with self.context():
                 layout = model.infer_predict_layout(Tensor(self.predictor.data))
+            _go_on_unless(cancelled)
             lines = session_code.laying_out(self.predictor, count)
             self._enter("layout", begun, lines, layout=layout, model=model, _own=own)
         except BaseException:
@@ -388,7 +407,8 @@ class Session:
         """
         count = self._count
         result: ReshardResult = self.plan().run(folder, cards=self.cards, **options)
-        lines = session_code.writing(folder, on_cards=self.cards is not None)
+        overwrite = bool(options.get("overwrite", False))
+        lines = session_code.writing(folder, on_cards=self.cards is not None, overwrite=overwrite)
         self._enter("reshard", count, lines, loaded=result)
         return result
 
@@ -458,3 +478,8 @@ class Session:
     def __repr__(self) -> str:
         words = [step if self.done(step) else f"not {step}" for step in STEPS]
         return f"Session({', '.join(words)})"
+
+
+def _go_on_unless(cancelled: Callable[[], bool]) -> None:
+    if cancelled():
+        raise ContextError("it was stopped; nothing was laid out anew")

@@ -68,10 +68,10 @@ def loading(predictor: Predictor) -> list[str]:
     ]
 
 
-def writing(folder: str | os.PathLike[str], on_cards: bool) -> list[str]:
+def writing(folder: str | os.PathLike[str], *, on_cards: bool, overwrite: bool) -> list[str]:
     """Write the files anew."""
-    cards = ", cards=cards" if on_cards else ""
-    return [f"result = checkpoint.plan(layout).run({os.fspath(folder)!r}{cards})"]
+    options = ", cards=cards" * on_cards + ", overwrite=True" * overwrite
+    return [f"result = checkpoint.plan(layout).run({os.fspath(folder)!r}{options})"]
 
 
 def predicting_on(cards: int, predictor: Predictor, lines: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from .sizes import BUFFER_BYTES, size_of
 from .stage import probe_of
 from .topology import Topology
 from .transform import rank_list_for_transform, transform_checkpoints
-from .verify import Verification, check_source, verify_folder
+from .verify import Verification, check_beginnings, check_source, verify_folder
 from .write import Control, FileReport, FileWork, Unwatched, WriteTask, Written, write_file
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "WriteTask",
     "Written",
     "cheapest_placement",
+    "check_beginnings",
     "check_source",
     "execute",
     "mesh_of",

@@ -73,7 +73,7 @@ class Draft:
 
     @classmethod
     def like(cls, strategy: Strategy) -> "Draft":
-        """A draft that cuts as a strategy does, where that has one plain mesh; else all is whole.
+        """A draft that cuts as a strategy does, where all that it cuts has one plain mesh; else all is whole.
 
         Examples
         --------
@@ -81,11 +81,14 @@ class Draft:
         >>> Draft.like(Strategy({"w": Layout(tp, ((), ("tp",))), "b": Layout(tp, ((),))}))
         Draft(mesh=Mesh(tp=4), cuts=(Cut(match='w', dims=((), ('tp',))),))
         """
-        meshes = {layout.mesh for layout in strategy.values()}
-        plain = all(layout == Layout(layout.mesh, layout.dims) for layout in strategy.values())
+        cuts = tuple(Cut(name, layout.dims) for name, layout in strategy.items() if any(layout.dims))
+        meshes = {strategy[name].mesh for name in ((cut.match for cut in cuts) if cuts else strategy)}
+        plain = all(
+            layout == Layout(layout.mesh, layout.dims) and layout.mesh.size == strategy.ranks
+            for layout in strategy.values()
+        )
         if len(meshes) != 1 or not plain:
             return cls(Mesh(("cards",), (strategy.ranks,)))
-        cuts = tuple(Cut(name, layout.dims) for name, layout in strategy.items() if any(layout.dims))
         return cls(meshes.pop(), cuts)
 
     def on(self, mesh: Mesh) -> "Draft":

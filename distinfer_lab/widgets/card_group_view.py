@@ -148,6 +148,8 @@ class CardGroupView(Panel):
         return int(self.selected.removeprefix("card:")) if self.selected else None
 
     def _say_choice(self) -> None:
+        if self._asked and self._asked != self.selected:  # a question about another card
+            self._let_be()
         gone = () if self.cards is None else self.cards.gone
         self.kill.disabled = self.chosen is None or self.chosen in gone
         self.kill.description = "Kill a card" if self.chosen is None else f"Kill card {self.chosen}"

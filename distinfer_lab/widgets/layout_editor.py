@@ -27,6 +27,7 @@ DIALECTS: dict[str, Callable[[Strategy], str]] = {
 }
 WHOLE = "whole"
 MOST_REASONS = 8
+MOST_CARDS = 1 << 14
 
 
 class LayoutEditor(Panel):
@@ -143,8 +144,19 @@ class LayoutEditor(Panel):
     # What can be done
 
     def on(self, mesh: str | Mesh) -> "LayoutEditor":
-        """The same cuts on another mesh, given as one or as "dp=2,tp=4"."""
-        self._change(self.draft.on(mesh_of(mesh) if isinstance(mesh, str) else mesh))
+        """The same cuts on another mesh, given as one or as "dp=2,tp=4".
+
+        Raises
+        ------
+        LayoutError
+            If it is none, or has more than 16,384 cards: so many cannot be drawn and planned at each change.
+        """
+        wanted = mesh_of(mesh) if isinstance(mesh, str) else mesh
+        if wanted.size > MOST_CARDS:
+            raise LayoutError(
+                f"{wanted!r} has {wanted.size:,} cards; the editor takes up to {MOST_CARDS:,}; use plan_reshard"
+            )
+        self._change(self.draft.on(wanted))
         return self
 
     def cut(self, match: str, dims: Sequence[Sequence[str]]) -> "LayoutEditor":

@@ -21,6 +21,10 @@ __all__ = ["PredictPanel", "Prediction"]
 
 MOST_TOKENS = 4096
 MOST_ROWS = 40
+MOST_WORDS = 1000
+"""Token numbers that are shown."""
+LARGEST_SEED = LARGEST_TOKEN = (1 << 31) - 1
+LIKE = "as in 12 7 30; texts are parted by semicolons"
 
 
 class Prediction(NamedTuple):
@@ -118,7 +122,9 @@ class PredictPanel(Panel):
         self.kind = ipywidgets.ToggleButtons(
             options=["As given", "Random"], description="Input", tooltip=shapes
         )
-        self.seed = ipywidgets.IntText(description="Seed", value=0, disabled=True)
+        self.seed = ipywidgets.BoundedIntText(
+            description="Seed", value=0, min=0, max=LARGEST_SEED, disabled=True
+        )
         self.kind.observe(
             self.errors.guard(lambda change: setattr(self.seed, "disabled", change["new"] != "Random")),
             "value",
@@ -144,10 +150,10 @@ class PredictPanel(Panel):
             ipywidgets.HBox(asked, layout=row),
             ipywidgets.HBox([self.button, self.stop, self.compared], layout=row),
             self.line,
+            self.errors,
             self.outcome,
             self.picture,
             self.table,
-            self.errors,
         )
 
     @property
@@ -167,7 +173,10 @@ class PredictPanel(Panel):
         return tuple(_random_like(x, random) for x in self._given)
 
     def predict(self) -> bool:
-        """Begin a prediction; False if one goes on already."""
+        """Begin a prediction; False if one goes on already. What the one before gave is gone from the page."""
+        if self._work.snapshot.at_work:
+            return False
+        self._clear()
         inputs, count, compared = self.inputs, int(self.count.value), bool(self.compared.value)
         seed = int(self.seed.value) if not self._tokens and self.kind.value == "Random" else None
 
@@ -225,12 +234,15 @@ class PredictPanel(Panel):
             self.line.value = '<div role="status">Stopped. The cards are ready for another prediction.</div>'
         elif snapshot.error is not None:
             self.line.value = told(snapshot.error)
-            self.outcome.value = self.table.value = ""
-            self.picture.show(Drawing("", repr(self)), {}, {})
         elif snapshot.state == "done":
             self.prediction = snapshot.result
             self._show_prediction(snapshot.result, snapshot.seconds)
         self.state = snapshot.state
+
+    def _clear(self) -> None:
+        """Show no result: the input is another one by now, or will be."""
+        self.line.value = self.outcome.value = self.table.value = ""
+        self.picture.show(Drawing("", repr(self)), {}, {})
 
     def _show_prediction(self, found: Prediction, seconds: float) -> None:
         equal = (
@@ -240,7 +252,9 @@ class PredictPanel(Panel):
         role = "alert" if wrong else "status"
         words = f"Done in {seconds:.2f} s{', one card included: ' if equal else '.'}{equal}"
         self.line.value = f'<div role="{role}">{escape(words)}</div>'
-        self.outcome.value = f"<pre>{escape(_output_words(found.output))}</pre>"
+        self.outcome.value = (
+            f"<pre>{escape(_output_words(found.output, MOST_WORDS if self._tokens else 24))}</pre>"
+        )
         words = "What each card did for the last token" if self._tokens else "What each card did"
         self.picture.show(Drawing(timeline_svg(found.trace, words), repr(self)), {}, {})
         self.table.value = times_html(found.trace) + _communication_html(found.communication)
@@ -279,21 +293,25 @@ def _tokens_of(words: str) -> Any:
     try:
         texts = [[int(word) for word in text.replace(",", " ").split()] for text in words.split(";")]
     except ValueError as err:
-        raise ContextError(f"tokens {words!r:.80}: write token numbers, as in 15496 11 995") from err
+        raise ContextError(f"tokens {words!r:.80}: write token numbers, {LIKE}") from err
     if not all(texts):
-        raise ContextError("there are no tokens; write token numbers, as in 15496 11 995")
+        raise ContextError(f"there are no tokens; write token numbers, {LIKE}")
+    wrong = [token for text in texts for token in text if not 0 <= token <= LARGEST_TOKEN]
+    if wrong:
+        raise ContextError(f"tokens {words!r:.80}: {wrong[0]} is no token number; write them {LIKE}")
     if len({len(text) for text in texts}) > 1:
         raise ContextError(f"tokens {words!r:.80}: all texts must have equally many tokens")
     return np.array(texts, np.int64)
 
 
-def _output_words(output: Any) -> str:
+def _output_words(output: Any, most: int) -> str:
+    """What came out, in full up to so many values."""
     parts: Sequence[Any] = output if isinstance(output, tuple) else [output]
     lines = []
     for part in parts:
         values = part.asnumpy()
         lines.append(f"{list(values.shape)} {values.dtype}")
-        lines.append(np.array2string(values, threshold=24, edgeitems=3, precision=5, max_line_width=90))
+        lines.append(np.array2string(values, threshold=most, edgeitems=3, precision=5, max_line_width=90))
     return "\n".join(lines)
 
 

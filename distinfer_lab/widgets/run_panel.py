@@ -155,13 +155,17 @@ class RunPanel(Panel):
         elif snapshot.state == "done":
             self.result = snapshot.result
         self.verify.disabled = snapshot.at_work or not isinstance(self.result, ReshardResult)
-        self.line.value = _status(snapshot, KEPT.get(snapshot.state, "") if self._resumes else "")
+        # Without a word of progress nothing was begun.
+        begun = snapshot.progress is not None
+        self.line.value = _status(snapshot, KEPT.get(snapshot.state, "") if self._resumes and begun else "")
         done = snapshot.state == "done"
         self.bar.value = 1000 if done else _share(snapshot.progress)
         self.bar.bar_style = {"done": "success", "failed": "danger", "cancelled": "warning"}.get(
             snapshot.state, ""
         )
         self.lanes.show(snapshot.progress)
+        if snapshot.error is not None and not begun:
+            self.lanes.clear()
         if snapshot.at_work:
             self.outcome.value = ""
         elif snapshot.error is not None:

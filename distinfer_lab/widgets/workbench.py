@@ -238,7 +238,8 @@ class Workbench(Panel):
     def _layout_of_net(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
         self.predict_cards = self._cards_field(4)
         self.inferring = RunPanel(
-            lambda control: self.session.lay_out(int(self.predict_cards.value)), verb="Lay out"
+            lambda control: self.session.lay_out(int(self.predict_cards.value), control.cancelled),
+            verb="Lay out",
         )
         self.inferring.observe(
             self.errors.guard(lambda change: self._ended(change, "layout", "layout")), "state"
@@ -284,16 +285,20 @@ class Workbench(Panel):
                 value=f"{source}_cut_anew",
                 layout=ipywidgets.Layout(width="min(100%, 620px)"),
             )
+            self.overwrite = ipywidgets.Checkbox(description="Replace an earlier output", value=False)
             self.moving = RunPanel(self._write, verb="Write", resumes=True)
             self.planning = Later("The plan is being made", lambda: (PlanView(self.session.plan()),))
-            parts = (self.planning, self.out, self.moving)
+            parts = (self.planning, self.out, self.overwrite, self.moving)
         self.moving.observe(
             self.errors.guard(lambda change: self._ended(change, "reshard", "predict")), "state"
         )
         self._put("reshard", parts)
 
     def _write(self, control: Any) -> Any:
-        return self.session.write(self.out.value, progress=control.progress, cancelled=control.cancelled)
+        if not self.out.value.strip():
+            raise ContextError("say where to write to: a folder that is not there yet")
+        watching = {"progress": control.progress, "cancelled": control.cancelled}
+        return self.session.write(self.out.value, overwrite=bool(self.overwrite.value), **watching)
 
     def _predict(self) -> None:
         model, predictor = self.session.model, self.session.predictor

@@ -47,6 +47,18 @@ def test_a_killed_card_is_seen_to_be_gone_and_comes_back_with_what_it_held(proce
         np.testing.assert_array_equal(values[1]["w"], np.full(100, 1, np.float32))
 
 
+def test_what_cannot_come_back_does_not_keep_the_rest_away():
+    """Shards that were trained are lost with their card, which is told; those of files are there again."""
+    with CardGroup(3) as group:
+        trained, loaded = (group.place([Shards(rank) for rank in range(3)]) for _ in range(2))
+        trained.confirm(0)
+        kill_card(group, 1)
+        with pytest.raises(CardError, match="card 1 was lost with shards that were trained"):
+            recover(group)
+        assert [card.memory.held_bytes for card in state_of(group).cards] == [800, 400, 800]
+        np.testing.assert_array_equal(group.pull(loaded, {1: ["w"]})[1]["w"], np.full(100, 1, np.float32))
+
+
 def test_a_card_that_hangs_does_not_hide_the_others():
     """It does not answer; what the others hold is told."""
     with CardGroup(2, processes=True) as group:

@@ -14,7 +14,7 @@ import pytest
 
 from distinfer_lab.cards import CardGroup
 from distinfer_lab.checkpoint import open_checkpoint, save_slice, write_strategy
-from distinfer_lab.errors import CardError, CheckpointFileError, ContextError, DistinferError
+from distinfer_lab.errors import CardError, CheckpointError, CheckpointFileError, ContextError, DistinferError
 from distinfer_lab.flow.sample import create_predict_data
 from distinfer_lab.flow.session import STEPS, Session
 from distinfer_lab.layout import Layout, Mesh, Strategy
@@ -35,6 +35,30 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_slices_are_not_taken_for_copies(folder):
+    """Without a strategy each file would be taken to hold everything; copies may be."""
+    session = Session()
+    with pytest.raises(CheckpointError, match="w differs between .*Or they are slices: give the strategy"):
+        session.bring(folder / "mine")
+    assert not session.done("source")
+    shutil.copy(folder / "mine/rank_0/a.ckpt", folder / "mine/rank_1/a.ckpt")
+    assert session.bring(folder / "mine").ranks == 2
+    session.close()
+
+
+def test_a_layout_that_is_stopped_changes_nothing(tmp_path):
+    """The one before stays in force, and can be loaded."""
+    session = Session()
+    session.train(2, tmp_path / "trained")
+    before = session.lay_out(2)
+    asked = iter([False, False, True])
+    with pytest.raises(ContextError, match="it was stopped; nothing was laid out anew"):
+        session.lay_out(4, lambda: next(asked))
+    assert session.layout is before
+    session.load()
+    session.close()
+
+
 @pytest.mark.parametrize("given", [False, True], ids=["embedded", "given"])
 def test_the_sample_goes_through_all_steps_and_its_code_does_too(tmp_path, given):
     """The prediction is right; the code, run by itself, predicts the same."""
@@ -43,6 +67,7 @@ def test_the_sample_goes_through_all_steps_and_its_code_does_too(tmp_path, given
         for step in STEPS[1:]:
             assert session.why_not(step).startswith("There is no checkpoint yet")
         checkpoint = session.train(4, tmp_path / "trained")
+        assert not cards.memory().held_bytes.any()  # what was trained is in the files
         assert session.why_not("reshard").startswith("The destination is not known yet")
         session.lay_out(2)
         assert session.why_not("predict").startswith("The weights are not on the cards yet")

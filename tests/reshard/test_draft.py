@@ -70,6 +70,8 @@ def test_a_draft_begins_as_the_source_lies():
     assert found.plan.moved_bytes == 0
     mixed = Strategy({"a": Layout(GRID, (("tp",),)), "b": Layout(TP, (("tp",),))}, {"a": (8,), "b": (8,)})
     assert Draft.like(mixed) == Draft(Mesh(("cards",), (8,)))
+    numbers = Strategy({"a": mixed["b"], "step": Layout.replicated(2, 0)}, {"a": (8,), "step": ()})
+    assert Draft.like(numbers) == Draft(TP, (Cut("a", (("tp",),)),))  # what is whole may have any mesh
 
 
 def test_the_plan_and_the_peak_are_those_of_the_strategy():

@@ -59,6 +59,17 @@ def test_a_large_matrix_is_summed_and_says_so():
     assert "move:60-63>3" in keys(svg)
 
 
+@pytest.mark.parametrize("draw", [traffic_svg, bands_svg])
+def test_summed_cards_are_not_said_to_be_others(draw):
+    """Where neighbours share a row, what stays cannot be marked; that is no reason to say that nothing does."""
+    apart, summed = "the cards of both sides are not the same", "what stays on its card is not marked"
+    matrix = np.ones((64, 4), np.int64)
+    for placement, said, unsaid in ((None, apart, summed), (range(4), summed, apart)):
+        texts = " ".join(words(draw(matrix, "t", placement=placement)))
+        assert said in texts
+        assert unsaid not in texts
+
+
 def test_what_stays_on_its_card_is_marked():
     """Bytes of a destination that lives on the card of its source carry a sign, the others none."""
     matrix = np.array([[1, 2], [3, 4]], np.int64)

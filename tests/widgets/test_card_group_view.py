@@ -70,7 +70,13 @@ def test_a_kill_is_asked_about_first(group, view):
     view.refresh()
     assert view.cards.gone == ()
     view.kill.click()
-    view.selected = "card:2"
+    view.selected = "card:2"  # which ends the question about the other
+    assert view.confirm.layout.display == "none"
+    view.yes.click()
+    view.refresh()
+    assert view.cards.gone == ()
+    view.selected = "card:1"
+    view.kill.click()
     view.yes.click()
     assert view.wait(SECONDS).state == "done"
     assert view.cards.gone == (1,)

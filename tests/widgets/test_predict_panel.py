@@ -137,6 +137,25 @@ def test_tokens_that_are_no_numbers_are_told(gpt2):
         panel.button.click()
         assert "write token numbers" in panel.errors.value
         assert panel.state == "ready"
+    for words, wrong in (("1 -2", "-2"), (f"1 {10**30}", str(10**30))):
+        panel.tokens.value = words
+        panel.button.click()
+        assert f"{wrong} is no token number" in panel.errors.value
+
+
+def test_a_result_is_gone_when_another_is_asked_for(gpt2):
+    """Else it would stand beside an error, as if it were that input's; all of a long text can be read."""
+    panel = PredictPanel(gpt2, np.array([[3, 1, 4]]), max_new_tokens=29)
+    panel.button.click()
+    assert panel.wait(SECONDS).state == "done", panel.line.value
+    assert "..." not in panel.outcome.value
+    for number in panel.prediction.output.asnumpy().ravel():
+        assert str(number) in panel.outcome.value
+    panel.tokens.value = "three"
+    panel.button.click()
+    assert "write token numbers" in panel.errors.value
+    assert (panel.line.value, panel.outcome.value, panel.table.value) == ("", "", "")
+    assert "last token" not in panel.picture.svg
 
 
 def test_words_are_stable_and_what_is_no_model_is_refused(model):

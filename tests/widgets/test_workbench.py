@@ -189,7 +189,7 @@ def test_a_page_opened_again_shows_the_same(bench, folder):
     again.use.click()
     bench.step = "reshard"
     assert "next" in bench.titles["reshard"].value
-    assert len(bench.boxes["reshard"].children) == 3
+    assert bench.moving in bench.boxes["reshard"].children
 
 
 def test_a_given_group_does_all(folder):
@@ -318,6 +318,33 @@ def test_a_folder_that_says_its_layout_itself_takes_none_from_elsewhere(bench, f
     assert bench.chooser.strategy == ""
     bench.chooser.path = "~"
     assert bench.chooser.path == str(Path.home())
+
+
+def test_the_strategy_for_as_many_ranks_is_chosen(bench, folder):
+    """Of several beside the slices, though another one comes first by its name."""
+    write_strategy(folder / "a_strategy.ckpt", Strategy({"w": Layout.replicated(4, 2)}, {"w": (8, 8)}))
+    bench.chooser.path = str(folder / "mine")
+    assert bench.chooser.strategy == str(folder / "train_strategy.ckpt")
+
+
+def test_an_earlier_output_is_replaced_where_that_is_asked_for(bench, folder):
+    """Else it is refused, and nothing is said to be kept; nowhere is no place."""
+    bench.bring(folder / "mine", folder / "train_strategy.ckpt")
+    assert bench.cutting.wait(SECONDS).state == "done"
+    bench.use.click()
+    press_and_wait(bench.moving)
+    bench.moving.button.click()
+    assert bench.moving.wait(SECONDS).state == "failed"
+    assert "exists" in bench.moving.outcome.value
+    assert "kept" not in bench.moving.line.value
+    assert bench.moving.lanes.children == ()
+    bench.overwrite.value = True
+    press_and_wait(bench.moving)
+    assert "overwrite=True" in bench.code.value
+    bench.out.value = " "
+    bench.moving.button.click()
+    assert bench.moving.wait(SECONDS).state == "failed"
+    assert "say where to write to" in bench.moving.outcome.value
 
 
 def test_opening_is_stopped_between_two_files(bench, folder, monkeypatch):

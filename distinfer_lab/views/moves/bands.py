@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...display import bytes_in_words
 from ..drawing import Block, Pen, finish, heading, label, number, path, shorten, text, text_width
-from .runs import APART, CARDS, GroupedTraffic, Rows, Sides, Window, grouped_traffic
+from .runs import APART, CARDS, SUMMED, GroupedTraffic, Rows, Sides, Window, grouped_traffic
 
 __all__ = ["bands_svg"]
 
@@ -70,7 +70,7 @@ def bands_svg(
     if stays is not None and any(0 <= card < len(shown.rows) for card in stays):
         lines.append("white bands with a dashed edge stay on their card")
     if stays is None and giver == getter:
-        lines.append(APART)
+        lines.append(APART if placement is None else SUMMED)
     pen = Pen(title)
     return finish(
         heading(_bands(shown, stays, sides, pen), shorten(title, 80), lines),

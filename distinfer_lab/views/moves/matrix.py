@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...display import bytes_in_words
 from ..drawing import Block, finish, heading, ink_on, number, shade_of, shorten, text_width
-from .runs import APART, CARDS, Rows, Sides, Window, grouped_traffic
+from .runs import APART, CARDS, SUMMED, Rows, Sides, Window, grouped_traffic
 
 __all__ = ["traffic_svg"]
 
@@ -56,7 +56,7 @@ def traffic_svg(
     if stays is not None:
         lines.append("= stays on its card")
     elif giver == getter:
-        lines.append(APART)
+        lines.append(APART if placement is None else SUMMED)
     return finish(
         heading(_grid(shown.rows, shown.columns, shown.cells, stays), shorten(title, 80), lines), title
     )

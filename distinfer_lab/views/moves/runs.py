@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["APART", "GroupedTraffic", "Window", "grouped_traffic", "run_labels", "run_sums"]
+__all__ = ["APART", "SUMMED", "GroupedTraffic", "Window", "grouped_traffic", "run_labels", "run_sums"]
 
 Rows = NDArray[np.int64]
 Sides = tuple[str, str]
@@ -17,6 +17,7 @@ FILES: Sides = ("file", "rank")
 """Where all read the same files, nothing moves from card to card."""
 
 APART = "the cards of both sides are not the same: nothing is there already"
+SUMMED = "what stays on its card is not marked: neighbours are summed"
 Window = tuple[range, range]
 """The source cards and the destination cards that are looked at."""
 

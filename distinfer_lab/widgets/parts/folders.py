@@ -7,7 +7,7 @@ from typing import Any
 import ipywidgets
 import traitlets
 
-from ...checkpoint import MANIFEST, hub_files
+from ...checkpoint import MANIFEST, as_strategy, hub_files
 from ...checkpoint.rank_files import rank_files
 from ...errors import DistinferError
 from .guard import ErrorLine
@@ -94,8 +94,9 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
         # A folder that says itself how it lies needs no file from elsewhere.
         near = own if _says_its_layout(here) else [*own, *beside]
         likely = [str(path) for path in near if "strategy" in path.name]
-        self.files.value = likely[0] if likely else ""
         count = _slices(here)
+        fitting = [file for file in likely if _ranks(file) == count] if len(likely) > 1 else []
+        self.files.value = next(iter(fitting or likely), "")
         words = (
             f"{count} slice file{'s' * (count > 1)} here."
             if count
@@ -118,6 +119,14 @@ def _slices(folder: Path) -> int:
     try:
         return len(rank_files(folder))
     except (DistinferError, OSError):
+        return 0
+
+
+def _ranks(file: str) -> int:
+    """For how many ranks a strategy is; 0 if it cannot be read."""
+    try:
+        return as_strategy(file).ranks
+    except DistinferError:
         return 0
 
 

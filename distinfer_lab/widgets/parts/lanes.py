@@ -35,6 +35,10 @@ class Lanes(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             bar.value = int(1000 * done / max(total, 1))
             words.value = f"{bytes_in_words(done)} of {bytes_in_words(total)}"
 
+    def clear(self) -> None:
+        """Show no bars, until a run tells."""
+        self.children, self._ranks = (), ()
+
     def __repr__(self) -> str:
         return f"Lanes({len(self._ranks)} cards)"
 
