@@ -196,7 +196,10 @@ class Workbench(Panel):
         _show_one(self.sources, self.kind.value)
         found = self.session.checkpoint
         here = f"<p><b>Opened: {escape(self.session.folder)}</b></p>"
-        self.found.value = "" if found is None else here + checkpoint_html(found)
+        # What scrolls can be reached by the keyboard.
+        wide = '<div class="wide" role="region" aria-label="The checkpoint" tabindex="0" '
+        wide += 'data-lm-suppress-shortcuts="true">'
+        self.found.value = "" if found is None else f"{wide}{here}{checkpoint_html(found)}</div>"
 
     def _is_new(self, part: str, basis: str) -> bool:
         """Whether a part of the page is still to be made for what a step has come to; from then on it is made."""

@@ -112,3 +112,14 @@ def test_a_narrow_page_scrolls_inside(open_notebook, axe, dark):
     narrow.button("Use this layout").wait_for()
     assert narrow.overflowing() == []
     assert narrow.audit(axe) == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_narrow_page_scrolls_inside(open_notebook, axe, dark):
+    """At 800 pixels, with the pictures of a checkpoint of eight cards."""
+    train = "from distinfer_lab import Workbench\nbench = Workbench()\nbench.session.train(8)\nbench"
+    narrow = open_notebook(train, width=800, dark=dark)
+    narrow.page.get_by_alt_text("Who holds what").wait_for()
+    assert narrow.overflowing() == []
+    assert narrow.audit(axe) == []
+    narrow.run("bench.close()")
