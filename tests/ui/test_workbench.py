@@ -115,11 +115,14 @@ def test_a_narrow_page_scrolls_inside(open_notebook, axe, dark):
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_a_narrow_page_scrolls_inside(open_notebook, axe, dark):
-    """At 800 pixels, with the pictures of a checkpoint of eight cards."""
+def test_wide_pictures_scroll_by_themselves(open_notebook, axe, dark):
+    """At 800 pixels, with those of a checkpoint of eight cards: the fields above stay where they are."""
     train = "from distinfer_lab import Workbench\nbench = Workbench()\nbench.session.train(8)\nbench"
     narrow = open_notebook(train, width=800, dark=dark)
-    narrow.page.get_by_alt_text("Who holds what").wait_for()
+    pictures = narrow.page.get_by_role("region", name="The checkpoint")
+    pictures.get_by_alt_text("Who holds what").wait_for()
+    assert pictures.evaluate("box => box.scrollWidth > box.clientWidth")
+    assert pictures.evaluate("box => box.getBoundingClientRect().right") <= 800
     assert narrow.overflowing() == []
     assert narrow.audit(axe) == []
     narrow.run("bench.close()")
