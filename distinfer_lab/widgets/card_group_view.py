@@ -257,8 +257,12 @@ def _line(found: GroupState) -> str:
     silent = [card.rank for card in found.cards if card.there and card.memory is None]
     if found.gone:
         names = ", ".join(map(str, found.gone))
-        words = "Recover, or the next work, puts another worker in its place and brings back what it held."
-        return f'<div role="alert">{escape(f"Card {names} is gone. {words}")}</div>'
+        one = len(found.gone) == 1
+        who = f"Card {names} is gone." if one else f"Cards {names} are gone."
+        words = "puts another worker in its place and brings back what it held."
+        if not one:
+            words = "puts other workers in their places and brings back what they held."
+        return f'<div role="alert">{escape(f"{who} Recover, or the next work, {words}")}</div>'
     busy = sum(card.busy for card in found.cards)
     count = f"{len(found.cards)} card{'s' * (len(found.cards) > 1)}"
     words = f"{count}, all there; {busy} at work." if busy else f"{count}, all there and idle."

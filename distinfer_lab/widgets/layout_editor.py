@@ -9,7 +9,7 @@ import ipywidgets
 import traitlets
 
 from ..checkpoint import Checkpoint
-from ..display import bytes_in_words
+from ..display import bytes_in_words, counted
 from ..errors import LayoutError, in_lines
 from ..layout import Mesh, Strategy
 from ..layout.dialects import jax, mindspore, torch
@@ -118,6 +118,7 @@ class LayoutEditor(Panel):
         self.match = ipywidgets.Text(description="Cut of", continuous_update=False, layout=wide)
         self.match.tooltip = "a tensor's name, or a pattern such as *.weight"
         self.dims = ipywidgets.HBox(layout=row)
+        self.meant = ipywidgets.HTML()
         self.forget = ipywidgets.Button(description="Forget", icon="eraser", tooltip="Take this cut back")
         self.summary, self.reasons = ipywidgets.HTML(), ipywidgets.HTML()
         self.dialect = ipywidgets.ToggleButtons(options=list(DIALECTS), description="As code")
@@ -133,6 +134,7 @@ class LayoutEditor(Panel):
             self.choice,
             ipywidgets.HBox([self.match, self.forget], layout=row),
             self.dims,
+            self.meant,
             self.summary,
             self.reasons,
             self.picture,
@@ -241,6 +243,8 @@ class LayoutEditor(Panel):
         self.choice.show(list(self.source), {name: self._label(name) for name in self.source})
         self.summary.value = _summary(self.assessment)
         self.reasons.value = _reasons(self.assessment.problems)
+        if not any(Cut(self.match.value, ()).fits(name) for name in self.source):
+            self.match.value = self.parameter  # what nothing is called is not kept through a change
         self._show_dims()
         self._show_picture()
         self._show_code()
@@ -267,10 +271,17 @@ class LayoutEditor(Panel):
         of_rule = next((cut for cut in self.draft.cuts if cut.match == self.match.value), None)
         name = self.parameter if self.parameter in fits else next(iter(fits), "")
         self.forget.disabled = of_rule is None
+        self.meant.value = ""
         if not name:
             self.dims.children = (ipywidgets.HTML(f"no tensor is called {escape(self.match.value)!r}"),)
             return
         shape = self.source.shapes[name]
+        if rule.is_pattern:
+            alike = sum(len(self.source.shapes[other]) == len(shape) for other in fits)
+            self.meant.value = (
+                f"<div>{counted(alike, 'tensor')} with {counted(len(shape), 'dim')}; of the cuts that fit a tensor "
+                "the last one counts.</div>"
+            )
         cut = of_rule or self.draft.cut_of(name, len(shape))
         chosen = cut.dims if cut else ((),) * len(shape)
         self._showing_dims = True
@@ -320,7 +331,8 @@ class LayoutEditor(Panel):
         try:
             self.code.value = self.text(self.dialect.value)
         except LayoutError as err:
-            self.code.value = f"# {self.dialect.value} cannot say it:\n# " + str(err).replace("\n", "\n# ")
+            why = "It cannot be" if self.assessment.problems else f"{self.dialect.value} cannot say it"
+            self.code.value = f"# {why}:\n# " + str(err).replace("\n", "\n# ")
 
     @property
     def static(self) -> Drawing:

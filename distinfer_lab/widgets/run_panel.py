@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets
 import traitlets
 
-from ..display import bytes_in_words
+from ..display import bytes_in_words, counted
 from ..errors import ArgumentTypeError, ContextError
 from ..reshard import ConversionPlan, Progress, ReshardResult, Verification
 from ..views import FILES, Drawing, traffic_svg
@@ -117,7 +117,8 @@ class RunPanel(Panel):
     def _drawing(self) -> Drawing:
         if self._plan is None:
             return Drawing("", repr(self))
-        title = f"{self._plan.src_count} files to {self._plan.dst_count} ranks, in bytes"
+        files, ranks = counted(self._plan.src_count, "file"), counted(self._plan.dst_count, "rank")
+        title = f"{files} to {ranks}, in bytes"
         return Drawing(traffic_svg(self._plan.traffic, title, sides=FILES), repr(self))
 
     def run(self) -> bool:

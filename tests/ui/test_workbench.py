@@ -74,7 +74,7 @@ def test_ones_own_folder_is_cut_anew(notebook):
     notebook.button("Open a folder").click()
     notebook.page.get_by_label("In it").select_option(label="mine  (2 slice files)")
     notebook.button("Go in").click()
-    notebook.find("text=2 slice files here").wait_for()
+    notebook.find("text=Here: 2 slice files.").wait_for()
     notebook.find("button:visible", has_text="Open").last.click()
     notebook.button("Use this layout").wait_for()
     notebook.page.get_by_label("Mesh", exact=True).fill("a=4")

@@ -49,6 +49,9 @@ def test_choosing_in_the_page_makes_the_strategy(editor):
     second.value = ()
     first.value = ("tp",)
     assert editor.dims.children == (first, second)
+    assert editor.meant.value == ""
+    editor.match.value = "*"
+    assert "2 tensors with 2 dims; of the cuts that fit a tensor the last one counts" in editor.meant.value
     editor.match.value = "*.weight"
     editor.dims.children[0].value = ()
     editor.dims.children[1].value = ("tp",)
@@ -111,7 +114,7 @@ def test_every_reason_why_not_is_shown(editor):
     assert repr(editor) == "LayoutEditor(4 tensors on Mesh(dp=2, tp=5), cannot be: 2 reasons)"
     with pytest.raises(LayoutError, match=r"a\.weight: .*16 elements(.|\n)*b\.weight: .*64 elements"):
         _ = editor.strategy
-    assert editor.code.value.startswith("# MindSpore cannot say it:\n# a.weight: ")
+    assert editor.code.value.startswith("# It cannot be:\n# a.weight: ")
     editor.undo()
     assert (editor.reasons.value, editor.picture.layout.display) == ("", None)
 
@@ -141,6 +144,8 @@ def test_a_name_that_nothing_has(editor):
     """There is nothing to choose then, and it says so."""
     editor.match.value = "nothing.*"
     assert "no tensor is called" in editor.dims.children[0].value
+    editor.on("tp=2")
+    assert editor.match.value == editor.parameter
     editor.parameter = "scale"
     assert "no dims to cut" in editor.dims.children[0].value
 

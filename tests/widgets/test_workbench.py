@@ -143,7 +143,7 @@ def test_ones_own_folder_is_chosen_cut_anew_and_written(folder):
     bench.chooser.go_in.click()
     assert bench.chooser.path == str(folder / "mine")
     assert bench.chooser.strategy == str(folder / "train_strategy.ckpt")
-    assert "2 slice files here" in bench.chooser.said.value
+    assert "Here: 2 slice files." in bench.chooser.said.value
     open_and_wait(bench)
     assert bench.step == "layout"
     bench.editor.dims.children[0].value = ()
@@ -157,6 +157,17 @@ def test_ones_own_folder_is_chosen_cut_anew_and_written(folder):
     exec(bench.code.value.replace("mine_cut_anew", "again"), {})
     assert verify_folder(folder / "again").ok
     bench.session.close()
+
+
+def test_a_folder_of_hugging_face_is_called_so(tmp_path):
+    """Its files are no slices, however many they are."""
+    (tmp_path / "net").symlink_to(folder_of("llama_gqa_tiny"))
+    bench = Workbench(folder=tmp_path)
+    assert [label for label, _ in bench.chooser.inside.options] == [
+        "net  (a whole checkpoint of Hugging Face)"
+    ]
+    bench.chooser.path = str(tmp_path / "net")
+    assert "Here: a whole checkpoint of Hugging Face." in bench.chooser.said.value
 
 
 def test_a_folder_that_is_none_is_told(folder):

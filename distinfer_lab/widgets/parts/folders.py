@@ -9,6 +9,7 @@ import traitlets
 
 from ...checkpoint import MANIFEST, as_strategy, hub_files
 from ...checkpoint.rank_files import rank_files
+from ...display import counted
 from ...errors import DistinferError
 from .guard import ErrorLine
 
@@ -97,11 +98,7 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
         count = _slices(here)
         fitting = [file for file in likely if _ranks(file) == count] if len(likely) > 1 else []
         self.files.value = next(iter(fitting or likely), "")
-        words = (
-            f"{count} slice file{'s' * (count > 1)} here."
-            if count
-            else "No checkpoint lies directly in this folder."
-        )
+        words = f"Here: {_holds(here, count)}." if count else "No checkpoint lies directly in this folder."
         more = f" The first {MOST_LISTED} folders are listed." if len(folders) > MOST_LISTED else ""
         self.said.value = f'<div role="status">{words}{more}</div>'
 
@@ -111,7 +108,19 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
 
 def _label(path: Path) -> str:
     count = _slices(path)
-    return f"{path.name}  ({count} slice file{'s' * (count > 1)})" if count else path.name
+    return f"{path.name}  ({_holds(path, count)})" if count else path.name
+
+
+def _holds(folder: Path, count: int) -> str:
+    """What a folder with so many ranks' files is."""
+    return "a whole checkpoint of Hugging Face" if _is_of_hub(folder) else counted(count, "slice file")
+
+
+def _is_of_hub(folder: Path) -> bool:
+    try:
+        return hub_files(folder) is not None
+    except DistinferError:
+        return False
 
 
 def _slices(folder: Path) -> int:
@@ -132,10 +141,7 @@ def _ranks(file: str) -> int:
 
 def _says_its_layout(folder: Path) -> bool:
     """Whether a folder has a manifest, or is a whole checkpoint of Hugging Face."""
-    try:
-        return (folder / MANIFEST).exists() or hub_files(folder) is not None
-    except DistinferError:
-        return False
+    return (folder / MANIFEST).exists() or _is_of_hub(folder)
 
 
 def _listed(folder: Path) -> list[Any]:
