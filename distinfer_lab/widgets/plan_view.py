@@ -124,7 +124,7 @@ class PlanView(Panel):
             self._steps = plan_steps(self.plan)
         self.scrubber.max = max(len(self._steps), 1)
         self.scrubber.disabled = not self._steps
-        self.observe(self.errors.guard(lambda change: setattr(self, "step", 0)), "parameter")
+        self.observe(self.errors.guard(self._one_of_both), ["parameter", "step"])
         self.observe(redraw, ["parameter", "step", "opened"])
         self.observe(self.errors.guard(lambda change: self._say_groups()), ["selected", "opened"])
         self.open.on_click(self.errors.guard(lambda button: self._open()))
@@ -135,6 +135,12 @@ class PlanView(Panel):
         traitlets.link((self.choice, "value"), (self, "parameter"))
         traitlets.link((self.scrubber, "value"), (self, "step"))
         self._say_step()
+
+    def _one_of_both(self, change: Any) -> None:
+        """A tensor is shown, or a step with all its tensors."""
+        if change["new"]:
+            other, nothing = ("step", 0) if change["name"] == "parameter" else ("parameter", "")
+            setattr(self, other, nothing)
 
     def _show_all(self) -> None:
         self.parameter, self.step = "", 0
@@ -237,11 +243,10 @@ class PlanView(Panel):
             return
         done = sum(step.nbytes for step in self._steps[: self.step])
         total = sum(step.nbytes for step in self._steps)
-        words = (
-            f"{bytes_in_words(done)} of {bytes_in_words(total)} by then"
-            if self.step
-            else "all steps together"
-        )
+        words = "all steps together"
+        if self.step:
+            here = bytes_in_words(self._steps[self.step - 1].nbytes)
+            words = f"{here} in this step; with it {bytes_in_words(done)} of {bytes_in_words(total)} are done"
         self.at.value = f'<span role="status">{escape(words)}</span>'
 
     def link(self, view: LayoutView) -> None:

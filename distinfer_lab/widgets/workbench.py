@@ -159,11 +159,10 @@ class Workbench(Panel):
             self.picture.selected = f"step:{self.step}"
         for number, tile in enumerate(tiles):
             here = tile.key == self.step
-            mark = "▾" if here else "▸"
             reason = "" if tile.done else escape(tile.waiting)
             state = "✓ done" if tile.done else tile.word
             self.titles[tile.key].value = (
-                f"<h3 style='margin: 0'>{mark} {number + 1}. {tile.title} <small>{state}</small></h3>"
+                f"<h3 style='margin: 0'>{number + 1}. {tile.title} <small>{state}</small></h3>"
                 f"<div role='status'>{reason}</div>"
             )
             if not here:

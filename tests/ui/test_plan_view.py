@@ -77,7 +77,7 @@ def test_the_scrubber_goes_through_the_steps(notebook):
     of_plan(notebook, "[role=slider]").focus()
     notebook.page.keyboard.press("ArrowRight")
     of_plan(notebook, "text=step 1 of").first.wait_for()
-    assert "by then" in of_plan(notebook, "[role=status]").inner_text()
+    assert "in this step; with it " in of_plan(notebook, "[role=status]").inner_text()
     notebook.page.keyboard.press("Home")
     of_plan(notebook, "text=all steps together").wait_for()
 

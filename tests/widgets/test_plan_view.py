@@ -69,7 +69,7 @@ def test_all_tensors_one_or_a_step(view):
         total = total + view.traffic
     np.testing.assert_array_equal(total, view.plan.traffic)
     assert "step 3 of 3: c.weight" in view.static.alt
-    assert "36 KiB of 36 KiB by then" in view.at.value
+    assert "6 KiB in this step; with it 36 KiB of 36 KiB are done" in view.at.value
     view.step = 0
     assert "all steps together" in view.at.value
 
@@ -212,6 +212,8 @@ def test_choosing_a_tensor_leaves_the_step(view):
     view.parameter = next(iter(view.plan))
     assert (view.step, view.scrubber.value) == (0, 0)
     view.step = 1
+    assert view.parameter == view.choice.value == ""  # nor does a step leave the tensor's mark
+    assert view.step == 1
     view.every.click()
     assert (view.step, view.parameter) == (0, "")
 
