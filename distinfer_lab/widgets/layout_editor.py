@@ -268,21 +268,24 @@ class LayoutEditor(Panel):
         """A box for each dim of what is cut, with all that may cut it."""
         rule = Cut(self.match.value, ())
         fits = [name for name in self.source if rule.fits(name)]
-        of_rule = next((cut for cut in self.draft.cuts if cut.match == self.match.value), None)
         name = self.parameter if self.parameter in fits else next(iter(fits), "")
-        self.forget.disabled = of_rule is None
-        self.meant.value = ""
+        self.forget.disabled, self.meant.value = True, ""
         if not name:
             self.dims.children = (ipywidgets.HTML(f"no tensor is called {escape(self.match.value)!r}"),)
             return
         shape = self.source.shapes[name]
+        counts = self.draft.cut_of(name, len(shape))
+        of_rule = next((cut for cut in self.draft.cuts if cut.match == rule.match), None)
+        cut = (of_rule or counts) if rule.is_pattern else counts
+        self.forget.disabled = cut is None or cut.match != rule.match
+        if cut is not None and cut.match != rule.match:
+            self.meant.value = f"<div>It is cut by {escape(cut.match)}; what is chosen here counts instead.</div>"
         if rule.is_pattern:
             alike = sum(len(self.source.shapes[other]) == len(shape) for other in fits)
             self.meant.value = (
                 f"<div>{counted(alike, 'tensor')} with {counted(len(shape), 'dim')}; of the cuts that fit a tensor "
                 "the last one counts.</div>"
             )
-        cut = of_rule or self.draft.cut_of(name, len(shape))
         chosen = cut.dims if cut else ((),) * len(shape)
         self._showing_dims = True
         try:

@@ -30,6 +30,9 @@ SETTINGS = {
     "@jupyterlab/docmanager-extension/plugin.jupyterlab-settings": {"autosave": False},
 }
 KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
+NOT_OURS = ("/favicon", "/api/kernels?")
+"""Requests of JupyterLab's own that may fail: the server answers 500 to a page that asks for its list of kernels
+just when the kernel of another page is being started (jupyter_server 2.21: `last_activity` is not set yet)."""
 SECONDS = 1000
 """Of playwright's waits, which are told in milliseconds."""
 
@@ -97,6 +100,7 @@ class Notebook:
     """
 
     def __init__(self, lab, browser, cells, *, width=1200, dark=False, run=True):
+        self.base = lab.base
         name = f"{secrets.token_hex(4)}.ipynb"
         if isinstance(cells, Path):
             shutil.copy(cells, lab.folder / name)
@@ -124,8 +128,9 @@ class Notebook:
             self.wait_idle()
 
     def _heard(self, message):
-        if message.type == "error" and "favicon" not in message.text and "/api/" not in message.text:
-            self.troubles.append(f"console: {message.text}")
+        url = message.location.get("url", "")
+        if message.type == "error" and not url.startswith(tuple(f"{self.base}{path}" for path in NOT_OURS)):
+            self.troubles.append(f"console: {message.text} ({url})")
 
     def _asked(self, request):
         if not request.url.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:")):

@@ -104,6 +104,21 @@ def test_a_cut_is_forgotten(editor):
     assert editor.forget.disabled
 
 
+def test_the_fields_show_the_cut_that_counts(editor):
+    """A pattern that was given after a name's own cut: its axes are shown and told; a choice counts again."""
+    editor.on("cols=4").cut("*.weight", ((), ("cols",)))
+    assert editor.match.value == "a.weight"
+    assert [box.value for box in editor.dims.children] == [(), ("cols",)]
+    assert "cut by *.weight" in editor.meant.value
+    assert editor.forget.disabled
+    editor.dims.children[0].value, editor.dims.children[1].value = ("cols",), ()
+    assert editor.meant.value == ""
+    assert not editor.forget.disabled
+    assert editor.strategy["a.weight"].dims == (("cols",), ())
+    editor.forget.click()
+    assert [box.value for box in editor.dims.children] == [(), ("cols",)]
+
+
 def test_every_reason_why_not_is_shown(editor):
     """The tensors are marked in the list, the strategy is refused with all reasons, the picture hides."""
     editor.on("dp=2,tp=5")
