@@ -41,7 +41,7 @@ class CardCost(NamedTuple):
     sent: int
     """To other cards."""
     peak: int
-    """The most that it holds at one time, buffer included."""
+    """The most that it holds at one time, buffer included; of who writes a file the buffer alone."""
 
 
 class FileCost(NamedTuple):
@@ -98,6 +98,8 @@ class Explanation(Displayed):
     """By one card."""
     least_sent_bytes: float | None
     """The least that the busiest card could send (a linear program); None if that is too large to solve."""
+    buffer_bytes: int
+    """What each card may use beside the shards that it holds."""
     cards: tuple[CardCost, ...]
     files: tuple[FileCost, ...]
     """The source files; none where the source is on cards."""
@@ -130,13 +132,16 @@ class Explanation(Displayed):
         lines = [
             f"{counted(self.tensors, 'tensor')}, {ranks}, {counted(self.pieces, 'piece')}",
             f"  destinations hold {words(self.needed_bytes)}; "
-            f"{'a writer has' if self.files else 'a card holds'} at most {words(self.peak_bytes)} in memory",
+            f"a card holds at most {words(self.peak_bytes)}, the buffer of {words(self.buffer_bytes)} included",
         ]
         if self.files:
             read = sum(file.read for file in self.files)
-            lines.append(
-                f"  {words(read)} of {len(self.files)} files are needed; gaps between short runs may be read as well"
-            )
+            lines[1:] = [
+                f"  the ranks' files hold {words(self.needed_bytes)}; who writes one holds at most the buffer of "
+                f"{words(self.buffer_bytes)} in memory",
+                f"  read: {words(read)} in {counted(len(self.files), 'file')}, what several ranks need counted for "
+                "each; gaps between short runs may be read as well",
+            ]
             rows = [
                 f"  {file.path}: {words(file.read)} in {file.seeks} runs, read by {file.readers}"
                 for file in self.files
@@ -193,6 +198,7 @@ def explain(plan: "ReshardPlan", buffer_bytes: int, paths: Sequence[str] | None 
         bound_bytes=plan.bound_bytes if paths is None else 0,
         most_sent_bytes=int(plan.sent_bytes.max(initial=0)) if paths is None else 0,
         least_sent_bytes=plan.least_sent_bytes if paths is None and solved else None,
+        buffer_bytes=buffer_bytes,
         cards=card_costs(plan, buffer_bytes) if paths is None else _readers(plan, buffer_bytes),
         files=() if paths is None else _files(plan, paths),
         kinds=_kinds(plan, paths is None),

@@ -123,8 +123,8 @@ class CardGroupView(Panel):
                 continue
             before = self._before.setdefault(card.rank, card.memory.held_bytes)
             rows.append(CardBytes(card.rank, before, card.memory.peak_bytes, card.memory.held_bytes))
-        title = f"Memory of {counted(len(rows), 'card')}: before, at the first look; after, now"
-        svg = memory_svg(rows, title, limit=found.limit_bytes)
+        title = f"Memory of {counted(len(rows), 'card')}"
+        svg = memory_svg(rows, title, limit=found.limit_bytes, columns=("at first", "at most", "now"))
         sentences = {f"card:{card.rank}": f"{card}." for card in found.cards}
         self.picture.show(Drawing(svg, repr(self)), sentences, {})
         lines = [_cells(card) for card in found.cards[:MOST_ROWS]]

@@ -279,7 +279,9 @@ class LayoutEditor(Panel):
         cut = (of_rule or counts) if rule.is_pattern else counts
         self.forget.disabled = cut is None or cut.match != rule.match
         if cut is not None and cut.match != rule.match:
-            self.meant.value = f"<div>It is cut by {escape(cut.match)}; what is chosen here counts instead.</div>"
+            self.meant.value = (
+                f"<div>It is cut by {escape(cut.match)}; what is chosen here counts instead.</div>"
+            )
         if rule.is_pattern:
             alike = sum(len(self.source.shapes[other]) == len(shape) for other in fits)
             self.meant.value = (

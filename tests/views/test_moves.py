@@ -62,7 +62,7 @@ def test_a_large_matrix_is_summed_and_says_so():
 @pytest.mark.parametrize("draw", [traffic_svg, bands_svg])
 def test_summed_cards_are_not_said_to_be_others(draw):
     """Where neighbours share a row, what stays cannot be marked; that is no reason to say that nothing does."""
-    apart, summed = "the cards of both sides are not the same", "what stays on its card is not marked"
+    apart, summed = "inference runs on other cards", "what stays on its card is not marked"
     matrix = np.ones((64, 4), np.int64)
     for placement, said, unsaid in ((None, apart, summed), (range(4), summed, apart)):
         texts = " ".join(words(draw(matrix, "t", placement=placement)))
@@ -71,15 +71,70 @@ def test_summed_cards_are_not_said_to_be_others(draw):
 
 
 def test_what_stays_on_its_card_is_marked():
-    """Bytes of a destination that lives on the card of its source carry a sign, the others none."""
+    """Bytes of a destination that lives on the card of its source carry a sign and are in no sum, the others are."""
     matrix = np.array([[1, 2], [3, 4]], np.int64)
-    assert [w for w in words(traffic_svg(matrix, "t", placement=[1, 0])) if w.endswith("B")][:6] == [
-        *("1 B", "= 2 B", "3 B"),
-        *("= 3 B", "4 B", "7 B"),
+    assert [w for w in words(traffic_svg(matrix, "t", placement=[1, 0])) if w.endswith("B")] == [
+        *("1 B", "= 2 B", "1 B"),
+        *("= 3 B", "4 B", "4 B"),
+        *("1 B", "4 B", "5 B"),
     ]
-    assert "white bands with a dashed edge stay on their card" in words(
-        bands_svg(matrix, "t", placement=[1, 0])
+    said = words(bands_svg(matrix, "t", placement=[1, 0]))
+    assert "white bands with a dashed edge stay on their card: they are not in the sums" in said
+    assert {"card 0 sends 1 B", "card 1 sends 4 B", "card 0 receives 1 B", "card 1 receives 4 B"} <= set(said)
+
+
+@pytest.mark.parametrize("draw", [traffic_svg, bands_svg])
+def test_summed_cards_send_what_does_not_stay(draw):
+    """Neighbours in one row: their sum is that of what leaves its card, also within the run."""
+    rng = np.random.default_rng(5)
+    matrix, place = rng.integers(1, 1000, (40, 36)), rng.permutation(40)[:36].tolist()
+    moved = matrix.copy()
+    moved[place, range(36)] = 0
+    said = " ".join(words(draw(matrix, "t", placement=place)))
+    row_size = 3 if draw is traffic_svg else 4  # at most 16 rows, or 12 cards a side
+    for start in range(0, 40, row_size):
+        assert bytes_in_words(int(moved[start : start + row_size].sum())) in said
+    for start in range(0, 36, 3):
+        assert bytes_in_words(int(moved[:, start : start + 3].sum())) in said
+
+
+def test_thin_bands_are_counted_and_have_their_cards_colour():
+    """What has no room for a number is told by its sum; what is thinner than an edge is drawn without one."""
+    svg = bands_svg(np.array([[10_000, 3], [2, 10_000]], np.int64), "t")
+    assert "2 bands are too thin for a number: 5 B in all" in words(svg)
+    edges = {
+        key: (path.get("stroke"), path.get("fill"))
+        for path, _, _, _, key in elements(svg)
+        if key and key.startswith("move") and path.get("d")
+    }
+    assert edges["move:0>1"][0] == edges["move:0>1"][1]
+    assert edges["move:0>0"][0] == "#444"
+
+
+def test_what_is_nothing_has_no_bar():
+    """A bar for each number but 0, in bars and in the memory of cards."""
+    assert len(rectangles(bars_svg([5, 0, 1], "t"))) == 2
+    none, some = (rectangles(memory_svg([CardBytes(0, n, 7, 7)], "t"), "card:0") for n in (0, 7))
+    assert len(none) == len(some) - 1
+
+
+def test_what_several_ranks_read_is_told():
+    """The grey bytes once and as each reads them, and who reads together: 100 and 60 bytes by two, 40 by one."""
+    pieces = (
+        ReadPiece((0, 1), 0.0, 0.5, 0.0, 1.0),
+        ReadPiece((2, 3), 0.5, 0.8, 0.0, 1.0),
+        ReadPiece((4,), 0.8, 1.0, 0.0, 1.0),
     )
+    said = words(files_svg([FileBytes("a.ckpt", (TensorBytes("w", 200, pieces),))], "files"))
+    assert "grey: 160 B that several ranks read, each of them: 320 B in all" in said
+    assert "who reads the same: ranks 0, 1; 2, 3" in said
+
+
+def test_files_are_called_by_their_names():
+    """In the rows of a matrix; what each rank reads is what is counted."""
+    said = words(traffic_svg(np.array([[3, 4]], np.int64), "t", sides=FILES, names=["rank_0/w.ckpt"]))
+    assert {"rank_0/w.ckpt", "gives", "gets", "7 B"} <= set(said)
+    assert "what several ranks read counts for each of them" in said
 
 
 @given(TRAFFIC)
@@ -299,6 +354,18 @@ def test_parts_without_room_for_a_number_are_put_in_order_of_who_reads_them():
     assert [part.area / bar.area for part in parts] == pytest.approx([1 / 8] * 8, abs=0.001)
     assert words(svg).count("7") == 2  # in the bar, and among the colours
     assert any("bytes are put in order of who reads them" in line for line in words(svg))
+
+
+def test_what_several_ranks_read_is_told():
+    """The grey bytes once and as each reads them, and who reads together: 100 and 60 bytes by two, 40 by one."""
+    pieces = (
+        ReadPiece((0, 1), 0.0, 0.5, 0.0, 1.0),
+        ReadPiece((2, 3), 0.5, 0.8, 0.0, 1.0),
+        ReadPiece((4,), 0.8, 1.0, 0.0, 1.0),
+    )
+    said = words(files_svg([FileBytes("a.ckpt", (TensorBytes("w", 200, pieces),))], "files"))
+    assert "grey: 160 B that several ranks read, each of them: 320 B in all" in said
+    assert "who reads the same: ranks 0, 1; 2, 3" in said
 
 
 def test_files_are_called_files_in_every_picture():

@@ -11,11 +11,11 @@ import numpy as np
 from ...display import counted
 from ...layout import Layout, Strategy, box_at, nonempty_boxes
 from ...layout import intersect_boxes as intersect
-from ..drawing import STORED_CARDS, Block, Pen, beside, finish, heading, notes, shorten
+from ..drawing import STORED_CARDS, Block, Pen, above, beside, finish, heading, notes, shorten
 from .holding import Holding, group_pair, hold
 from .links import opened_side
 from .tensor import tensor_block
-from .tiles import Piece, tiles
+from .tiles import MEDIUM_CARDS, Piece, tiles
 
 __all__ = [
     "cards_in_words",
@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 MAX_PIECES = 400
+FEW_CARDS = 16
+LEGEND = "a box is a card; in it the tensor, coloured where the card holds it"
 
 
 def layout_svg(
@@ -192,7 +194,9 @@ def strategy_svg(
     size = f"{counted(len(strategy), 'parameter')} on {cards_in_words(strategy.ranks)}"
     label = f"{size}, {counted(len(firsts), 'different layout')}"
     pen = Pen("".join(firsts.values()))
-    shown = sorted(firsts.items(), key=lambda item: not _is_cut(strategy[item[1]]))[:max_layouts]
+    # Rather fewer layouts than groups of a few cards.
+    drawn = max(min(max_layouts, max_cards // min(strategy.ranks, FEW_CARDS)), 1)
+    shown = sorted(firsts.items(), key=lambda item: not _is_cut(strategy[item[1]]))[:drawn]
     parts = [_hold_parameter(strategy, name, lost).grouped(max_cards // len(shown)) for _, name in shown]
     crowd = max(sum(len(part.cards) for part in parts), 33)
     blocks = []
@@ -203,11 +207,12 @@ def strategy_svg(
         blocks.append(heading(block, shorten(name, 40), [*lines, *more]))
     if not blocks:
         return finish(heading(Block(0, 0, ""), "no parameters", []), label, pen)
+    said = [LEGEND] if crowd <= MEDIUM_CARDS else []
     rest = sum(counts[key] for key in firsts) - sum(counts[key] for key, _ in shown)
     if rest:
         ways = counted(len(firsts) - len(shown), "more way")
-        blocks.append(notes([f"not drawn: {counted(rest, 'tensor')},", f"cut in {ways}"]))
-    return finish(beside(blocks), label, pen)
+        said.append(f"not drawn: {counted(rest, 'tensor')}, cut in {ways}")
+    return finish(above([beside(blocks), notes(said)], 8) if said else beside(blocks), label, pen)
 
 
 def _is_cut(layout: Layout) -> bool:
@@ -257,12 +262,19 @@ def grouping(holding: Holding, cards: int) -> list[str]:
 
 
 def _lines(layout: Layout, holding: Holding, cards: int, lost: Collection[int] = ()) -> list[str]:
-    copies = f"{layout.replicas} copies of each shard" if layout.replicas > 1 else "one copy of each shard"
+    count = len(layout.ranks)
+    if _is_cut(layout):
+        copies = (
+            f"{layout.replicas} copies of each shard" if layout.replicas > 1 else "one copy of each shard"
+        )
+        words = [f"{layout.mesh!r}: {cut_in_words(layout)}", copies]
+    else:
+        words = [f"nothing is cut: {f'each of {count:,} cards' if count > 1 else '1 card'} holds all of it"]
     if lost and np.isin(layout.ranks, list(lost)).any():
         numbers = layout.shard_numbers()
         left = np.bincount(numbers[~np.isin(layout.ranks, list(lost))], minlength=int(numbers.max()) + 1)
-        copies = f"{left.min()} of {layout.replicas} copies left of the shard that lost most"
-    return [f"{layout.mesh!r}: {cut_in_words(layout)}", copies, *grouping(holding, cards)]
+        words[1:] = [f"{left.min()} of {layout.replicas} copies left of the shard that lost most"]
+    return [*words, *grouping(holding, cards)]
 
 
 def cut_in_words(layout: Layout) -> str:
@@ -281,5 +293,6 @@ def cut_in_words(layout: Layout) -> str:
     if layout.optimizer_shards > 1:
         words.append(f"rows cut in {layout.optimizer_shards} more among copies")
     if layout.fused and words:
-        words.append("each fused part by itself")
+        parts = max(len(sizes) for sizes in layout.fused if sizes)
+        words.append(f"each of its {parts} fused parts by itself")
     return ", ".join(words) or "nothing is cut"

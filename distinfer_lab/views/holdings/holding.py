@@ -5,19 +5,20 @@
     shards    0          1          2          3           equal shards have equal numbers
 
 More cards than a picture can carry are grouped: card "0-7" then stands for eight, its box (each of its boxes, if the
-tensor is fused) is the smallest that covers theirs, and the picture says so.
+tensor is fused) is the smallest that covers theirs, and the picture says so; where its cards hold different shards
+these are told apart.
 """
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...layout import Box, Boxes, Layout, box_at, intersect_boxes, nonempty_boxes, volumes
 
-__all__ = ["Holding", "describe_box", "group_pair", "hold", "needed_volumes"]
+__all__ = ["Holding", "card_in_words", "describe_box", "group_pair", "hold", "needed_volumes"]
 
 BIG = np.iinfo(np.int64).max
 
@@ -44,6 +45,8 @@ class Holding:
         How many cards a drawing should put in a row.
     lost
         Labels of the cards whose shards are gone.
+    shares
+        For a group whose cards hold different shards these, as shape (shards, parts, ndim, 2), by its row.
     """
 
     shape: tuple[int, ...]
@@ -53,6 +56,7 @@ class Holding:
     firsts: NDArray[np.int64]
     columns: int
     lost: frozenset[str] = frozenset()
+    shares: Mapping[int, NDArray[np.int64]] = field(default_factory=dict)
 
     @property
     def held(self) -> NDArray[np.bool_]:
@@ -72,7 +76,11 @@ class Holding:
 
     def boxes_of(self, row: int) -> list[Box]:
         """The boxes of one row, without empty ones."""
-        return [box_at(self.parts[row], i) for i in np.flatnonzero(nonempty_boxes(self.parts[row])).tolist()]
+        return _boxes(self.parts[row])
+
+    def boxes_in(self, row: int) -> list[Box]:
+        """The boxes of one row; those of each different shard where it is a group of such."""
+        return [box for parts in self.shares.get(row, self.parts[row, None]) for box in _boxes(parts)]
 
     def describe(self, row: int) -> str:
         """What one row holds, in words.
@@ -85,7 +93,10 @@ class Holding:
         """
         if self.cards[row] in self.lost:
             return "lost"
-        return _describe_boxes(self.boxes_of(row)) if self.held[row] else "nothing"
+        if not self.held[row]:
+            return "nothing"
+        words = _describe_boxes(self.boxes_of(row))
+        return f"{words} in {len(self.shares[row])} shards" if row in self.shares else words
 
     def without(self, ranks: Collection[int]) -> "Holding":
         """The same after the loss of some ranks; each card must be a row of its own."""
@@ -108,6 +119,21 @@ class Holding:
         while -(-len(self.cards) // size) > limit:
             size *= 2
         return _grouped(self, size, opened)
+
+
+def _boxes(parts: Boxes) -> list[Box]:
+    return [box_at(parts, i) for i in np.flatnonzero(nonempty_boxes(parts)).tolist()]
+
+
+def card_in_words(label: str) -> str:
+    """What a row is called.
+
+    Examples
+    --------
+    >>> card_in_words("3"), card_in_words("0-7")
+    ('card 3', 'cards 0-7')
+    """
+    return f"cards {label}" if "-" in label else f"card {label}"
 
 
 def describe_box(box: Box) -> str:
@@ -213,7 +239,13 @@ def _grouped(holding: Holding, size: int, opened: Collection[str]) -> Holding:
     cards = tuple(_label(first, last) for first, last in zip(firsts, lasts.tolist(), strict=True))
     numbers = _shard_numbers(parts, held)
     columns = _columns(len(cards), 1)
-    return Holding(holding.shape, cards, parts, numbers, np.array(firsts), columns, holding.lost)
+    shares = {}
+    for row, (begin, end) in enumerate(zip(firsts, stops, strict=True)):
+        numbers_of, at = np.unique(holding.shards[begin:end], return_index=True)
+        some = begin + at[numbers_of >= 0]
+        if len(some) > 1:
+            shares[row] = holding.parts[some]
+    return Holding(holding.shape, cards, parts, numbers, np.array(firsts), columns, holding.lost, shares)
 
 
 def group_pair(

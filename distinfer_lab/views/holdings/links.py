@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...layout import Layout
 from ..drawing import STORED_CARDS, shorten
-from .holding import Holding, group_pair, hold, needed_volumes
+from .holding import Holding, card_in_words, group_pair, hold, needed_volumes
 
 __all__ = ["Links", "link_cards", "opened_side", "partner_sets"]
 
@@ -130,7 +130,7 @@ def _sentences(
     out = []
     for row, card in enumerate(holding.cards):
         verb = has.removesuffix("s") if "-" in card else has
-        what = f"{side} {_card(card)} {verb} {shorten(holding.describe(row), 120)}"
+        what = f"{side} {card_in_words(card)} {verb} {shorten(holding.describe(row), 120)}"
         partners = np.flatnonzero(elements[row])
         if len(partners):
             named = ", ".join(f"{other.cards[j]} ({elements[row, j]:,})" for j in partners[:NAMED].tolist())
@@ -139,7 +139,3 @@ def _sentences(
             what += f"; {from_or_to} {other_side} {plural} {named}{rest} (elements in brackets)"
         out.append(what + ".")
     return out
-
-
-def _card(label: str) -> str:
-    return f"cards {label}" if "-" in label else f"card {label}"

@@ -2,7 +2,7 @@
 
 from .bands import bands_svg
 from .bars import CardBytes, bars_svg, memory_svg
-from .files import FileBytes, files_of, files_svg
+from .files import FileBytes, file_name, files_of, files_svg
 from .linked import MoveLinks, link_moves
 from .matrix import traffic_svg
 from .runs import CARDS, FILES, Sides, Window
@@ -17,6 +17,7 @@ __all__ = [
     "Window",
     "bands_svg",
     "bars_svg",
+    "file_name",
     "files_of",
     "files_svg",
     "link_moves",

@@ -22,6 +22,8 @@ REACH, LEVEL = 300.0, 84.0
 """How far a band goes, and how far of it is level, for its words."""
 GAP = 8.0
 LOWEST = 18.0
+THIN, NAMED = 2.0, 13.0
+"""Pixels: a band that is thinner is drawn as a line; one that is wider has its number in it."""
 STAYS = 'stroke="#222" stroke-width="1.2" stroke-dasharray="4 2"'
 SPACE, MOST_OF_ONE = 240.0, 60.0
 """How many pixels all bands together are wide, and how many for each card where there are few."""
@@ -59,31 +61,39 @@ def bands_svg(
     sides
         What gives and what gets.
     """
-    shown = grouped_traffic(matrix, max_cards, window)
-    stays = shown.stays(placement)
-    giver, getter = sides
+    shown = grouped_traffic(matrix, max_cards, window, placement)
+    scale = min(SPACE, MOST_OF_ONE * max(shown.cells.shape)) / max(int(shown.cells.sum()), 1)
     lines = [
-        f"left: the {giver}s that give; right: the {getter}s that get; a band has the number of its giver"
+        f"left: the {sides.giver}s that give; right: the {sides.getter}s that get; a band has the number of its giver"
     ]
     if shown.note:
         lines.append(shown.note)
-    if stays is not None and any(0 <= card < len(shown.rows) for card in stays):
-        lines.append("white bands with a dashed edge stay on their card")
-    if stays is None and giver == getter:
+    if any(0 <= card < len(shown.rows) for card in shown.stays or ()):
+        lines.append("white bands with a dashed edge stay on their card: they are not in the sums")
+    if shown.stays is None and sides is CARDS:
         lines.append(APART if placement is None else SUMMED)
+    thin = shown.cells[(shown.cells > 0) & (shown.cells * scale < NAMED)]
+    if thin.size:
+        several = f"{thin.size} bands are" if thin.size > 1 else "1 band is"
+        lines.append(f"{several} too thin for a number: {bytes_in_words(int(thin.sum()))} in all")
     pen = Pen(title)
-    return finish(
-        heading(_bands(shown, stays, sides, pen), shorten(title, 80), lines),
-        title,
-        pen,
-    )
+    return finish(heading(_bands(shown, sides, scale, pen), shorten(title, 80), lines), title, pen)
 
 
-def _bands(shown: GroupedTraffic, stays: list[int] | None, sides: Sides, pen: Pen) -> Block:
-    rows, columns, cells = shown.rows, shown.columns, shown.cells
-    scale = min(SPACE, MOST_OF_ONE * max(cells.shape)) / max(int(cells.sum()), 1)
-    given = _side("train", sides[0], rows, cells.sum(axis=1), scale)
-    got = _side("infer", sides[1], columns, cells.sum(axis=0), scale)
+def _bands(shown: GroupedTraffic, sides: Sides, scale: float, pen: Pen) -> Block:
+    rows, columns, cells, stays = shown.rows, shown.columns, shown.cells, shown.stays
+    doing = [
+        [
+            f"{kind}{'s' * ('-' in name)} {name} {verb.removesuffix('s' * ('-' in name))} {bytes_in_words(total)}"
+            for name, total in zip(labels, totals.tolist(), strict=True)
+        ]
+        for kind, verb, labels, totals in (
+            (sides.giver, sides.gives, rows, shown.moved.sum(axis=1)),
+            (sides.getter, sides.gets, columns, shown.moved.sum(axis=0)),
+        )
+    ]
+    given = _side("train", rows, doing[0], cells.sum(axis=1) * scale)
+    got = _side("infer", columns, doing[1], cells.sum(axis=0) * scale)
     wide = max(map(text_width, [*given.words, *got.words]), default=0) + 14
     starts = _starts(given, cells, scale)
     stops = _starts(got, cells.T, scale).T
@@ -100,12 +110,8 @@ def _bands(shown: GroupedTraffic, stays: list[int] | None, sides: Sides, pen: Pe
     return Block(2 * wide + REACH, height, body)
 
 
-def _side(key: str, kind: str, labels: Sequence[str], totals: Rows, scale: float) -> Side:
-    words = [
-        f"{kind}{'s' * ('-' in name)} {name}: {bytes_in_words(total)}"
-        for name, total in zip(labels, totals.tolist(), strict=True)
-    ]
-    heights = np.maximum(totals * scale, LOWEST)
+def _side(key: str, labels: Sequence[str], words: Sequence[str], pixels: NDArray[np.float64]) -> Side:
+    heights = np.maximum(pixels, LOWEST)
     tops = np.concatenate([[0.0], np.cumsum(heights + GAP)[:-1]]) if len(labels) else heights
     return Side(key, labels, words, tops.tolist(), heights.tolist())
 
@@ -125,9 +131,10 @@ def _band(key: str, place: tuple[float, float, float, float], look: tuple[str, s
     upper = f"M{number(x)} {start:.2f}h{LEVEL:g}C{middle} {start:.2f} {middle} {stop:.2f} {end} {stop:.2f}"
     low, left = f"{stop + wide:.2f}", f"{start + wide:.2f}"
     lower = f"L{end} {low}C{middle} {low} {middle} {left} {number(x + LEVEL)} {left}h-{LEVEL:g}z"
-    edge = look[2] or 'stroke="#444" stroke-width=".5"'
+    # What is thinner than its edges would have no colour.
+    edge = look[2] or (f'stroke="{look[0]}"' if wide < THIN else 'stroke="#444" stroke-width=".5"')
     band = f'<path d="{upper}{lower}" fill="{look[0]}" fill-opacity=".9" {edge}/>'
-    if wide < 13:
+    if wide < NAMED:
         return f'<g data-key="move:{key}">{band}</g>'
     inside = label(x + 6, start + wide / 2 + 3.5, words, look[1], 'font-size="10"')
     return f'<g data-key="move:{key}">{band}{inside}</g>'

@@ -52,16 +52,24 @@ def bars_svg(
     left = max(map(text_width, labels), default=0) + 8
     body = []
     for i, (label, value) in enumerate(zip(labels, sums, strict=True)):
-        width = max(REACH * value / biggest, 1)
+        width = max(REACH * value / biggest, 1) if value else 0
         body.append(text(0, 18 * i + 11, label))
-        body.append(path(left, 18 * i, width, 14, f'fill="{OKABE_ITO[1]}" stroke="#666"'))
+        if value:
+            body.append(path(left, 18 * i, width, 14, f'fill="{OKABE_ITO[1]}" stroke="#666"'))
         body.append(text(left + width + 6, 18 * i + 11, bytes_in_words(value)))
     wide = left + REACH + 6 + max((text_width(bytes_in_words(n)) for n in sums), default=0)
     lines = [f"{len(values):,} cards in runs of {size}, summed"] if size > 1 else []
     return finish(heading(Block(wide, 18 * len(sums), "".join(body)), shorten(title, 80), lines), title)
 
 
-def memory_svg(cards: Sequence[CardBytes], title: str, *, limit: int | None = None) -> str:
+def memory_svg(
+    cards: Sequence[CardBytes],
+    title: str,
+    *,
+    limit: int | None = None,
+    columns: tuple[str, str, str] = ("before", "at most", "after"),
+    note: str = "",
+) -> str:
     """The memory of every card: before, at most and after, and the limit as a line.
 
     Parameters
@@ -70,12 +78,16 @@ def memory_svg(cards: Sequence[CardBytes], title: str, *, limit: int | None = No
         Above 32, of each run of cards the one with the highest peak is drawn, and it says so.
     limit
         What no card may exceed, in bytes; a card that does says so.
+    columns
+        What the three are called.
+    note
+        What is in them.
     """
     shown = _highest(cards)
     most = max([limit or 0, *(n for card in shown for n in card[1:] if n), 1])
     over = [card for card in cards if limit is not None and (card.peak or 0) > limit]
     pen = Pen(title)
-    rows = _Rows(shown, REACH / most, pen)
+    rows = _Rows(shown, columns, REACH / most, pen)
     cards_shown = "".join(rows.row(i, card, limit) for i, card in enumerate(shown))
     grid = f'<g role="grid" aria-label="memory of the cards">{cards_shown}</g>'
     block = Block(rows.width, 22 + 28 * len(shown), rows.head() + grid)
@@ -83,7 +95,10 @@ def memory_svg(cards: Sequence[CardBytes], title: str, *, limit: int | None = No
         x = rows.left + limit * rows.scale
         mark = line(x, 18, 0, 28 * len(shown) + 2, 'stroke="#d55e00" stroke-width="2" stroke-dasharray="5 3"')
         block = block._replace(body=block.body + mark)
-    lines = [f"in each row: {'before, ' * rows.told}at most (striped), after"]
+    before, most_of_all, after = columns
+    lines = [f"in each row: {f'{before}, ' * rows.told}{most_of_all} (striped), {after}"]
+    if note:
+        lines.append(note)
     if len(shown) < len(cards):
         lines.append(
             f"{len(cards):,} cards; of each {-(-len(cards) // MAX_CARDS)} neighbours the one that needs most"
@@ -97,20 +112,22 @@ def memory_svg(cards: Sequence[CardBytes], title: str, *, limit: int | None = No
 class _Rows:
     """The rows of a memory picture: where its columns are, and their scale."""
 
-    def __init__(self, cards: Sequence[CardBytes], scale: float, pen: Pen) -> None:
+    def __init__(
+        self, cards: Sequence[CardBytes], columns: tuple[str, str, str], scale: float, pen: Pen
+    ) -> None:
         self.scale, self.pen = scale, pen
         self.told = any(card.before is not None for card in cards)
         self.left = max((text_width(f"card {card.card}") for card in cards), default=0) + 8
-        words = ["at most", *(_words(n) for card in cards for n in card[1:])]
+        self.names = columns if self.told else ("", *columns[1:])
+        words = [*self.names, *(_words(n) for card in cards for n in card[1:])]
         self.step = max(map(text_width, words)) + 14
         self.width = self.left + REACH + 14 + 3 * self.step + 50
 
     def head(self) -> str:
         """The names of the three numbers."""
-        names = ("before" if self.told else "", "at most", "after")
         return "".join(
             text(self.left + REACH + 14 + self.step * i, 11, name, 'font-weight="600"')
-            for i, name in enumerate(names)
+            for i, name in enumerate(self.names)
         )
 
     def row(self, i: int, card: CardBytes, limit: int | None) -> str:
@@ -122,7 +139,7 @@ class _Rows:
         bars = "".join(
             path(self.left, y + 8 * j, max(n * self.scale, 1), 7, f'fill="{fill}" stroke="#444"')
             for j, (n, fill) in enumerate(zip(card[1:], fills, strict=True))
-            if n is not None
+            if n
         )
         numbers = "".join(
             text(self.left + REACH + 14 + self.step * j, y + 15, _words(n) if j or self.told else "")

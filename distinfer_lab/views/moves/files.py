@@ -20,11 +20,11 @@ from ..holdings import ranks_in_words
 if TYPE_CHECKING:
     from ...reshard import ConversionPlan
 
-__all__ = ["FileBytes", "ReadPiece", "files_of", "files_svg"]
+__all__ = ["FileBytes", "ReadPiece", "file_name", "files_of", "files_svg"]
 
 REACH, THICK = 480.0, 34.0
 MAX_FILES, MAX_TENSORS, MAX_PIECES = 16, 300, 320
-MOST_NAMED = 16
+MOST_NAMED, MOST_SETS = 16, 6
 THIN = 20.0
 """Tensors narrower than so many pixels are drawn together."""
 STRIPED = ("#e8e8e8", 1)
@@ -152,7 +152,7 @@ def files_svg(files: Sequence[FileBytes], title: str, *, total: int | None = Non
     """
     pen = Pen(title)
     most = max((file.nbytes for file in files), default=0)
-    names = [shorten(_name(file.path), 36) for file in files]
+    names = [shorten(file_name(file.path), 36) for file in files]
     left = max(map(text_width, names), default=0) + 10
     scale = REACH / max(most, 1)
     drawn = [_drawn(file, scale) for file in files]
@@ -162,13 +162,9 @@ def files_svg(files: Sequence[FileBytes], title: str, *, total: int | None = Non
     ]
     wide = left + REACH + 8 + max((text_width(_read_in_words(file)) for file in files), default=0)
     lines = ["a bar is a file, areas are its bytes; the numbers are the ranks that read them"]
-    pieces = [piece for file in files for tensor in file.tensors for piece in tensor.pieces]
-    keys = {
-        "grey: read by several ranks": any(len(piece.readers) > 1 for piece in pieces),
-        "striped: read by none": any(file.read_bytes < file.nbytes for file in files),
-    }
-    if any(keys.values()):
-        lines.append("; ".join(words for words, there in keys.items() if there))
+    lines += _shared_in_words(files)
+    if any(file.read_bytes < file.nbytes for file in files):
+        lines.append("striped: read by none")
     lines += dict.fromkeys(how for how, _ in drawn if how)
     if total is not None and total > len(files):
         lines.append(f"the first {len(files)} of {total:,} files")
@@ -199,10 +195,27 @@ def _legend(files: Sequence[FileBytes], pen: Pen) -> Block:
     return Block(44 + step * len(ranks), 18, "".join(out))
 
 
-def _name(file: str) -> str:
+def file_name(file: str) -> str:
     """A file with its folder: slices of all ranks often have one name."""
     folder = basename(dirname(file))
     return f"{folder}/{basename(file)}" if folder else basename(file)
+
+
+def _shared_in_words(files: Sequence[FileBytes]) -> list[str]:
+    """How many bytes several ranks read, and which ranks do where that is short."""
+    sets: dict[tuple[int, ...], float] = {}
+    for file in files:
+        for readers, share in _shares(file.tensors).items():
+            if len(readers) > 1:
+                sets[readers] = sets.get(readers, 0.0) + share * file.nbytes
+    if not sets:
+        return []
+    once = bytes_in_words(round(sum(sets.values())))
+    each = bytes_in_words(round(sum(nbytes * len(readers) for readers, nbytes in sets.items())))
+    lines = [f"grey: {once} that several ranks read, each of them: {each} in all"]
+    if len(sets) <= MOST_SETS:
+        lines.append(f"who reads the same: ranks {'; '.join(map(ranks_in_words, sorted(sets)))}")
+    return lines
 
 
 def _read_in_words(file: FileBytes) -> str:

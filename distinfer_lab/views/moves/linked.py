@@ -53,7 +53,7 @@ class MoveLinks:
 
     def sentences(self) -> dict[str, str]:
         """For each key its bytes, and from or to whom."""
-        giver, getter = self.sides
+        giver, getter = self.sides.giver, self.sides.getter
         out = {
             f"train:{a}": _sentence(_doing(giver, a, "give"), "to", self.dst, self.cells[i])
             for i, a in enumerate(self.src)

@@ -1,9 +1,9 @@
 """Who sends how many bytes to whom, as a matrix.
 
-from / to     0      1    gives
-    0       4 KiB         4 KiB         "=" marks what stays on its card
-    1      =1 KiB  2 KiB  3 KiB
-  gets      5 KiB  2 KiB  7 KiB
+               0        1       sends
+    0       = 4 KiB    1 KiB    1 KiB     "=" marks what stays on its card:
+    1         2 KiB   = 2 KiB   2 KiB     it is not in the sums
+ receives     2 KiB    1 KiB    3 KiB
 
 The keys are "train:1" and "infer:0" for the heads of rows and columns, "move:1>0" for a cell.
 """
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...display import bytes_in_words
 from ..drawing import Block, finish, heading, ink_on, number, shade_of, shorten, text_width
-from .runs import APART, CARDS, SUMMED, Rows, Sides, Window, grouped_traffic
+from .runs import APART, CARDS, SUMMED, GroupedTraffic, Sides, Window, grouped_traffic
 
 __all__ = ["traffic_svg"]
 
@@ -31,6 +31,7 @@ def traffic_svg(
     max_cells: int = MAX_CELLS,
     window: Window | None = None,
     sides: Sides = CARDS,
+    names: Sequence[str] | None = None,
 ) -> str:
     """Who sends how many bytes to whom: a row per source card, a column per destination card.
 
@@ -46,30 +47,36 @@ def traffic_svg(
         The source and the destination cards that are looked at; by default all.
     sides
         What gives and what gets.
+    names
+        What the source of each row is called, where that is not its number.
     """
-    shown = grouped_traffic(matrix, max_cells, window)
-    stays = shown.stays(placement)
-    giver, getter = sides
-    lines = [f"rows: the {giver} that gives; columns: the {getter} that gets; the darker, the more bytes"]
+    shown = grouped_traffic(matrix, max_cells, window, placement)
+    lines = [
+        f"rows: the {sides.giver} that gives; columns: the {sides.getter} that gets; the darker, the more bytes"
+    ]
     if shown.note:
         lines.append(shown.note)
-    if stays is not None:
-        lines.append("= stays on its card")
-    elif giver == getter:
+    if shown.stays is not None:
+        lines.append(f"= stays on its card; it is not in {sides.gives} and {sides.gets}")
+    elif sides is CARDS:
         lines.append(APART if placement is None else SUMMED)
-    return finish(
-        heading(_grid(shown.rows, shown.columns, shown.cells, stays), shorten(title, 80), lines), title
-    )
+    else:
+        lines.append("what several ranks read counts for each of them")
+    words = shown.rows
+    if names is not None:
+        words = [names[int(row)] if row.isdecimal() else row for row in words]
+    return finish(heading(_grid(shown, words, sides), shorten(title, 80), lines), title)
 
 
-def _grid(rows: Sequence[str], columns: Sequence[str], cells: Rows, stays: list[int] | None) -> Block:
-    gives, gets = cells.sum(axis=1).tolist(), cells.sum(axis=0).tolist()
+def _grid(shown: GroupedTraffic, words: Sequence[str], sides: Sides) -> Block:
+    rows, columns, cells, stays = shown.rows, shown.columns, shown.cells, shown.stays
+    gives, gets = shown.moved.sum(axis=1).tolist(), shown.moved.sum(axis=0).tolist()
     amounts = [bytes_in_words(n) for n in [*gives, *gets, *cells.ravel().tolist()] if n]
-    step = max(map(text_width, ["gives", *amounts, *columns])) + (28 if stays else 16)
-    left = max(map(text_width, ["gets", *rows])) + 14
+    step = max(map(text_width, [sides.gives, *amounts, *columns])) + (28 if stays else 16)
+    left = max(map(text_width, [sides.gets, *words])) + 14
     most = int(cells.max(initial=0))
     heads = [_head(f"infer:{label}", label, left + step * j, step) for j, label in enumerate(columns)]
-    body = [_row(0, ["<g></g>", *heads, _words("gives", left + step * (len(columns) + 0.5))])]
+    body = [_row(0, ["<g></g>", *heads, _words(sides.gives, left + step * (len(columns) + 0.5))])]
     for i, label in enumerate(rows):
         made = [
             _cell(
@@ -82,10 +89,10 @@ def _grid(rows: Sequence[str], columns: Sequence[str], cells: Rows, stays: list[
             for j, value in enumerate(cells[i].tolist())
         ]
         total = _words(bytes_in_words(gives[i]), left + step * (len(columns) + 0.5))
-        body.append(_row(i + 1, [_head(f"train:{label}", label, 0, left), *made, total]))
+        body.append(_row(i + 1, [_head(f"train:{label}", words[i], 0, left), *made, total]))
     totals = [*gets, sum(gets)]
     feet = [_words(bytes_in_words(n), left + step * (j + 0.5)) for j, n in enumerate(totals)]
-    body.append(_row(len(rows) + 1, [_words("gets", left / 2), *feet]))
+    body.append(_row(len(rows) + 1, [_words(sides.gets, left / 2), *feet]))
     words = 'role="grid" aria-label="bytes from each card to each card"'
     grid = f'<g {words} text-anchor="middle" stroke-width="1">{"".join(body)}</g>'
     return Block(left + step * (len(columns) + 1), STEP * (len(rows) + 2), grid)

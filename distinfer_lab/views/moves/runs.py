@@ -9,15 +9,23 @@ from numpy.typing import NDArray
 __all__ = ["APART", "SUMMED", "GroupedTraffic", "Window", "grouped_traffic", "run_labels", "run_sums"]
 
 Rows = NDArray[np.int64]
-Sides = tuple[str, str]
-"""What gives and what gets."""
 
-CARDS: Sides = ("card", "card")
-FILES: Sides = ("file", "rank")
+
+class Sides(NamedTuple):
+    """What gives and what gets, and the verbs of both."""
+
+    giver: str
+    getter: str
+    gives: str
+    gets: str
+
+
+CARDS = Sides("card", "card", "sends", "receives")
+FILES = Sides("file", "rank", "gives", "gets")
 """Where all read the same files, nothing moves from card to card."""
 
-APART = "the cards of both sides are not the same: nothing is there already"
-SUMMED = "what stays on its card is not marked: neighbours are summed"
+APART = "inference runs on other cards, though both are numbered from 0: every byte travels"
+SUMMED = "neighbours are summed: what stays on its card is not marked, and not in the sums at the edges"
 Window = tuple[range, range]
 """The source cards and the destination cards that are looked at."""
 
@@ -30,16 +38,12 @@ class GroupedTraffic(NamedTuple):
     columns: list[str]
     cells: Rows
     """int64, shape (rows, columns)."""
-    window: Window
+    moved: Rows
+    """The cells without what stays on its card."""
+    stays: list[int] | None
+    """For each column the row of its own card (out of range if it has none); None where cards are summed."""
     note: str
     """What is not there to be seen; "" if every card of both sides is."""
-
-    def stays(self, placement: Sequence[int] | None) -> list[int] | None:
-        """For each column the row of its own card (out of range if it has none); None where cards are summed."""
-        sources, destinations = self.window
-        if placement is None or self.cells.shape != (len(sources), len(destinations)):
-            return None
-        return [placement[card] - sources.start for card in destinations]
 
 
 def run_labels(labels: Sequence[str], limit: int) -> tuple[list[str], int]:
@@ -61,8 +65,15 @@ def run_sums(values: NDArray[Any], size: int) -> Rows:
     return np.array(sums, np.int64).reshape(len(sums), *values.shape[1:])
 
 
-def grouped_traffic(matrix: NDArray[np.int64], limit: int, window: Window | None = None) -> GroupedTraffic:
+def grouped_traffic(
+    matrix: NDArray[np.int64],
+    limit: int,
+    window: Window | None = None,
+    placement: Sequence[int] | None = None,
+) -> GroupedTraffic:
     """The bytes between cards, or between those of a window, with at most `limit` runs a side.
+
+    `placement` tells the source card on which each destination card lives, if on any.
 
     Examples
     --------
@@ -78,8 +89,14 @@ def grouped_traffic(matrix: NDArray[np.int64], limit: int, window: Window | None
     note = f"{sides} cards{summed}" if summed else ""
     if part.shape != matrix.shape:
         note = f"cards {_run(sources)} to {_run(destinations)} of {sides}{summed}"
-    cells = run_sums(run_sums(part, row_size).T, column_size).T
-    return GroupedTraffic(rows, columns, cells, (sources, destinations), note)
+    own = None if placement is None else [placement[card] - sources.start for card in destinations]
+    moves = part.copy()
+    here = [(row, column) for column, row in enumerate(own or ()) if 0 <= row < len(sources)]
+    for place in here:
+        moves[place] = 0
+    cells, moved = (run_sums(run_sums(found, row_size).T, column_size).T for found in (part, moves))
+    stays = None if row_size > 1 or column_size > 1 else own
+    return GroupedTraffic(rows, columns, cells, moved, stays, note)
 
 
 def _run(cards: range) -> str:

@@ -64,8 +64,8 @@ def memory_html(memory: Memory) -> str:
     """What each card holds and held at most."""
     pairs = zip(memory.held_bytes.tolist(), memory.peak_bytes.tolist(), strict=True)
     cards = [CardBytes(rank, None, peak, held) for rank, (held, peak) in enumerate(pairs)]
-    svg = memory_svg(cards, "Bytes of shards on each card, at most and now")
-    return img_html(svg, "Bytes of shards on each card, at most and now")
+    title = "Bytes of shards on each card"
+    return img_html(memory_svg(cards, title, columns=("before", "at most", "now")), title)
 
 
 def load_html(loaded: Loaded) -> str:

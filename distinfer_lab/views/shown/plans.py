@@ -1,11 +1,23 @@
 """What Jupyter shows of plans, what they cost, and what became of them."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ... import display
 from ...display import bytes_in_words, counted
-from ..drawing import img_html
-from ..moves import CARDS, FILES, CardBytes, Sides, bands_svg, files_of, files_svg, memory_svg, traffic_svg
+from ..drawing import img_html, shorten
+from ..moves import (
+    CARDS,
+    FILES,
+    CardBytes,
+    Sides,
+    bands_svg,
+    file_name,
+    files_of,
+    files_svg,
+    memory_svg,
+    traffic_svg,
+)
 from .tables import BESIDE_PICTURE, ROWS, bars_html, kept, lines_html, table_html
 
 if TYPE_CHECKING:
@@ -22,25 +34,31 @@ def plan_html(plan: "ReshardPlan") -> str:
         ["from one side to the other" if apart else "moved between cards", bytes_in_words(plan.moved_bytes)],
         ["least possible" if apart else "least possible with these places", bytes_in_words(plan.bound_bytes)],
         ["most that a card ends with", bytes_in_words(int(plan.needed_bytes.max(initial=0)))],
-        ["pieces", f"{plan.pieces:,}"],
+        _pieces(plan.pieces),
     ]
     matrix = _matrix(plan, title, "Bytes from each card to each card")
+    same = "The same bytes as bands"
     bands = kept(
-        lambda cards: bands_svg(plan.traffic, title, placement=plan.placement, max_cards=_side(cards, 12)),
-        "The same bytes as bands",
+        lambda cards: bands_svg(plan.traffic, same, placement=plan.placement, max_cards=_side(cards, 12)),
+        same,
         BESIDE_PICTURE,
     )
     return matrix + bands + table_html(["", ""], rows, len(rows))
 
 
-def _matrix(plan: "ReshardPlan", title: str, alt: str, sides: Sides = CARDS) -> str:
-    return kept(
-        lambda cards: traffic_svg(
-            plan.traffic, title, placement=plan.placement, max_cells=_side(cards, 16), sides=sides
-        ),
-        alt,
-        BESIDE_PICTURE,
-    )
+def _matrix(
+    plan: "ReshardPlan", title: str, alt: str, sides: Sides = CARDS, names: Sequence[str] | None = None
+) -> str:
+    def draw(cards: int) -> str:
+        most = _side(cards, 16)
+        place = plan.placement
+        return traffic_svg(plan.traffic, title, placement=place, max_cells=most, sides=sides, names=names)
+
+    return kept(draw, alt, BESIDE_PICTURE)
+
+
+def _pieces(count: int) -> list[str]:
+    return ["pieces: boxes of a tensor, each from one giver", f"{count:,}"]
 
 
 def _side(cards: int, most: int) -> int:
@@ -52,11 +70,12 @@ def conversion_html(plan: "ConversionPlan") -> str:
     """Which bytes of which file which destination reads, and the sums."""
     needed = int(plan.needed_bytes.sum())
     rows = [
-        ["destinations hold", bytes_in_words(needed)],
+        ["all ranks together end with", bytes_in_words(needed)],
         ["most that a rank ends with", bytes_in_words(int(plan.needed_bytes.max(initial=0)))],
-        ["runs of bytes that are read", f"{int(plan.runs.sum()):,}"],
-        ["pieces", f"{plan.pieces:,}"],
+        ["runs of bytes that lie apart in the files", f"{int(plan.runs.sum()):,}"],
+        _pieces(plan.pieces),
     ]
+    alt = "Bytes that each rank reads of each file"
     total = plan.checkpoint.ranks
     title = f"{counted(plan.src_count, 'file')} to {counted(plan.dst_count, 'rank')}"
     files = kept(
@@ -66,7 +85,7 @@ def conversion_html(plan: "ConversionPlan") -> str:
     )
     return (
         files
-        + _matrix(plan, title, "Bytes of each file for each rank", FILES)
+        + _matrix(plan, alt, alt, FILES, [shorten(file_name(f.path), 24) for f in plan.checkpoint.files])
         + table_html(["", ""], rows, len(rows))
     )
 
@@ -74,20 +93,26 @@ def conversion_html(plan: "ConversionPlan") -> str:
 def explanation_html(told: "Explanation") -> str:
     """The sums, and the cost of each card and file."""
     words = bytes_in_words
-    sums = lines_html(repr(told), 3 if told.files else 4)
-    columns = ["card", "needs", "reads", "keeps", "receives", "sends", "peak"]
-    rows = [[str(card.card), *map(words, card[1:])] for card in told.cards[:ROWS]]
-    cards = [CardBytes(c.card, None, c.peak, c.needed) for c in told.cards]
-    title = "Memory of each card: at most, the buffer included, and at the end"
-    if told.files:  # a rank's shards go to its file, piece by piece
-        title = "Memory of who writes each rank's file, at most, and the file's shards"
-    memory = memory_svg(cards, title)
-    out = sums + img_html(memory, "Memory of each card") + table_html(columns, rows, len(told.cards))
-    if told.files:
-        rows = [[f.path, words(f.read), f"{f.seeks:,}", str(f.readers)] for f in told.files[:ROWS]]
-        out += bars_html(((f.path, f.read) for f in told.files), "Bytes read of each file")
-        out += table_html(["file", "read", "runs of bytes", "ranks that read it"], rows, len(told.files))
-    return out
+    if not told.files:
+        columns = ["card", "holds before", "needs", "keeps", "receives", "sends", "holds at most"]
+        before = [card.peak - card.needed - told.buffer_bytes for card in told.cards]
+        rows = [
+            [str(c.card), *map(words, (held, c.needed, c.kept, c.received, c.sent, c.peak))]
+            for c, held in zip(told.cards[:ROWS], before, strict=False)
+        ]
+        cards = [
+            CardBytes(c.card, held, c.peak, c.needed) for c, held in zip(told.cards, before, strict=True)
+        ]
+        note = f"at most: before and after together, and the buffer, {words(told.buffer_bytes)}"
+        memory = img_html(memory_svg(cards, "Memory of each card", note=note), "Memory of each card")
+        return lines_html(repr(told), 4) + memory + table_html(columns, rows, len(told.cards))
+    rows = [[f.path, words(f.read), f"{f.seeks:,}", str(f.readers)] for f in told.files[:ROWS]]
+    return (
+        lines_html(repr(told), 3)
+        + bars_html(((f"rank {c.card}", c.needed) for c in told.cards), "Bytes of each rank's file")
+        + bars_html(((f.path, f.read) for f in told.files), "Bytes read of each file")
+        + table_html(["file", "read", "runs of bytes apart", "ranks that read it"], rows, len(told.files))
+    )
 
 
 def result_html(result: "ReshardResult") -> str:
