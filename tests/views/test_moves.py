@@ -356,18 +356,6 @@ def test_parts_without_room_for_a_number_are_put_in_order_of_who_reads_them():
     assert any("bytes are put in order of who reads them" in line for line in words(svg))
 
 
-def test_what_several_ranks_read_is_told():
-    """The grey bytes once and as each reads them, and who reads together: 100 and 60 bytes by two, 40 by one."""
-    pieces = (
-        ReadPiece((0, 1), 0.0, 0.5, 0.0, 1.0),
-        ReadPiece((2, 3), 0.5, 0.8, 0.0, 1.0),
-        ReadPiece((4,), 0.8, 1.0, 0.0, 1.0),
-    )
-    said = words(files_svg([FileBytes("a.ckpt", (TensorBytes("w", 200, pieces),))], "files"))
-    assert "grey: 160 B that several ranks read, each of them: 320 B in all" in said
-    assert "who reads the same: ranks 0, 1; 2, 3" in said
-
-
 def test_files_are_called_files_in_every_picture():
     """Matrix, bands and sentences of a plan between files; of cards that are not the same nothing is said."""
     matrix = np.array([[1024, 2048], [0, 512]])
