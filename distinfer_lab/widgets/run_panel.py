@@ -17,7 +17,7 @@ from .parts import Lanes, Panel, Picture, Snapshot, Work, outcome_html, still_of
 __all__ = ["RunPanel"]
 
 SAID = {
-    "ready": "Ready.",
+    "ready": "",
     "running": "Running.",
     "cancelling": "Stopping.",
     "cancelled": "Stopped.",
@@ -101,7 +101,9 @@ class RunPanel(Panel):
         self.button = ipywidgets.Button(description=verb, icon="play", tooltip="Start, or go on")
         self.stop = ipywidgets.Button(description="Cancel", icon="stop", disabled=True)
         self.verify = ipywidgets.Button(description="Verify", icon="check", disabled=True)
+        # Nothing is said of how far it is before it is begun.
         self.bar = ipywidgets.IntProgress(max=1000, description="Progress")
+        self.bar.layout.display = "none"
         self.line = ipywidgets.HTML(_status(Snapshot()))
         self.lanes = Lanes()
         self.outcome = ipywidgets.HTML()
@@ -159,6 +161,7 @@ class RunPanel(Panel):
         # Without a word of progress nothing was begun.
         begun = snapshot.progress is not None
         self.line.value = _status(snapshot, KEPT.get(snapshot.state, "") if self._resumes and begun else "")
+        self.bar.layout.display = "none" if snapshot.state == "ready" else None
         done = snapshot.state == "done"
         self.bar.value = 1000 if done else _share(snapshot.progress)
         self.bar.bar_style = {"done": "success", "failed": "danger", "cancelled": "warning"}.get(

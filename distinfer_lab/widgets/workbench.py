@@ -32,6 +32,8 @@ TITLES = {
 }
 TRAIN, OPEN = "Train the sample", "Open a folder"
 ON_CARDS, AS_FILES = "Predict on cards", "Write files"
+MOST_LINES = 24
+"""Of code that are shown without scrolling."""
 NEW_TOKENS = 8
 
 
@@ -178,6 +180,7 @@ class Workbench(Panel):
         code = self.session.code()
         if code != self._code:  # what someone has written into the field stays until then
             self._code = self.code.value = code
+            self.code.rows = min(code.count("\n") + 2, MOST_LINES)
 
     def _fill(self, tile: StepTile) -> None:
         if tile.waiting and not tile.done:
@@ -194,7 +197,7 @@ class Workbench(Panel):
     def _source(self) -> None:
         _show_one(self.sources, self.kind.value)
         found = self.session.checkpoint
-        here = f"<p><b>Opened: {escape(self.session.folder)}</b></p>"
+        here = f"<p><b>The checkpoint in {escape(self.session.folder)}</b></p>"
         # What scrolls can be reached by the keyboard.
         wide = '<div class="wide" role="region" aria-label="The checkpoint" tabindex="0" '
         wide += 'data-lm-suppress-shortcuts="true">'
@@ -356,7 +359,8 @@ class Workbench(Panel):
         row = ipywidgets.HBox(
             [self.file, self.keep, self.kept], layout=ipywidgets.Layout(flex_flow="row wrap")
         )
-        self._code_parts: tuple[Any, ...] = (self.code, row)
+        head = ipywidgets.HTML("<h3 style='margin: 0'>The code that does what was done here</h3>")
+        self._code_parts: tuple[Any, ...] = (head, self.code, row)
 
     def save_code(self, file: str | os.PathLike[str]) -> None:
         """Write the code that does the same, as it stands in the field, to a new notebook or script.

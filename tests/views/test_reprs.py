@@ -1,6 +1,7 @@
 """What Jupyter is given of a record."""
 
 import base64
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -10,6 +11,8 @@ from hypothesis import given
 
 from distinfer_lab import display
 from distinfer_lab.layout import Layout, Mesh, Strategy
+from distinfer_lab.parallel import Communication
+from distinfer_lab.parallel.communication import Sent
 from distinfer_lab.views import Drawing
 from tests.strategies import layouts_with_shape
 
@@ -100,3 +103,17 @@ def test_a_drawing_shows_itself():
     drawing = Drawing('<svg xmlns="http://www.w3.org/2000/svg"/>', 'cards "a" & b')
     assert repr(drawing) == 'cards "a" & b'
     assert 'alt="cards &quot;a&quot; &amp; b"' in drawing._repr_mimebundle_()["text/html"]
+
+
+def test_equal_collectives_are_one_row():
+    """Those of two layers, with the calls and bytes of both; those that send most first, and sums by kind."""
+    rows = [Sent(f"v{i}", "MatMul", "AllReduce", 2, (48, 40)) for i in range(2)]
+    rows.append(Sent("w", "wte", "AllGather", 1, (500, 500)))
+    html = Communication(2, tuple(rows))._repr_mimebundle_()["text/html"]
+    table = [re.findall("<td>(.*?)</td>", row) for row in re.findall("<tr>(.*?)</tr>", html)]
+    assert [row for row in table if row] == [
+        ["AllReduce", "4", "176 B"],
+        ["AllGather", "1", "1000 B"],
+        ["AllGather", "wte", "1", "500 B", "1000 B"],
+        ["AllReduce", "MatMul", "4", "24 B", "176 B"],
+    ]

@@ -39,9 +39,11 @@ def test_a_plan_is_run_and_proved(plan, tmp_path):
     """The output is right, the bar full, and the proof has the figures of the result."""
     panel = RunPanel(plan, tmp_path / "out")
     assert (panel.state, panel.stop.disabled, panel.verify.disabled) == ("ready", True, True)
+    assert panel.bar.layout.display == "none"
     panel.button.click()
     assert panel.wait(SECONDS).state == "done"
     assert (panel.bar.value, panel.bar.bar_style, panel.button.disabled) == (1000, "success", False)
+    assert panel.bar.layout.display is None
     words = panel.outcome.value
     assert "12 of 12 shards" in words
     assert f"{panel.result.read_bytes / (6 * 64 * 48 * 4):.2f} times the 72 KiB needed" in words

@@ -1,6 +1,7 @@
 """What Jupyter shows of nets: their graph, how it is cut, what their cards exchange; nothing is computed."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -87,22 +88,27 @@ def sharding_html(sharding: "Sharding") -> str:
 
 
 def communication_html(communication: "Communication") -> str:
-    """What each collective sends, and each card in all."""
+    """What each card sends in all, what each kind of collective does, and the collectives that send most."""
+    words = bytes_in_words
+    kinds = [[kind, f"{calls:,}", words(sent)] for kind, (calls, sent) in communication.by_kind().items()]
+    # Equal ones, such as those of each layer, in one row.
+    calls = Counter[tuple[str, str, int]]()
+    sent = Counter[tuple[str, str, int]]()
+    for row in communication.rows:
+        key = row.kind, row.operator, max(row.sent_bytes) // max(row.calls, 1)
+        calls[key] += row.calls
+        sent[key] += sum(row.sent_bytes)
     rows = [
-        [
-            row.kind,
-            row.operator,
-            str(row.calls),
-            bytes_in_words(max(row.sent_bytes)),
-            bytes_in_words(sum(row.sent_bytes)),
-        ]
-        for row in communication.rows[:ROWS]
+        [kind, of, f"{calls[kind, of, once]:,}", words(once), words(total)]
+        for (kind, of, once), total in sent.most_common(ROWS)
     ]
+    columns = ["collective", "of what", "calls", "a card sends in one", "all cards send"]
     bars = bars_svg(communication.sent_bytes.tolist(), "Bytes that each card sends")
-    table = table_html(
-        ["collective", "of", "calls", "most of a card", "in all"], rows, len(communication.rows)
+    return (
+        img_html(bars, "Bytes that each card sends")
+        + table_html(["collective", "calls", "all cards send"], kinds, len(kinds))
+        + table_html(columns, rows, len(sent))
     )
-    return img_html(bars, "Bytes that each card sends") + table
 
 
 def _sizes(params: dict[str, "Parameter"]) -> Iterator[tuple[str, int]]:
