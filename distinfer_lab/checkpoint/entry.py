@@ -65,8 +65,8 @@ class ByteSource(Protocol):
     def fill(self, name: str, start: int, target: memoryview) -> None:
         """Fill `target` with the content of an entry from byte `start` on."""
 
-    def scatter(self, name: str, start: int, targets: Sequence[memoryview]) -> None:
-        """The same for many targets, one after the other."""
+    def scatter(self, name: str, start: int, targets: Sequence[memoryview], nbytes: int) -> None:
+        """The same for many targets, one after the other, of so many bytes together."""
 
 
 class Piece(NamedTuple):

@@ -264,9 +264,9 @@ class FileSet(Displayed):
         """See `SliceFile.fill`."""
         self._holder(name).fill(name, start, target)
 
-    def scatter(self, name: str, start: int, targets: Sequence[memoryview]) -> None:
+    def scatter(self, name: str, start: int, targets: Sequence[memoryview], nbytes: int) -> None:
         """See `SliceFile.scatter`."""
-        self._holder(name).scatter(name, start, targets)
+        self._holder(name).scatter(name, start, targets, nbytes)
 
     def check_unchanged(self) -> None:
         """See `SliceFile.check_unchanged`."""

@@ -312,8 +312,13 @@ class SliceFile(Displayed):
         """
         self._fill(self.entries[name], start, target)
 
-    def scatter(self, name: str, start: int, targets: Sequence[memoryview]) -> None:
+    def scatter(self, name: str, start: int, targets: Sequence[memoryview], nbytes: int) -> None:
         """Fill `targets`, one after the other, with the content of an entry from byte `start` on.
+
+        Parameters
+        ----------
+        nbytes
+            Of all targets together.
 
         Raises
         ------
@@ -323,13 +328,13 @@ class SliceFile(Displayed):
         entry = self.entries[name]
         for first in range(0, len(targets), MOST_BUFFERS):
             part = targets[first : first + MOST_BUFFERS]
-            nbytes = sum(map(len, part))
-            if not self._scattered(entry, start, part, nbytes):
+            count = nbytes if len(part) == len(targets) else sum(map(len, part))
+            if not self._scattered(entry, start, part, count):
                 at = start
                 for target in part:
                     self._fill(entry, at, target)
                     at += len(target)
-            start += nbytes
+            start += count
 
     def _scattered(self, entry: Entry, start: int, targets: Sequence[memoryview], nbytes: int) -> bool:
         """Whether the system filled all targets at once."""
@@ -354,7 +359,7 @@ class SliceFile(Displayed):
         whole = _contiguous_from(out)
         targets = [out[index].reshape(-1).view(np.uint8).data for index in np.ndindex(*out.shape[:whole])]
         starts, nbytes = byte_runs(entry.shape, box, entry.dtype.itemsize)
-        self.scatter(entry.name, starts[0], targets)
+        self.scatter(entry.name, starts[0], targets, nbytes)
         return nbytes
 
     def _read_box(self, entry: Entry, box: Box, out: Array, buffer_bytes: int) -> int:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..display import bytes_in_words
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, EncryptionError
 from ..layout import Box
 from .ckpt import CRC_WORD, headers
@@ -112,7 +113,7 @@ class SliceWriter:
             if not self.resumed and os.fstat(self._file.fileno()).st_size:
                 # Only then: ext4 flushes a file that was cut to nothing when it is closed.
                 os.truncate(self._file.fileno(), 0)
-            os.truncate(self._file.fileno(), self._size)
+            self._take_room()
             self._write_heads(heads, format)
         except BaseException:
             self._discard()
@@ -158,6 +159,20 @@ class SliceWriter:
         fd = self._file.fileno()
         whole = os.fstat(fd).st_size >= self._size > 0
         return whole and all(os.pread(fd, len(head), offset) == head for offset, head in heads)
+
+    def _take_room(self) -> None:
+        """Give the file its size: where the disk is too full that is told before anything is written."""
+        fd = self._file.fileno()
+        try:
+            if self._size and hasattr(os, "posix_fallocate"):  # macOS has none
+                os.posix_fallocate(fd, 0, self._size)
+            os.truncate(fd, self._size)
+        except OSError as err:
+            if not self.resumed:
+                os.truncate(fd, 0)
+            raise CheckpointFileError(
+                f"{self.path}: {err.strerror}; the file was not completed, it takes {bytes_in_words(self._size)}"
+            ) from err
 
     def _write_heads(self, heads: Sequence[tuple[int, bytes]], format: str) -> None:
         for offset, head in heads:

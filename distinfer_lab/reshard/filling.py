@@ -88,14 +88,15 @@ class Filling:
         """Of its memory."""
         return sum(map(len, self._slots)) + len(self._scratch)
 
-    def steps(self, tensor: ShareTensor) -> Iterator[Step]:
+    def _steps(self, tensor: ShareTensor) -> Iterator[Step]:
         """In what pieces a shard is filled, in the order of its bytes."""
         table = self._tables.get(tensor.name)
         return tensor.windows(self._window) if table is None else table.blocks(self._block)
 
     def content(self) -> Generator[Array, None, None]:
         """The content of all steps, in the sources' dtype, each there until the next is asked for."""
-        steps = ((tensor, step) for tensor in self._tensors for step in self.steps(tensor))
+        filled = (tensor for tensor in self._tensors if tensor.nbytes)
+        steps = ((tensor, step) for tensor in filled for step in self._steps(tensor))
         return self._read_ahead(steps) if self._ahead else self._read_in_turn(steps)
 
     def _found_tables(self) -> dict[str, Table]:

@@ -149,7 +149,7 @@ class BlockReader:
             source.fill(name, begin, self._slots[slot][span.at * row_bytes :][:covered].data)
         elif nbytes >= PLACED_RUN:
             places = self._places_of(slot, row_bytes, span.at, span.rows, at, nbytes, stride - nbytes)
-            source.scatter(name, begin, places)
+            source.scatter(name, begin, places, covered)
         else:
             rows = self._slots[slot][span.at * row_bytes :][: span.rows * row_bytes].reshape(-1, row_bytes)
             return self._read_short(name, begin, stride, source, rows[:, at : at + nbytes])

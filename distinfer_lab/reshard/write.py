@@ -6,7 +6,7 @@ the digest that the journal says.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -239,7 +239,7 @@ class FileWork:
         filling = Filling(self.left, sources, self.task.buffer_bytes, self.ahead, self.control.check)
         with self._told(), closing(filling.content()) as content:
             for tensor in self.left:
-                self._write(tensor, filling.steps(tensor), content)
+                self._write(tensor, content)
         nbytes, self.left = filling.nbytes if self.left else 0, ()
         return FileReport(
             self.task.path,
@@ -271,11 +271,11 @@ class FileWork:
         pieces = tuple((piece.offset, piece.nbytes) for piece in self.writer.entries[tensor.name].pieces)
         self.reports[tensor.name] = TensorReport(digest, pieces, overflowed)
 
-    def _write(self, tensor: ShareTensor, steps: Iterable[object], content: Iterator[Array]) -> None:
+    def _write(self, tensor: ShareTensor, content: Iterator[Array]) -> None:
         digest = xxhash.xxh3_128() if self.task.digests else None
         overflowed = 0
-        at = 0
-        for _ in steps:  # which follow each other in the order of the shard's bytes
+        at, nbytes = 0, tensor.nbytes
+        while at < nbytes:  # steps follow each other in the order of the shard's bytes
             data = next(content)
             if tensor.dtype != tensor.source_dtype:
                 with np.errstate(over="ignore", invalid="ignore"):

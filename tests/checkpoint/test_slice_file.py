@@ -185,12 +185,12 @@ def test_bytes_are_put_into_many_places(chunk_bytes, tmp_path):
     places = [place for row in kept for place in (row.data, gap)][:-1]
     with open_slice(path) as file:
         assert (len(file.entries["w"].pieces) > 1) == (chunk_bytes < values.size)
-        file.scatter("w", 14, places)
+        file.scatter("w", 14, places, 2497 * 12 + 5)
         assert file.nbytes_read == 2497 * 12 + 5
         np.testing.assert_array_equal(kept, values[1:-1, 2:7])
         os.truncate(path, 20_000)
         with pytest.raises(CheckpointError, match="a.ckpt: the file became shorter while w was read"):
-            file.scatter("w", 14, places)
+            file.scatter("w", 14, places, 2497 * 12 + 5)
 
 
 @pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])

@@ -27,7 +27,7 @@ class Memory:
         target[:] = self.content[start : start + len(target)]
         self.read += len(target)
 
-    def scatter(self, name, start, targets):
+    def scatter(self, name, start, targets, nbytes):
         for target in targets:
             self.fill(name, start, target)
             start += len(target)

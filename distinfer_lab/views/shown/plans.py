@@ -30,7 +30,9 @@ def plan_html(plan: "ReshardPlan") -> str:
     """Who sends how much to whom, as a matrix and as bands, and the sums."""
     title = f"{counted(plan.src_count, 'training card')} to {counted(plan.dst_count, 'inference card')}"
     apart = plan.placement is None or not set(plan.placement) & set(range(plan.src_count))
+    stays = [] if apart else [["stays on its card", bytes_in_words(int(plan.kept_bytes.sum()))]]
     rows = [
+        *stays,
         ["from one side to the other" if apart else "moved between cards", bytes_in_words(plan.moved_bytes)],
         ["least possible" if apart else "least possible with these places", bytes_in_words(plan.bound_bytes)],
         ["most that a card ends with", bytes_in_words(int(plan.needed_bytes.max(initial=0)))],
