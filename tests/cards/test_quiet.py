@@ -1,10 +1,14 @@
-"""What Dask says of its own while groups come and go: nothing."""
+"""What Dask says and does of its own while groups come, go and wait: nothing."""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
 
+import dask
 import pytest
+
+from distinfer_lab.cards import CardGroup
 
 SCRIPT = """
 import logging
@@ -33,3 +37,18 @@ def test_groups_that_overlap_end_in_silence(processes):
         check=False,
     )
     assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+@pytest.mark.parametrize("processes", [False, True], ids=["in this process", "in processes"])
+def test_idle_cards_do_not_keep_the_machine_at_work(processes):
+    """Workers look at themselves rarely and at their threads never; the settings of others stay as they were."""
+    before = copy.deepcopy(dask.config.config)
+    with CardGroup(2, processes=processes) as cards:
+        calls = cards.client.run(
+            lambda dask_worker: {n: c.callback_time for n, c in dask_worker.periodic_callbacks.items()}
+        )
+        assert len(calls) == 2
+        for found in calls.values():
+            assert "profile" not in found
+            assert min(found.values()) >= 250
+    assert dask.config.config == before
