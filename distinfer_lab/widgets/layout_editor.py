@@ -375,7 +375,7 @@ def _summary(found: Assessment) -> str:
     words = [
         f"{plan.src_count} -> {plan.dst_count} cards",
         f"moved {bytes_in_words(plan.moved_bytes)}, least possible {bytes_in_words(plan.bound_bytes)}, "
-        f"{'if rank r stays on card r' if plan.placement else 'between cards that are not the same'}",
+        f"{'if rank r stays on card r' if plan.placement else 'on other cards: every byte travels'}",
         f"a card ends with at most {bytes_in_words(int(plan.needed_bytes.max(initial=0)))}",
         f"peak at most {bytes_in_words(max(found.peak_bytes, default=0))}, of which the buffer is "
         f"{bytes_in_words(found.buffer_bytes)}",
