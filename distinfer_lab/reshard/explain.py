@@ -10,10 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..display import Displayed, bytes_in_words, counted
-from ..layout import Regions, volumes
+from ..layout import Regions
 from .bounds import MOST_CHOICES, choices
 
 if TYPE_CHECKING:
@@ -137,10 +136,10 @@ class Explanation(Displayed):
         if self.files:
             read = sum(file.read for file in self.files)
             lines[1:] = [
-                f"  the ranks' files hold {words(self.needed_bytes)}; who writes one holds at most the buffer of "
-                f"{words(self.buffer_bytes)} in memory",
-                f"  read: {words(read)} in {counted(len(self.files), 'file')}, what several ranks need counted for "
-                "each; gaps between short runs may be read as well",
+                f"  the ranks' files hold {words(self.needed_bytes)}; writing one takes a buffer of at most "
+                f"{words(self.buffer_bytes)} of memory",
+                f"  {words(read)} of {counted(len(self.files), 'file')} are needed, what several ranks need counted "
+                "for each; gaps between short runs may be read as well",
             ]
             rows = [
                 f"  {file.path}: {words(file.read)} in {file.seeks} runs, read by {file.readers}"
@@ -258,19 +257,9 @@ def card_costs(plan: "ReshardPlan", buffer_bytes: int) -> tuple[CardCost, ...]:
     """
     place = plan.placement or range(plan.src_count, plan.src_count + plan.dst_count)
     count = max(plan.src_count, *(card + 1 for card in place), 1)
-    needed, kept, sent = np.zeros((3, count), np.int64)
+    held, needed, kept, sent = np.zeros((4, count), np.int64)
     needed[list(place)], kept[list(place)] = plan.needed_bytes, plan.kept_bytes
-    sent[: plan.src_count] = plan.sent_bytes
-    peak = needed + _held(plan, count) + buffer_bytes
+    held[: plan.src_count], sent[: plan.src_count] = plan.held_bytes, plan.sent_bytes
+    peak = needed + held + buffer_bytes
     columns = np.stack([needed, 0 * needed, kept, needed - kept, sent, peak], axis=1)
     return tuple(CardCost(card, *row) for card, row in enumerate(columns.tolist()))
-
-
-def _held(plan: "ReshardPlan", count: int) -> NDArray[np.int64]:
-    """What each card holds of the source."""
-    out = np.zeros(count, np.int64)
-    for kind in plan.classes:
-        rank = kind.places[:, 0, None] + kind.src.ranks
-        nbytes = kind.counts[:, None] * volumes(kind.src.boxes) * kind.dtype.itemsize
-        out += np.bincount(rank.ravel(), nbytes.ravel(), count).astype(np.int64)
-    return out

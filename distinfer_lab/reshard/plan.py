@@ -181,6 +181,16 @@ class ReshardPlan(Mapping[str, TensorPlan], Displayed):
         return self._by_destination(lambda kind: np.arange(len(kind.sizes)))
 
     @cached_property
+    def held_bytes(self) -> Rows:
+        """Bytes that each source rank holds, int64, shape (src_count,)."""
+        out = np.zeros(self.src_count, np.int64)
+        for kind in self.classes:
+            rank = kind.places[:, 0, None] + kind.src.ranks
+            nbytes = kind.counts[:, None] * volumes(kind.src.boxes) * kind.dtype.itemsize
+            out += np.bincount(rank.ravel(), nbytes.ravel(), self.src_count).astype(np.int64)
+        return out
+
+    @cached_property
     def kept_bytes(self) -> Rows:
         """Bytes that each destination rank takes from its own card, int64, shape (dst_count,)."""
         return self._by_destination(lambda kind: np.flatnonzero(kind.groups.group < 0))

@@ -280,7 +280,8 @@ class LayoutEditor(Panel):
         self.forget.disabled = cut is None or cut.match != rule.match
         if cut is not None and cut.match != rule.match:
             self.meant.value = (
-                f"<div>It is cut by {escape(cut.match)}; what is chosen here counts instead.</div>"
+                f"<div>It follows the pattern {escape(cut.match)}; what is chosen here makes a cut of its own, which "
+                "then counts.</div>"
             )
         if rule.is_pattern:
             alike = sum(len(self.source.shapes[other]) == len(shape) for other in fits)
@@ -372,13 +373,13 @@ def _summary(found: Assessment) -> str:
     if found.plan is None:
         return ""
     plan = found.plan
+    where = "where rank r stays on card r" if plan.placement else "to other cards, so that every byte travels"
     words = [
-        f"{plan.src_count} -> {plan.dst_count} cards",
-        f"moved {bytes_in_words(plan.moved_bytes)}, least possible {bytes_in_words(plan.bound_bytes)}, "
-        f"{'if rank r stays on card r' if plan.placement else 'on other cards: every byte travels'}",
-        f"a card ends with at most {bytes_in_words(int(plan.needed_bytes.max(initial=0)))}",
-        f"peak at most {bytes_in_words(max(found.peak_bytes, default=0))}, of which the buffer is "
-        f"{bytes_in_words(found.buffer_bytes)}",
+        f"{counted(len(plan), 'tensor')}, {plan.src_count} -> {counted(plan.dst_count, 'card')}",
+        f"{where}: moved {bytes_in_words(plan.moved_bytes)}, least possible {bytes_in_words(plan.bound_bytes)}",
+        f"of all tensors a card ends with at most {bytes_in_words(int(plan.needed_bytes.max(initial=0)))}",
+        f"meanwhile it holds at most {bytes_in_words(max(found.peak_bytes, default=0))}, of which the buffer "
+        f"for what comes and goes is {bytes_in_words(found.buffer_bytes)}",
     ]
     return f'<div role="status">{escape("; ".join(words))}</div>'
 

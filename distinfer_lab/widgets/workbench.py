@@ -197,7 +197,7 @@ class Workbench(Panel):
     def _source(self) -> None:
         _show_one(self.sources, self.kind.value)
         found = self.session.checkpoint
-        here = f"<p><b>The checkpoint in {escape(self.session.folder)}</b></p>"
+        here = f"<p><b>The checkpoint in the folder {escape(self.session.folder)}</b></p>"
         # What scrolls can be reached by the keyboard.
         wide = '<div class="wide" role="region" aria-label="The checkpoint" tabindex="0" '
         wide += 'data-lm-suppress-shortcuts="true">'

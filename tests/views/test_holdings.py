@@ -272,7 +272,7 @@ def test_rather_fewer_layouts_than_groups_of_a_few_cards():
     )
     svg = strategy_svg(strategy, max_cards=16)
     assert [key for key in keys(svg) if key] == [f"w{i}:{card}" for i in range(2) for card in range(8)]
-    assert "not drawn: 2 tensors, cut in 2 more ways" in words(svg)
+    assert "not drawn: 2 tensors that lie in 2 other ways" in words(svg)
 
 
 def test_what_is_not_drawn_and_what_is_left_is_said():
@@ -283,7 +283,7 @@ def test_what_is_not_drawn_and_what_is_left_is_said():
         {f"w{i}": Layout(mesh, cut) for i, cut in enumerate(cuts)}, {f"w{i}": (4, 4) for i in range(6)}
     )
     said = words(strategy_svg(strategy))
-    assert "not drawn: 2 tensors, cut in 2 more ways" in said
+    assert "not drawn: 2 tensors that lie in 2 other ways" in said
     assert "nothing is cut: each of 4 cards holds all of it" in words(strategy_svg(strategy, max_layouts=6))
     assert not any(text.startswith("not drawn") for text in words(strategy_svg(strategy, max_layouts=6)))
     one = Strategy({"w": strategy["w0"]}, {"w": (4, 4)})

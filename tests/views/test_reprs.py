@@ -6,6 +6,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 from hypothesis import given
 
@@ -13,6 +14,7 @@ from distinfer_lab import display
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.parallel import Communication
 from distinfer_lab.parallel.communication import Sent
+from distinfer_lab.reshard import plan_reshard
 from distinfer_lab.views import Drawing
 from tests.strategies import layouts_with_shape
 
@@ -103,6 +105,20 @@ def test_a_drawing_shows_itself():
     drawing = Drawing('<svg xmlns="http://www.w3.org/2000/svg"/>', 'cards "a" & b')
     assert repr(drawing) == 'cards "a" & b'
     assert 'alt="cards &quot;a&quot; &amp; b"' in drawing._repr_mimebundle_()["text/html"]
+
+
+def test_who_gives_nothing_is_explained():
+    """Two copies on four cards: one is enough; where all give, or hold nothing, there is nothing to say."""
+    mesh, shapes = Mesh(("dp", "tp"), (2, 2)), {"w": (4, 4)}
+    src = Strategy({"w": Layout(mesh, (("tp",), ()))}, shapes)
+    dst = Strategy({"w": Layout(Mesh(("tp",), (2,)), (("tp",), ()))}, shapes)
+    plan = plan_reshard(src, dst, same_cards=False)
+    silent = np.flatnonzero(plan.traffic.sum(axis=1) == 0).tolist()
+    assert len(silent) == 2
+    html = plan._repr_mimebundle_()["text/html"]
+    assert f"cards {silent[0]}, {silent[1]} give nothing: others hold the same" in html
+    assert plan.held_bytes.tolist() == [32] * 4
+    assert "give nothing" not in plan_reshard(dst, dst, same_cards=False)._repr_mimebundle_()["text/html"]
 
 
 def test_equal_collectives_are_one_row():

@@ -66,7 +66,7 @@ def test_choosing_in_the_page_makes_the_strategy(editor):
     assert dict(editor.strategy) == expected
     plan = plan_reshard(SRC, Strategy(expected))
     assert editor.assessment.plan.moved_bytes == plan.moved_bytes > 0
-    assert "8 -&gt; 2 cards; moved " in editor.summary.value
+    assert "8 -&gt; 2 cards; where rank r stays on card r: moved " in editor.summary.value
     assert editor.choice.listed.options[1] == ("b.weight  [32, 64]  -, tp", "b.weight")
 
 
@@ -109,7 +109,7 @@ def test_the_fields_show_the_cut_that_counts(editor):
     editor.on("cols=4").cut("*.weight", ((), ("cols",)))
     assert editor.match.value == "a.weight"
     assert [box.value for box in editor.dims.children] == [(), ("cols",)]
-    assert "cut by *.weight" in editor.meant.value
+    assert "follows the pattern *.weight" in editor.meant.value
     assert editor.forget.disabled
     editor.dims.children[0].value, editor.dims.children[1].value = ("cols",), ()
     assert editor.meant.value == ""

@@ -43,14 +43,21 @@ def hatch_of(number: int) -> str:
 
 
 def shade_of(value: float, most: float) -> str:
-    """The shade of an amount beside the largest; white for nothing.
+    """The shade of an amount beside the largest, near amounts alike; white for nothing.
 
     Examples
     --------
-    >>> shade_of(0, 8), shade_of(1, 8), shade_of(8, 8)
-    ('#ffffff', '#d6e9f5', '#0072b2')
+    >>> shade_of(0, 8), shade_of(1, 8000), shade_of(4, 8), shade_of(8, 8)
+    ('#ffffff', '#d6e9f5', '#7ac0ea', '#0072b2')
     """
-    return SHADES[0] if not value else SHADES[1 + min(int(4 * value / max(most, 1)), 3)]
+    if not value:
+        return SHADES[0]
+    place = (len(SHADES) - 2) * min(value / max(most, 1), 1.0)
+    at = min(int(place), len(SHADES) - 3)
+    below, above = ([int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in SHADES[at + 1 : at + 3])
+    return "#" + "".join(
+        f"{round(a + (b - a) * (place - at)):02x}" for a, b in zip(below, above, strict=True)
+    )
 
 
 def ink_on(colour: str) -> str:

@@ -31,7 +31,7 @@ __all__ = [
 
 MAX_PIECES = 400
 FEW_CARDS = 16
-LEGEND = "a box is a card; in it the tensor, coloured where the card holds it"
+LEGEND = "a box is a card; in it the tensor (not to scale), coloured where the card holds it"
 
 
 def layout_svg(
@@ -201,7 +201,7 @@ def strategy_svg(
     crowd = max(sum(len(part.cards) for part in parts), 33)
     blocks = []
     for (key, name), part in zip(shown, parts, strict=True):
-        more = [f"and {counts[key] - 1:,} more cut alike"] if counts[key] > 1 else []
+        more = [f"and {counts[key] - 1:,} more like it"] if counts[key] > 1 else []
         block = tiles(part, name_key(name), f"cards of {name}", pen, crowd=crowd)
         lines = _lines(strategy[name], part, strategy.ranks, lost)
         blocks.append(heading(block, shorten(name, 40), [*lines, *more]))
@@ -210,8 +210,8 @@ def strategy_svg(
     said = [LEGEND] if crowd <= MEDIUM_CARDS else []
     rest = sum(counts[key] for key in firsts) - sum(counts[key] for key, _ in shown)
     if rest:
-        ways = counted(len(firsts) - len(shown), "more way")
-        said.append(f"not drawn: {counted(rest, 'tensor')}, cut in {ways}")
+        ways = counted(len(firsts) - len(shown), "other way")
+        said.append(f"not drawn: {counted(rest, 'tensor')} that lie in {ways}")
     return finish(above([beside(blocks), notes(said)], 8) if said else beside(blocks), label, pen)
 
 

@@ -69,7 +69,7 @@ def bands_svg(
     if shown.note:
         lines.append(shown.note)
     if any(0 <= card < len(shown.rows) for card in shown.stays or ()):
-        lines.append("white bands with a dashed edge stay on their card: they are not in the sums")
+        lines.append("white bands with a dashed edge stay on their card")
     if shown.stays is None and sides is CARDS:
         lines.append(APART if placement is None else SUMMED)
     thin = shown.cells[(shown.cells > 0) & (shown.cells * scale < NAMED)]
@@ -82,18 +82,9 @@ def bands_svg(
 
 def _bands(shown: GroupedTraffic, sides: Sides, scale: float, pen: Pen) -> Block:
     rows, columns, cells, stays = shown.rows, shown.columns, shown.cells, shown.stays
-    doing = [
-        [
-            f"{kind}{'s' * ('-' in name)} {name} {verb.removesuffix('s' * ('-' in name))} {bytes_in_words(total)}"
-            for name, total in zip(labels, totals.tolist(), strict=True)
-        ]
-        for kind, verb, labels, totals in (
-            (sides.giver, sides.gives, rows, shown.moved.sum(axis=1)),
-            (sides.getter, sides.gets, columns, shown.moved.sum(axis=0)),
-        )
-    ]
-    given = _side("train", rows, doing[0], cells.sum(axis=1) * scale)
-    got = _side("infer", columns, doing[1], cells.sum(axis=0) * scale)
+    gives, gets = sides[::2], sides[1::2]
+    given = _side("train", gives, rows, (cells.sum(axis=1), shown.moved.sum(axis=1)), scale)
+    got = _side("infer", gets, columns, (cells.sum(axis=0), shown.moved.sum(axis=0)), scale)
     wide = max(map(text_width, [*given.words, *got.words]), default=0) + 14
     starts = _starts(given, cells, scale)
     stops = _starts(got, cells.T, scale).T
@@ -110,8 +101,18 @@ def _bands(shown: GroupedTraffic, sides: Sides, scale: float, pen: Pen) -> Block
     return Block(2 * wide + REACH, height, body)
 
 
-def _side(key: str, labels: Sequence[str], words: Sequence[str], pixels: NDArray[np.float64]) -> Side:
-    heights = np.maximum(pixels, LOWEST)
+def _side(
+    key: str, doing: Sequence[str], labels: Sequence[str], totals: tuple[Rows, Rows], scale: float
+) -> Side:
+    """Tiles as high as all their bytes; in words what of them moves, and what stays."""
+    (kind, verb), (every, moved) = doing, totals
+    words = []
+    for name, total, away in zip(labels, every.tolist(), moved.tolist(), strict=True):
+        many = "-" in name
+        said = f"{kind}{'s' * many} {name} {verb.removesuffix('s') if many else verb} {bytes_in_words(away)}"
+        kept = f", keep{'s' * (not many)} {bytes_in_words(total - away)}" if total > away else ""
+        words.append(said + kept)
+    heights = np.maximum(every * scale, LOWEST)
     tops = np.concatenate([[0.0], np.cumsum(heights + GAP)[:-1]]) if len(labels) else heights
     return Side(key, labels, words, tops.tolist(), heights.tolist())
 

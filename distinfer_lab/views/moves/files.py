@@ -212,9 +212,9 @@ def _shared_in_words(files: Sequence[FileBytes]) -> list[str]:
         return []
     once = bytes_in_words(round(sum(sets.values())))
     each = bytes_in_words(round(sum(nbytes * len(readers) for readers, nbytes in sets.items())))
-    lines = [f"grey: {once} that several ranks read, each of them: {each} in all"]
+    lines = [f"grey: {once} that several ranks read; all they read of it comes to {each}"]
     if len(sets) <= MOST_SETS:
-        lines.append(f"who reads the same: ranks {'; '.join(map(ranks_in_words, sorted(sets)))}")
+        lines.append(f"a grey part is read by the ranks {' | '.join(map(ranks_in_words, sorted(sets)))}")
     return lines
 
 
@@ -247,7 +247,10 @@ def _drawn(file: FileBytes, scale: float) -> tuple[str, Sequence[TensorBytes]]:
     parts = tuple(_merged(file.tensors, THIN / max(scale, 1e-300)))
     named = sum(t.nbytes * p.share for t in parts for p in t.pieces if _has_room(p, t.nbytes * scale))
     if file.by_reader or 2 * named < file.read_bytes:
-        return "tensors are too many to draw each: bytes are put in order of who reads them", _by_reader(file)
+        return (
+            "not as they lie in the file: tensors are too many to draw, so bytes are put in order of who reads them",
+            _by_reader(file),
+        )
     together = len(parts) < len(file.tensors)
     return "tensors too small to be seen are drawn together with their neighbours" if together else "", parts
 

@@ -31,7 +31,8 @@ def checkpoint_html(checkpoint: "Checkpoint") -> str:
         rows = [[*row, KINDS[checkpoint.tensors[row[0]].kind]] for row in rows]
     line = (
         f"<p>Checkpoint of {counted(checkpoint.ranks, 'rank')}: {counted(len(checkpoint.tensors), 'tensor')}, "
-        f"{bytes_in_words(checkpoint.full_nbytes)} ({bytes_in_words(checkpoint.nbytes)} in the slices)</p>"
+        f"{bytes_in_words(checkpoint.full_nbytes)} "
+        f"({bytes_in_words(checkpoint.nbytes)} in the slices, copies included)</p>"
     )
     for rank, file in first(checkpoint.lost.items()):
         line += f"<p>rank {rank} is lost: {escape(file.reason)}</p>"

@@ -103,9 +103,9 @@ def communication_html(communication: "Communication") -> str:
         for (kind, of, once), total in sent.most_common(ROWS)
     ]
     columns = ["collective", "of what", "calls", "a card sends in one", "all cards send"]
-    bars = bars_svg(communication.sent_bytes.tolist(), "Bytes that each card sends")
+    title = "Bytes that each card sends in one run: a training step, or a prediction"
     return (
-        img_html(bars, "Bytes that each card sends")
+        img_html(bars_svg(communication.sent_bytes.tolist(), title), title)
         + table_html(["collective", "calls", "all cards send"], kinds, len(kinds))
         + table_html(columns, rows, len(sent))
     )

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ... import display
 from ...display import bytes_in_words, counted
 from ..drawing import img_html, shorten
+from ..holdings import ranks_in_words
 from ..moves import (
     CARDS,
     FILES,
@@ -34,7 +37,10 @@ def plan_html(plan: "ReshardPlan") -> str:
     rows = [
         *stays,
         ["from one side to the other" if apart else "moved between cards", bytes_in_words(plan.moved_bytes)],
-        ["least possible" if apart else "least possible with these places", bytes_in_words(plan.bound_bytes)],
+        [
+            "least possible" if apart else "least possible with cards where they are",
+            bytes_in_words(plan.bound_bytes),
+        ],
         ["most that a card ends with", bytes_in_words(int(plan.needed_bytes.max(initial=0)))],
         _pieces(plan.pieces),
     ]
@@ -45,7 +51,20 @@ def plan_html(plan: "ReshardPlan") -> str:
         same,
         BESIDE_PICTURE,
     )
-    return matrix + bands + table_html(["", ""], rows, len(rows))
+    return matrix + bands + _silent_in_words(plan) + table_html(["", ""], rows, len(rows))
+
+
+def _silent_in_words(plan: "ReshardPlan") -> str:
+    """Of source cards that give nothing, that others hold the same."""
+    given, held = plan.traffic.sum(axis=1), plan.held_bytes
+    silent = np.flatnonzero((given == 0) & (held > 0)).tolist()
+    if not silent:
+        return ""
+    several = len(silent) > 1
+    return (
+        f"<p>card{'s' * several} {ranks_in_words(silent)} give{'s' * (not several)} nothing: "
+        "others hold the same, and of equal copies one is enough</p>"
+    )
 
 
 def _matrix(
@@ -74,7 +93,7 @@ def conversion_html(plan: "ConversionPlan") -> str:
     rows = [
         ["all ranks together end with", bytes_in_words(needed)],
         ["most that a rank ends with", bytes_in_words(int(plan.needed_bytes.max(initial=0)))],
-        ["runs of bytes that lie apart in the files", f"{int(plan.runs.sum()):,}"],
+        ["separate runs of bytes in the files", f"{int(plan.runs.sum()):,}"],
         _pieces(plan.pieces),
     ]
     alt = "Bytes that each rank reads of each file"
@@ -112,8 +131,10 @@ def explanation_html(told: "Explanation") -> str:
     return (
         lines_html(repr(told), 3)
         + bars_html(((f"rank {c.card}", c.needed) for c in told.cards), "Bytes of each rank's file")
-        + bars_html(((f.path, f.read) for f in told.files), "Bytes read of each file")
-        + table_html(["file", "read", "runs of bytes apart", "ranks that read it"], rows, len(told.files))
+        + bars_html(((f.path, f.read) for f in told.files), "Bytes that are needed of each file")
+        + table_html(
+            ["file", "needed", "separate runs of bytes", "ranks that need it"], rows, len(told.files)
+        )
     )
 
 
