@@ -120,7 +120,7 @@ class RunPanel(Panel):
         if self._plan is None:
             return Drawing("", repr(self))
         files, ranks = counted(self._plan.src_count, "file"), counted(self._plan.dst_count, "rank")
-        title = f"{files} to {ranks}, written to {os.fspath(self._folder or '')}"
+        title = f"{files} to {ranks}, into the folder {os.fspath(self._folder or '')}"
         return Drawing(traffic_svg(self._plan.traffic, title, sides=FILES), repr(self))
 
     def run(self) -> bool:

@@ -103,7 +103,7 @@ def communication_html(communication: "Communication") -> str:
         for (kind, of, once), total in sent.most_common(ROWS)
     ]
     columns = ["collective", "of what", "calls", "a card sends in one", "all cards send"]
-    title = "Bytes that each card sends in one run: a training step, or a prediction"
+    title = "Bytes that each card sends in one run"
     return (
         img_html(bars_svg(communication.sent_bytes.tolist(), title), title)
         + table_html(["collective", "calls", "all cards send"], kinds, len(kinds))
