@@ -9,6 +9,7 @@ With `resume=True` an error leaves `<path>.tmp`, and the next writer of the same
 it looks at what is there by `blocks`, and adopts the tensors that are right.
 """
 
+import errno
 import os
 import tempfile
 import zlib
@@ -165,7 +166,7 @@ class SliceWriter:
         fd = self._file.fileno()
         try:
             if self._size and hasattr(os, "posix_fallocate"):  # macOS has none
-                os.posix_fallocate(fd, 0, self._size)
+                _allocate(fd, self._size)
             os.truncate(fd, self._size)
         except OSError as err:
             if not self.resumed:
@@ -285,6 +286,15 @@ class SliceWriter:
         self._file.close()
         if not self._keep:
             Path(self._temporary).unlink(missing_ok=True)
+
+
+def _allocate(fd: int, nbytes: int) -> None:
+    """Take so much of the disk; nothing where the file system cannot."""
+    try:
+        os.posix_fallocate(fd, 0, nbytes)
+    except OSError as err:
+        if err.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
 
 
 def _laid_out(

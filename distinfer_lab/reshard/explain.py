@@ -29,6 +29,8 @@ class CardCost(NamedTuple):
     """What a plan asks of one card, in bytes."""
 
     card: int
+    held: int
+    """Of the source, before."""
     needed: int
     """What its destination rank ends with."""
     read: int
@@ -128,14 +130,10 @@ class Explanation(Displayed):
     def __repr__(self) -> str:
         words = bytes_in_words
         ranks = f"{self.src_ranks} -> {counted(self.dst_ranks, 'rank')}"
-        lines = [
-            f"{counted(self.tensors, 'tensor')}, {ranks}, {counted(self.pieces, 'piece')}",
-            f"  destinations hold {words(self.needed_bytes)}; "
-            f"a card holds at most {words(self.peak_bytes)}, the buffer of {words(self.buffer_bytes)} included",
-        ]
+        lines = [f"{counted(self.tensors, 'tensor')}, {ranks}, {counted(self.pieces, 'piece')}"]
         if self.files:
             read = sum(file.read for file in self.files)
-            lines[1:] = [
+            lines += [
                 f"  the ranks' files hold {words(self.needed_bytes)}; writing one takes a buffer of at most "
                 f"{words(self.buffer_bytes)} of memory",
                 f"  {words(read)} of {counted(len(self.files), 'file')} are needed, what several ranks need counted "
@@ -147,6 +145,10 @@ class Explanation(Displayed):
             ]
             return "\n".join(lines + _some(rows) + self._by_kind())
         times = f" ({self.moved_bytes / self.bound_bytes:.2f})" if self.bound_bytes else ""
+        lines.append(
+            f"  destinations hold {words(self.needed_bytes)}; "
+            f"a card holds at most {words(self.peak_bytes)}, the buffer of {words(self.buffer_bytes)} included"
+        )
         lines.append(f"  moved {self.moved_bytes} bytes, least possible {self.bound_bytes}{times}")
         least = self.least_sent_bytes
         best = "" if least is None else f"; {words(round(least))} would do ({self.load_gap:.1%} more)"
@@ -241,7 +243,7 @@ def _held_in_words(held: Regions) -> str:
 
 def _readers(plan: "ReshardPlan", buffer_bytes: int) -> tuple[CardCost, ...]:
     needed = plan.needed_bytes.tolist()
-    return tuple(CardCost(rank, n, n, 0, 0, 0, buffer_bytes) for rank, n in enumerate(needed))
+    return tuple(CardCost(rank, 0, n, n, 0, 0, 0, buffer_bytes) for rank, n in enumerate(needed))
 
 
 def _files(plan: "ReshardPlan", paths: Sequence[str]) -> tuple[FileCost, ...]:
@@ -261,5 +263,5 @@ def card_costs(plan: "ReshardPlan", buffer_bytes: int) -> tuple[CardCost, ...]:
     needed[list(place)], kept[list(place)] = plan.needed_bytes, plan.kept_bytes
     held[: plan.src_count], sent[: plan.src_count] = plan.held_bytes, plan.sent_bytes
     peak = needed + held + buffer_bytes
-    columns = np.stack([needed, 0 * needed, kept, needed - kept, sent, peak], axis=1)
+    columns = np.stack([held, needed, 0 * needed, kept, needed - kept, sent, peak], axis=1)
     return tuple(CardCost(card, *row) for card, row in enumerate(columns.tolist()))

@@ -278,16 +278,16 @@ class LayoutEditor(Panel):
         of_rule = next((cut for cut in self.draft.cuts if cut.match == rule.match), None)
         cut = (of_rule or counts) if rule.is_pattern else counts
         self.forget.disabled = cut is None or cut.match != rule.match
-        if cut is not None and cut.match != rule.match:
-            self.meant.value = (
-                f"<div>It follows the pattern {escape(cut.match)}; what is chosen here makes a cut of its own, which "
-                "then counts.</div>"
-            )
         if rule.is_pattern:
             alike = sum(len(self.source.shapes[other]) == len(shape) for other in fits)
             self.meant.value = (
                 f"<div>{counted(alike, 'tensor')} with {counted(len(shape), 'dim')}; of the cuts that fit a tensor "
                 "the last one counts.</div>"
+            )
+        elif cut is not None and cut.match != rule.match:
+            self.meant.value = (
+                f"<div>It follows the pattern {escape(cut.match)}; what is chosen here makes a cut of its own, which "
+                "then counts.</div>"
             )
         chosen = cut.dims if cut else ((),) * len(shape)
         self._showing_dims = True

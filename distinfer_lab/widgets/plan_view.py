@@ -95,7 +95,10 @@ class PlanView(Panel):
             traitlets.link((self.picture, name), (self, name))
 
     def _link(self, traffic: NDArray[np.int64]) -> None:
-        links = link_moves(traffic, max_cells=MOST_SHOWN, window=self._window, sides=self._sides)
+        place = self.plan.placement
+        links = link_moves(
+            traffic, placement=place, max_cells=MOST_SHOWN, window=self._window, sides=self._sides
+        )
         self._sentences, self._partners = links.sentences(), links.partners()
 
     def _add_parts(self) -> None:

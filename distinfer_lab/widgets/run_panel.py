@@ -161,7 +161,7 @@ class RunPanel(Panel):
         # Without a word of progress nothing was begun.
         begun = snapshot.progress is not None
         self.line.value = _status(snapshot, KEPT.get(snapshot.state, "") if self._resumes and begun else "")
-        self.bar.layout.display = "none" if snapshot.state == "ready" else None
+        self.bar.layout.display = None
         done = snapshot.state == "done"
         self.bar.value = 1000 if done else _share(snapshot.progress)
         self.bar.bar_style = {"done": "success", "failed": "danger", "cancelled": "warning"}.get(

@@ -1,5 +1,6 @@
 """Slice files: what MindSpore wrote is read exactly, and written again byte for byte."""
 
+import errno
 import hashlib
 import os
 import struct
@@ -404,3 +405,31 @@ def test_a_header_may_begin_like_a_pickle(tmp_path):
     assert file.read_bytes()[:2] == b"\x80\x02"
     with open_slice(file) as found:
         np.testing.assert_array_equal(found.read("w"), values["w"])
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_that_cannot_take_room_is_written_to(code, tmp_path, monkeypatch):
+    """Then a file has its size, and holes until it is written."""
+
+    def refuse(fd, offset, nbytes):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    save_slice(tmp_path / "a.ckpt", {"w": np.arange(6)})
+    with open_slice(tmp_path / "a.ckpt") as file:
+        np.testing.assert_array_equal(file.read("w"), np.arange(6))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_full_disk_is_told_before_anything_is_written(resume, tmp_path, monkeypatch):
+    """With the bytes that the file takes; nothing of them is kept."""
+
+    def refuse(fd, offset, nbytes):
+        os.truncate(fd, nbytes // 2)  # what there was room for
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    spec = TensorSpec("w", np.dtype("float32"), (1 << 18,))
+    with pytest.raises(CheckpointFileError, match=r"a.ckpt: No space left on device.* it takes 1 MiB"):
+        SliceWriter(tmp_path / "a.ckpt", [spec], resume=resume)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0

@@ -249,6 +249,9 @@ def test_a_move_says_its_bytes_and_its_ends():
     assert sentences["train:0"] == "Card 0 gives 3 KiB: to 1 (2 KiB), 0 (1 KiB)."
     assert sentences["train:1"] == "Card 1 gives nothing."
     assert sentences["move:0>1"] == "2 KiB from card 0 to card 1."
+    kept = link_moves(np.array([[1024, 2048], [0, 512]]), placement=[0, 1]).sentences()
+    assert kept["train:0"] == "Card 0 gives 3 KiB: to 1 (2 KiB), 0 (1 KiB). 1 KiB of it stays where it is."
+    assert kept["infer:1"] == "Card 1 gets 2.5 KiB: from 0 (2 KiB), 1 (512 B). 512 B of it stays where it is."
 
 
 @pytest.fixture(scope="module")

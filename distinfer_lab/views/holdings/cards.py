@@ -262,14 +262,12 @@ def grouping(holding: Holding, cards: int) -> list[str]:
 
 
 def _lines(layout: Layout, holding: Holding, cards: int, lost: Collection[int] = ()) -> list[str]:
-    count = len(layout.ranks)
     if _is_cut(layout):
-        copies = (
-            f"{layout.replicas} copies of each shard" if layout.replicas > 1 else "one copy of each shard"
-        )
-        words = [f"{layout.mesh!r}: {cut_in_words(layout)}", copies]
+        copies = f"{layout.replicas} copies" if layout.replicas > 1 else "one copy"
+        words = [f"{layout.mesh!r}: {cut_in_words(layout)}", f"{copies} of each shard"]
     else:
-        words = [f"nothing is cut: {f'each of {count:,} cards' if count > 1 else '1 card'} holds all of it"]
+        each = "each of " * (len(layout.ranks) > 1)
+        words = [f"nothing is cut: {each}{cards_in_words(len(layout.ranks))} holds all of it"]
     if lost and np.isin(layout.ranks, list(lost)).any():
         numbers = layout.shard_numbers()
         left = np.bincount(numbers[~np.isin(layout.ranks, list(lost))], minlength=int(numbers.max()) + 1)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...display import bytes_in_words
 from ..drawing import Block, Pen, finish, heading, label, number, path, shorten, text, text_width
-from .runs import APART, CARDS, SUMMED, GroupedTraffic, Rows, Sides, Window, grouped_traffic
+from .runs import APART, CARDS, SUMMED, GroupedTraffic, Rows, Sides, Window, doing, grouped_traffic
 
 __all__ = ["bands_svg"]
 
@@ -82,9 +82,10 @@ def bands_svg(
 
 def _bands(shown: GroupedTraffic, sides: Sides, scale: float, pen: Pen) -> Block:
     rows, columns, cells, stays = shown.rows, shown.columns, shown.cells, shown.stays
-    gives, gets = sides[::2], sides[1::2]
-    given = _side("train", gives, rows, (cells.sum(axis=1), shown.moved.sum(axis=1)), scale)
-    got = _side("infer", gets, columns, (cells.sum(axis=0), shown.moved.sum(axis=0)), scale)
+    gives = [doing(sides.giver, label, sides.gives) for label in rows]
+    gets = [doing(sides.getter, label, sides.gets) for label in columns]
+    given = _side("train", rows, gives, (cells.sum(axis=1), shown.moved.sum(axis=1)), scale)
+    got = _side("infer", columns, gets, (cells.sum(axis=0), shown.moved.sum(axis=0)), scale)
     wide = max(map(text_width, [*given.words, *got.words]), default=0) + 14
     starts = _starts(given, cells, scale)
     stops = _starts(got, cells.T, scale).T
@@ -102,16 +103,15 @@ def _bands(shown: GroupedTraffic, sides: Sides, scale: float, pen: Pen) -> Block
 
 
 def _side(
-    key: str, doing: Sequence[str], labels: Sequence[str], totals: tuple[Rows, Rows], scale: float
+    key: str, labels: Sequence[str], doings: Sequence[str], totals: tuple[Rows, Rows], scale: float
 ) -> Side:
     """Tiles as high as all their bytes; in words what of them moves, and what stays."""
-    (kind, verb), (every, moved) = doing, totals
-    words = []
-    for name, total, away in zip(labels, every.tolist(), moved.tolist(), strict=True):
-        many = "-" in name
-        said = f"{kind}{'s' * many} {name} {verb.removesuffix('s') if many else verb} {bytes_in_words(away)}"
-        kept = f", keep{'s' * (not many)} {bytes_in_words(total - away)}" if total > away else ""
-        words.append(said + kept)
+    every, moved = totals
+    words = [
+        f"{does} {bytes_in_words(away)}"
+        + (f", {'keep' if '-' in label else 'keeps'} {bytes_in_words(total - away)}" if total > away else "")
+        for label, does, total, away in zip(labels, doings, every.tolist(), moved.tolist(), strict=True)
+    ]
     heights = np.maximum(every * scale, LOWEST)
     tops = np.concatenate([[0.0], np.cumsum(heights + GAP)[:-1]]) if len(labels) else heights
     return Side(key, labels, words, tops.tolist(), heights.tolist())

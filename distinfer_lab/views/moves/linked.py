@@ -1,12 +1,13 @@
 """What lights up with what in a matrix or in bands, and what each part says in words."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...display import bytes_in_words
-from .runs import CARDS, Rows, Sides, Window, grouped_traffic
+from .runs import CARDS, Rows, Sides, Window, called, doing, grouped_traffic
 
 __all__ = ["MoveLinks", "link_moves"]
 
@@ -24,6 +25,8 @@ class MoveLinks:
         The labels of both sides, as they are drawn.
     cells
         Bytes, int64, shape (rows, columns).
+    moved
+        Of these, what does not stay on its card.
     sides
         What gives and what gets.
     """
@@ -31,6 +34,7 @@ class MoveLinks:
     src: tuple[str, ...]
     dst: tuple[str, ...]
     cells: Rows
+    moved: Rows
     sides: Sides = CARDS
 
     def partners(self) -> dict[str, tuple[str, ...]]:
@@ -55,41 +59,43 @@ class MoveLinks:
         """For each key its bytes, and from or to whom."""
         giver, getter = self.sides.giver, self.sides.getter
         out = {
-            f"train:{a}": _sentence(_doing(giver, a, "give"), "to", self.dst, self.cells[i])
+            f"train:{a}": _sentence(doing(giver, a, "gives"), "to", self.dst, self.cells[i], self.moved[i])
             for i, a in enumerate(self.src)
         }
         out |= {
-            f"infer:{b}": _sentence(_doing(getter, b, "get"), "from", self.src, self.cells[:, j])
+            f"infer:{b}": _sentence(
+                doing(getter, b, "gets"), "from", self.src, self.cells[:, j], self.moved[:, j]
+            )
             for j, b in enumerate(self.dst)
         }
         for i, j in np.argwhere(self.cells).tolist():
             words = bytes_in_words(int(self.cells[i, j]))
             out[f"move:{self.src[i]}>{self.dst[j]}"] = (
-                f"{words} from {_called(giver, self.src[i])} to {_called(getter, self.dst[j])}."
+                f"{words} from {called(giver, self.src[i])} to {called(getter, self.dst[j])}."
             )
         return out
 
 
 def link_moves(
-    matrix: NDArray[np.int64], *, max_cells: int = 16, window: Window | None = None, sides: Sides = CARDS
+    matrix: NDArray[np.int64],
+    *,
+    placement: Sequence[int] | None = None,
+    max_cells: int = 16,
+    window: Window | None = None,
+    sides: Sides = CARDS,
 ) -> MoveLinks:
-    """The links of `traffic_svg` (or of `bands_svg`, with its `max_cards`) for the same matrix and window."""
-    shown = grouped_traffic(matrix, max_cells, window)
-    return MoveLinks(tuple(shown.rows), tuple(shown.columns), shown.cells, sides)
+    """The links of `traffic_svg` (or of `bands_svg`, with its `max_cards`), which takes the same."""
+    shown = grouped_traffic(matrix, max_cells, window, placement)
+    return MoveLinks(tuple(shown.rows), tuple(shown.columns), shown.cells, shown.moved, sides)
 
 
-def _called(kind: str, name: str) -> str:
-    return f"{kind}s {name}" if "-" in name else f"{kind} {name}"
-
-
-def _doing(kind: str, name: str, verb: str) -> str:
-    return f"{_called(kind, name).capitalize()} {verb}{'' if '-' in name else 's'}"
-
-
-def _sentence(start: str, way: str, names: tuple[str, ...], row: Rows) -> str:
+def _sentence(does: str, way: str, names: tuple[str, ...], row: Rows, moved: Rows) -> str:
+    start = does.capitalize()
     most = np.argsort(-row, kind="stable")[: int((row > 0).sum())].tolist()
     if not most:
         return f"{start} nothing."
     named = ", ".join(f"{names[j]} ({bytes_in_words(int(row[j]))})" for j in most[:NAMED])
     rest = f" and {len(most) - NAMED:,} more" if len(most) > NAMED else ""
-    return f"{start} {bytes_in_words(int(row.sum()))}: {way} {named}{rest}."
+    stays = int(row.sum() - moved.sum())
+    kept = f" {bytes_in_words(stays)} of it stays where it is." if stays else ""
+    return f"{start} {bytes_in_words(int(row.sum()))}: {way} {named}{rest}.{kept}"

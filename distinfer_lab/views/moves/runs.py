@@ -6,7 +6,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["APART", "SUMMED", "GroupedTraffic", "Window", "grouped_traffic", "run_labels", "run_sums"]
+__all__ = [
+    "APART",
+    "CARDS",
+    "FILES",
+    "SUMMED",
+    "GroupedTraffic",
+    "Sides",
+    "Window",
+    "called",
+    "doing",
+    "grouped_traffic",
+    "run_labels",
+    "run_sums",
+]
 
 Rows = NDArray[np.int64]
 
@@ -89,14 +102,34 @@ def grouped_traffic(
     note = f"{sides} cards{summed}" if summed else ""
     if part.shape != matrix.shape:
         note = f"cards {_run(sources)} to {_run(destinations)} of {sides}{summed}"
-    own = None if placement is None else [placement[card] - sources.start for card in destinations]
-    moves = part.copy()
-    here = [(row, column) for column, row in enumerate(own or ()) if 0 <= row < len(sources)]
-    for place in here:
-        moves[place] = 0
-    cells, moved = (run_sums(run_sums(found, row_size).T, column_size).T for found in (part, moves))
-    stays = None if row_size > 1 or column_size > 1 else own
-    return GroupedTraffic(rows, columns, cells, moved, stays, note)
+    stays, away = None, part
+    if placement is not None:
+        stays = [placement[card] - sources.start for card in destinations]
+        away = np.where(np.arange(len(sources))[:, None] == np.array(stays, np.int64), 0, part)
+    cells, moved = (run_sums(run_sums(found, row_size).T, column_size).T for found in (part, away))
+    return GroupedTraffic(rows, columns, cells, moved, None if summed else stays, note)
+
+
+def called(kind: str, label: str) -> str:
+    """A card or a run of cards in words.
+
+    Examples
+    --------
+    >>> called("card", "3"), called("card", "0-7")
+    ('card 3', 'cards 0-7')
+    """
+    return f"{kind}s {label}" if "-" in label else f"{kind} {label}"
+
+
+def doing(kind: str, label: str, verb: str) -> str:
+    """What a card, or a run of them, does; the verb is that of one.
+
+    Examples
+    --------
+    >>> doing("card", "3", "sends"), doing("card", "0-7", "sends")
+    ('card 3 sends', 'cards 0-7 send')
+    """
+    return f"{called(kind, label)} {verb.removesuffix('s') if '-' in label else verb}"
 
 
 def _run(cards: range) -> str:

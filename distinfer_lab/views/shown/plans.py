@@ -116,14 +116,11 @@ def explanation_html(told: "Explanation") -> str:
     words = bytes_in_words
     if not told.files:
         columns = ["card", "holds before", "needs", "keeps", "receives", "sends", "holds at most"]
-        before = [card.peak - card.needed - told.buffer_bytes for card in told.cards]
         rows = [
-            [str(c.card), *map(words, (held, c.needed, c.kept, c.received, c.sent, c.peak))]
-            for c, held in zip(told.cards[:ROWS], before, strict=False)
+            [str(c.card), *map(words, (c.held, c.needed, c.kept, c.received, c.sent, c.peak))]
+            for c in told.cards[:ROWS]
         ]
-        cards = [
-            CardBytes(c.card, held, c.peak, c.needed) for c, held in zip(told.cards, before, strict=True)
-        ]
+        cards = [CardBytes(c.card, c.held, c.peak, c.needed) for c in told.cards]
         note = f"at most: before and after together, and the buffer, {words(told.buffer_bytes)}"
         memory = img_html(memory_svg(cards, "Memory of each card", note=note), "Memory of each card")
         return lines_html(repr(told), 4) + memory + table_html(columns, rows, len(told.cards))
