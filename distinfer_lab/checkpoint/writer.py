@@ -9,8 +9,10 @@ With `resume=True` an error leaves `<path>.tmp`, and the next writer of the same
 it looks at what is there by `blocks`, and adopts the tensors that are right.
 """
 
+import ctypes
 import errno
 import os
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +40,12 @@ WINDOW_BYTES = 4 << 20
 WRITE_BYTES = 512 << 10
 """What is written at one time. For more, Linux looks for huge pages to cache it in: where memory was in pieces, 2 MiB
 at a time took twice as long."""
+
+_fallocate = None
+if sys.platform == "linux" and (
+    _fallocate := getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
+):
+    _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 
 
 class SliceWriter:
@@ -165,7 +173,7 @@ class SliceWriter:
         """Give the file its size: where the disk is too full that is told before anything is written."""
         fd = self._file.fileno()
         try:
-            if self._size and hasattr(os, "posix_fallocate"):  # macOS has none
+            if self._size:
                 _allocate(fd, self._size)
             os.truncate(fd, self._size)
         except OSError as err:
@@ -289,12 +297,16 @@ class SliceWriter:
 
 
 def _allocate(fd: int, nbytes: int) -> None:
-    """Take so much of the disk; nothing where the file system cannot."""
-    try:
-        os.posix_fallocate(fd, 0, nbytes)
-    except OSError as err:
-        if err.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            raise
+    """Take so much of the disk; nothing where the file system cannot.
+
+    By Linux's own call: `os.posix_fallocate` would write into every block there (man 3 posix_fallocate).
+    """
+    while _fallocate is not None and _fallocate(fd, 0, 0, nbytes):
+        number = ctypes.get_errno()
+        if number in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            return
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
 
 
 def _laid_out(

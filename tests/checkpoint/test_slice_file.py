@@ -1,9 +1,11 @@
 """Slice files: what MindSpore wrote is read exactly, and written again byte for byte."""
 
+import ctypes
 import errno
 import hashlib
 import os
 import struct
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distinfer_lab.checkpoint import SliceWriter, TensorSpec, open_slice, save_slice
+from distinfer_lab.checkpoint import writer as writing
 from distinfer_lab.errors import CheckpointError, CheckpointFileError, EncryptionError
 from distinfer_lab.layout import Box
 
@@ -195,8 +198,9 @@ def test_bytes_are_put_into_many_places(chunk_bytes, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
-def test_memory_does_not_grow_with_the_data(suffix, tmp_path):
+def test_memory_does_not_grow_with_the_data(suffix, tmp_path, monkeypatch):
     """A file of 8 GiB (with a hole for its data) opens, and gives a box, in a few kB."""
+    monkeypatch.setattr(writing, "_fallocate", None)
     path = tmp_path / f"big.{suffix}"
     spec = TensorSpec("w", np.dtype("float32"), (1 << 16, 1 << 15))
     writer = SliceWriter(path, [spec], format=suffix)
@@ -407,14 +411,25 @@ def test_a_header_may_begin_like_a_pickle(tmp_path):
         np.testing.assert_array_equal(found.read("w"), values["w"])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's call")
+def test_a_file_has_its_room_at_once(tmp_path):
+    """Before anything is written the disk has given all blocks of the file."""
+    spec = TensorSpec("w", np.dtype("float32"), (1 << 18,))
+    with pytest.raises(KeyError), SliceWriter(tmp_path / "a.ckpt", [spec]):
+        (path,) = tmp_path.iterdir()
+        assert path.stat().st_blocks * 512 >= 1 << 20
+        raise KeyError
+
+
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL])
 def test_a_file_system_that_cannot_take_room_is_written_to(code, tmp_path, monkeypatch):
     """Then a file has its size, and holes until it is written."""
 
-    def refuse(fd, offset, nbytes):
-        raise OSError(code, os.strerror(code))
+    def refuse(fd, mode, offset, nbytes):
+        ctypes.set_errno(code)
+        return -1
 
-    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    monkeypatch.setattr(writing, "_fallocate", refuse)
     save_slice(tmp_path / "a.ckpt", {"w": np.arange(6)})
     with open_slice(tmp_path / "a.ckpt") as file:
         np.testing.assert_array_equal(file.read("w"), np.arange(6))
@@ -423,12 +438,14 @@ def test_a_file_system_that_cannot_take_room_is_written_to(code, tmp_path, monke
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_full_disk_is_told_before_anything_is_written(resume, tmp_path, monkeypatch):
     """With the bytes that the file takes; nothing of them is kept."""
+    answers = [errno.EINTR, errno.ENOSPC]
 
-    def refuse(fd, offset, nbytes):
+    def refuse(fd, mode, offset, nbytes):
         os.truncate(fd, nbytes // 2)  # what there was room for
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        ctypes.set_errno(answers.pop(0))
+        return -1
 
-    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    monkeypatch.setattr(writing, "_fallocate", refuse)
     spec = TensorSpec("w", np.dtype("float32"), (1 << 18,))
     with pytest.raises(CheckpointFileError, match=r"a.ckpt: No space left on device.* it takes 1 MiB"):
         SliceWriter(tmp_path / "a.ckpt", [spec], resume=resume)
