@@ -13,7 +13,7 @@ References
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
@@ -32,6 +32,7 @@ __all__ = [
     "INDEX",
     "FileSet",
     "companions",
+    "config_with_dtype",
     "hub_files",
     "index_json",
     "open_files",
@@ -64,6 +65,8 @@ COMPANIONS = (
     "processor_config.json",
 )
 """What `save_pretrained` of models, tokenizers and processors writes beside the weights, and runs no code."""
+
+CONFIG_DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 Array = NDArray[Any]
 
@@ -157,6 +160,27 @@ def read_companion(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as err:
         raise CheckpointFileError(f"{path}: {err.strerror}; it was to be copied along") from err
+
+
+def config_with_dtype(config: bytes, dtypes: Iterable[str]) -> bytes:
+    r"""The `config.json` of weights with these dtypes: what it says of their dtype is made true.
+
+    `from_pretrained(dtype="auto")` makes the model with the field `dtype` (`torch_dtype` before transformers 5).
+    Where the weights have several floating dtypes, or the configuration says none, it stays byte for byte.
+
+    >>> config_with_dtype(b'{"torch_dtype": "float32"}', ["bfloat16", "int64"])
+    b'{\n  "torch_dtype": "bfloat16"\n}\n'
+    """
+    floats = {name for name in dtypes if "float" in name}
+    try:
+        fields = json.loads(config)
+    except (ValueError, RecursionError):
+        return config
+    if len(floats) != 1 or not floats.issubset(CONFIG_DTYPES) or not isinstance(fields, dict):
+        return config
+    true = dict.fromkeys({"dtype", "torch_dtype"} & fields.keys(), *floats)
+    changed = {**fields, **true}
+    return config if changed == fields else json.dumps(changed, indent=2).encode() + b"\n"
 
 
 def read_index(index: Path) -> dict[str, str]:

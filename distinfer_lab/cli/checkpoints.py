@@ -96,7 +96,8 @@ def plan(
     "--like",
     type=PATH,
     help="With --format huggingface: a Hugging Face folder whose division into files is used, and whose "
-    "config.json and tokenizer files are copied along. Without it nothing is copied, not from SRC either.",
+    "config.json (saying the dtype of what is written) and tokenizer files are copied along. Without it "
+    "nothing is copied, not from SRC either.",
 )
 @click.option(
     "--prefix", default="checkpoint_", show_default=True, help="Files are rank_N/<prefix>N.<format>."
@@ -120,7 +121,7 @@ def plan(
 @click.option(
     "--verify-source", is_flag=True, help="Compare all replicas in SRC first, and all with its manifest."
 )
-@click.option("--dry-run", is_flag=True, help="Tell the plan; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Check all, and tell the plan; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Tell the result as JSON.")
 def reshard(
     src: Path,
@@ -160,12 +161,7 @@ def reshard(
             opened(src, strategy, dec_key, dec_mode=dec_mode, rebuild=rebuild, without=without)
         )
         found = planned(checkpoint, src, **target)
-        if dry_run:
-            click.echo(
-                json.dumps(found.explain(buffer).to_json()) if as_json else repr(found.explain(buffer))
-            )
-            return
-        options = {
+        options: dict[str, Any] = {
             "prefix": prefix,
             "format": format,
             "like": like,
@@ -173,11 +169,16 @@ def reshard(
             "memory_limit": memory_limit,
             "overwrite": overwrite,
             "resume": resume,
-            "verify_source": verify_source,
         }
+        if dry_run:
+            found.check(dst, **options)
+            told = found.explain(buffer)
+            click.echo(json.dumps(told.to_json()) if as_json else repr(told))
+            return
         group = stack.enter_context(_cards(cards, scheduler)) if cards or scheduler else None
         show = stack.enter_context(_progress())
-        result = found.run(dst, cards=group, route=route, threads=threads, progress=show, **options)
+        who: dict[str, Any] = {"cards": group, "route": route, "threads": threads}
+        result = found.run(dst, **who, verify_source=verify_source, progress=show, **options)
     click.echo(json.dumps(result.to_json()) if as_json else repr(result))
     if not as_json:
         for path in result.paths:

@@ -90,6 +90,25 @@ class ConversionPlan(ReshardPlan):
         options["format"] = options.get("format") or self.checkpoint.format
         return run_plan(self, Output(folder, **options), cards=cards, threads=threads, **watching)
 
+    def check(self, folder: Any, **options: Any) -> None:
+        """See that `run(folder, **options)` would begin; nothing is written, and of the source nothing is read.
+
+        Parameters
+        ----------
+        options
+            Whatever `Output` takes; `format` is by default that of the source's files.
+
+        Raises
+        ------
+        CheckpointFileError, CheckpointError, ReshardError
+            What is not right with the folder or the options.
+        """
+        from .files import check_run
+        from .output import Output
+
+        options["format"] = options.get("format") or self.checkpoint.format
+        check_run(self, Output(folder, **options))
+
     def __repr__(self) -> str:
         needed = self.needed_bytes
         ranks = f"{self.src_count} -> {counted(self.dst_count, 'rank')}"

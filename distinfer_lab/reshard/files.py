@@ -28,6 +28,7 @@ from ..checkpoint import (
     ManifestFile,
     ManifestTensor,
     NoFile,
+    config_with_dtype,
     index_json,
     read_companion,
 )
@@ -40,11 +41,11 @@ from .output import Output
 from .progress import Progress, Watch
 from .result import ReshardResult
 from .sizes import BUFFER_BYTES
-from .stage import Stage
+from .stage import Stage, check_target
 from .verify import check_source, check_taken_for_equal
 from .write import Control, FileReport, WriteTask, Written, write_file
 
-__all__ = ["Workers", "reshard_files", "run_plan"]
+__all__ = ["Workers", "check_run", "reshard_files", "run_plan"]
 
 ROUTES = ("auto", "files", "channels")
 
@@ -110,9 +111,8 @@ def run_plan(
         raise ReshardError(f"route={route!r} is not one of {', '.join(ROUTES)}")
     if cards is None and plan.checkpoint.held:
         raise ReshardError("the checkpoint lies on cards; pass cards=, the group that holds it")
-    _check_apart(plan, output)
-    (check_source if verify_source else check_taken_for_equal)(plan.checkpoint)
     tasks = _tasks(plan, output)
+    (check_source if verify_source else check_taken_for_equal)(plan.checkpoint)
     totals: dict[int, int] = {}
     for task in tasks:
         totals[task.share.rank] = totals.get(task.share.rank, 0) + task.nbytes
@@ -146,7 +146,27 @@ def run_plan(
     )
 
 
+def check_run(plan: ConversionPlan, output: Output) -> None:
+    """See that a plan can be written so, before anything is read or written.
+
+    Raises
+    ------
+    CheckpointFileError, ReshardError
+        See `run_plan`.
+    """
+    _tasks(plan, output)
+    check_target(Path(os.path.abspath(output.folder)), output.overwrite)
+
+
 def _tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:
+    """The files to write, of a folder that is not the source's.
+
+    Raises
+    ------
+    CheckpointFileError, ReshardError
+        See `run_plan`.
+    """
+    _check_apart(plan, output)
     options: dict[str, Any] = {"chunk_bytes": CHUNK_BYTES, **output.file_options}
     options["format"] = "ckpt" if output.format == "ckpt" else "safetensors"
     if output.format == "huggingface":
@@ -313,8 +333,11 @@ def _finish(
 
 def _beside(output: Output, tasks: Sequence[WriteTask]) -> Iterator[tuple[str, bytes]]:
     """The small files of a Hugging Face folder, one at a time."""
+    # As in a plan: a scalar keeps its dtype.
+    dtypes = {str(t.dtype) for task in tasks for t in task.share.tensors if Box.whole(t.shape).size > 1}
     for path in output.copied:
-        yield path.name, read_companion(path)
+        data = read_companion(path)
+        yield path.name, config_with_dtype(data, dtypes) if path.name == "config.json" else data
     if output.format == "huggingface" and len(tasks) > 1:
         weights = {tensor.name: task.path for task in tasks for tensor in task.share.tensors}
         elements = sum(Box.whole(t.shape).size for task in tasks for t in task.share.tensors)

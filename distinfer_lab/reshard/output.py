@@ -32,7 +32,8 @@ class Output:
         Tensor -> file name, for "huggingface"; by default all in `model.safetensors`.
     like
         A Hugging Face folder, for "huggingface": its division into files is used, and the small files that
-        a model needs beside its weights (`config.json`, the tokenizer's) are copied along as they are.
+        a model needs beside its weights (`config.json`, the tokenizer's) are copied along; the configuration then
+        says the dtype that the weights have now.
     buffer
         The most memory for data of each worker, in bytes or as "64 MiB".
     memory_limit

@@ -26,7 +26,7 @@ from typing import Any
 from ..checkpoint import MANIFEST
 from ..errors import CheckpointFileError, ReshardError
 
-__all__ = ["Stage", "journal_of", "probe_of"]
+__all__ = ["Stage", "check_target", "journal_of", "probe_of"]
 
 JOB = "job.json"
 FILES = "files"
@@ -109,15 +109,9 @@ class Stage:
         return self
 
     def _begin(self) -> None:
-        if self.target.exists() and not self._overwrite:
-            if not self.folder.exists():  # a run that died just after its rename
-                shutil.rmtree(self._base, ignore_errors=True)
-            raise CheckpointFileError(f"{self.target} exists; choose another folder, or pass overwrite=True")
-        if self.target.exists() and not _may_be_replaced(self.target):
-            raise CheckpointFileError(
-                f"{self.target} is no folder that a reshard wrote (it has no {MANIFEST}), so it is not overwritten; "
-                "choose another folder, or remove it yourself"
-            )
+        if self.target.exists() and not self._overwrite and not self.folder.exists():
+            shutil.rmtree(self._base, ignore_errors=True)  # of a run that died just after its rename
+        check_target(self.target, self._overwrite)
         try:
             self.resumed = self._resume and self._same_job()
             if not self.resumed:
@@ -208,6 +202,25 @@ class Stage:
     def _unlock(self) -> None:
         self._lock_path.unlink(missing_ok=True)
         os.close(self._lock)
+
+
+def check_target(target: Path, overwrite: bool) -> None:
+    """See that a folder may come to be there.
+
+    Raises
+    ------
+    CheckpointFileError
+        If `target` exists, and may not be replaced.
+    """
+    if not target.exists():
+        return
+    if not overwrite:
+        raise CheckpointFileError(f"{target} exists; choose another folder, or pass overwrite=True")
+    if not _may_be_replaced(target):
+        raise CheckpointFileError(
+            f"{target} is no folder that a reshard wrote (it has no {MANIFEST}), so it is not overwritten; "
+            "choose another folder, or remove it yourself"
+        )
 
 
 def _may_be_replaced(target: Path) -> bool:

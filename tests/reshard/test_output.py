@@ -1,5 +1,6 @@
 """Where an output goes and what it is like: a Hugging Face folder's division and the files beside its weights."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from distinfer_lab.checkpoint import INDEX, MANIFEST, open_checkpoint, read_manifest, save_slice
+from distinfer_lab.checkpoint import (
+    INDEX,
+    MANIFEST,
+    config_with_dtype,
+    open_checkpoint,
+    read_manifest,
+    save_slice,
+)
 from distinfer_lab.cli import main
 from distinfer_lab.errors import CheckpointFileError, ReshardError
 from distinfer_lab.reshard import Output, reshard_files, verify_folder
@@ -44,6 +52,31 @@ def test_both_doors_make_a_folder_like_another(like, tmp_path):
     wanted["tokenizer.json"] = b"{}"
     for door in ("plan", "files", "cli"):
         assert written(tmp_path / door) == wanted, door
+
+
+def test_a_configuration_says_the_dtype_that_is_written(like, tmp_path):
+    """Other weights, another dtype in config.json, and nothing else changed there."""
+    before = json.loads((like / "config.json").read_text())
+    assert before["dtype"] == "float32"
+    options = {"format": "huggingface", "like": like}
+    with open_checkpoint(LLAMA) as checkpoint:
+        result = checkpoint.plan(dtype="bfloat16").run(tmp_path / "half", **options)
+    assert json.loads((tmp_path / "half/config.json").read_text()) == {**before, "dtype": "bfloat16"}
+    assert result.verify().ok
+
+
+@pytest.mark.parametrize(
+    "config", [b"", b"[" * 100_000, b"[1]", b'{"vocab_size": 3}', b'{"dtype":"bfloat16"}', b"\xff"]
+)
+def test_other_configurations_stay_as_they_are(config):
+    """Damaged ones, those that say no dtype, and the right ones: byte for byte."""
+    assert config_with_dtype(config, ["bfloat16", "int32"]) == config
+
+
+@pytest.mark.parametrize("dtypes", [["float16", "float32"], ["int32"], [], ["float8_e4m3fn"]])
+def test_weights_that_have_no_one_dtype_leave_the_configuration(dtypes):
+    """Several, none that floats, and one that no model is made with."""
+    assert config_with_dtype(b'{"dtype":"bfloat16"}', dtypes) == b'{"dtype":"bfloat16"}'
 
 
 def test_without_like_nothing_is_copied(tmp_path):
@@ -128,6 +161,31 @@ def test_like_is_for_hugging_face_alone(like, tmp_path):
     with open_checkpoint(LLAMA) as checkpoint:
         with pytest.raises(ReshardError, match="like= names no file for it; leave that out"):
             checkpoint.plan().run(tmp_path / "out", format="huggingface", like=like)
+
+
+def test_a_dry_run_refuses_what_a_run_refuses(like, tmp_path):
+    """In its words: a folder that exists, one that holds the source, what `like` does not know, too little memory."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/mine").touch()
+    (like / INDEX).write_text('{"weight_map": {"w": "model-1.safetensors"}}')
+    hub = ["--format", "huggingface"]
+    before = sorted(tmp_path.rglob("*"))
+    for words, expected in (
+        ([LLAMA, tmp_path / "there"], f"{tmp_path}/there exists; choose another folder, or pass --overwrite"),
+        ([LLAMA, tmp_path / "there", "--overwrite"], f"it has no {MANIFEST}"),
+        ([LLAMA, LLAMA, "--overwrite"], "is read from, and lies in"),
+        ([LLAMA, tmp_path / "out", *hub, "--like", like], "names no file for it; leave that out"),
+        ([LLAMA, tmp_path / "out", *hub, "--like", tmp_path], "it is no Hugging Face folder"),
+        ([LLAMA, tmp_path / "out", "--memory-limit", "1"], "files are written through a buffer of at least"),
+    ):
+        said = []
+        for more in (["--dry-run"], []):
+            done = CliRunner().invoke(main, ["reshard", *map(str, words), *more])
+            assert (done.exit_code, expected in done.output) == (1, True), done.output
+            said.append(done.output)
+        assert said[0] == said[1]
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not (LLAMA / MANIFEST).exists()
 
 
 def test_the_format_is_that_of_the_source_unless_said(tmp_path):
