@@ -1,5 +1,6 @@
 """The doors: the command line, the names of the package, and what is shown of its records."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,22 @@ def test_inspect_tells_what_a_path_holds():
     done = distinfer("inspect", slice_file, "--key", "000102030405060708090a0b0c0d0e0f")
     assert "matmul_weight  [32, 4] float32" in done.output
     assert distinfer("inspect", slice_file, "--key", "zz").exit_code == 2
+
+
+def test_slices_without_their_strategy_are_told(tmp_path):
+    """By inspect, which warns; plan, a dry run and a run refuse them, and name two files and the way out."""
+    source = case("tp_col8_to_row4").folder / "src"
+    done = distinfer("inspect", source)
+    assert (done.exit_code, "Checkpoint of 8 ranks: 1 tensor, 768 bytes" in done.stdout) == (0, True)
+    expected = "no strategy was given, .* matmul_weight differs between .*rank_0/.* and .*rank_1/.* give the strategy"
+    assert re.search(f"Warning: {expected}", done.stderr)
+    assert not distinfer("inspect", source, "--strategy", case("tp_col8_to_row4").src_strategy).stderr
+    for words in (["plan", source], ["reshard", source, tmp_path / "out", "--dry-run"]):
+        done = distinfer(*words)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert re.search(expected, done.stderr)
+    assert distinfer("reshard", source, tmp_path / "out").exit_code == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_reshard_plans_and_writes(tmp_path):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xxhash
 
-from ..display import Displayed
+from ..display import Displayed, counted
 from ..errors import (
     CheckpointError,
     CheckpointFileError,
@@ -248,8 +248,8 @@ class Checkpoint(Displayed):
 
     def __repr__(self) -> str:
         lines = [
-            f"Checkpoint of {self.ranks} ranks: {len(self.tensors)} tensors, {self.full_nbytes} bytes "
-            f"({self.nbytes} in the slices)"
+            f"Checkpoint of {counted(self.ranks, 'rank')}: {counted(len(self.tensors), 'tensor')}, "
+            f"{self.full_nbytes} bytes ({self.nbytes} in the slices)"
         ]
         for record in self.tensors.values():
             cut = record.layout.describe_cut() or "(no dims)"
@@ -264,7 +264,7 @@ class Checkpoint(Displayed):
         copies = [found for found in self.coverage().values() if found.fewest]
         if copies:
             fewest, most = min(found.fewest for found in copies), max(found.most for found in copies)
-            words = f"{fewest} to {most} ranks" if fewest != most else f"{fewest} rank{'s' * (fewest > 1)}"
+            words = f"{fewest} to {most} ranks" if fewest != most else counted(fewest, "rank")
             lines.append(f"  every slice that is there is held by {words}")
         lines += [f"  {name}  in the strategy, but in no file" for name in self.missing]
         return "\n".join(lines)

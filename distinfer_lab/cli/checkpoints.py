@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import DistinferError
+from ..errors import CheckpointError, DistinferError
 from .options import PATH, opened, planned, source_options, target_options
+from .words import in_options
 
 if TYPE_CHECKING:
     from ..reshard import Progress
@@ -24,9 +25,10 @@ __all__ = ["inspect", "plan", "reshard", "verify"]
 def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> None:
     """Tell what a checkpoint file, a folder of rank_N folders, or a strategy file holds.
 
-    Reads headers only.
+    Reads headers only; where no strategy says who holds what, a few KiB more, to see whether the files are equal.
     """
     from ..layout.dialects.plain import strategy_to_json
+    from ..reshard import check_beginnings
 
     found = None if src.is_dir() or source["dec_key"] or strategy else _strategy_or_none(src)
     if found is not None:
@@ -34,6 +36,10 @@ def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> N
         return
     with opened(src, strategy, **source) as checkpoint:
         click.echo(json.dumps(strategy_to_json(checkpoint.strategy)) if as_json else repr(checkpoint))
+        try:
+            check_beginnings(checkpoint)
+        except CheckpointError as err:
+            click.echo(in_options(f"Warning: {err}", click.get_current_context().command), err=True)
 
 
 def _strategy_or_none(path: Path) -> Any:
@@ -76,7 +82,7 @@ def plan(
 ) -> None:
     """Tell what resharding SRC would read, write and move, rank by rank and file by file.
 
-    Reads headers only, and moves nothing.
+    Reads as little as `inspect`, and moves nothing.
     """
     with opened(src, strategy, dec_key, dec_mode=dec_mode, rebuild=rebuild, without=without) as checkpoint:
         found = planned(checkpoint, src, **target).explain(buffer)
@@ -121,7 +127,7 @@ def plan(
 @click.option(
     "--verify-source", is_flag=True, help="Compare all replicas in SRC first, and all with its manifest."
 )
-@click.option("--dry-run", is_flag=True, help="Check all, and tell the plan; write nothing.")
+@click.option("--dry-run", is_flag=True, help="See that it could begin, and tell the plan; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Tell the result as JSON.")
 def reshard(
     src: Path,

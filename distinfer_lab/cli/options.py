@@ -114,8 +114,8 @@ def planned(
     select: tuple[str, ...],
     rename: tuple[str, ...],
 ) -> "ConversionPlan":
-    """The plan that the target options name."""
-    from ..reshard import plan_checkpoint
+    """The plan that the target options name; slices of which nobody says how they lie have none."""
+    from ..reshard import check_beginnings, plan_checkpoint
 
     names: dict[str, str] = {}
     for item in rename:
@@ -123,9 +123,11 @@ def planned(
         if not (old and sign and new):
             raise click.BadParameter(f"{item!r}: write OLD=NEW", param_hint="--rename")
         names[old] = new
+    destination = _destination(src, to, rules, config)
+    check_beginnings(checkpoint)
     return plan_checkpoint(
         checkpoint,
-        _destination(src, to, rules, config),
+        destination,
         states=states,
         dtype=dtype,
         select=select or None,
