@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .cards import CardGroup
-from .display import bytes_in_words
+from .display import bytes_in_words, counted
 from .flow import Model, auto_parallel_context, load_distributed_checkpoint
 from .flow.sample import (
     TRAIN_CARDS,
@@ -47,7 +47,7 @@ def run_demo(
     """
     say = _Teller(out or sys.stdout)
     with tempfile.TemporaryDirectory(prefix="distinfer-") as folder:
-        say(f"[1/4] train on {cards} cards{' in processes' if processes else ''}")
+        say(f"[1/4] train on {counted(cards, 'card')}{' in processes' if processes else ''}")
         strategy_file = Path(folder) / "train_strategy.ckpt"
         with CardGroup(cards, processes=processes) as group:
             model = train_sample(folder, group)
@@ -55,7 +55,7 @@ def run_demo(
             say.done(
                 f"2 epochs of 2 steps; slices in rank_0_ckpt .. rank_{cards - 1}_ckpt, {strategy_file.name}"
             )
-        say(f"[2/4] infer the predict layout for {predict_cards} cards")
+        say(f"[2/4] infer the predict layout for {counted(predict_cards, 'card')}")
         with (
             CardGroup(predict_cards, processes=processes) as group,
             auto_parallel_context(
@@ -75,7 +75,7 @@ def run_demo(
             result = load_distributed_checkpoint(net, files, layout, strategy_file)
             say.done(f"moved {result.plan.moved_bytes} bytes, the bound is {result.plan.bound_bytes}")
             _tell_holdings(say, result.plan["matmul_weight"], layout.strategy)
-            say(f"[4/4] predict on {predict_cards} cards")
+            say(f"[4/4] predict on {counted(predict_cards, 'card')}")
             prediction = model.predict(data).asnumpy()
             return _prove(say, model, group, trained, prediction, data.asnumpy())
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from distributed import Client
 
-from ..display import Displayed
+from ..display import Displayed, counted
 from ..errors import ArgumentTypeError, CardError, ContextError
 from ..reshard import size_of
 from . import cluster, tasks
@@ -101,7 +101,7 @@ class Controller(Displayed):
         where = "in processes" if self.processes else "in this process"
         if not self.embedded:
             where = "of a given cluster"
-        return f"CardGroup({len(self)} cards {where})"
+        return f"CardGroup({counted(len(self), 'card')} {where})"
 
     @property
     def client(self) -> Client:

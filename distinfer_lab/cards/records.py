@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..display import Displayed, show
+from ..display import Displayed, counted, show
 
 __all__ = ["CardMemory", "Epoch", "GroupMemory", "GroupTerms", "Peer", "Ticket"]
 
@@ -100,7 +100,7 @@ class GroupMemory(Displayed):
         return len(self.cards)
 
     def __repr__(self) -> str:
-        lines = [f"GroupMemory of {len(self.cards)} cards, in bytes"]
+        lines = [f"GroupMemory of {counted(len(self.cards), 'card')}, in bytes"]
         for card in self.cards:
             private = "" if card.private_bytes is None else f"  private peak {card.private_bytes}"
             lines.append(f"  card {card.rank}  held {card.held_bytes}  peak {card.peak_bytes}{private}")

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..display import Displayed, bytes_in_words
+from ..display import Displayed, bytes_in_words, counted
 from ..errors import CardError
 from . import tasks
 from .group import CardGroup
@@ -62,7 +62,9 @@ class GroupState(Displayed):
         return tuple(card.rank for card in self.cards if not card.there)
 
     def __repr__(self) -> str:
-        return "\n".join([f"GroupState of {len(self.cards)} cards", *(f"  {card}" for card in self.cards)])
+        return "\n".join(
+            [f"GroupState of {counted(len(self.cards), 'card')}", *(f"  {card}" for card in self.cards)]
+        )
 
 
 def state_of(group: CardGroup) -> GroupState:

@@ -21,7 +21,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..display import Displayed
+from ..display import Displayed, counted
 from ..errors import CheckpointError, CheckpointFileError, listed
 from ..layout import Box
 from .entry import Entry
@@ -261,7 +261,7 @@ class FileSet(Displayed):
         self.close()
 
     def __repr__(self) -> str:
-        return f"FileSet({self.path}, {len(self.files)} files, {len(self.entries)} entries)"
+        return f"FileSet({self.path}, {counted(len(self.files), 'file')}, {len(self.entries)} entries)"
 
     def _holder(self, name: str) -> SliceFile:
         if name not in self._of:

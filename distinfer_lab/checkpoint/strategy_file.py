@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, EncodeError
 
-from ..display import Displayed
+from ..display import Displayed, counted
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, LayoutError, listed
 from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import MindSporeLayout, from_layout, to_layout
@@ -115,7 +115,10 @@ class StrategyFile(Displayed):
         return cls(current_stage, dict(operators or {}), layouts)
 
     def __repr__(self) -> str:
-        lines = [f"StrategyFile of {len(self.layouts)} parameters and {len(self.operators)} operators"]
+        lines = [
+            f"StrategyFile of {counted(len(self.layouts), 'parameter')} "
+            f"and {counted(len(self.operators), 'operator')}"
+        ]
         for name, item in self.layouts.items():
             lines.append(f"  {name}  dev_matrix {item.dev_matrix} tensor_map {item.tensor_map}")
         return "\n".join(lines)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..cards import CardGroup, current_group
 from ..checkpoint import Checkpoint, as_strategy, open_checkpoint
-from ..display import Displayed
+from ..display import Displayed, counted
 from ..errors import ArgumentTypeError, CheckpointError, ContextError, listed
 from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import strategy_from_tuples
@@ -49,7 +49,7 @@ class LoadResult(Displayed):
 
     def __repr__(self) -> str:
         lines = [
-            f"LoadResult: {len(self.plan)} parameters on {len(self.held_bytes)} cards, "
+            f"LoadResult: {counted(len(self.plan), 'parameter')} on {counted(len(self.held_bytes), 'card')}, "
             f"at most {max(self.held_bytes, default=0)} bytes a card"
         ]
         lines += [f"  {name} was loaded from {entry}" for name, entry in self.renamed.items()]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from ..display import Displayed
+from ..display import Displayed, counted
 from ..errors import LayoutError
 from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import LayoutTuple, layout_tuple
@@ -42,7 +42,9 @@ class PredictLayout(Mapping[str, LayoutTuple], Displayed):
         return len(self.strategy)
 
     def __repr__(self) -> str:
-        lines = [f"PredictLayout of {len(self)} parameters on {self.strategy.ranks} cards"]
+        lines = [
+            f"PredictLayout of {counted(len(self), 'parameter')} on {counted(self.strategy.ranks, 'card')}"
+        ]
         for name, layout in self.strategy.items():
             shape = self.strategy.shapes[name]
             lines.append(

@@ -5,6 +5,7 @@ Code of later steps may speak of what earlier ones set: `folder`, `strategy`, `c
 
 import os
 from collections.abc import Sequence
+from pprint import pformat
 from typing import Any
 
 from ..layout import Strategy
@@ -93,7 +94,10 @@ def with_cards(cards: int, lines: Sequence[str]) -> list[str]:
 
 
 def _strategy_from_json(name: str, strategy: Any) -> list[str]:
+    found = pformat(strategy_to_json(strategy), sort_dicts=False, width=100, compact=True)
     return [
         "from distinfer_lab.layout.dialects.plain import strategy_from_json",
-        f"{name} = strategy_from_json({strategy_to_json(strategy)!r})",
+        f"{name} = strategy_from_json(",
+        *(f"    {line}" for line in found.splitlines()),
+        ")",
     ]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..display import Displayed
+from ..display import Displayed, counted
 from ..errors import LayoutError, listed
 from .box import Boxes, volumes
 from .layout import Layout
@@ -110,7 +110,7 @@ class Strategy(Mapping[str, Layout], Displayed):
         return out
 
     def __repr__(self) -> str:
-        lines = [f"Strategy of {len(self)} parameters on {self.ranks} ranks"]
+        lines = [f"Strategy of {counted(len(self), 'parameter')} on {counted(self.ranks, 'rank')}"]
         for name, layout in self.items():
             shape = f"  {list(self.shapes[name])}" if name in self.shapes else ""
             lines.append(f"  {name}{shape}  {layout.describe_cut() or '(no dims)'}  {layout.mesh!r}")

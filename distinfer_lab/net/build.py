@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from ..display import counted
 from ..errors import GraphError
 from .graph import Graph, Node, NodeStrategy, Operator, Origin, Spec
 
@@ -32,7 +33,8 @@ class GraphBuilder:
         self._stage: int | None = None
 
     def __repr__(self) -> str:
-        return f"GraphBuilder of {len(self.nodes)} operators and {len(self._params)} parameters so far"
+        params = counted(len(self._params), "parameter")
+        return f"GraphBuilder of {counted(len(self.nodes), 'operator')} and {params} so far"
 
     def input(self, name: str, spec: Spec) -> str:
         """Add an input."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..display import Displayed
+from ..display import Displayed, counted
 from ..errors import GraphError
 
 if TYPE_CHECKING:
@@ -171,7 +171,9 @@ class Graph(Displayed):
         object.__setattr__(self, "specs", specs)
 
     def __repr__(self) -> str:
-        lines = [f"Graph of {len(self.nodes)} operators and {len(self.params)} parameters"]
+        lines = [
+            f"Graph of {counted(len(self.nodes), 'operator')} and {counted(len(self.params), 'parameter')}"
+        ]
         lines += [f"  {name} {list(spec.shape)} {spec.dtype}  input" for name, spec in self.inputs.items()]
         for node in self.nodes:
             shape = list(self.specs[node.output].shape)

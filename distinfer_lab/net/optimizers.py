@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from ..display import Displayed
+from ..display import Displayed, counted
 from ..errors import ContextError, GraphError
 from .build import GraphBuilder
 from .initializer import initializer
@@ -95,7 +95,7 @@ class Optimizer(Displayed):
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self.params)} parameters)"
+        return f"{type(self).__name__}({counted(len(self.params), 'parameter')})"
 
 
 class _WithVelocity(Optimizer):

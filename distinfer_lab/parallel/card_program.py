@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..display import counted
 from ..trace import Span, Trace
 from .batches import micro_name
 from .card import CardStep, CardView, run_card, view_of
@@ -43,7 +44,7 @@ class CardProgram:
         self._views: dict[int, CardView] = {}
 
     def __repr__(self) -> str:
-        return f"CardProgram for {self.program.ranks} cards"
+        return f"CardProgram for {counted(self.program.ranks, 'card')}"
 
     def __call__(
         self, rank: int, values: Mapping[str, Array], inputs: Mapping[str, Array], card: Any

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..display import Displayed
+from ..display import Displayed, counted
 
 __all__ = ["Communication", "Sent"]
 
@@ -86,7 +86,7 @@ class Communication(Displayed):
 
     def __repr__(self) -> str:
         count = f"{len(self)} collective{'s' if len(self) != 1 else ''}"
-        lines = [f"Communication of {count} on {self.ranks} cards, in bytes"]
+        lines = [f"Communication of {count} on {counted(self.ranks, 'card')}, in bytes"]
         wide = max((len(row.operator) for row in self.rows), default=0)
         most = max((len(str(max(row.sent_bytes))) for row in self.rows), default=0)
         for row in self.rows:

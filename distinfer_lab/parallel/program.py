@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..display import Displayed
+from ..display import Displayed, counted
 from ..layout import Layout, Strategy, Transfers, volumes
 from ..net import Operator, Region, Spec
 from .communication import Communication, Sent
@@ -244,7 +244,9 @@ class Program(Displayed):
         return [int(r) for r in layout.ranks[layout.replica_ids() == 0]]
 
     def __repr__(self) -> str:
-        lines = [f"Program for {self.ranks} cards: {len(self.instructions)} instructions"]
+        lines = [
+            f"Program for {counted(self.ranks, 'card')}: {counted(len(self.instructions), 'instruction')}"
+        ]
         for instruction in self.instructions:
             held = self.values[instruction.output]
             kind = instruction.op.name if isinstance(instruction, Compute) else type(instruction).__name__

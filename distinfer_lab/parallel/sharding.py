@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..display import Displayed
+from ..display import Displayed, counted
 from ..layout import Layout, Mesh, Strategy
 
 __all__ = ["NodeSharding", "Sharding", "same_layout"]
@@ -46,7 +46,7 @@ class Sharding(Displayed):
     """False: found for one card's share of the batch; its layouts cut `devices` times as many rows."""
 
     def __repr__(self) -> str:
-        return f"Sharding of {len(self.nodes)} nodes on {self.devices} cards\n{self.strategy!r}"
+        return f"Sharding of {counted(len(self.nodes), 'node')} on {counted(self.devices, 'card')}\n{self.strategy!r}"
 
 
 def same_layout(a: Layout, b: Layout, shape: Any) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint import FileSet, SliceFile
+from ..display import counted
 from ..layout import Box
 from .shares import ShareTensor, Source
 from .tables import BLOCK_BYTES, Block, BlockReader, Table, table_of
@@ -81,7 +82,7 @@ class Filling:
         self._blocks = BlockReader(self._slots, self._scratch)
 
     def __repr__(self) -> str:
-        return f"Filling({len(self._tensors)} tensors, {self.nbytes} bytes)"
+        return f"Filling({counted(len(self._tensors), 'tensor')}, {self.nbytes} bytes)"
 
     @property
     def nbytes(self) -> int:

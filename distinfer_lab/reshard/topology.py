@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..display import Displayed
+from ..display import Displayed, counted
 from ..errors import ReshardError
 from .classes import numbered
 
@@ -51,5 +51,5 @@ class Topology(Displayed):
 
     def __repr__(self) -> str:
         counts = Counter(self.hosts)
-        lines = [f"Topology of {len(self.hosts)} cards on {len(counts)} hosts"]
-        return "\n".join([*lines, *(f"  {host}  {count} cards" for host, count in counts.items())])
+        lines = [f"Topology of {counted(len(self.hosts), 'card')} on {counted(len(counts), 'host')}"]
+        return "\n".join([*lines, *(f"  {host}  {counted(count, 'card')}" for host, count in counts.items())])

@@ -18,6 +18,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from ..checkpoint import SliceWriter, TensorSpec
+from ..display import counted
 from ..errors import CheckpointFileError, DistinferError
 from .filling import Filling
 from .shares import Share, ShareTensor, Source
@@ -197,7 +198,7 @@ class FileWork:
         self._stack = ExitStack()
 
     def __repr__(self) -> str:
-        return f"FileWork({self.task.path}, {len(self.left)} tensors left)"
+        return f"FileWork({self.task.path}, {counted(len(self.left), 'tensor')} left)"
 
     def __enter__(self) -> "FileWork":
         task = self.task

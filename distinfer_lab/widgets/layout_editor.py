@@ -347,7 +347,7 @@ class LayoutEditor(Panel):
 
     def __repr__(self) -> str:
         found = self.assessment
-        count = f"{len(self.source)} tensors on {self.draft.mesh!r}"
+        count = f"{counted(len(self.source), 'tensor')} on {self.draft.mesh!r}"
         if found.plan is None or found.problems:
             return f"LayoutEditor({count}, cannot be: {len(found.problems)} reasons)"
         peak = bytes_in_words(max(found.peak_bytes, default=0))

@@ -64,7 +64,7 @@ class PlanView(Panel):
     >>> rows = Layout(Mesh(("tp",), (2,)), (("tp",), ()))
     >>> view = PlanView(plan_reshard(Strategy({"w": rows}, {"w": (8, 6)}), None))
     >>> view
-    PlanView(1 tensors, 2 -> 1 cards, moved 96 B, least possible 96 B)
+    PlanView(1 tensor, 2 -> 1 card, moved 96 B, least possible 96 B)
     >>> view.selected = "infer:0"
     >>> view.linked
     ('move:0>0', 'train:0', 'move:1>0', 'train:1')
@@ -84,6 +84,7 @@ class PlanView(Panel):
         self.plan = plan
         self._sides = FILES if isinstance(plan, ConversionPlan) else CARDS
         self._steps: tuple[Step, ...] = ()
+        self._opened_from = ""
         self.kind = ipywidgets.ToggleButtons(options=PICTURES, description="Moves as")
         self._link(plan.traffic)
         hint = "Hover or focus a card or a cell; Enter or a click selects it, Escape lets go."
@@ -131,7 +132,7 @@ class PlanView(Panel):
         self.observe(redraw, ["parameter", "step", "opened"])
         self.observe(self.errors.guard(lambda change: self._say_groups()), ["selected", "opened"])
         self.open.on_click(self.errors.guard(lambda button: self._open()))
-        self.back.on_click(self.errors.guard(lambda button: setattr(self, "opened", "")))
+        self.back.on_click(self.errors.guard(lambda button: self._go_back()))
         self.kind.observe(redraw, "value")
         self.order.observe(self.errors.guard(lambda change: self._list()), "value")
         self.every.on_click(self.errors.guard(lambda button: self._show_all()))
@@ -189,12 +190,22 @@ class PlanView(Panel):
         """Open the selected group; of the other side stays what is shown."""
         counts = self.plan.src_count, self.plan.dst_count
         sources, destinations = _window_of(self.selected, *counts)
-        if self._window is not None and self.selected.startswith("train"):
+        if self._window is None:
+            self._opened_from = self.selected
+        elif self.selected.startswith("train"):
             destinations = self._window[1]
-        if self._window is not None and self.selected.startswith("infer"):
+        elif self.selected.startswith("infer"):
             sources = self._window[0]
         first, second = (f"{cards.start}-{cards.stop - 1}" for cards in (sources, destinations))
         self.opened = f"move:{first}>{second}"
+        # A button that was pressed and is disabled would leave the keyboard nowhere.
+        self.back.focus()
+
+    def _go_back(self) -> None:
+        """Show all cards, with the group selected that was opened first."""
+        self.opened = ""
+        self.selected = self._opened_from
+        (self.order if self.open.disabled else self.open).focus()
 
     def _say_groups(self) -> None:
         self.open.disabled = "-" not in self.selected
@@ -297,7 +308,8 @@ class PlanView(Panel):
     def __repr__(self) -> str:
         plan = self.plan
         words = f"moved {bytes_in_words(plan.moved_bytes)}, least possible {bytes_in_words(plan.bound_bytes)}"
-        return f"PlanView({len(plan)} tensors, {plan.src_count} -> {plan.dst_count} cards, {words})"
+        cards = f"{plan.src_count} -> {counted(plan.dst_count, 'card')}"
+        return f"PlanView({counted(len(plan), 'tensor')}, {cards}, {words})"
 
 
 def _window_of(key: str, src_count: int, dst_count: int) -> Window:
@@ -344,12 +356,12 @@ def _summary(plan: ReshardPlan) -> str:
         sides = f"{counted(plan.src_count, 'file')} -> {counted(plan.dst_count, 'rank')}"
         sums = f"{bytes_in_words(int(plan.needed_bytes.sum()))} in all; a rank ends with at most {most}"
     else:
-        sides = f"{plan.src_count:,} -> {plan.dst_count:,} cards"
+        sides = f"{plan.src_count:,} -> {counted(plan.dst_count, 'card')}"
         sums = (
             f"moved {bytes_in_words(moved)}, least possible {bytes_in_words(bound)}{ratio}; a card ends with at "
             f"most {most}"
         )
-    lines = [f"{len(plan):,} tensors, {sides}, {plan.pieces:,} pieces", sums]
+    lines = [f"{counted(len(plan), 'tensor')}, {sides}, {counted(plan.pieces, 'piece')}", sums]
     if not len(plan):
         lines = ["This plan has no tensors: there is nothing to move. Was everything left out by select=?"]
     warned = "".join(f"<li>{escape(text)}</li>" for text in warnings_of(plan))

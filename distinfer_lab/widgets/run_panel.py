@@ -194,8 +194,8 @@ class RunPanel(Panel):
             return f"RunPanel({getattr(self._call, '__name__', type(self._call).__name__)})"
         plan = self._plan
         return (
-            f"RunPanel({len(plan)} tensors, {bytes_in_words(int(plan.needed_bytes.sum()))}, "
-            f"{plan.src_count} -> {plan.dst_count} ranks, to {os.fspath(self._folder or '')})"
+            f"RunPanel({counted(len(plan), 'tensor')}, {bytes_in_words(int(plan.needed_bytes.sum()))}, "
+            f"{plan.src_count} -> {counted(plan.dst_count, 'rank')}, to {os.fspath(self._folder or '')})"
         )
 
 

@@ -1,8 +1,11 @@
 """Notebooks: committed executed and normalised; what is not in that form is named."""
 
+import base64
+import io
 import re
 from pathlib import Path
 
+import matplotlib.image
 import nbformat
 import pytest
 from click.testing import CliRunner
@@ -121,3 +124,24 @@ def test_a_notebook_that_says_something_else_fails_the_run(tmp_path):
     assert path.read_bytes() == before
     assert CliRunner().invoke(main, ["--run", str(path)]).exit_code == 0
     assert nbformat.read(path, 4).cells[1].outputs[0].text == "2\n"
+
+
+@pytest.mark.parametrize(("shades", "status"), [(5, 0), (100, 1)])
+def test_a_chart_that_looks_the_same_stays(shades, status, tmp_path):
+    """A pixel a few shades off, as another processor draws it, is no change; a line that is gone is one."""
+    path = tmp_path / "a.ipynb"
+    draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(draw)]), path)
+    assert CliRunner().invoke(main, ["--run", str(path)]).exit_code == 0
+    notebook = nbformat.read(path, 4)
+    data = notebook.cells[0].outputs[-1].data
+    pixels = matplotlib.image.imread(io.BytesIO(base64.b64decode(data["image/png"])), "png")
+    pixels[3, 3, 0] -= shades / 255
+    file = io.BytesIO()
+    matplotlib.image.imsave(file, pixels, format="png")
+    data["image/png"] = base64.b64encode(file.getvalue()).decode()
+    nbformat.write(notebook, path)
+    before = path.read_bytes()
+    assert CliRunner().invoke(main, ["--run", "--check", str(path)]).exit_code == status
+    assert CliRunner().invoke(main, ["--run", str(path)]).exit_code == 0
+    assert (path.read_bytes() == before) == (status == 0)

@@ -72,6 +72,27 @@ def test_the_matrix_is_walked_by_keyboard(notebook):
     assert notebook.cells() == count
 
 
+def test_a_group_is_opened_by_keyboard(open_notebook):
+    """The focus goes on to the way back, and from there to the group that was opened."""
+    crowd = """
+from distinfer_lab import Layout, Mesh, PlanView, Strategy, plan_reshard
+src, dst = Layout(Mesh(("tp",), (256,)), (("tp",), ())), Layout(Mesh(("tp",), (4,)), ((), ("tp",)))
+view = PlanView(plan_reshard(Strategy({"w": src}, {"w": (256, 64)}), Strategy({"w": dst})))
+view
+"""
+    notebook = open_notebook(crowd)
+    keyboard = notebook.page.keyboard
+    notebook.find('[data-key="train:0-15"]').focus()
+    keyboard.press("Enter")
+    notebook.find("button:has-text('Open the group'):not([disabled])").focus()
+    keyboard.press("Enter")
+    notebook.find("button:has-text('All cards'):focus").wait_for()
+    notebook.find('[data-key="train:7"]').wait_for()
+    keyboard.press("Enter")
+    notebook.find("button:has-text('Open the group'):focus").wait_for()
+    notebook.find('[data-key="train:0-15"].is-selected').wait_for()
+
+
 def test_the_scrubber_goes_through_the_steps(notebook):
     """By keyboard: each step names its tensors, and says what is done by then."""
     of_plan(notebook, "[role=slider]").focus()

@@ -163,7 +163,7 @@ def test_a_group_is_opened_down_to_its_cards():
     view.kind.value = "Bands"
     assert "cards 64-67 to 4-7 of 1,024 x 64" in view.picture.svg
     view.back.click()
-    assert view.opened == ""
+    assert (view.opened, view.selected) == ("", "move:64-127>4-7")
     assert "train:960-1023" in view.picture.sentences
     for key in ("train:1000-1024", "move:0-7", "infer:x", "card:0-7", "train:7-0"):
         with pytest.raises(LayoutError, match=f"opened='{key}' is no group of 1024 training and 64"):

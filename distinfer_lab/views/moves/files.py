@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ...display import bytes_in_words
+from ...display import bytes_in_words, counted
 from ..drawing import Block, Pen, above, finish, heading, label, notes, path, shorten, text, text_width
 from ..holdings import ranks_in_words
 
@@ -137,7 +137,7 @@ def _by_destination(plan: "ConversionPlan", rank: int, file: str) -> FileBytes:
         ReadPiece((j,), float(ends[j] - sent[j]), float(ends[j]), 0.0, 1.0)
         for j in np.flatnonzero(sent).tolist()
     ]
-    return FileBytes(file, (TensorBytes(f"{len(plan):,} tensors", size, tuple(pieces)),), by_reader=True)
+    return FileBytes(file, (TensorBytes(counted(len(plan), "tensor"), size, tuple(pieces)),), by_reader=True)
 
 
 def files_svg(files: Sequence[FileBytes], title: str, *, total: int | None = None) -> str:
@@ -260,7 +260,7 @@ def _by_reader(file: FileBytes) -> Sequence[TensorBytes]:
     for readers, share in sorted(_shares(file.tensors).items()):
         pieces.append(ReadPiece(readers, at, at + share, 0.0, 1.0))
         at += share
-    return (TensorBytes(f"{len(file.tensors)} tensors", file.nbytes, tuple(pieces)),)
+    return (TensorBytes(counted(len(file.tensors), "tensor"), file.nbytes, tuple(pieces)),)
 
 
 def _merged(tensors: Sequence[TensorBytes], least: float) -> Iterator[TensorBytes]:
@@ -288,7 +288,7 @@ def _joined(tensors: Sequence[TensorBytes]) -> Iterator[TensorBytes]:
     for readers, share in sorted(_shares(tensors).items()):
         pieces.append(ReadPiece(readers, 0.0, 1.0, at, at + share))
         at += share
-    yield TensorBytes(f"{len(tensors)} tensors", total, tuple(pieces))
+    yield TensorBytes(counted(len(tensors), "tensor"), total, tuple(pieces))
 
 
 def _shares(tensors: Sequence[TensorBytes]) -> dict[tuple[int, ...], float]:

@@ -75,7 +75,9 @@ def timeline_svg(trace: Trace, title: str = "", *, max_cards: int = MAX_CARDS) -
         lines.append("very many spans: for each moment what the card was mostly at")
     pen = Pen(f"{title}{trace.seconds}{len(trace.spans)}")
     block = above([_legend(trace, pen), _lanes(lanes, trace.seconds, pen)], 10)
-    return finish(heading(block, title or "Run", lines), title or f"Run of {trace.cards} cards", pen)
+    return finish(
+        heading(block, title or "Run", lines), title or f"Run of {counted(trace.cards, 'card')}", pen
+    )
 
 
 def _last_ones(trace: Trace, limit: int) -> list[int]:

@@ -68,7 +68,7 @@ def program_html(program: "Program") -> str:
     """The operators and collectives in order, and the bytes of parameters on each card."""
     params = {name: _lies(program, name) for name in program.params}
     steps = program_steps(program)
-    title = f"Program for {program.ranks} cards"
+    title = f"Program for {counted(program.ranks, 'card')}"
     picture = kept(
         lambda count: graph_svg(steps, title, params=params, max_steps=max(count // 8, 4)),
         repr(program).split("\n")[0],

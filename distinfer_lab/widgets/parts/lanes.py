@@ -3,7 +3,7 @@
 import ipywidgets
 import numpy as np
 
-from ...display import bytes_in_words
+from ...display import bytes_in_words, counted
 from ...reshard import Progress
 
 __all__ = ["MOST_LANES", "Lanes"]
@@ -40,7 +40,7 @@ class Lanes(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         self.children, self._ranks = (), ()
 
     def __repr__(self) -> str:
-        return f"Lanes({len(self._ranks)} cards)"
+        return f"Lanes({counted(len(self._ranks), 'card')})"
 
 
 def _lane(run: list[int]) -> ipywidgets.HBox:

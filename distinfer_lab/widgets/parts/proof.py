@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from ...display import bytes_in_words
+from ...display import bytes_in_words, counted
 from ...reshard import ReshardResult
 from ...views import table_html
 
@@ -21,8 +21,9 @@ def proof_rows(result: ReshardResult) -> list[list[str]]:
     shards = [digest for file in result.digests for digest in file.values()]
     with_digest = sum(digest is not None for digest in shards)
     ratio = result.read_bytes / max(result.needed_bytes, 1)
+    files = counted(len(result.files), "file")
     rows = [
-        ["written", words(result.written_bytes), f"{len(result.files)} files in {result.seconds:.2f} s"],
+        ["written", words(result.written_bytes), f"{files} in {result.seconds:.2f} s"],
         [
             "digests (xxh3-128)",
             f"{with_digest} of {len(shards)} shards",
