@@ -91,8 +91,8 @@ def _look_alike(one: str, other: str) -> bool:
     import matplotlib.image
     import numpy as np
 
-    pictures = [matplotlib.image.imread(io.BytesIO(base64.b64decode(text)), "png") for text in (one, other)]
-    return pictures[0].shape == pictures[1].shape and bool(np.allclose(*pictures, rtol=0, atol=SHADES_APART))
+    a, b = (matplotlib.image.imread(io.BytesIO(base64.b64decode(text)), "png") for text in (one, other))
+    return a.shape == b.shape and bool(np.allclose(a, b, rtol=0, atol=SHADES_APART))
 
 
 def problems(notebook: Any) -> list[str]:
