@@ -79,20 +79,13 @@ _HOMES = {
         "Workbench",
     ),
 }
-_MODULES = {
-    "models": ".net.models",
-    "nn": ".net.nn",
-    "ops": ".net.ops",
-    "errors": ".errors",
-    "exercises": ".exercises",
-    "sample": ".flow.sample",
-    "context": ".flow.context",
-}
+_MODULES = ("communication", "context", "errors", "exercises", "models", "nn", "ops", "sample")
 _NAMES = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["__version__", *sorted([*_NAMES, *_MODULES])]  # noqa: PLE0604  all are texts
 
 if TYPE_CHECKING:
+    from . import communication, context, errors, exercises, models, nn, ops, sample
     from .cards import CardGroup, CardMemory, GroupMemory, Run, current_group
     from .checkpoint import (
         Checkpoint,
@@ -131,9 +124,6 @@ if TYPE_CHECKING:
     )
     from .layout import Box, Layout, Mesh, Strategy
     from .net import Cell, Parameter, Tensor, initializer, set_seed
-    from .net import models as models
-    from .net import nn as nn
-    from .net import ops as ops
     from .parallel import Program, Sharding, partition, propagate
     from .reshard import (
         ReshardPlan,
@@ -165,7 +155,7 @@ def __getattr__(name: str) -> Any:
     if name in _NAMES:
         value = getattr(import_module(_NAMES[name], __name__), name)
     elif name in _MODULES:
-        value = import_module(_MODULES[name], __name__)
+        value = import_module(f".{name}", __name__)
     elif name in _DTYPES:
         value = import_module(".net.tensor", __name__).dtypes[name]
     else:

@@ -53,7 +53,8 @@ def run_demo(
             model = train_sample(folder, group)
             trained = model.network.parameters_dict()["matmul_weight"].asnumpy()
             say.done(
-                f"2 epochs of 2 steps; slices in rank_0_ckpt .. rank_{cards - 1}_ckpt, {strategy_file.name}"
+                f"2 epochs of 2 steps; slices in rank_0_ckpt .. rank_{cards - 1}_ckpt, {strategy_file.name}, "
+                "for the time of the demo"
             )
         say(f"[2/4] infer the predict layout for {counted(predict_cards, 'card')}")
         with (

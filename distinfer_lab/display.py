@@ -95,10 +95,11 @@ def counted(count: int, noun: str) -> str:
 
     Examples
     --------
-    >>> counted(1, "card"), counted(1024, "card")
-    ('1 card', '1,024 cards')
+    >>> counted(1, "card"), counted(1024, "card"), counted(2, "entry")
+    ('1 card', '1,024 cards', '2 entries')
     """
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+    nouns = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else nouns}"
 
 
 def bytes_in_words(count: float) -> str:

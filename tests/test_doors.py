@@ -1,5 +1,6 @@
 """The doors: the command line, the names of the package, and what is shown of its records."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -10,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 import distinfer_lab as dl
-from distinfer_lab.checkpoint import open_slice
+from distinfer_lab.checkpoint import SliceFile, open_slice
 from distinfer_lab.cli import main
+from distinfer_lab.errors import CheckpointFileError
 from distinfer_lab.flow.sample import strategy_for
 
 from .oracle import case
@@ -112,6 +114,35 @@ def test_slices_without_their_strategy_are_told(tmp_path):
         assert re.search(expected, done.stderr)
     assert distinfer("reshard", source, tmp_path / "out").exit_code == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_inspect_tells_what_headers_say_of_files_that_cannot_be_read(monkeypatch):
+    """A disk that fails is a warning, after what is known."""
+
+    def broken(self, name, offset, into):
+        raise CheckpointFileError("rank_0/a.ckpt: Input/output error")
+
+    monkeypatch.setattr(SliceFile, "fill", broken)
+    done = distinfer("inspect", case("tp_col8_to_row4").folder / "src")
+    assert (done.exit_code, "1 tensor, 768 bytes" in done.stdout) == (0, True)
+    assert done.stderr == "Warning: rank_0/a.ckpt: Input/output error\n"
+
+
+def test_an_axis_that_cuts_nothing_is_told():
+    """On stderr; the configuration may be named by its folder."""
+    folder = ROOT / "tests/data/oracle/hf/llama_gqa_tiny"
+    done = distinfer("plan", folder, "--to", "pt=2,tp=2", "--rules", "llama", "--config", folder)
+    assert (done.exit_code, done.stderr) == (0, "no rule cuts by pt: along it ranks hold the same\n")
+    assert distinfer("plan", folder, "--to", "tp=2", "--rules", "llama").stderr == ""
+
+
+def test_modules_are_where_mindspore_has_them():
+    """Imported by their dotted names too, and the same as those of the package."""
+    for name, member in (("nn", "Cell"), ("ops", "MatMul"), ("context", "set_auto_parallel_context")):
+        module = importlib.import_module(f"distinfer_lab.{name}")
+        assert module is getattr(dl, name)
+        assert callable(getattr(module, member))
+    assert importlib.import_module("distinfer_lab.communication").init is dl.init
 
 
 def test_reshard_plans_and_writes(tmp_path):

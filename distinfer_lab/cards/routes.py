@@ -70,7 +70,9 @@ def homes_of(
     for rank, path in paths.items():
         who = [card for card, there in enumerate(seen) if path in there]
         if not who:
-            raise CardError(f"no card sees {path} as this process does; put it where one does")
+            raise CardError(
+                f"no card sees {path} as this process does; give an absolute path, or put it where one does"
+            )
         # The one with the least to read, and of these the one that a rank of this number would be.
         out[rank] = min(who, key=lambda card: (load[card], (card - rank) % len(seen)))
         load[out[rank]] += os.path.getsize(path) if os.path.isfile(path) else 1

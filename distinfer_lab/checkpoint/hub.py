@@ -67,6 +67,7 @@ COMPANIONS = (
 """What `save_pretrained` of models, tokenizers and processors writes beside the weights, and runs no code."""
 
 CONFIG_DTYPES = ("float64", "float32", "float16", "bfloat16")
+"""Those with which transformers makes a model."""
 
 Array = NDArray[Any]
 
@@ -163,7 +164,7 @@ def read_companion(path: Path) -> bytes:
 
 
 def config_with_dtype(config: bytes, dtypes: Iterable[str]) -> bytes:
-    r"""The `config.json` of weights with these dtypes: what it says of their dtype is made true.
+    r"""The `config.json` of weights with these dtypes: what it says of them at its top is made true.
 
     `from_pretrained(dtype="auto")` makes the model with the field `dtype` (`torch_dtype` before transformers 5).
     Where the weights have several floating dtypes, or the configuration says none, it stays byte for byte.
@@ -178,9 +179,9 @@ def config_with_dtype(config: bytes, dtypes: Iterable[str]) -> bytes:
         return config
     if len(floats) != 1 or not floats.issubset(CONFIG_DTYPES) or not isinstance(fields, dict):
         return config
-    true = dict.fromkeys({"dtype", "torch_dtype"} & fields.keys(), *floats)
-    changed = {**fields, **true}
-    return config if changed == fields else json.dumps(changed, indent=2).encode() + b"\n"
+    said = [key for key in ("dtype", "torch_dtype") if isinstance(fields.get(key), str)]
+    changed = {**fields, **dict.fromkeys(said, *floats)}
+    return config if changed == fields else f"{json.dumps(changed, indent=2, ensure_ascii=False)}\n".encode()
 
 
 def read_index(index: Path) -> dict[str, str]:
@@ -261,7 +262,9 @@ class FileSet(Displayed):
         self.close()
 
     def __repr__(self) -> str:
-        return f"FileSet({self.path}, {counted(len(self.files), 'file')}, {len(self.entries)} entries)"
+        return (
+            f"FileSet({self.path}, {counted(len(self.files), 'file')}, {counted(len(self.entries), 'entry')})"
+        )
 
     def _holder(self, name: str) -> SliceFile:
         if name not in self._of:

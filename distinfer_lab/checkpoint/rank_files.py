@@ -87,7 +87,8 @@ def _files_of_folder(folder: Path, ranks: int | None) -> list[str]:
     if gaps:
         raise CheckpointFileError(
             f"{folder}: there is no file of rank {gaps[0]}, though there is one of rank {max(found)}; "
-            f"put it into {_place_of(gaps[0], found)}"
+            f"put it into {_place_of(gaps[0], found)}, or open the folder with rebuild=True, if other ranks hold "
+            "the same"
         )
     return [os.fspath(found[rank]) for rank in range(len(found))]
 

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..display import Displayed
+from ..display import Displayed, counted
 from ..errors import CheckpointError, CheckpointFileError, EncryptionError, listed
 from ..layout import Box, windows
 from .ckpt import CRC_BYTES, CRC_WORD, index_ckpt
@@ -221,7 +221,7 @@ class SliceFile(Displayed):
         self._closer()
 
     def __repr__(self) -> str:
-        return f"SliceFile({self.path}, {len(self.entries)} entries)"
+        return f"SliceFile({self.path}, {counted(len(self.entries), 'entry')})"
 
     def entry(self, name: str) -> Entry:
         """The entry of that name.

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..display import bytes_in_words
+from ..display import bytes_in_words, counted
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, EncryptionError
 from ..layout import Box
 from .ckpt import CRC_WORD, headers
@@ -41,11 +41,18 @@ WRITE_BYTES = 512 << 10
 """What is written at one time. For more, Linux looks for huge pages to cache it in: where memory was in pieces, 2 MiB
 at a time took twice as long."""
 
-_fallocate = None
-if sys.platform == "linux" and (
-    _fallocate := getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
-):
-    _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+def _linux_fallocate() -> Any:
+    """The C library's fallocate(2) for files of any size; None where there is none."""
+    if sys.platform != "linux" or sys.maxsize < 1 << 32:
+        return None
+    call = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
+    if call is not None:
+        call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return call
+
+
+_fallocate = _linux_fallocate()
 
 
 class SliceWriter:
@@ -191,7 +198,7 @@ class SliceWriter:
                 self._scatter(self.entries[spec.name], 0, memoryview(spec.text.encode("utf-32-le")))
 
     def __repr__(self) -> str:
-        return f"SliceWriter({self.path}, {len(self.entries)} entries)"
+        return f"SliceWriter({self.path}, {counted(len(self.entries), 'entry')})"
 
     def __enter__(self) -> "SliceWriter":
         return self

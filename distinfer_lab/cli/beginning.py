@@ -23,7 +23,7 @@ def demo(cards: int, predict_cards: int, processes: bool) -> None:
         sys.exit(1)
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True})
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
@@ -32,11 +32,11 @@ def demo(cards: int, predict_cards: int, processes: bool) -> None:
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="By default the first that is free from 8888 on.")
 @click.option("--browser/--no-browser", default=True, show_default=True, help="Open a page.")
-@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- OPTION]...")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTION]...")
 def lab(folder: Path | None, port: int | None, browser: bool, options: tuple[str, ...]) -> None:
     """Open JupyterLab on the notebooks.
 
-    What stands after "--" goes to JupyterLab, e.g. distinfer lab -- --debug
+    Other options go to JupyterLab, e.g. distinfer lab --allow-root
     """
     from ..lab import open_lab, prepared_folder
 

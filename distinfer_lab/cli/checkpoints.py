@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import CheckpointError, DistinferError
+from ..errors import DistinferError
 from .options import PATH, opened, planned, source_options, target_options
 from .words import in_options
 
@@ -25,7 +25,8 @@ __all__ = ["inspect", "plan", "reshard", "verify"]
 def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> None:
     """Tell what a checkpoint file, a folder of rank_N folders, or a strategy file holds.
 
-    Reads headers only; where no strategy says who holds what, a few KiB more, to see whether the files are equal.
+    Reads headers only; where no strategy says who holds what, the beginnings of some tensors, too, to see whether
+    the files are equal.
     """
     from ..layout.dialects.plain import strategy_to_json
     from ..reshard import check_beginnings
@@ -38,7 +39,7 @@ def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> N
         click.echo(json.dumps(strategy_to_json(checkpoint.strategy)) if as_json else repr(checkpoint))
         try:
             check_beginnings(checkpoint)
-        except CheckpointError as err:
+        except DistinferError as err:
             click.echo(in_options(f"Warning: {err}", click.get_current_context().command), err=True)
 
 
@@ -96,7 +97,7 @@ def plan(
 @click.option(
     "--format",
     type=click.Choice(["ckpt", "safetensors", "huggingface"]),
-    help="Of the files; by default that of SRC.",
+    help="Of the files; by default that of SRC (safetensors, a file per rank, for a Hugging Face folder).",
 )
 @click.option(
     "--like",
@@ -177,8 +178,7 @@ def reshard(
             "resume": resume,
         }
         if dry_run:
-            found.check(dst, **options)
-            told = found.explain(buffer)
+            told = found.explain(found.check(dst, **options).buffer_bytes)
             click.echo(json.dumps(told.to_json()) if as_json else repr(told))
             return
         group = stack.enter_context(_cards(cards, scheduler)) if cards or scheduler else None

@@ -62,7 +62,11 @@ target_options = _options(
     click.option(
         "--rules", metavar="NAME|FILE", help="What a mesh axis cuts: gpt2, llama, or a JSON file of rules."
     ),
-    click.option("--config", type=PATH, help="The model's config.json, for --rules; by default that of SRC."),
+    click.option(
+        "--config",
+        type=PATH,
+        help="The model's config.json or its folder, for --rules; by default that of SRC.",
+    ),
     click.option(
         "--states",
         default="follow",
@@ -70,7 +74,9 @@ target_options = _options(
         show_default=True,
         help="Optimizer states that the destination does not name lie as their parameter, or whole, or as they were.",
     ),
-    click.option("--dtype", help="Convert all tensors of floats: bfloat16, float16, float32 ..."),
+    click.option(
+        "--dtype", help="Convert tensors of floats, scalars excepted: bfloat16, float16, float32 ..."
+    ),
     click.option(
         "--select",
         multiple=True,
@@ -149,10 +155,14 @@ def _destination(src: Path, to: str | None, rules: str | None, config: Path | No
         return as_strategy(to)
     beside = (src if src.is_dir() else src.parent) / "config.json"
     found = config or (beside if beside.is_file() else None)
-    return Rules(mesh_of(to), read_rules(rules), None if found is None else _config(found))
+    by_rules = Rules(mesh_of(to), read_rules(rules), None if found is None else _config(found))
+    for axis in by_rules.idle_axes:
+        click.echo(f"no rule cuts by {axis}: along it ranks hold the same", err=True)
+    return by_rules
 
 
 def _config(path: Path) -> dict[str, Any]:
+    path = path / "config.json" if path.is_dir() else path
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as err:

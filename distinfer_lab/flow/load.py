@@ -124,7 +124,16 @@ def load_distributed_checkpoint(
     group = current_group() if cards is None else cards
     train = train_strategy_filename or parallel_context().strategy_ckpt_load_file or None
     params = network.parameters_dict()
-    with open_checkpoint(checkpoint_filenames, train, dec_key=dec_key, dec_mode=dec_mode) as checkpoint:
+    try:
+        opened = open_checkpoint(checkpoint_filenames, train, dec_key=dec_key, dec_mode=dec_mode)
+    except CheckpointError as err:
+        if train and not train_strategy_filename:
+            err.add_note(
+                f"The strategy is {train}, set by set_auto_parallel_context(strategy_ckpt_load_file=...). For other "
+                "files give train_strategy_filename=, or call reset_auto_parallel_context() first."
+            )
+        raise
+    with opened as checkpoint:
         matching = Matching(params, checkpoint, strict_load, name_map or {}, allow_missing)
         if check_replicas:
             checkpoint.check_replicas(list(matching.entries.values()))

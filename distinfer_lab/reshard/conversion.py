@@ -90,13 +90,17 @@ class ConversionPlan(ReshardPlan):
         options["format"] = options.get("format") or self.checkpoint.format
         return run_plan(self, Output(folder, **options), cards=cards, threads=threads, **watching)
 
-    def check(self, folder: Any, **options: Any) -> None:
-        """See that `run(folder, **options)` would begin; nothing is written, and of the source nothing is read.
+    def check(self, folder: Any, **options: Any) -> Any:
+        """See that `run(folder, **options)` would begin, as far as that shows without reading or writing anything.
 
         Parameters
         ----------
         options
             Whatever `Output` takes; `format` is by default that of the source's files.
+
+        Returns
+        -------
+        Output
 
         Raises
         ------
@@ -107,11 +111,13 @@ class ConversionPlan(ReshardPlan):
         from .output import Output
 
         options["format"] = options.get("format") or self.checkpoint.format
-        check_run(self, Output(folder, **options))
+        output = Output(folder, **options)
+        check_run(self, output)
+        return output
 
     def __repr__(self) -> str:
         needed = self.needed_bytes
-        ranks = f"{self.src_count} -> {counted(self.dst_count, 'rank')}"
+        ranks = f"{self.src_count:,} -> {counted(self.dst_count, 'rank')}"
         counts = f"{counted(len(self), 'tensor')}, {ranks}, {counted(self.pieces, 'piece')}"
         return (
             f"ConversionPlan of {counts}\n"

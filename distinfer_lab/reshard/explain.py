@@ -129,7 +129,7 @@ class Explanation(Displayed):
 
     def __repr__(self) -> str:
         words = bytes_in_words
-        ranks = f"{self.src_ranks} -> {counted(self.dst_ranks, 'rank')}"
+        ranks = f"{self.src_ranks:,} -> {counted(self.dst_ranks, 'rank')}"
         lines = [f"{counted(self.tensors, 'tensor')}, {ranks}, {counted(self.pieces, 'piece')}"]
         if self.files:
             read = sum(file.read for file in self.files)
@@ -140,7 +140,7 @@ class Explanation(Displayed):
                 "for each; gaps between short runs may be read as well",
             ]
             rows = [
-                f"  {file.path}: {words(file.read)} in {file.seeks} runs, read by {file.readers}"
+                f"  {file.path}: {words(file.read)} in {counted(file.seeks, 'run')}, read by {file.readers}"
                 for file in self.files
             ]
             return "\n".join(lines + _some(rows) + self._by_kind())

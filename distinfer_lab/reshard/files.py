@@ -111,6 +111,7 @@ def run_plan(
         raise ReshardError(f"route={route!r} is not one of {', '.join(ROUTES)}")
     if cards is None and plan.checkpoint.held:
         raise ReshardError("the checkpoint lies on cards; pass cards=, the group that holds it")
+    check_run(plan, output)
     tasks = _tasks(plan, output)
     (check_source if verify_source else check_taken_for_equal)(plan.checkpoint)
     totals: dict[int, int] = {}
@@ -149,17 +150,7 @@ def run_plan(
 def check_run(plan: ConversionPlan, output: Output) -> None:
     """See that a plan can be written so, before anything is read or written.
 
-    Raises
-    ------
-    CheckpointFileError, ReshardError
-        See `run_plan`.
-    """
-    _tasks(plan, output)
-    check_target(Path(os.path.abspath(output.folder)), output.overwrite)
-
-
-def _tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:
-    """The files to write, of a folder that is not the source's.
+    Another process that writes there, a full disk and the like are told by the run alone.
 
     Raises
     ------
@@ -167,6 +158,11 @@ def _tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:
         See `run_plan`.
     """
     _check_apart(plan, output)
+    _tasks(plan, output)
+    check_target(Path(os.path.abspath(output.folder)), output.overwrite)
+
+
+def _tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:
     options: dict[str, Any] = {"chunk_bytes": CHUNK_BYTES, **output.file_options}
     options["format"] = "ckpt" if output.format == "ckpt" else "safetensors"
     if output.format == "huggingface":
@@ -203,7 +199,9 @@ def _partition(output: Output, names: Sequence[str]) -> dict[str, list[str]]:
     for name in names:
         if name not in output.partition:
             word = "partition=" if output.like is None else "like="
-            raise ReshardError(f"{name}: {word} names no file for it; leave that out, and all go into one")
+            raise ReshardError(
+                f"{name}: {word} names no file for it; leave {word} out, and all go into one file"
+            )
         path = output.partition[name]
         if Path(path).name != path or not path.endswith(".safetensors"):
             raise ReshardError(f"{name}: {path!r} is no name of a .safetensors file")

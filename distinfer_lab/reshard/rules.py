@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..display import Displayed
-from ..errors import CheckpointError, CheckpointFileError, LayoutError, in_lines, listed
+from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, LayoutError, in_lines, listed
 from ..layout import Layout, Mesh, Strategy
 
 __all__ = ["RULES", "Rule", "Rules", "mesh_of", "read_rules"]
@@ -145,6 +145,19 @@ class Rules(Displayed):
     mesh: Mesh
     rules: tuple[Rule, ...]
     config: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.config is not None and not isinstance(self.config, Mapping):
+            raise ArgumentTypeError(
+                f"config is what a config.json says, as a mapping, not {type(self.config).__name__}; "
+                "read it by json.load"
+            )
+
+    @property
+    def idle_axes(self) -> tuple[str, ...]:
+        """The axes of the mesh by which no rule cuts: along them ranks hold the same."""
+        cut = {axis for rule in self.rules for axes in rule.dims or () for axis in axes}
+        return tuple(axis for axis in self.mesh.axis_names if axis not in cut)
 
     def __repr__(self) -> str:
         lines = [f"Rules for {self.mesh!r}"]
@@ -354,7 +367,10 @@ def _rule(path: Path, number: int, item: Any) -> Rule:
         and isinstance(item.get("split", ""), str)
     )
     if not good:
-        raise CheckpointError(f"{path}: rule {number} ({item['match']!r:.80}) has a field of another type")
+        raise CheckpointError(
+            f"{path}: rule {number} ({item['match']!r:.80}) has a field of another type; dims are a list of axes "
+            'for each dim, [[], ["tp"]], or null; fused numbers, lists of numbers or null; units a number or a name'
+        )
     return Rule(**{key: _tuples(value) for key, value in item.items()})
 
 

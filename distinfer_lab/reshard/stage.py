@@ -210,9 +210,14 @@ def check_target(target: Path, overwrite: bool) -> None:
     Raises
     ------
     CheckpointFileError
-        If `target` exists, and may not be replaced.
+        If `target` exists, and may not be replaced, or its place cannot be written.
     """
     if not target.exists():
+        near = next(path for path in target.parents if path.exists())
+        if not (near.is_dir() and os.access(near, os.W_OK)):
+            raise CheckpointFileError(
+                f"{target}: {near} cannot be written; choose a folder that can be written"
+            )
         return
     if not overwrite:
         raise CheckpointFileError(f"{target} exists; choose another folder, or pass overwrite=True")

@@ -17,8 +17,8 @@ __all__ = ["Verification", "check_beginnings", "check_source", "check_taken_for_
 BLOCK_BYTES = 4 << 20
 BEGINNINGS, BEGINNING_BYTES = 64, 4 << 10
 TAKEN_FOR_EQUAL = (
-    "no strategy was given, so every file was taken to hold everything; but {}. Or they are slices: give the "
-    "strategy that they were saved with"
+    "no strategy was given, so every file was taken to hold everything; but {}. If they are slices, give the "
+    "strategy that they were saved with: strategy="
 )
 
 
@@ -117,14 +117,14 @@ def check_taken_for_equal(checkpoint: Checkpoint) -> None:
 
 
 def check_beginnings(checkpoint: Checkpoint) -> None:
-    """As `check_taken_for_equal`, but only a few KiB of a few tensors are read: enough to tell slices from copies.
+    """As `check_taken_for_equal`, but 256 KiB of a file at most are read: enough to tell slices from copies.
 
     Raises
     ------
     CheckpointError
         If they are not equal.
     """
-    if not _taken_for_equal(checkpoint):
+    if checkpoint.ranks < 2 or not _taken_for_equal(checkpoint):
         return
     for name in list(checkpoint.tensors)[:BEGINNINGS]:
         seen: dict[bytes, str] = {}

@@ -65,9 +65,9 @@ class LayoutEditor(Panel):
     >>> tp = Mesh(("tp",), (4,))
     >>> editor = LayoutEditor(Strategy({"w": Layout(tp, ((), ("tp",)))}, {"w": (96, 16)}))
     >>> editor.on("tp=2").cut("w", (("tp",), ()))
-    LayoutEditor(1 tensors on Mesh(tp=2), moved 4.5 KiB, peak 32 MiB a card)
+    LayoutEditor(1 tensor on Mesh(tp=2), moved 4.5 KiB, peak 32 MiB a card)
     >>> editor.strategy
-    Strategy of 1 parameters on 2 ranks
+    Strategy of 1 parameter on 2 ranks
       w  [96, 16]  tp, -  Mesh(tp=2)
     """
 
@@ -349,7 +349,7 @@ class LayoutEditor(Panel):
         found = self.assessment
         count = f"{counted(len(self.source), 'tensor')} on {self.draft.mesh!r}"
         if found.plan is None or found.problems:
-            return f"LayoutEditor({count}, cannot be: {len(found.problems)} reasons)"
+            return f"LayoutEditor({count}, cannot be: {counted(len(found.problems), 'reason')})"
         peak = bytes_in_words(max(found.peak_bytes, default=0))
         return f"LayoutEditor({count}, moved {bytes_in_words(found.plan.moved_bytes)}, peak {peak} a card)"
 
@@ -375,7 +375,7 @@ def _summary(found: Assessment) -> str:
     plan = found.plan
     where = "where rank r stays on card r" if plan.placement else "to other cards, so that every byte travels"
     words = [
-        f"{counted(len(plan), 'tensor')}, {plan.src_count} -> {counted(plan.dst_count, 'card')}",
+        f"{counted(len(plan), 'tensor')}, {plan.src_count:,} -> {counted(plan.dst_count, 'card')}",
         f"{where}: moved {bytes_in_words(plan.moved_bytes)}, least possible {bytes_in_words(plan.bound_bytes)}",
         f"of all tensors a card ends with at most {bytes_in_words(int(plan.needed_bytes.max(initial=0)))}",
         f"meanwhile it holds at most {bytes_in_words(max(found.peak_bytes, default=0))}, of which the buffer "

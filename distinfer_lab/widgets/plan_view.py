@@ -129,6 +129,7 @@ class PlanView(Panel):
         self.scrubber.max = max(len(self._steps), 1)
         self.scrubber.disabled = not self._steps
         self.observe(self.errors.guard(self._one_of_both), ["parameter", "step"])
+        self.observe(self.errors.guard(self._forget_group), "opened")
         self.observe(redraw, ["parameter", "step", "opened"])
         self.observe(self.errors.guard(lambda change: self._say_groups()), ["selected", "opened"])
         self.open.on_click(self.errors.guard(lambda button: self._open()))
@@ -190,21 +191,25 @@ class PlanView(Panel):
         """Open the selected group; of the other side stays what is shown."""
         counts = self.plan.src_count, self.plan.dst_count
         sources, destinations = _window_of(self.selected, *counts)
-        if self._window is None:
-            self._opened_from = self.selected
-        elif self.selected.startswith("train"):
+        opened_from = self._opened_from if self.opened else self.selected
+        if self._window is not None and self.selected.startswith("train"):
             destinations = self._window[1]
-        elif self.selected.startswith("infer"):
+        if self._window is not None and self.selected.startswith("infer"):
             sources = self._window[0]
         first, second = (f"{cards.start}-{cards.stop - 1}" for cards in (sources, destinations))
         self.opened = f"move:{first}>{second}"
+        self._opened_from = opened_from
         # A button that was pressed and is disabled would leave the keyboard nowhere.
         self.back.focus()
 
+    def _forget_group(self, change: Any) -> None:
+        """A group that was opened by code was not selected before."""
+        if not change["old"]:
+            self._opened_from = ""
+
     def _go_back(self) -> None:
-        """Show all cards, with the group selected that was opened first."""
-        self.opened = ""
-        self.selected = self._opened_from
+        """Show all cards, with the group selected from which they were left."""
+        self.opened, self.selected = "", self._opened_from
         (self.order if self.open.disabled else self.open).focus()
 
     def _say_groups(self) -> None:
@@ -308,7 +313,7 @@ class PlanView(Panel):
     def __repr__(self) -> str:
         plan = self.plan
         words = f"moved {bytes_in_words(plan.moved_bytes)}, least possible {bytes_in_words(plan.bound_bytes)}"
-        cards = f"{plan.src_count} -> {counted(plan.dst_count, 'card')}"
+        cards = f"{plan.src_count:,} -> {counted(plan.dst_count, 'card')}"
         return f"PlanView({counted(len(plan), 'tensor')}, {cards}, {words})"
 
 

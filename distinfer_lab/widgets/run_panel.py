@@ -195,7 +195,7 @@ class RunPanel(Panel):
         plan = self._plan
         return (
             f"RunPanel({counted(len(plan), 'tensor')}, {bytes_in_words(int(plan.needed_bytes.sum()))}, "
-            f"{plan.src_count} -> {counted(plan.dst_count, 'rank')}, to {os.fspath(self._folder or '')})"
+            f"{plan.src_count:,} -> {counted(plan.dst_count, 'rank')}, to {os.fspath(self._folder or '')})"
         )
 
 

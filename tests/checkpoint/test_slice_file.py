@@ -421,7 +421,7 @@ def test_a_file_has_its_room_at_once(tmp_path):
         raise KeyError
 
 
-@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL])
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
 def test_a_file_system_that_cannot_take_room_is_written_to(code, tmp_path, monkeypatch):
     """Then a file has its size, and holes until it is written."""
 

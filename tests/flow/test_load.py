@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.checkpoint import as_strategy, followed_parameter, open_slice, save_slice
+from distinfer_lab.checkpoint import as_strategy, followed_parameter, open_slice, save_slice, write_strategy
 from distinfer_lab.errors import (
     ArgumentTypeError,
     CardError,
@@ -15,6 +15,7 @@ from distinfer_lab.errors import (
     LayoutError,
 )
 from distinfer_lab.flow import (
+    auto_parallel_context,
     build_searched_strategy,
     load_checkpoint,
     load_distributed_checkpoint,
@@ -283,3 +284,18 @@ def test_a_searched_strategy_is_read(trained):
     assert build_searched_strategy(path) == as_strategy(path)
     with pytest.raises(ValueError, match="needs the name of a strategy file"):
         build_searched_strategy("")
+
+
+def test_a_strategy_that_was_set_before_is_named(folder, two):
+    """With the way out, as a note; one that is given needs none."""
+    write_strategy(folder / "train.ckpt", ROWS)
+    one = [folder / "rank_0/a.ckpt"]
+    with auto_parallel_context(strategy_ckpt_load_file=folder / "train.ckpt"):
+        with pytest.raises(CheckpointError, match="the strategy is for 2 ranks") as told:
+            load(one, W, two, train=None)
+        assert (
+            "train.ckpt, set by set_auto_parallel_context(strategy_ckpt_load_file" in told.value.__notes__[0]
+        )
+        with pytest.raises(CheckpointError) as told:
+            load(one, W, two)
+    assert not hasattr(told.value, "__notes__")

@@ -38,7 +38,7 @@ def folder(tmp_path):
 def test_slices_are_not_taken_for_copies(folder):
     """Without a strategy each file would be taken to hold everything; copies may be."""
     session = Session()
-    with pytest.raises(CheckpointError, match="w differs between .*Or they are slices: give the strategy"):
+    with pytest.raises(CheckpointError, match="w differs between .*If they are slices, give the strategy"):
         session.bring(folder / "mine")
     assert not session.done("source")
     shutil.copy(folder / "mine/rank_0/a.ckpt", folder / "mine/rank_1/a.ckpt")

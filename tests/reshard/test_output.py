@@ -59,14 +59,28 @@ def test_a_configuration_says_the_dtype_that_is_written(like, tmp_path):
     before = json.loads((like / "config.json").read_text())
     assert before["dtype"] == "float32"
     options = {"format": "huggingface", "like": like}
+    before["name"] = "é"
+    (like / "config.json").write_text(json.dumps(before, ensure_ascii=False))
+    (like / INDEX).unlink()
     with open_checkpoint(LLAMA) as checkpoint:
+        values = {name: checkpoint.read(0, name) for name in checkpoint.tensors}
+    save_slice(like / "model.safetensors", {**values, "scale": np.float32([2])}, format="safetensors")
+    with open_checkpoint(like) as checkpoint:
         result = checkpoint.plan(dtype="bfloat16").run(tmp_path / "half", **options)
+    with open_checkpoint(tmp_path / "half") as half:
+        assert {str(half.tensors[name].dtype) for name in values} == {"bfloat16"}
+        assert half.tensors["scale"].dtype == np.float32
+    assert "é" in (tmp_path / "half/config.json").read_text()
     assert json.loads((tmp_path / "half/config.json").read_text()) == {**before, "dtype": "bfloat16"}
     assert result.verify().ok
 
 
 @pytest.mark.parametrize(
-    "config", [b"", b"[" * 100_000, b"[1]", b'{"vocab_size": 3}', b'{"dtype":"bfloat16"}', b"\xff"]
+    "config",
+    [
+        *(b"", b"[" * 100_000, b"[1]", b"\xff"),
+        *(b'{"vocab_size": 3}', b'{"dtype":"bfloat16"}', b'{"dtype":null}'),
+    ],
 )
 def test_other_configurations_stay_as_they_are(config):
     """Damaged ones, those that say no dtype, and the right ones: byte for byte."""
@@ -159,7 +173,7 @@ def test_like_is_for_hugging_face_alone(like, tmp_path):
         assert (done.exit_code, "add --format huggingface" in done.output) == (2, True)
     (like / INDEX).write_text('{"weight_map": {"w": "model-1.safetensors"}}')
     with open_checkpoint(LLAMA) as checkpoint:
-        with pytest.raises(ReshardError, match="like= names no file for it; leave that out"):
+        with pytest.raises(ReshardError, match="like= names no file for it; leave like= out"):
             checkpoint.plan().run(tmp_path / "out", format="huggingface", like=like)
 
 
@@ -174,9 +188,10 @@ def test_a_dry_run_refuses_what_a_run_refuses(like, tmp_path):
         ([LLAMA, tmp_path / "there"], f"{tmp_path}/there exists; choose another folder, or pass --overwrite"),
         ([LLAMA, tmp_path / "there", "--overwrite"], f"it has no {MANIFEST}"),
         ([LLAMA, LLAMA, "--overwrite"], "is read from, and lies in"),
-        ([LLAMA, tmp_path / "out", *hub, "--like", like], "names no file for it; leave that out"),
+        ([LLAMA, tmp_path / "out", *hub, "--like", like], "names no file for it; leave --like out"),
         ([LLAMA, tmp_path / "out", *hub, "--like", tmp_path], "it is no Hugging Face folder"),
         ([LLAMA, tmp_path / "out", "--memory-limit", "1"], "files are written through a buffer of at least"),
+        ([LLAMA, like / "config.json/out"], f"{like}/config.json cannot be written; choose a folder"),
     ):
         said = []
         for more in (["--dry-run"], []):
@@ -185,6 +200,19 @@ def test_a_dry_run_refuses_what_a_run_refuses(like, tmp_path):
             said.append(done.output)
         assert said[0] == said[1]
     assert sorted(tmp_path.rglob("*")) == before
+    done = CliRunner().invoke(
+        main, ["reshard", str(LLAMA), str(tmp_path / "out"), "--dry-run", "--memory-limit", "1 MiB"]
+    )
+    assert "takes a buffer of at most 1 MiB of memory" in done.output
+
+
+def test_an_output_that_exists_is_refused_before_the_source_is_read(tmp_path):
+    """However much there would be to compare."""
+    with open_checkpoint(LLAMA) as checkpoint:
+        with pytest.raises(CheckpointFileError, match="exists; choose another folder"):
+            checkpoint.plan().run(tmp_path, verify_source=True)
+        assert sum(file.nbytes_read for source in checkpoint.files for file in source.files) == 0
+
     assert not (LLAMA / MANIFEST).exists()
 
 

@@ -102,7 +102,8 @@ def check_explanation(plan, cards_of, held):
         source = card.card < plan.src_count
         sent = plan.sent_bytes[card.card] if source else 0
         assert (card.needed, card.kept, card.received, card.sent) == (needed, kept, needed - kept, sent)
-        assert card.peak == needed + (held[card.card] if source else 0) + 100
+        assert card.held == (held[card.card] if source else 0)
+        assert card.peak == needed + card.held + 100
     assert sum(card.received for card in told.cards) == told.moved_bytes == told.bound_bytes
     assert told.files == ()
     check_kinds(plan, told)

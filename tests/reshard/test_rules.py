@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.cli import main
-from distinfer_lab.errors import CheckpointError, CheckpointFileError, LayoutError
+from distinfer_lab.errors import ArgumentTypeError, CheckpointError, CheckpointFileError, LayoutError
 from distinfer_lab.layout import Mesh
 from distinfer_lab.reshard import RULES, Rule, Rules, mesh_of, plan_checkpoint, read_rules, reshard_files
 
@@ -191,7 +191,7 @@ def test_rules_of_a_file(tmp_path):
         ("{", "no JSON"),
         ("{}", "rules are a list"),
         ('[{"match": "*"}]', "rule 0 is no object with match and dims"),
-        ('[{"match": "*", "dims": [3]}]', r"rule 0 \('\*'\) has a field of another type"),
+        ('[{"match": "*", "dims": [3]}]', r"rule 0 \('\*'\) has a field of another type; dims are a list"),
         ('[{"match": "*", "dims": [["tp"]], "fused": [["x"]]}]', "has a field of another type"),
         ('[{"match": "*", "dims": null, "color": 1}]', "rule 0 is no object"),
     ]:
@@ -209,3 +209,11 @@ def test_a_mesh_that_is_none(text):
     """Told with the way to write one."""
     with pytest.raises(LayoutError, match=r"is no mesh: write the axes|at most \d+ are accepted"):
         mesh_of(text)
+
+
+def test_rules_say_which_axes_they_cut_by():
+    """Others are named; a configuration that is no mapping is a wrong call."""
+    rules = (Rule("a", (("tp",), ())), Rule("*", None))
+    assert Rules(mesh_of("dp=2,tp=2,ep=1"), rules).idle_axes == ("dp", "ep")
+    with pytest.raises(ArgumentTypeError, match="config is what a config.json says, as a mapping, not str"):
+        Rules(mesh_of("tp=2"), rules, "config.json")

@@ -34,6 +34,7 @@ def press(notebook, panel):
 def test_a_step_that_is_not_ready_says_why(notebook):
     """Chosen in the picture; then back, by keyboard."""
     notebook.tile("step:predict").click()
+    notebook.button("Train the sample").wait_for(state="hidden")
     notebook.find("text=There is no checkpoint yet: train the sample, or open a folder.").last.wait_for()
     notebook.tile("step:source").focus()
     notebook.page.keyboard.press("Enter")

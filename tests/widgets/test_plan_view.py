@@ -109,7 +109,7 @@ def test_bytes_that_stay_are_marked(view):
     """With a sign of their own; each part says its bytes."""
     kept = 4 * (2 * 24 * 4 + 48 * 8)
     assert view.plan.traffic[1, 1] == kept
-    assert view.picture.sentences["move:1>1"] == "2.2 KiB from card 1 to card 1."
+    assert view.picture.sentences["move:1>1"] == "2.2 KiB that stays on card 1."
     assert "= 2.2 KiB" in view.picture.svg
 
 
@@ -165,6 +165,9 @@ def test_a_group_is_opened_down_to_its_cards():
     view.back.click()
     assert (view.opened, view.selected) == ("", "move:64-127>4-7")
     assert "train:960-1023" in view.picture.sentences
+    view.opened = "train:0-15"
+    view.back.click()
+    assert (view.opened, view.selected) == ("", "")
     for key in ("train:1000-1024", "move:0-7", "infer:x", "card:0-7", "train:7-0"):
         with pytest.raises(LayoutError, match=f"opened='{key}' is no group of 1024 training and 64"):
             view.opened = key

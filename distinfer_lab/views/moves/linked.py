@@ -70,9 +70,10 @@ class MoveLinks:
         }
         for i, j in np.argwhere(self.cells).tolist():
             words = bytes_in_words(int(self.cells[i, j]))
-            out[f"move:{self.src[i]}>{self.dst[j]}"] = (
-                f"{words} from {called(giver, self.src[i])} to {called(getter, self.dst[j])}."
-            )
+            way = f"from {called(giver, self.src[i])} to {called(getter, self.dst[j])}"
+            if not self.moved[i, j]:
+                way = f"that stays on {called(getter, self.dst[j])}"
+            out[f"move:{self.src[i]}>{self.dst[j]}"] = f"{words} {way}."
         return out
 
 

@@ -62,7 +62,7 @@ def slice_html(file: "SliceFile | FileSet") -> str:
         for e in entries[:ROWS]
     ]
     bars = bars_html(((e.name, e.nbytes) for e in entries if not e.is_text), "Bytes of each tensor")
-    head = f"<p>{escape(file.path)}: {len(entries)} entries, {bytes_in_words(file.size)}</p>"
+    head = f"<p>{escape(file.path)}: {counted(len(entries), 'entry')}, {bytes_in_words(file.size)}</p>"
     return head + bars + table_html(["entry", "shape", "type", "bytes"], rows, len(entries))
 
 

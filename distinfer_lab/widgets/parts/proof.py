@@ -26,7 +26,7 @@ def proof_rows(result: ReshardResult) -> list[list[str]]:
         ["written", words(result.written_bytes), f"{files} in {result.seconds:.2f} s"],
         [
             "digests (xxh3-128)",
-            f"{with_digest} of {len(shards)} shards",
+            f"{with_digest} of {counted(len(shards), 'shard')}",
             "in the manifest, which `verify` reads all against",
         ],
         ["read", words(result.read_bytes), f"{ratio:.2f} times the {words(result.needed_bytes)} needed"],
