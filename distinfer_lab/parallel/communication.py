@@ -85,12 +85,12 @@ class Communication(Displayed):
         return len(self.rows)
 
     def __repr__(self) -> str:
-        count = f"{len(self)} collective{'s' if len(self) != 1 else ''}"
+        count = counted(len(self), "collective")
         lines = [f"Communication of {count} on {counted(self.ranks, 'card')}, in bytes"]
         wide = max((len(row.operator) for row in self.rows), default=0)
         most = max((len(str(max(row.sent_bytes))) for row in self.rows), default=0)
         for row in self.rows:
-            calls = f"{row.calls} call{'s' if row.calls != 1 else ''}"
+            calls = counted(row.calls, "call")
             lines.append(
                 f"  {row.kind:<13}  {row.operator:<{wide}}  {calls:>8}  "
                 f"at most {max(row.sent_bytes):>{most}} from a card, {sum(row.sent_bytes)} in all"

@@ -107,12 +107,12 @@ class ConversionPlan(ReshardPlan):
         CheckpointFileError, CheckpointError, ReshardError
             What is not right with the folder or the options.
         """
-        from .files import check_run
+        from .files import checked_tasks
         from .output import Output
 
         options["format"] = options.get("format") or self.checkpoint.format
         output = Output(folder, **options)
-        check_run(self, output)
+        checked_tasks(self, output)
         return output
 
     def __repr__(self) -> str:

@@ -45,7 +45,7 @@ from .stage import Stage, check_target
 from .verify import check_source, check_taken_for_equal
 from .write import Control, FileReport, WriteTask, Written, write_file
 
-__all__ = ["Workers", "check_run", "reshard_files", "run_plan"]
+__all__ = ["Workers", "checked_tasks", "reshard_files", "run_plan"]
 
 ROUTES = ("auto", "files", "channels")
 
@@ -111,8 +111,7 @@ def run_plan(
         raise ReshardError(f"route={route!r} is not one of {', '.join(ROUTES)}")
     if cards is None and plan.checkpoint.held:
         raise ReshardError("the checkpoint lies on cards; pass cards=, the group that holds it")
-    check_run(plan, output)
-    tasks = _tasks(plan, output)
+    tasks = checked_tasks(plan, output)
     (check_source if verify_source else check_taken_for_equal)(plan.checkpoint)
     totals: dict[int, int] = {}
     for task in tasks:
@@ -147,8 +146,8 @@ def run_plan(
     )
 
 
-def check_run(plan: ConversionPlan, output: Output) -> None:
-    """See that a plan can be written so, before anything is read or written.
+def checked_tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:
+    """The files to write, of a plan that can be written so as far as shows before anything is read or written.
 
     Another process that writes there, a full disk and the like are told by the run alone.
 
@@ -158,8 +157,8 @@ def check_run(plan: ConversionPlan, output: Output) -> None:
         See `run_plan`.
     """
     _check_apart(plan, output)
-    _tasks(plan, output)
     check_target(Path(os.path.abspath(output.folder)), output.overwrite)
+    return _tasks(plan, output)
 
 
 def _tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:

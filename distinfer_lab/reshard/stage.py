@@ -212,9 +212,9 @@ def check_target(target: Path, overwrite: bool) -> None:
     CheckpointFileError
         If `target` exists, and may not be replaced, or its place cannot be written.
     """
-    if not target.exists():
-        near = next(path for path in target.parents if path.exists())
-        if not (near.is_dir() and os.access(near, os.W_OK)):
+    if not os.path.exists(target):  # as Path.exists, but False in a folder that may not be looked into
+        near = next(path for path in target.parents if os.path.exists(path))
+        if not (near.is_dir() and os.access(near, os.W_OK | os.X_OK)):
             raise CheckpointFileError(
                 f"{target}: {near} cannot be written; choose a folder that can be written"
             )

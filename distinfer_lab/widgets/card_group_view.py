@@ -264,7 +264,7 @@ def _line(found: GroupState) -> str:
             words = "puts other workers in their places and brings back what they held."
         return f'<div role="alert">{escape(f"{who} Recover, or the next work, {words}")}</div>'
     busy = sum(card.busy for card in found.cards)
-    count = f"{len(found.cards)} card{'s' * (len(found.cards) > 1)}"
+    count = counted(len(found.cards), "card")
     words = f"{count}, all there; {busy} at work." if busy else f"{count}, all there and idle."
     if silent:
         words += (

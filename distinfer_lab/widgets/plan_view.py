@@ -208,7 +208,7 @@ class PlanView(Panel):
             self._opened_from = ""
 
     def _go_back(self) -> None:
-        """Show all cards, with the group selected from which they were left."""
+        """Show all cards, and select the group that was opened first."""
         self.opened, self.selected = "", self._opened_from
         (self.order if self.open.disabled else self.open).focus()
 

@@ -200,6 +200,7 @@ def test_a_dry_run_refuses_what_a_run_refuses(like, tmp_path):
             said.append(done.output)
         assert said[0] == said[1]
     assert sorted(tmp_path.rglob("*")) == before
+    assert not (LLAMA / MANIFEST).exists()
     done = CliRunner().invoke(
         main, ["reshard", str(LLAMA), str(tmp_path / "out"), "--dry-run", "--memory-limit", "1 MiB"]
     )
@@ -212,8 +213,6 @@ def test_an_output_that_exists_is_refused_before_the_source_is_read(tmp_path):
         with pytest.raises(CheckpointFileError, match="exists; choose another folder"):
             checkpoint.plan().run(tmp_path, verify_source=True)
         assert sum(file.nbytes_read for source in checkpoint.files for file in source.files) == 0
-
-    assert not (LLAMA / MANIFEST).exists()
 
 
 def test_the_format_is_that_of_the_source_unless_said(tmp_path):

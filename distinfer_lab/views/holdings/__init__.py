@@ -1,7 +1,6 @@
 """Who holds what of a tensor: cards, meshes, tensors as they are cut, and who shares bytes with whom."""
 
 from .cards import (
-    cards_in_words,
     cut_in_words,
     layout_pair_svg,
     layout_svg,
@@ -19,7 +18,6 @@ from .tiles import tiles
 __all__ = [
     "Holding",
     "Links",
-    "cards_in_words",
     "cut_in_words",
     "describe_box",
     "hold",

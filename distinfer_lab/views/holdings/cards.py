@@ -18,7 +18,6 @@ from .tensor import tensor_block
 from .tiles import MEDIUM_CARDS, Piece, tiles
 
 __all__ = [
-    "cards_in_words",
     "cut_in_words",
     "grouping",
     "layout_pair_svg",
@@ -70,7 +69,7 @@ def layout_svg(
     sheet = tensor_block(layout, whole, pen)
     return finish(
         heading(beside([sheet, grid]), shorten(name, 60), _lines(layout, holding, len(whole.cards))[:2]),
-        f"{name}: what each of {cards_in_words(len(whole.cards))} holds",
+        f"{name}: what each of {counted(len(whole.cards), 'card')} holds",
         pen,
     )
 
@@ -136,7 +135,7 @@ def layout_pair_svg(
     left = tiles(src, "train", "training cards", pen, crowd=crowd)
     right = tiles(dst, "infer", "inference cards", pen, pieces=_pieces(src, dst), crowd=crowd)
     counts = len(every[0].cards), len(every[1].cards)
-    trained, inferring = map(cards_in_words, counts)
+    trained, inferring = (counted(count, "card") for count in counts)
     tensor = f"{name or 'tensor'} {list(every[0].shape)}"
     block = beside(
         [
@@ -191,7 +190,7 @@ def strategy_svg(
         key = _kind(layout, name in strategy.shapes)
         firsts.setdefault(key, name)
         counts[key] += 1
-    size = f"{counted(len(strategy), 'parameter')} on {cards_in_words(strategy.ranks)}"
+    size = f"{counted(len(strategy), 'parameter')} on {counted(strategy.ranks, 'card')}"
     label = f"{size}, {counted(len(firsts), 'different layout')}"
     pen = Pen("".join(firsts.values()))
     # Rather fewer layouts than groups of a few cards.
@@ -243,22 +242,11 @@ def plain_shape(layout: Layout) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def cards_in_words(count: int) -> str:
-    """A number of cards.
-
-    Examples
-    --------
-    >>> cards_in_words(1), cards_in_words(1024)
-    ('1 card', '1,024 cards')
-    """
-    return f"{count:,} card" if count == 1 else f"{count:,} cards"
-
-
 def grouping(holding: Holding, cards: int) -> list[str]:
     """What to say of a picture in which cards are grouped; nothing where each is there by itself."""
     if holding.group == 1:
         return []
-    return [f"{cards_in_words(cards)}, drawn in {len(holding.cards)} groups of {holding.group}"]
+    return [f"{counted(cards, 'card')}, drawn in {len(holding.cards)} groups of {holding.group}"]
 
 
 def _lines(layout: Layout, holding: Holding, cards: int, lost: Collection[int] = ()) -> list[str]:
@@ -267,7 +255,7 @@ def _lines(layout: Layout, holding: Holding, cards: int, lost: Collection[int] =
         words = [f"{layout.mesh!r}: {cut_in_words(layout)}", f"{copies} of each shard"]
     else:
         each = "each of " * (len(layout.ranks) > 1)
-        words = [f"nothing is cut: {each}{cards_in_words(len(layout.ranks))} holds all of it"]
+        words = [f"nothing is cut: {each}{counted(len(layout.ranks), 'card')} holds all of it"]
     if lost and np.isin(layout.ranks, list(lost)).any():
         numbers = layout.shard_numbers()
         left = np.bincount(numbers[~np.isin(layout.ranks, list(lost))], minlength=int(numbers.max()) + 1)

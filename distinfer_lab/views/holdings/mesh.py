@@ -10,6 +10,7 @@ from html import escape
 from itertools import product
 from typing import NamedTuple
 
+from ...display import counted
 from ...layout import Mesh
 from ..drawing import STORED_CARDS, Block, beside, finish, heading, number, text, text_width
 
@@ -45,7 +46,7 @@ def mesh_svg(mesh: Mesh, *, max_cards: int = STORED_CARDS) -> str:
     shown = _shown(mesh, max_cards)
     facets = list(product(*map(range, shown.sizes[:-2])))
     blocks = [_facet(mesh, shown, index) for index in facets]
-    words = f"{mesh!r}: {mesh.size:,} card{'s' * (mesh.size > 1)}"
+    words = f"{mesh!r}: {counted(mesh.size, 'card')}"
     return finish(heading(beside(blocks), words, _lines(mesh, shown)), words)
 
 
