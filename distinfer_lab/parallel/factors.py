@@ -269,7 +269,8 @@ def cut_by_axes(mesh: Mesh, axes: Axes, rule: Rule) -> NodeSharding:
 
     def layout(operand: int, factors: Sequence[str | None]) -> Layout:
         cuts = [axes.get(f, WHOLE) if f is not None else WHOLE for f in factors]
-        given = rule.fused.get(operand) or tuple(cut.fused for cut in cuts)
+        # An operator that takes a fused tensor apart cuts each part by itself, however its neighbours are fused.
+        given = rule.fused.get(operand) or tuple(None if rule.fused else cut.fused for cut in cuts)
         parts = [math.prod(mesh.axis_size(a) for a in cut.axes) for cut in cuts]
         fused = tuple(sizes if n > 1 else None for sizes, n in zip(given, parts, strict=True))
         split = next((cut.split for cut in cuts if cut.split != "even"), "even")

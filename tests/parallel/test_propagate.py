@@ -209,3 +209,16 @@ def test_cards_and_mode_are_checked():
     graph = build.graph([build.add(operators.Neg(), build.input("x", Spec((2,), np.dtype("float32"))))])
     with pytest.raises(ShardingError, match="mode='fast' is not one of stand_alone"):
         propagate(graph, 2, mode="fast")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_part_of_a_part_is_the_uncut_one(mode):
+    """What a neighbour takes apart is no cut that this operator can make by itself."""
+    nodes = (
+        Node("half", operators.Part(0, (4, 4), 0), ("x",)),
+        Node("quarter", operators.Part(0, (2, 2), 0), ("half",), ((2, 1),)),
+    )
+    graph = Graph({"x": Spec((8, 3), np.dtype("float64"))}, {}, nodes, ("quarter",))
+    x = np.arange(24.0).reshape(8, 3)
+    found = run_whole(partition(graph, propagate(graph, 2, mode=mode)), {}, {"x": x})
+    np.testing.assert_array_equal(found["quarter"], x[:2])
