@@ -7,9 +7,10 @@ fails, plain text is what is shown: a picture is never worth an exception.
 
 from collections.abc import Callable
 from functools import cache
-from html import escape
 from importlib import import_module
 from typing import Any
+
+from .text import escape
 
 __all__ = ["Displayed", "bytes_in_words", "counted", "public_name", "register", "show"]
 

@@ -17,6 +17,8 @@ A text names the thing, its value, the rule that it breaks, and the way out.
 
 from collections.abc import Iterable
 
+from .text import printable
+
 __all__ = [
     "ArgumentTypeError",
     "CardError",
@@ -35,7 +37,13 @@ __all__ = [
 
 
 class DistinferError(Exception):
-    """The base of all errors of this package."""
+    """The base of all errors of this package.
+
+    Its text may name things of files that somebody else wrote; what is not printable in it is escaped.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__(), keep="\n")
 
 
 class LayoutError(DistinferError, ValueError):

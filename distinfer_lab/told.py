@@ -7,11 +7,11 @@ with dl.in_words():
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
 
 from . import display
 from .display import Displayed
 from .errors import DistinferError
+from .text import escape
 
 __all__ = ["Told", "in_words"]
 

@@ -1,11 +1,11 @@
 """What is said of an answer, and its picture."""
 
 from dataclasses import dataclass
-from html import escape
 
 from .. import display
 from ..display import Displayed
 from ..layout import Layout
+from ..text import escape
 from ..views import img_html, layout_svg, shards_svg
 
 __all__ = ["Verdict"]

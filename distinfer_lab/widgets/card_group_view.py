@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from html import escape
 from typing import Any
 
 import ipywidgets
@@ -11,6 +10,7 @@ import traitlets
 from ..cards import CardGroup, GroupState, kill_card, recover, state_of
 from ..display import bytes_in_words, counted
 from ..errors import ArgumentTypeError, LayoutError
+from ..text import escape
 from ..views import CardBytes, Drawing, memory_svg, table_html
 from .parts import TURN, Control, Panel, Picture, Snapshot, Work, still_of, told
 

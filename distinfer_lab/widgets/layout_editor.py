@@ -1,7 +1,6 @@
 """Make a layout: choose the mesh and how each dim is cut, and see at once what it costs or why it cannot be."""
 
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from itertools import permutations
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..layout import Mesh, Strategy
 from ..layout.dialects import jax, mindspore, torch
 from ..layout.dialects.mindspore import strategy_from_tuples
 from ..reshard import BUFFER_BYTES, Assessment, Cut, Draft, mesh_of, size_of
+from ..text import escape
 from ..views import Drawing
 from .parts import LayoutPair, Panel, Picture, SearchList, still_of
 

@@ -1,7 +1,6 @@
 """A plan: what goes from which card to which, tensor by tensor, and step by step."""
 
 from collections.abc import Callable
-from html import escape
 from typing import Any
 
 import ipywidgets
@@ -13,6 +12,7 @@ from ..display import bytes_in_words, counted
 from ..errors import ArgumentTypeError, LayoutError
 from ..reshard import ConversionPlan, ReshardPlan, Step, plan_steps, warnings_of
 from ..reshard.schedule import MOST_SCHEDULED
+from ..text import escape
 from ..views import CARDS, FILES, Drawing, Window, bands_svg, link_moves, stored, traffic_svg
 from .layout_view import LayoutView
 from .parts import Panel, Picture, SearchList

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from html import escape
 from typing import Any, NamedTuple
 
 import ipywidgets
@@ -13,6 +12,7 @@ from ..errors import ArgumentTypeError, ContextError
 from ..flow import Comparison, Model, compare, compare_generated
 from ..net import Tensor
 from ..parallel import Communication
+from ..text import escape
 from ..trace import Trace
 from ..views import Drawing, table_html, timeline_svg, times_html
 from .parts import Control, Panel, Picture, Snapshot, Work, still_of, told

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from html import escape
 from typing import Any
 
 import ipywidgets
@@ -11,6 +10,7 @@ import traitlets
 from ..display import bytes_in_words, counted
 from ..errors import ArgumentTypeError, ContextError
 from ..reshard import ConversionPlan, Progress, ReshardResult, Verification
+from ..text import escape
 from ..views import FILES, Drawing, traffic_svg
 from .parts import Lanes, Panel, Picture, Snapshot, Work, outcome_html, still_of, told
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Mapping
-from html import escape
 from typing import Any
 
 import ipywidgets
@@ -14,6 +13,7 @@ from ..errors import ArgumentTypeError, ContextError
 from ..flow.code_file import write_code
 from ..flow.predict_layout import PredictLayout
 from ..flow.session import STEPS, Session
+from ..text import escape
 from ..views import Drawing, checkpoint_html
 from .layout_editor import LayoutEditor
 from .layout_view import LayoutView

@@ -2,10 +2,10 @@
 
 import os
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from ...errors import ArgumentTypeError
+from ...text import escape
 from .svg import img_html
 
 __all__ = ["Drawing"]

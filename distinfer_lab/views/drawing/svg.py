@@ -10,8 +10,8 @@ import base64
 import hashlib
 import math
 from collections.abc import Callable, Iterable
-from html import escape
 
+from ...text import escape
 from .palette import INK, hatch_of, ink_on, swatch
 
 __all__ = [

@@ -6,12 +6,12 @@ pp=0      tp 0   1   2        pp=1      tp 0   1   2
 """
 
 import math
-from html import escape
 from itertools import product
 from typing import NamedTuple
 
 from ...display import counted
 from ...layout import Mesh
+from ...text import escape
 from ..drawing import STORED_CARDS, Block, beside, finish, heading, number, text, text_width
 
 __all__ = ["mesh_svg"]

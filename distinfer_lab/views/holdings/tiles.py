@@ -13,10 +13,10 @@ Compact tiles are spelled as shortly as SVG allows: 256 of them are stored in a 
 """
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import NamedTuple
 
 from ...layout import Box
+from ...text import escape
 from ..drawing import Block, Pen, fitted, number, path, text, text_width
 from .holding import Holding, card_in_words
 

@@ -1,11 +1,11 @@
 """What Jupyter shows of checkpoints and their files; no file is read for it."""
 
-from html import escape
 from typing import TYPE_CHECKING
 
 from ... import display
 from ...display import bytes_in_words, counted
 from ...errors import DistinferError, listed
+from ...text import escape
 from ..holdings import cut_in_words, strategy_svg
 from .layouts import strategy_html
 from .tables import BESIDE_PICTURE, ROWS, bars_html, first, kept, table_html

@@ -5,7 +5,6 @@ functions here read.
 """
 
 from collections.abc import Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from ... import display
 from ...layout import Mesh, Strategy
+from ...text import escape
 from ...trace import Trace
 from ..drawing import img_html
 from ..holdings import mesh_svg

@@ -3,11 +3,11 @@
 import math
 from collections import Counter
 from collections.abc import Iterator
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ... import display
 from ...display import bytes_in_words, counted
+from ...text import escape
 from ..drawing import img_html
 from ..holdings import cut_in_words
 from ..moves import bars_svg

@@ -1,10 +1,10 @@
 """The HTML that pictures stand in: tables, sentences, and how much of it fits one cell."""
 
 from collections.abc import Callable, Iterable, Sequence
-from html import escape
 from typing import TypeVar
 
 from ...display import bytes_in_words
+from ...text import escape
 from ..drawing import img_html, shorten, stored
 from ..moves import bars_svg
 

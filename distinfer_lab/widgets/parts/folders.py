@@ -1,6 +1,5 @@
 """Choosing a folder with a checkpoint in it, and the strategy file that belongs to it."""
 
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from ...checkpoint import MANIFEST, as_strategy, hub_files
 from ...checkpoint.rank_files import rank_files
 from ...display import counted
 from ...errors import DistinferError
+from ...text import escape
 from .guard import ErrorLine
 
 __all__ = ["FolderChooser"]

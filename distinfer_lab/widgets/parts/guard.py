@@ -8,12 +8,12 @@ import threading
 import traceback
 from collections.abc import Callable
 from functools import wraps
-from html import escape
 from typing import Any
 
 import ipywidgets
 
 from ...errors import DistinferError
+from ...text import escape
 
 __all__ = ["TURN", "ErrorLine", "told"]
 

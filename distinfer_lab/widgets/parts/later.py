@@ -1,11 +1,11 @@
 """Parts of a page that take a while to make: words until they are there, made beside the kernel's main path."""
 
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import Any
 
 import ipywidgets
 
+from ...text import escape
 from .guard import told
 from .panel import close_all
 from .work import Snapshot, Work

@@ -1,10 +1,10 @@
 """What a finished run shows for itself, as a table: what was asked, what was found."""
 
-from html import escape
 from typing import Any
 
 from ...display import bytes_in_words, counted
 from ...reshard import ReshardResult
+from ...text import escape
 from ...views import table_html
 
 __all__ = ["outcome_html", "proof_rows"]
