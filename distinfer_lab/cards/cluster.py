@@ -21,6 +21,7 @@ import dask
 import numpy as np
 from distributed import Client, Nanny, Scheduler, Security, SpecCluster, Worker
 from distributed.comm import get_address_host
+from distributed.core import Status
 from distributed.utils import get_mp_context
 
 from ..errors import ArgumentTypeError, CardError, ContextError
@@ -81,6 +82,9 @@ def embed(cards: int, processes: bool) -> Client:
     }
     protocol = {"protocol": "tcp://", "host": "127.0.0.1"} if processes else {"protocol": "inproc://"}
     try:
+        if processes and getattr(multiprocessing.current_process(), "_inheriting", False):
+            # What multiprocessing itself says, but before Dask has started a loop that waits for it.
+            raise RuntimeError("this process is still importing its main script")
         with dask.config.set(CALM):
             cluster = LastingCluster(
                 workers=workers,
@@ -124,6 +128,11 @@ class QuickNanny(Nanny):  # type: ignore[misc]  # distributed has no types
         """See `Nanny`."""
         with self._quick_processes():
             return await super().instantiate()
+
+    async def _on_worker_exit(self, exitcode: int) -> None:
+        # A process that ends before its worker is up fails the start. Dask before 2026.8 retries for ever.
+        if self.status not in (Status.init, Status.starting):
+            await super()._on_worker_exit(exitcode)
 
     @contextlib.contextmanager
     def _quick_processes(self) -> Iterator[None]:
