@@ -3,8 +3,7 @@
     block    magic int32 | GCM only: tag 16 | N int32 | iv length int32, iv | cipher length int32, cipher
 
 Everything is little-endian; N counts what follows it. GCM stores an iv of 16 bytes and uses the
-first 12 as its nonce: so do the files that MindSpore 2.10 wrote. The three modes are those of
-`cryptography`, which comes with the extra `crypto`.
+first 12 as its nonce: so do the files that MindSpore 2.10 wrote. `cryptography` does the three modes.
 """
 
 import os
@@ -51,22 +50,13 @@ def check_key(key: bytes, mode: str) -> None:
         raise EncryptionError(f"a key of {len(key)} bytes; {mode} takes {sizes}")
 
 
-def _library() -> Any:
-    try:
-        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-    except ImportError as err:
-        raise EncryptionError(
-            "encrypted checkpoints need the package cryptography: pip install 'distinfer-lab[crypto]'"
-        ) from err
-    return Cipher, algorithms, modes
-
-
 def _cipher(key: bytes, mode: str, iv: bytes, tag: bytes | None) -> Any:
-    cipher, algorithms, modes = _library()
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
     if mode == "AES-GCM":
-        return cipher(algorithms.AES(key), modes.GCM(iv[:GCM_NONCE_BYTES], tag))
+        return Cipher(algorithms.AES(key), modes.GCM(iv[:GCM_NONCE_BYTES], tag))
     algorithm = algorithms.SM4(key) if mode == "SM4-CBC" else algorithms.AES(key)
-    return cipher(algorithm, modes.CBC(iv))
+    return Cipher(algorithm, modes.CBC(iv))
 
 
 def decrypt(path: str, source: BinaryIO, size: int, key: bytes, mode: str) -> Iterator[bytes]:
