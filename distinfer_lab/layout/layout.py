@@ -20,11 +20,16 @@ from numpy.typing import NDArray
 
 from ..display import Displayed
 from ..errors import LayoutError
+from ..text import shown
+from ..untrusted import LARGEST_SIZE, MAX_DIMS, MOST_RANKS, check_shape
 from .box import Boxes
-from .mesh import Mesh
+from .mesh import Mesh, whole_numbers
 from .split import SPLITS, Regions, cut_points
 
 __all__ = ["Layout"]
+
+MOST_CELLS = 1 << 19
+"""Ranks x fused parts x dims: `regions` takes some 100 bytes for each."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,7 +68,8 @@ class Layout(Displayed):
     ------
     LayoutError
         If an axis is unknown or used twice, sizes do not match their dim's parts, a rank
-        appears twice, or the replicas cannot be cut into groups of `optimizer_shards`.
+        appears twice, the replicas cannot be cut into groups of `optimizer_shards`, a number
+        is not an integer, or the layout is larger than any that is supported.
 
     Examples
     --------
@@ -91,24 +97,44 @@ class Layout(Displayed):
     def __post_init__(self) -> None:
         object.__setattr__(self, "dims", tuple(tuple(d) for d in self.dims))
         for name in ("sizes", "fused"):
-            given = tuple(None if s is None else tuple(int(n) for n in s) for s in getattr(self, name))
+            given = tuple(None if s is None else whole_numbers(s, name) for s in getattr(self, name))
             object.__setattr__(self, name, given if any(s is not None for s in given) else ())
         for name in ("first_ranks", "strides"):
-            object.__setattr__(self, name, tuple(int(r) for r in getattr(self, name)))
+            object.__setattr__(self, name, whole_numbers(getattr(self, name), name))
+        shards = whole_numbers((self.optimizer_shards,), "optimizer_shards")
+        object.__setattr__(self, "optimizer_shards", shards[0])
+        self._check_extent()
         self._check_axes()
         self._check_sizes()
         self._check_fused()
         self._check_ranks()
         self._check_replicas()
 
+    def _check_extent(self) -> None:
+        """Refuse what is too large, before anything is allocated or looped over."""
+        if self.ndim > MAX_DIMS:
+            raise LayoutError(f"a layout of {self.ndim} dims; at most {MAX_DIMS} are supported")
+        for word, given in (("sizes", self.sizes), ("fused", self.fused)):
+            for dim, sizes in enumerate(given):
+                if sizes is not None and sum(map(abs, sizes)) > LARGEST_SIZE:
+                    raise LayoutError(f"dim {dim}: {word} {shown(sizes)} are larger than any tensor")
+        fused = math.prod(len(parts) for parts in self.fused if parts)
+        cells = self.mesh.size * len(self.first_ranks) * fused * max(self.ndim, 1)
+        if cells > MOST_CELLS:
+            raise LayoutError(
+                f"{self.mesh.size} ranks x {len(self.first_ranks)} stages x {shown(fused)} fused parts x {self.ndim} "
+                f"dims are {shown(cells)} boxes; at most {MOST_CELLS} are supported"
+            )
+
     def _check_axes(self) -> None:
-        used = [axis for dim in self.dims for axis in dim]
-        for axis in used:
+        used: set[str] = set()
+        for axis in (axis for dim in self.dims for axis in dim):
             self.mesh.axis_index(axis)
-            if used.count(axis) > 1:
+            if axis in used:
                 raise LayoutError(
-                    f"axis {axis!r} cuts more than once in {self.dims}; an axis may cut one dim, once"
+                    f"axis {axis!r} cuts more than once in {shown(self.dims)}; an axis may cut one dim, once"
                 )
+            used.add(axis)
 
     def _check_sizes(self) -> None:
         if self.split not in SPLITS:
@@ -137,9 +163,15 @@ class Layout(Displayed):
 
     def _check_ranks(self) -> None:
         if not self.first_ranks or min(self.first_ranks) < 0:
-            raise LayoutError(f"first ranks {self.first_ranks}: give at least one, none below 0")
+            raise LayoutError(f"first ranks {shown(self.first_ranks)}: give at least one, none below 0")
         if self.strides and (len(self.strides) != len(self.mesh.axis_sizes) or min(self.strides) < 0):
-            raise LayoutError(f"strides {self.strides} for {self.mesh!r}; give one, 0 or more, for each axis")
+            raise LayoutError(
+                f"strides {shown(self.strides)} for {self.mesh!r}; give one, 0 or more, for each axis"
+            )
+        if self.last_rank >= MOST_RANKS:
+            raise LayoutError(
+                f"the layout reaches rank {shown(self.last_rank)}; ranks up to {MOST_RANKS - 1} are supported"
+            )
         if len(self.first_ranks) > 1 or self.strides:
             ranks, counts = np.unique(self.ranks, return_counts=True)
             if (counts > 1).any():
@@ -167,6 +199,14 @@ class Layout(Displayed):
     def parts(self) -> tuple[int, ...]:
         """Into how many pieces each dim is cut by its axes (optimizer shards not counted)."""
         return tuple(math.prod(self.mesh.axis_size(a) for a in dim) for dim in self.dims)
+
+    @property
+    def last_rank(self) -> int:
+        """The highest rank that holds a shard."""
+        strides = self.strides or (1,)
+        sizes = self.mesh.axis_sizes if self.strides else (self.mesh.size,)
+        last = sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
+        return max(self.first_ranks) + last
 
     @cached_property
     def ranks(self) -> NDArray[np.int64]:
@@ -244,6 +284,10 @@ class Layout(Displayed):
             raise LayoutError(
                 f"a layout of {self.ndim} dims for a tensor of {len(shape)} dims, shape {tuple(shape)}"
             )
+        try:
+            check_shape(shape, "the shape")
+        except ValueError as err:
+            raise LayoutError(str(err)) from err
         runs = [self._runs(dim, int(n)) for dim, n in enumerate(shape)]
         pieces = self.piece_numbers()
         # Row-major over (rank, run of dim 0, run of dim 1, ...); a dim that is not fused has one run.

@@ -1,15 +1,35 @@
 """A mesh: ranks arranged as a named grid, row-major, the last axis fastest."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import index
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..display import Displayed
 from ..errors import LayoutError
+from ..text import shown
+from ..untrusted import MAX_AXES, MOST_RANKS
 
-__all__ = ["Mesh"]
+__all__ = ["Mesh", "whole_numbers"]
+
+
+def whole_numbers(values: Iterable[Any], name: str) -> tuple[int, ...]:
+    """The values as Python's integers.
+
+    Raises
+    ------
+    LayoutError
+        If one is not an integer; nothing is rounded.
+    """
+    given = tuple(values)
+    try:
+        return tuple(map(index, given))
+    except TypeError as err:
+        raise LayoutError(f"{name} are {shown(given)}; give integers") from err
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,7 +46,8 @@ class Mesh(Displayed):
     Raises
     ------
     LayoutError
-        If names and sizes disagree in number, a name repeats, or a size is below 1.
+        If names and sizes disagree in number, a name repeats, a size is below 1, or there are more than
+        32 axes or 65,536 ranks.
 
     Examples
     --------
@@ -42,7 +63,9 @@ class Mesh(Displayed):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "axis_names", tuple(self.axis_names))
-        object.__setattr__(self, "axis_sizes", tuple(int(s) for s in self.axis_sizes))
+        object.__setattr__(self, "axis_sizes", whole_numbers(self.axis_sizes, "mesh: axis sizes"))
+        if len(self.axis_names) > MAX_AXES:
+            raise LayoutError(f"mesh: {len(self.axis_names)} axes; at most {MAX_AXES} are supported")
         if len(self.axis_names) != len(self.axis_sizes):
             raise LayoutError(
                 f"mesh: {len(self.axis_names)} axis names {self.axis_names} for "
@@ -53,6 +76,11 @@ class Mesh(Displayed):
         for name, size in zip(self.axis_names, self.axis_sizes, strict=True):
             if size < 1:
                 raise LayoutError(f"mesh: axis {name!r} has size {size}; a size is at least 1")
+        if self.size > MOST_RANKS:
+            raise LayoutError(
+                f"mesh: axis sizes {shown(self.axis_sizes)} make {shown(self.size)} ranks; "
+                f"at most {MOST_RANKS} are supported"
+            )
 
     @property
     def size(self) -> int:
@@ -77,8 +105,12 @@ class Mesh(Displayed):
 
     def coordinates(self) -> NDArray[np.int64]:
         """The grid position of every rank, int64, shape (ranks, axes)."""
-        grid = np.indices(self.axis_sizes, dtype=np.int64)
-        return grid.reshape(len(self.axis_sizes), self.size).T
+        # Not np.indices, which has one dim for each axis and one more: numpy stops at 32 or 64.
+        out = np.empty((self.size, len(self.axis_sizes)), np.int64)
+        left = np.arange(self.size, dtype=np.int64)
+        for axis in reversed(range(len(self.axis_sizes))):
+            left, out[:, axis] = np.divmod(left, self.axis_sizes[axis])
+        return out
 
     def __repr__(self) -> str:
         axes = ", ".join(f"{n}={s}" for n, s in zip(self.axis_names, self.axis_sizes, strict=True))

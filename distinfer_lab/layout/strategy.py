@@ -46,7 +46,7 @@ class Strategy(Mapping[str, Layout], Displayed):
     ) -> None:
         self._layouts = dict(layouts)
         self.shapes: Mapping[str, tuple[int, ...]] = {k: tuple(v) for k, v in (shapes or {}).items()}
-        highest = max((int(layout.ranks.max()) for layout in self._layouts.values()), default=0)
+        highest = max((layout.last_rank for layout in self._layouts.values()), default=0)
         self.ranks = highest + 1 if ranks is None else ranks
         if self.ranks <= highest:
             raise LayoutError(

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ...errors import ArgumentTypeError, LayoutError
+from ...text import shown
 from ..layout import Layout
 from ..mesh import Mesh
 from ..strategy import Strategy
@@ -97,7 +98,7 @@ def _dim_axes(mesh: Mesh, entry: int | Sequence[int], tensor_map: TensorMap) -> 
             continue
         if not 0 <= k < len(mesh.axis_names):
             raise LayoutError(
-                f"tensor_map {list(tensor_map)} has {k}, but dev_matrix {list(mesh.axis_sizes)} has the axes "
+                f"tensor_map {shown(list(tensor_map))} has {k}, but dev_matrix {list(mesh.axis_sizes)} has the axes "
                 f"0..{len(mesh.axis_names) - 1} counted from the right (-1 means not split)"
             )
         axes.append(mesh.axis_names[-1 - k])

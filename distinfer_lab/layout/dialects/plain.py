@@ -12,14 +12,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import LayoutError
+from ...text import shown
+from ...untrusted import MOST_RANKS, read_int, read_shape
 from ..layout import Layout
 from ..mesh import Mesh
 from ..strategy import Strategy
 
 __all__ = ["layout_from_json", "layout_to_json", "strategy_from_json", "strategy_to_json"]
 
-MOST_RANKS = 1 << 22
-KEYS = {"mesh", "dims", "optimizer_shards", "sizes", "first_ranks", "split", "fused", "strides"}
+OPTIONS = ("optimizer_shards", "sizes", "first_ranks", "split", "fused", "strides")
+KEYS = {"mesh", "dims", *OPTIONS}
 
 
 def layout_to_json(layout: Layout) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def layout_to_json(layout: Layout) -> dict[str, Any]:
         "dims": [list(axes) for axes in layout.dims],
     }
     plain = Layout(layout.mesh, layout.dims)
-    for name in ("optimizer_shards", "sizes", "first_ranks", "split", "fused", "strides"):
+    for name in OPTIONS:
         value = getattr(layout, name)
         if value != getattr(plain, name):
             out[name] = value
@@ -51,25 +53,41 @@ def layout_from_json(found: Any) -> Layout:
         If it is none.
     """
     if not isinstance(found, dict) or not {"mesh", "dims"} <= found.keys() <= KEYS:
-        raise LayoutError(f"a layout is an object with mesh and dims, not {found!r:.80}")
-    mesh = found["mesh"]
-    if not isinstance(mesh, dict) or not all(type(n) is int and 1 <= n <= MOST_RANKS for n in mesh.values()):
-        raise LayoutError(f"a mesh is an object of axis names and sizes of 1 or more, not {mesh!r:.80}")
-    size = 1
-    for n in mesh.values():
-        size *= n
-    options = {name: _tuples(value) for name, value in found.items() if name not in ("mesh", "dims")}
+        raise LayoutError(f"a layout is an object with mesh and dims, not {shown(found)}")
+    mesh, dims = found["mesh"], found["dims"]
+    if not isinstance(mesh, dict):
+        raise LayoutError(f"a mesh is an object of axis names and sizes, not {shown(mesh)}")
+    if not isinstance(dims, list) or not all(_is_list_of(axes, str) for axes in dims):
+        raise LayoutError(f"dims are a list of axis names for each dim, not {shown(dims)}")
     try:
-        ranks = size * len(options.get("first_ranks", (0,)))
-        if ranks > MOST_RANKS:
-            raise LayoutError(f"a mesh of {ranks} ranks; at most {MOST_RANKS} are accepted")
-        return Layout(Mesh(tuple(mesh), tuple(mesh.values())), _tuples(found["dims"]), **options)
-    except (TypeError, ValueError, OverflowError) as err:
-        raise LayoutError(f"{found!r:.120} is no layout: {err!s:.200}") from err
+        options = {name: _option(name, found[name]) for name in OPTIONS if name in found}
+        sizes = tuple(read_int(size, f"axis {shown(axis)}", 1, MOST_RANKS) for axis, size in mesh.items())
+        return Layout(Mesh(tuple(mesh), sizes), tuple(map(tuple, dims)), **options)
+    except ValueError as err:
+        raise LayoutError(f"{shown(found)} is not a valid layout: {err}") from err
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _option(name: str, value: Any) -> Any:
+    """A field of a layout, its numbers checked."""
+    if name == "optimizer_shards":
+        return read_int(value, name, 1, MOST_RANKS)
+    if name == "split":
+        return value
+    if not isinstance(value, list):
+        raise LayoutError(f"{name} is {shown(value)}; it should be a list")
+    if name in ("first_ranks", "strides"):
+        return tuple(read_int(number, name, 0, MOST_RANKS) for number in value)
+    return tuple(None if item is None else _sizes(name, item) for item in value)
+
+
+def _sizes(name: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise LayoutError(f"{name} has {shown(value)}; it should be a list of sizes, or null")
+    return tuple(read_int(size, name) for size in value)
+
+
+def _is_list_of(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(type(item) is kind for item in value)
 
 
 def strategy_to_json(strategy: Strategy) -> dict[str, Any]:
@@ -103,31 +121,22 @@ def strategy_from_json(found: Any) -> Strategy:
         try:
             out[name] = _layout_of(item, layouts)
             if "shape" in item:
-                shapes[name] = _shape(item["shape"])
-        except LayoutError as err:
+                shapes[name] = read_shape(item["shape"], "its shape")
+        except ValueError as err:
             raise LayoutError(f"{name:.200}: {err}") from err
     ranks = found.get("ranks")
-    if ranks is not None and not (type(ranks) is int and 1 <= ranks <= MOST_RANKS):
-        raise LayoutError(f"ranks={ranks!r:.40} is no number of ranks")
-    return Strategy(out, shapes, ranks)
+    try:
+        return Strategy(out, shapes, None if ranks is None else read_int(ranks, "ranks", 1, MOST_RANKS))
+    except ValueError as err:
+        raise LayoutError(str(err)) from err
 
 
 def _layout_of(item: Any, layouts: list[Layout]) -> Layout:
     if not isinstance(item, Mapping) or "layout" not in item:
-        raise LayoutError(f'it lacks "layout": {item!r:.80}')
+        raise LayoutError(f'it lacks "layout": {shown(item)}')
     number = item["layout"]
     if type(number) is not int:
         return layout_from_json(number)
     if not 0 <= number < len(layouts):
         raise LayoutError(f"layout {number} is not one of the {len(layouts)} that are listed")
     return layouts[number]
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    if (
-        not isinstance(value, list)
-        or not all(type(n) is int and 0 <= n < 2**62 for n in value)
-        or len(value) > 64
-    ):
-        raise LayoutError(f"shape {value!r:.60} is no list of sizes")
-    return tuple(value)
