@@ -88,10 +88,9 @@ def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        data = b"" if size > limit else file.read(limit + 1)
-        if max(size, len(data)) > limit:
-            raise OSError(errno.EFBIG, f"{max(size, len(data))} bytes, and at most {limit} are accepted")
-        return data
+        if size > limit:
+            raise OSError(errno.EFBIG, f"{size} bytes, and at most {limit} are accepted")
+        return file.read(size)
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:

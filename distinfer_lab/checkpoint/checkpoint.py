@@ -169,9 +169,17 @@ class Checkpoint(Displayed):
         return self.files[rank].read(name, box)
 
     def digest(self, rank: int, name: str) -> str:
-        """The xxh3-128 of the bytes of one slice, in hex; read in blocks."""
+        """The xxh3-128 of the bytes of one slice, in hex; read in blocks.
+
+        Raises
+        ------
+        CheckpointError
+            If there is no such rank, or its file has no such tensor.
+        """
+        if rank >= self.ranks:
+            raise CheckpointError(f"{name}: there is no rank {rank}; the checkpoint has {self.ranks}")
         file = self.files[rank]
-        entry = file.entries[name]
+        entry = file.entry(name)
         digest = xxhash.xxh3_128()
         rows = entry.shape[0] if entry.shape else 1
         step = max(BLOCK_BYTES * rows // max(entry.nbytes, 1), 1)

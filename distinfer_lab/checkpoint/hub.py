@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from ..display import Displayed, counted
 from ..errors import CheckpointError, CheckpointFileError, listed
 from ..layout import Box
+from ..text import shown
+from ..untrusted import parse_json, read_file
 from .entry import Entry
 from .slice_file import WINDOW_BYTES, SliceFile, open_slice
 
@@ -158,7 +160,7 @@ def read_companion(path: Path) -> bytes:
     """
     _check_companion(path.parent, path)
     try:
-        return path.read_bytes()
+        return read_file(path, LARGEST_COMPANION)
     except OSError as err:
         raise CheckpointFileError(f"{path}: {err.strerror}; it was to be copied along") from err
 
@@ -174,8 +176,8 @@ def config_with_dtype(config: bytes, dtypes: Iterable[str]) -> bytes:
     """
     floats = {name for name in dtypes if "float" in name}
     try:
-        fields = json.loads(config)
-    except (ValueError, RecursionError):
+        fields = parse_json(config, finite=False)
+    except ValueError:
         return config
     if len(floats) != 1 or not floats.issubset(CONFIG_DTYPES) or not isinstance(fields, dict):
         return config
@@ -193,19 +195,19 @@ def read_index(index: Path) -> dict[str, str]:
         If it cannot be read or is damaged, or a name leaves the folder.
     """
     try:
-        if index.stat().st_size > LARGEST_INDEX:
-            raise CheckpointError(f"{index}: an index above {LARGEST_INDEX} bytes is not accepted")
-        found = json.loads(index.read_bytes())
-        names = {str(tensor): str(name) for tensor, name in found["weight_map"].items()}
+        found = parse_json(read_file(index, LARGEST_INDEX))
+        names = dict(found["weight_map"].items())
     except OSError as err:
         raise CheckpointFileError(f"{index}: {err.strerror}; check the path") from err
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
-        if isinstance(err, CheckpointError):
-            raise
-        raise CheckpointError(f"{index}: it is no index of safetensors files ({type(err).__name__})") from err
+    except (ValueError, TypeError, KeyError, AttributeError) as err:
+        raise CheckpointError(
+            f"{index}: not a valid index of safetensors files ({type(err).__name__}: {err!s:.200})"
+        ) from err
     for name in names.values():
+        if not isinstance(name, str):
+            raise CheckpointError(f"{index}: it names the file {shown(name)}; a name is a text")
         if Path(name).name != name or name in ("", ".", "..") or "\0" in name or "\\" in name:
-            raise CheckpointError(f"{index}: it names the file {name!r:.120}, which leaves the folder")
+            raise CheckpointError(f"{index}: it names the file {shown(name)}, which leaves the folder")
     return names
 
 

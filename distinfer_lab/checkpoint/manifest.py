@@ -22,9 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from ..errors import CheckpointError, CheckpointFileError, LayoutError
+from ..errors import CheckpointError, CheckpointFileError
 from ..layout import Strategy
 from ..layout.dialects.plain import strategy_from_json, strategy_to_json
+from ..text import shown
+from ..untrusted import parse_json, read_file, read_int, read_shape
 
 __all__ = ["MANIFEST", "Manifest", "ManifestBeside", "ManifestFile", "ManifestTensor", "read_manifest"]
 
@@ -125,54 +127,81 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
     """
     path = Path(folder) / MANIFEST
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise CheckpointError(f"{path}: a manifest above {LARGEST_BYTES} bytes is not accepted")
-        data = path.read_bytes()
+        data = read_file(path, LARGEST_BYTES)
     except FileNotFoundError:
         return None
     except OSError as err:
         raise CheckpointFileError(f"{path}: {err.strerror}; check the folder") from err
     try:
-        found = json.loads(data)
-        if found["format"] != "distinfer-manifest" or found["version"] != 1:
-            raise CheckpointError(
-                f"{path}: format {found['format']!r:.40} version {found['version']!r:.10}; version 1 is known"
-            )
-        files = tuple(_file(path, item) for item in found["files"])
-        texts = {str(name): str(text) for name, text in found["texts"].items()}
-        strategy, source = strategy_from_json(found["strategy"]), tuple(found["source"])
-        beside = tuple(_beside(path, item) for item in found.get("beside", ()))
-        plain = tuple(map(str, found.get("plain", ())))
-        return Manifest(files, strategy, texts, source, str(found["program"]), beside, plain)
-    except (LayoutError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
-        if isinstance(err, CheckpointError):
-            raise
+        return _manifest(parse_json(data))
+    except (ValueError, TypeError, KeyError, AttributeError) as err:
         raise CheckpointError(
             f"{path}: the manifest is damaged ({type(err).__name__}: {err!s:.200})"
         ) from err
 
 
-def _inner_path(path: Path, item: Any) -> str:
+def _manifest(found: Any) -> Manifest:
+    if found["format"] != "distinfer-manifest" or found["version"] != 1:
+        raise ValueError(
+            f"format {shown(found['format'])} version {shown(found['version'])}; version 1 is known"
+        )
+    strategy = strategy_from_json(found["strategy"])
+    return Manifest(
+        tuple(_file(item, strategy.ranks) for item in _list(found["files"])),
+        strategy,
+        {name: _text(text) for name, text in found["texts"].items()},
+        tuple(dict(item) for item in _list(found["source"])),
+        _text(found["program"]),
+        tuple(_beside(item) for item in _list(found.get("beside", []))),
+        tuple(map(_text, _list(found.get("plain", [])))),
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{shown(value)} should be a list")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{shown(value)} should be a text")
+    return value
+
+
+def _inner_path(item: Any) -> str:
     """The path that an entry names, which must stay in the folder."""
-    name = str(item["path"])
+    name = _text(item["path"])
     inner = PurePosixPath(name)
     if inner.is_absolute() or ".." in inner.parts or not inner.parts or "\\" in name or "\0" in name:
-        raise CheckpointError(f"{path}: it names the file {name!r:.120}, which leaves the folder")
+        raise ValueError(f"it names the file {shown(name)}, which leaves the folder")
     return name
 
 
-def _beside(path: Path, item: Any) -> ManifestBeside:
-    return ManifestBeside(_inner_path(path, item), int(item["size"]), str(item["xxh3_128"]))
+def _beside(item: Any) -> ManifestBeside:
+    return ManifestBeside(_inner_path(item), read_int(item["size"], "size"), _text(item["xxh3_128"]))
 
 
-def _file(path: Path, item: Any) -> ManifestFile:
-    tensors = {
-        str(key): ManifestTensor(
-            str(value["dtype"]),
-            tuple(int(n) for n in value["shape"]),
-            tuple((int(a), int(b)) for a, b in value["pieces"]),
-            None if value["xxh3_128"] is None else str(value["xxh3_128"]),
-        )
-        for key, value in item["tensors"].items()
-    }
-    return ManifestFile(int(item["rank"]), _inner_path(path, item), int(item["size"]), tensors)
+def _file(item: Any, ranks: int) -> ManifestFile:
+    size = read_int(item["size"], "size")
+    return ManifestFile(
+        read_int(item["rank"], "rank", 0, ranks - 1),
+        _inner_path(item),
+        size,
+        {name: _tensor(name, tensor, size) for name, tensor in item["tensors"].items()},
+    )
+
+
+def _tensor(name: str, item: Any, size: int) -> ManifestTensor:
+    """A shard, whose bytes lie within a file of `size` bytes."""
+    pieces = []
+    for piece in _list(item["pieces"]):
+        offset, length = _list(piece)
+        start = read_int(offset, f"{name:.80}: a piece's offset", 0, size)
+        pieces.append((start, read_int(length, f"{name:.80}: a piece's length", 0, size - start)))
+    return ManifestTensor(
+        _text(item["dtype"]),
+        read_shape(item["shape"], f"{name:.80}: its shape"),
+        tuple(pieces),
+        None if item["xxh3_128"] is None else _text(item["xxh3_128"]),
+    )

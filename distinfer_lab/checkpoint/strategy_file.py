@@ -22,6 +22,8 @@ from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, La
 from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import MindSporeLayout, from_layout, to_layout
 from ..layout.dialects.plain import strategy_from_json, strategy_to_json
+from ..text import printable, shown
+from ..untrusted import parse_json, read_file, read_int, read_shape
 from .strategy_schema import message_class
 
 __all__ = [
@@ -35,8 +37,9 @@ __all__ = [
 ]
 
 LARGEST_BYTES = 1 << 30
-LARGEST_MESH = 1 << 22
-"""Ranks of a layout; more are taken for damage, before anything is allocated for them."""
+LARGEST_NUMBER = (1 << 31) - 1
+"""Of what is int32 in the protobuf form."""
+MOST_STAGE_DIGITS = 6
 STAGE_NAME = re.compile(r"(\d+)-(.+)", re.DOTALL)
 
 
@@ -85,7 +88,7 @@ class StrategyFile(Displayed):
             if name in items and items[name] != item:
                 raise LayoutError(f"{name}: its pipeline stages lay it out differently; they must agree")
             items[name] = item
-            stages.setdefault(name, []).append(int(found[1]) if found else 0)
+            stages.setdefault(name, []).append(_stage(full_name, found[1]) if found else 0)
         shapes = {n: item.tensor_shape for n, item in items.items() if item.tensor_shape is not None}
         return Strategy({n: _layout(n, item, stages[n]) for n, item in items.items()}, shapes)
 
@@ -120,8 +123,14 @@ class StrategyFile(Displayed):
             f"and {counted(len(self.operators), 'operator')}"
         ]
         for name, item in self.layouts.items():
-            lines.append(f"  {name}  dev_matrix {item.dev_matrix} tensor_map {item.tensor_map}")
+            lines.append(f"  {printable(name)}  dev_matrix {item.dev_matrix} tensor_map {item.tensor_map}")
         return "\n".join(lines)
+
+
+def _stage(full_name: str, digits: str) -> int:
+    if len(digits) > MOST_STAGE_DIGITS:
+        raise LayoutError(f"{full_name:.80}: pipeline stage {digits:.20} is larger than any supported")
+    return int(digits)
 
 
 def _layout(name: str, item: MindSporeLayout, stages: Sequence[int]) -> Layout:
@@ -172,9 +181,7 @@ def read_strategy(path: str | os.PathLike[str]) -> StrategyFile:
 
 def _content(name: str) -> bytes:
     try:
-        if Path(name).stat().st_size > LARGEST_BYTES:
-            raise CheckpointError(f"{name}: a strategy file above {LARGEST_BYTES} bytes is not accepted")
-        return Path(name).read_bytes()
+        return read_file(name, LARGEST_BYTES)
     except OSError as err:
         raise CheckpointFileError(f"{name}: {err.strerror}; check the path of the strategy file") from err
 
@@ -182,28 +189,14 @@ def _content(name: str) -> bytes:
 def _plain_json(data: bytes) -> Any:
     """The object if it is one of our own notation; None if it is MindSpore's, or damaged."""
     try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
+        found = parse_json(data)
+    except ValueError:
         return None
     return found if isinstance(found, dict) and "tensors" in found else None
 
 
 def _read(name: str, data: bytes) -> StrategyFile:
-    found = _from_json(name, data) if name.endswith(".json") else _from_protobuf(name, data)
-    for param, item in found.layouts.items():
-        _check_item(name, param, item)
-    return found
-
-
-def _check_item(path: str, param: str, item: MindSporeLayout) -> None:
-    size = 1
-    for n in item.dev_matrix:
-        size *= n
-    if size > LARGEST_MESH or len(item.dev_matrix) > 32 or len(item.tensor_map) > 64:
-        raise CheckpointError(
-            f"{path}: {param:.200}: dev_matrix {list(item.dev_matrix)[:8]} has {size} ranks; "
-            f"at most {LARGEST_MESH} are accepted"
-        )
+    return _from_json(name, data) if name.endswith(".json") else _from_protobuf(name, data)
 
 
 def _from_protobuf(path: str, data: bytes) -> StrategyFile:
@@ -211,10 +204,10 @@ def _from_protobuf(path: str, data: bytes) -> StrategyFile:
     try:
         message.ParseFromString(data)
     except DecodeError as err:
-        raise CheckpointError(f"{path}: it is no strategy file, or is damaged ({err})") from err
+        raise CheckpointError(f"{path}: not a valid strategy file, or damaged ({err})") from err
     if not message.IsInitialized():
         lacking = listed(message.FindInitializationErrors())
-        raise CheckpointError(f"{path}: it is no strategy file, or is damaged (it lacks {lacking})")
+        raise CheckpointError(f"{path}: not a valid strategy file, or damaged (it lacks {lacking})")
     names = [item.node_name for item in message.parallel_strategy_item]
     names += [item.param_name for item in message.parallel_layout_item]
     for name in names:
@@ -255,35 +248,50 @@ def _item(path: str, param: str, found: Any) -> MindSporeLayout:
 
 def _from_json(path: str, data: bytes) -> StrategyFile:
     try:
-        found = json.loads(data)
+        found = parse_json(data)
         operators = {
-            name: OperatorStrategy(int(item["stage"]), tuple(map(_sizes, item["parallel_strategy"])))
+            name: OperatorStrategy(
+                read_int(item["stage"], "stage", high=LARGEST_NUMBER),
+                tuple(_numbers(sizes, "parallel_strategy") for sizes in _list(item, "parallel_strategy")),
+            )
             for name, item in found.get("parallel_strategy_item", {}).items()
         }
-        layouts = {
-            name: MindSporeLayout(
-                _sizes(item["dev_matrix"]),
-                tuple(_sizes(e) if isinstance(e, list) else int(e) for e in item["tensor_map"]),
-                int(item["opt_weight_shard_step"]),
-                int(item["opt_weight_shard_size"]),
-                _sizes(item.get("param_split_shape", [])),
-                _sizes(item.get("indices_offset", [])),
-                int(item["field"]),
-                _sizes(item["tensor_shape"]) if "tensor_shape" in item else None,
-            )
-            for name, item in found["parallel_layout_item"].items()
-        }
-        return StrategyFile(int(found["current_stage"]), operators, layouts)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as err:
+        layouts = {name: _json_item(name, item) for name, item in found["parallel_layout_item"].items()}
+        stage = read_int(found["current_stage"], "current_stage", high=LARGEST_NUMBER)
+        return StrategyFile(stage, operators, layouts)
+    except (ValueError, TypeError, KeyError, AttributeError) as err:
         raise CheckpointError(
-            f"{path}: it is no strategy file, or is damaged ({type(err).__name__}: {err!s:.200})"
+            f"{path}: not a valid strategy file, or damaged ({type(err).__name__}: {err!s:.200})"
         ) from err
 
 
-def _sizes(value: Any) -> tuple[int, ...]:
-    if not isinstance(value, list) or not all(type(n) is int for n in value):
-        raise TypeError(f"{value!r:.60} is no list of integers")
-    return tuple(value)
+def _json_item(name: str, item: Any) -> MindSporeLayout:
+    def number(key: str) -> int:
+        return read_int(item[key], f"{name:.80}: {key}", -LARGEST_NUMBER, LARGEST_NUMBER)
+
+    entries = (_numbers(e, "tensor_map") if isinstance(e, list) else e for e in _list(item, "tensor_map"))
+    return MindSporeLayout(
+        _numbers(item["dev_matrix"], "dev_matrix"),
+        tuple(e if isinstance(e, tuple) else read_int(e, "tensor_map", -1, LARGEST_NUMBER) for e in entries),
+        number("opt_weight_shard_step"),
+        number("opt_weight_shard_size"),
+        _numbers(item.get("param_split_shape", []), "param_split_shape"),
+        _numbers(item.get("indices_offset", []), "indices_offset"),
+        number("field"),
+        read_shape(item["tensor_shape"], f"{name:.80}: tensor_shape") if "tensor_shape" in item else None,
+    )
+
+
+def _list(item: Any, key: str) -> list[Any]:
+    if not isinstance(item[key], list):
+        raise TypeError(f"{key} is {shown(item[key])}; it should be a list")
+    return list(item[key])
+
+
+def _numbers(value: Any, name: str) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{name} has {shown(value)}; it should be a list of integers")
+    return tuple(read_int(number, name, -1) for number in value)
 
 
 def read_operators(path: str | os.PathLike[str]) -> Mapping[str, OperatorStrategy]:

@@ -1,6 +1,5 @@
 """What several commands ask alike: which checkpoint, and where it shall go."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..untrusted import parse_json, read_file
+
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
     from ..reshard import ConversionPlan
 
 __all__ = ["PATH", "opened", "planned", "source_options", "target_options"]
 
+LARGEST_CONFIG = 1 << 24
 PATH = click.Path(exists=True, path_type=Path)
 
 
@@ -164,9 +166,10 @@ def _destination(src: Path, to: str | None, rules: str | None, config: Path | No
 def _config(path: Path) -> dict[str, Any]:
     path = path / "config.json" if path.is_dir() else path
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as err:
-        raise click.BadParameter(f"{path}: {err}", param_hint="--config") from err
+        found = parse_json(read_file(path, LARGEST_CONFIG), finite=False)
+    except (OSError, ValueError) as err:
+        why = err.strerror if isinstance(err, OSError) else err
+        raise click.BadParameter(f"{path}: {why}", param_hint="--config") from err
     if not isinstance(found, dict):
         raise click.BadParameter(f"{path}: it is no JSON object", param_hint="--config")
     return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..display import Displayed, bytes_in_words, counted
+from ..text import printable
 from .conversion import ConversionPlan
 from .verify import Verification, verify_folder
 from .write import FileReport
@@ -93,6 +94,7 @@ class ReshardResult(Displayed):
             "predicted_peak_bytes": self.predicted_peak_bytes,
             "seconds": self.seconds,
             "resumed": self.resumed,
+            "started_over": [file.path for file in self.files if file.started_over],
             "overflowed": dict(self.overflowed),
         }
 
@@ -111,5 +113,12 @@ class ReshardResult(Displayed):
             )
         if self.reused_bytes:
             lines.append(f"  {bytes_in_words(self.reused_bytes)} were there from an earlier run, and right")
-        lines += [f"  {name}: {count} values overflowed" for name, count in self.overflowed.items()]
+        lines += [
+            f"  {file.path}: the journal of the earlier run was damaged, so the file was written from the start"
+            for file in self.files
+            if file.started_over
+        ]
+        lines += [
+            f"  {printable(name)}: {count} values overflowed" for name, count in self.overflowed.items()
+        ]
         return "\n".join(lines)

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from ..checkpoint import SliceWriter, TensorSpec
 from ..display import counted
 from ..errors import CheckpointFileError, DistinferError
+from ..text import shown
+from ..untrusted import parse_json, read_file, read_int
 from .filling import Filling
 from .shares import Share, ShareTensor, Source
 from .stage import journal_of
@@ -36,6 +38,8 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+
+LARGEST_JOURNAL = 1 << 30
 
 
 class Control(Protocol):
@@ -90,6 +94,8 @@ class FileReport:
     """Bytes that an earlier run had written."""
     buffer_bytes: int
     """The most memory that was used for data at one time."""
+    started_over: bool = False
+    """Whether the journal of an earlier run was damaged, so that nothing of that run was used."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +256,7 @@ class FileWork:
             filling.read_bytes,
             self.reused,
             nbytes,
+            self.journal.damaged,
         )
 
     def _reused(self, tensor: ShareTensor) -> bool:
@@ -315,14 +322,17 @@ class Journal:
     ----------
     entered : Mapping[str, tuple[str, int]]
         Tensor -> its digest and how many values overflowed.
+    damaged : bool
+        Whether the journal of an earlier run could not be read; nothing of that run is used.
     """
 
     def __init__(self, path: Path, resumed: bool) -> None:
-        self.entered: Mapping[str, tuple[str, int]] = dict(_lines(path)) if resumed else {}
+        self.entered, kept, self.damaged = _read_journal(path) if resumed else ({}, 0, False)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a" if resumed else "w")
-        if resumed:
-            self._file.write("\n")  # the last line of a run that died may have no end
+        if not kept:
+            path.unlink(missing_ok=True)
+        self._file = path.open("ab")
+        self._file.truncate(kept)
 
     def __enter__(self) -> "Journal":
         return self
@@ -332,18 +342,32 @@ class Journal:
 
     def enter(self, name: str, digest: str, overflowed: int) -> None:
         """A tensor is finished."""
-        self._file.write(json.dumps([name, digest, overflowed]) + "\n")
+        self._file.write(json.dumps([name, digest, overflowed]).encode() + b"\n")
         self._file.flush()
 
 
-def _lines(path: Path) -> Iterator[tuple[str, tuple[str, int]]]:
+def _read_journal(path: Path) -> tuple[Mapping[str, tuple[str, int]], int, bool]:
+    """What a journal says, the bytes of its whole lines, and whether it is damaged, so that nothing of it counts."""
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError):
-        return
-    for line in text.splitlines():
-        try:
-            name, digest, overflowed = json.loads(line)
-            yield str(name), (str(digest), int(overflowed))
-        except (ValueError, TypeError):  # the last line of a run that died
-            continue
+        # What follows the last newline is the line that a killed run was writing.
+        lines, newline, _ = read_file(path, LARGEST_JOURNAL).rpartition(b"\n")
+        return dict(map(_entry, filter(None, lines.split(b"\n")))), len(lines + newline), False
+    except FileNotFoundError:
+        return {}, 0, False
+    except (OSError, ValueError):
+        return {}, 0, True
+
+
+def _entry(line: bytes) -> tuple[str, tuple[str, int]]:
+    """What a line says.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    found = parse_json(line)
+    if not isinstance(found, list) or list(map(type, found)) != [str, str, int]:
+        raise ValueError(f"{shown(found)} should be a name, a digest and a count")
+    name, digest, overflowed = found
+    return name, (digest, read_int(overflowed, "overflowed values"))

@@ -138,15 +138,15 @@ def misuses(bad, cards):
         "train strategy missing": (load(train="/nope_strategy.ckpt"), "/nope_strategy.ckpt: No such file"),
         "train strategy empty": (
             load(train=bad / "empty.ckpt"),
-            r"empty\.ckpt: it is no strategy file, or is damaged",
+            r"empty\.ckpt: not a valid strategy file, or damaged",
         ),
         "train strategy junk": (
             load(train=bad / "junk.ckpt"),
-            r"junk\.ckpt: it is no strategy file, or is damaged",
+            r"junk\.ckpt: not a valid strategy file, or damaged",
         ),
         "train strategy bad json": (
             load(train=bad / "bad.json"),
-            r"bad\.json: it is no strategy file, or is damaged",
+            r"bad\.json: not a valid strategy file, or damaged",
         ),
         "train strategy json without layouts": (
             load(train=bad / "none.json"),

@@ -99,7 +99,10 @@ def test_files_that_are_no_configuration_are_named(tmp_path):
     """Missing, no JSON, no object."""
     with pytest.raises(GraphError, match=r"config\.json: No such file or directory; give the folder"):
         from_pretrained_config(tmp_path)
-    for content, text in ((b"{", "it is no JSON"), (b"[1]", "a configuration is a JSON object, not list")):
+    for content, text in (
+        (b"{", "it is not valid JSON"),
+        (b"[1]", "a configuration is a JSON object, not list"),
+    ):
         (tmp_path / "config.json").write_bytes(content)
         with pytest.raises(GraphError, match=text):
             from_pretrained_config(tmp_path)

@@ -1,6 +1,5 @@
 """The fields of a model's `config.json`, which anybody may have written: types and bounds are checked."""
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ArgumentTypeError, GraphError
+from ...text import shown
+from ...untrusted import parse_json, read_file
 
 __all__ = ["Fields", "read_config"]
 
@@ -35,17 +36,13 @@ def read_config(given: Config) -> Mapping[str, Any]:
     path = Path(given)
     path = path / "config.json" if path.is_dir() else path
     try:
-        if path.stat().st_size > LARGEST_CONFIG:
-            raise GraphError(f"{path}: a configuration above {LARGEST_CONFIG} bytes is not accepted")
-        found = json.loads(path.read_bytes())
+        found = parse_json(read_file(path, LARGEST_CONFIG), finite=False)
     except OSError as err:
         raise GraphError(
             f"{path}: {err.strerror}; give the folder that a model was saved to, or its config.json"
         ) from err
-    except (ValueError, RecursionError) as err:
-        if isinstance(err, GraphError):
-            raise
-        raise GraphError(f"{path}: it is no JSON: {err!s:.200}") from err
+    except ValueError as err:
+        raise GraphError(f"{path}: it is not valid JSON: {err!s:.200}") from err
     if not isinstance(found, dict):
         raise GraphError(f"{path}: a configuration is a JSON object, not {type(found).__name__}")
     return found
@@ -74,8 +71,8 @@ class Fields:
 
     def error(self, name: str, value: Any, rule: str) -> GraphError:
         """An error about a field."""
-        shown = "" if value is None else f"={value!r:.80}"
-        return GraphError(f"the configuration of {self._of}: {name}{shown} {rule}")
+        given = "" if value is None else f"={shown(value)}"
+        return GraphError(f"the configuration of {self._of}: {name}{given} {rule}")
 
     def has(self, name: str) -> bool:
         """Whether there is a field of this name."""
