@@ -2,6 +2,7 @@
 
 from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter
 from .coverage import Coverage, Surviving, box_in_words, coverage
+from .dtypes import dtype_name
 from .encryption import is_encrypted
 from .entry import ByteSource, Entry, Piece, TensorSpec
 from .hub import (
@@ -59,6 +60,7 @@ __all__ = [
     "companions",
     "config_with_dtype",
     "coverage",
+    "dtype_name",
     "followed_parameter",
     "hub_files",
     "index_json",

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..errors import (
 )
 from ..layout import Box, Layout, Strategy
 from .coverage import Coverage, box_in_words, coverage
+from .dtypes import dtype_name
 from .entry import Entry
 from .hub import FileSet
 from .slice_file import SliceFile
@@ -109,6 +111,8 @@ class Checkpoint(Displayed):
     """Text entries, which are equal on all ranks."""
     missing: tuple[str, ...]
     """Parameters that the strategy names and no file holds."""
+    unreadable: Mapping[str, str] = MappingProxyType({})
+    """Entries that can be listed but not read, and why; a plan has to leave them out."""
     dec_key: bytes | None = None
     dec_mode: str = "AES-GCM"
     """What the files were opened with; a card opens them so again."""
@@ -261,8 +265,9 @@ class Checkpoint(Displayed):
         ]
         for record in self.tensors.values():
             cut = record.layout.describe_cut() or "(no dims)"
-            lines.append(f"  {record.name}  {list(record.shape)} {record.dtype}  {cut}  {record.kind}")
+            lines.append(f"  {record.name}  {list(record.shape)} {dtype_name(record.dtype)}  {cut}  {record.kind}")
         lines += [f"  {name}  text" for name in self.texts]
+        lines += [f"  {name}  cannot be read: {reason}" for name, reason in self.unreadable.items()]
         if self.lost:
             lines += [f"  rank {rank} is lost: {file.reason}" for rank, file in self.lost.items()]
             for name, found in self.coverage().items():

@@ -1,4 +1,4 @@
-"""MindSpore's `.ckpt`: a byte index of one that is there, and the headers of one to be.
+"""MindSpore's `.ckpt`: a byte index of an existing file, and the headers of a new one.
 
     file      message, message, ...                       [crc trailer, 17 bytes]
     message   0a len  value                               (Checkpoint.value = 1)
@@ -6,14 +6,15 @@
     tensor    08 dim ...    12 len  type   1a len  content
 
 Protobuf would hold the whole file; the index needs only the headers, read in small windows. A
-tensor in several messages one after another, with one tag, is one tensor.
+tensor in several messages one after another, with one tag, is one tensor. Two ways lead through a file: messages
+spelled as every writer does are matched by two regular expressions (2 us each); any other goes field by field.
 
 References
 ----------
 The messages are those of MindSpore's checkpoint.proto (see NOTICE).
 """
 
-import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError
-from .entry import CKPT_TYPES, MAX_DIMS, Entry, Piece, TensorSpec, type_name_of
+from .dtypes import CKPT_TYPES, dtype_name, type_name_of, unreadable_dtype
+from .entry import MAX_DIMS, Piece, TensorSpec, content_bytes
+from .entry_table import EntryTable, Kind
 
 __all__ = ["CRC_BYTES", "CRC_WORD", "headers", "index_ckpt"]
 
@@ -31,8 +34,19 @@ CRC_WORD = b"crc_num"
 CRC_BYTES = 17
 VARINT_BYTES = 10
 LONGEST_NAME = 1 << 16
+LARGEST_TEXT = 64 << 20
 WINDOW_BYTES = 1 << 12
+LARGEST_WINDOW = 1 << 20
+MOST_KNOWN = 1 << 16
+MAP_TENSOR = "map tensor"
 LEN, VARINT = 2, 0
+
+_VARINT = rb"([\x80-\xff]{0,9}[\x00-\x7f])"
+_DIM = rb"\x08[\x80-\xff]{0,9}[\x00-\x7f]"
+ENTRY_HEAD = re.compile(rb"\x0a" + _VARINT + rb"\x0a" + _VARINT, re.DOTALL)
+TENSOR_HEAD = re.compile(rb"\x12" + _VARINT + rb"((?:" + _DIM + rb")*\x12[\x00-\x7f]\w{1,32})\x1a" + _VARINT, re.DOTALL)
+DIM, DIMS = re.compile(_DIM), re.compile(rb"(?:" + _DIM + rb")*")
+"""How writers spell an entry: its fields in order, each once."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +121,7 @@ class _Cursor:
         self.stop = outer
 
 
-def index_ckpt(path: str, read_at: ReadAt, size: int) -> dict[str, Entry]:
+def index_ckpt(path: str, read_at: ReadAt, size: int) -> EntryTable:
     """Name -> entry, in the order of the file; reads headers only.
 
     Parameters
@@ -125,24 +139,132 @@ def index_ckpt(path: str, read_at: ReadAt, size: int) -> dict[str, Entry]:
         At the first thing that is not as it must be, with its offset.
     """
     cursor = _Cursor(path, read_at, 0, size)
-    found: dict[str, list[_Tensor]] = {}
-    last = ""
+    index = _Index(path)
+    window_bytes = WINDOW_BYTES
     while cursor.at < size:
-        begin = cursor.at
-        if cursor.field() != (1, LEN):
-            raise cursor.fail("no checkpoint entry begins here", begin)
-        name, tensor = _value(cursor, *cursor.span("an entry"))
-        if name in found and name != last:
-            raise cursor.fail(f"{name!r} comes again, after other entries", begin)
-        found.setdefault(name, []).append(tensor)
-        if (tensor.dims, tensor.type_name) != (found[name][0].dims, found[name][0].type_name):
-            raise cursor.fail(
-                f"a further part of {name!r} has other dims or another type than its first", begin
-            )
-        last = name
-    if not found:
+        window = read_at(cursor.at, min(window_bytes, size - cursor.at))
+        passed = index.add_common(window, cursor.at, size)
+        # Many small entries are read in large windows; large ones are passed over, their headers alone are read.
+        window_bytes = min(4 * window_bytes, LARGEST_WINDOW) if 0 < passed < len(window) else WINDOW_BYTES
+        cursor.at += passed
+        if not passed:
+            _add_any(cursor, index)
+    index.close()
+    if not index.table:
         raise CheckpointError(f"{path}: the file holds no entry; it is empty or no .ckpt file")
-    return {name: _entry(path, name, tensors) for name, tensors in found.items()}
+    return index.table
+
+
+def _add_any(cursor: _Cursor, index: "_Index") -> None:
+    """Add the message at the cursor, whatever the order and the spelling of its fields."""
+    begin = cursor.at
+    if cursor.field() != (1, LEN):
+        raise cursor.fail("no checkpoint entry begins here", begin)
+    name, tensor = _value(cursor, *cursor.span("an entry"))
+    wrong = index.add(name, tensor)
+    if wrong:
+        raise cursor.fail(wrong, begin)
+
+
+class _Index:
+    """Puts entries together from their messages: those of one name, one after another, are one entry."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.table = path, EntryTable()
+        self._open: tuple[str, str, tuple[int, ...], int] | None = None
+        """Name, type, dims and bytes of the entry that a further message may go on with."""
+        self._known: dict[tuple[bytes, int], tuple[int, str, tuple[int, ...]]] = {}
+
+    def add(self, name: str, tensor: "_Tensor") -> str:
+        """Add a message; what is wrong with it, or ""."""
+        if self._open is not None and name == self._open[0]:
+            _, type_name, dims, nbytes = self._open
+            if (tensor.type_name, tensor.dims) != (type_name, dims):
+                return f"a further part of {name!r:.200} has other dims or another type than its first"
+            self.table.extend(name, tensor.content)
+            self._open = name, type_name, dims, nbytes + tensor.content.nbytes
+            return ""
+        self.close()
+        if not self.table.add(name, 0, *tensor.content):
+            return f"{name!r:.200} comes again, after other entries"
+        self._open = name, tensor.type_name, tensor.dims, tensor.content.nbytes
+        return ""
+
+    def close(self) -> None:
+        """No message goes on with the last entry: its kind is certain."""
+        if self._open is None:
+            return
+        name, type_name, dims, nbytes = self._open
+        found = _kind(type_name, dims, nbytes)
+        if isinstance(found, str):
+            raise CheckpointError(f"{self.path}: {name:.200}: {found}; the file is damaged")
+        self.table.change(name, found)
+        self._open = None
+
+    def add_common(self, window: bytes, start: int, size: int) -> int:
+        """Add the messages at the beginning of a window that are spelled as writers do, each a whole entry.
+
+        Parameters
+        ----------
+        start
+            Where the window begins in the file.
+        size
+            Bytes of the file.
+
+        Returns
+        -------
+        Bytes of the messages; the last may end behind the window. 0 where the first is not of that kind.
+        """
+        at, known, add = 0, self._known, self.table.add
+        last = None
+        while at < len(window):
+            head = ENTRY_HEAD.match(window, at)
+            body = head and TENSOR_HEAD.match(window, head.end() + _number(head[2]))
+            if not head or not body:
+                break
+            end, nbytes = head.end(1) + _number(head[1]), _number(body[3])
+            # Both lengths end where the content does, and that is within the file.
+            if not body.end() + nbytes == body.end(1) + _number(body[1]) == end <= size - start:
+                break
+            found = known.get((body[2], nbytes)) or self._learn(body[2], nbytes)
+            try:
+                name = window[head.end() : body.start()].decode()
+            except UnicodeDecodeError:
+                break
+            if not found or not name or len(name) > LONGEST_NAME:
+                break
+            if not last:
+                if self._open is not None and self._open[0] == name:
+                    break
+                self.close()
+            if not add(name, found[0], start + body.end(), nbytes):
+                break
+            at, last = end, (name, found[1], found[2], nbytes)
+        self._open = last or self._open
+        return at
+
+    def _learn(self, form: bytes, nbytes: int) -> tuple[int, str, tuple[int, ...]] | None:
+        """The number of the kind that dims and type as bytes, and the content's size, stand for; None: no whole entry."""
+        dims, type_name = DIMS.match(form), form.rpartition(b"\x12")[2][1:].decode()
+        assert dims is not None
+        sizes = tuple(_number(dim[1:]) for dim in DIM.findall(dims[0]))
+        kind = _kind(type_name, sizes, nbytes)
+        if isinstance(kind, str) or form[dims.end() + 1] != len(type_name) or len(sizes) > MAX_DIMS:
+            return None
+        if len(self._known) >= MOST_KNOWN:
+            self._known.clear()
+        found = self._known[form, nbytes] = self.table.number_of(kind), type_name, sizes
+        return found
+
+
+def _number(data: bytes) -> int:
+    """A varint."""
+    if len(data) == 1:
+        return data[0]
+    value = 0
+    for i, byte in enumerate(data):
+        value |= (byte & 0x7F) << (7 * i)
+    return value & (2**64 - 1)
 
 
 def _value(cursor: _Cursor, start: int, stop: int) -> tuple[str, _Tensor]:
@@ -153,8 +275,9 @@ def _value(cursor: _Cursor, start: int, stop: int) -> tuple[str, _Tensor]:
             name = cursor.text("a name")
         elif (field, wire) == (2, LEN) and tensor is None:
             tensor = _tensor(cursor, *cursor.span("a tensor"))
-        elif field == 3:
-            raise cursor.fail(f"{name!r} is a map tensor, which is not supported", start)
+        elif (field, wire) == (3, LEN) and tensor is None:
+            first, last = cursor.span("a map tensor")
+            tensor = _Tensor((), MAP_TENSOR, Piece(first, last - first))
         else:
             raise cursor.fail(f"field {field} of wire type {wire} does not belong into an entry", start)
     if not name or tensor is None:
@@ -186,31 +309,24 @@ def _tensor(cursor: _Cursor, start: int, stop: int) -> _Tensor:
     return _Tensor(tuple(dims), type_name, content)
 
 
-def _entry(path: str, name: str, tensors: list[_Tensor]) -> Entry:
-    first = tensors[0]
-    pieces = tuple(t.content for t in tensors)
-    nbytes = sum(piece.nbytes for piece in pieces)
-    if first.type_name == "str":
+def _kind(type_name: str, dims: tuple[int, ...], nbytes: int) -> Kind | str:
+    """The kind of an entry with a content of so many bytes, or why there is none."""
+    if type_name == "str":
         if nbytes % 4:
-            raise CheckpointError(
-                f"{path}: {name}: a text of {nbytes} bytes; it must be a multiple of 4 (UTF-32)"
-            )
-        return Entry(name, "str", np.dtype(f"<U{max(nbytes // 4, 1)}"), (), pieces)
-    if first.type_name not in CKPT_TYPES:
-        raise CheckpointError(
-            f"{path}: {name} is of type {first.type_name!r:.40}, which is not supported; "
-            f"supported are {', '.join(CKPT_TYPES)} and str"
-        )
-    dtype = CKPT_TYPES[first.type_name]
-    shape = first.dims
-    if shape == (0,) and nbytes == dtype.itemsize:
-        shape = ()  # how MindSpore 1.3 writes a tensor of no dims
-    if math.prod(shape) * dtype.itemsize != nbytes:
-        raise CheckpointError(
-            f"{path}: {name} has dims {list(shape)} of {first.type_name}, which take "
-            f"{math.prod(shape) * dtype.itemsize} bytes, but its content has {nbytes}; the file is damaged"
-        )
-    return Entry(name, first.type_name, dtype, shape, pieces)
+            return f"a text of {nbytes} bytes; it must be a multiple of 4 (UTF-32)"
+        problem = f"its text of {nbytes} bytes is above {LARGEST_TEXT}, which is not supported"
+        return Kind("str", np.dtype("<U1"), (), problem if nbytes > LARGEST_TEXT else "")
+    if type_name not in CKPT_TYPES:
+        return Kind(type_name, unreadable_dtype(type_name), dims, f"its type {type_name!r:.40} is not supported")
+    dtype = CKPT_TYPES[type_name]
+    if dims == (0,) and nbytes == dtype.itemsize:
+        dims = ()  # how MindSpore 1.3 writes a tensor of no dims
+    needed = content_bytes(dims, dtype.itemsize)
+    if needed is None:
+        return Kind(type_name, dtype, dims, f"its dims {list(dims)} are larger than an array can have")
+    if needed != nbytes:
+        return f"dims {list(dims)} of {type_name} take {needed} bytes, but its content has {nbytes}"
+    return Kind(type_name, dtype, dims)
 
 
 def headers(spec: TensorSpec, chunk_bytes: int) -> Iterator[tuple[bytes, int]]:
@@ -225,7 +341,8 @@ def headers(spec: TensorSpec, chunk_bytes: int) -> Iterator[tuple[bytes, int]]:
     type_name = "str" if spec.text is not None else type_name_of(spec.dtype, CKPT_TYPES)
     if type_name is None:
         raise CheckpointError(
-            f"{spec.name}: a .ckpt file cannot hold dtype {spec.dtype}; convert it to one of {', '.join(CKPT_TYPES)}"
+            f"{spec.name}: a .ckpt file cannot hold dtype {dtype_name(spec.dtype)}, only {', '.join(CKPT_TYPES)}; "
+            f"write format='safetensors', or leave it out by select=['!{spec.name}']"
         )
     dims: tuple[Any, ...] = (0,) if spec.text is not None else spec.shape
     fixed = b"".join(b"\x08" + _varint(n) for n in dims) + b"\x12" + _delimited(type_name.encode())

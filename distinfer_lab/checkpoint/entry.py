@@ -1,62 +1,28 @@
-"""What a slice file holds: names, dtypes, shapes, and which bytes of the file are whose."""
+"""What a slice file holds: names, dtypes, shapes, and where in the file each content is."""
 
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import ml_dtypes
 import numpy as np
 
 from ..layout import Box
 
 __all__ = [
-    "CKPT_TYPES",
-    "SAFETENSORS_TYPES",
+    "MAX_DIMS",
     "ByteSource",
     "Entry",
     "Piece",
     "TensorSpec",
     "byte_runs",
-    "type_name_of",
+    "content_bytes",
+    "stretches",
 ]
 
-MAX_DIMS = 64
-
-CKPT_TYPES: dict[str, np.dtype[Any]] = {
-    "Int8": np.dtype("<i1"),
-    "UInt8": np.dtype("<u1"),
-    "Int16": np.dtype("<i2"),
-    "UInt16": np.dtype("<u2"),
-    "Int32": np.dtype("<i4"),
-    "UInt32": np.dtype("<u4"),
-    "Int64": np.dtype("<i8"),
-    "UInt64": np.dtype("<u8"),
-    "Float16": np.dtype("<f2"),
-    "Float32": np.dtype("<f4"),
-    "Float64": np.dtype("<f8"),
-    "Bool": np.dtype("?"),
-    "BFloat16": np.dtype(ml_dtypes.bfloat16),
-}
-"""MindSpore's tensor_type -> numpy dtype; "str" is apart."""
-
-SAFETENSORS_TYPES: dict[str, np.dtype[Any]] = {
-    "I8": np.dtype("<i1"),
-    "U8": np.dtype("<u1"),
-    "I16": np.dtype("<i2"),
-    "U16": np.dtype("<u2"),
-    "I32": np.dtype("<i4"),
-    "U32": np.dtype("<u4"),
-    "I64": np.dtype("<i8"),
-    "U64": np.dtype("<u8"),
-    "F16": np.dtype("<f2"),
-    "F32": np.dtype("<f4"),
-    "F64": np.dtype("<f8"),
-    "BOOL": np.dtype("?"),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
-    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
-}
-"""safetensors' dtype -> numpy dtype."""
+MAX_DIMS = 30
+"""numpy before 2 holds 32, and planning needs two more than a tensor has."""
+MOST_BYTES = 2**62
+"""Offsets and sizes are counted in int64."""
 
 
 class ByteSource(Protocol):
@@ -86,6 +52,8 @@ class Entry(NamedTuple):
     shape: tuple[int, ...]
     pieces: tuple[Piece, ...]
     """The runs that make up the content, in order."""
+    problem: str = ""
+    """Why the entry can be listed but not read; "" if it can be read."""
 
     @property
     def nbytes(self) -> int:
@@ -114,10 +82,15 @@ class TensorSpec(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def type_name_of(dtype: np.dtype[Any], names: dict[str, np.dtype[Any]]) -> str | None:
-    """The name of a dtype in one of the tables, whatever its byte order; None if it has none."""
-    little = dtype.newbyteorder("<") if dtype.byteorder == ">" else dtype
-    return next((name for name, known in names.items() if known == little), None)
+def content_bytes(shape: Sequence[int], itemsize: int) -> int | None:
+    """Bytes of a content of that shape; None where no array can have it (too many dims, or too large a dim).
+
+    >>> content_bytes((2, 3), 4), content_bytes((0, 2**62), 4)
+    (24, None)
+    """
+    if len(shape) > MAX_DIMS or math.prod(max(n, 1) for n in shape) * itemsize > MOST_BYTES:
+        return None
+    return math.prod(shape) * itemsize
 
 
 def stretches(pieces: Sequence[Piece], start: int, nbytes: int) -> Iterator[Piece]:

@@ -132,14 +132,25 @@ class _Reconciliation:
     def checkpoint(self) -> Checkpoint:
         tensors: dict[str, TensorRecord] = {}
         texts: dict[str, str] = {}
+        unreadable: dict[str, str] = {}
         for name, held in self.holders.items():
+            broken = next((rank for rank, entry in held.items() if entry.problem), None)
+            if broken is not None:
+                unreadable[name] = f"{self.files[broken].path}: {held[broken].problem}"
+                continue
             if next(iter(held.values())).is_text:
                 texts[name] = self._text(name, held)
                 continue
             self._check_dtypes(name, held)
             tensors[name] = self._record(name, held)
         missing = tuple(name for name in self.strategy if name not in self.holders)
-        return Checkpoint(self.files, MappingProxyType(tensors), MappingProxyType(texts), missing)
+        return Checkpoint(
+            self.files,
+            MappingProxyType(tensors),
+            MappingProxyType(texts),
+            missing,
+            MappingProxyType(unreadable),
+        )
 
     def _file(self, rank: int) -> SliceFile | FileSet:
         file = self.files[rank]

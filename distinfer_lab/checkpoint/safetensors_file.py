@@ -10,25 +10,33 @@ The format is described at https://github.com/huggingface/safetensors.
 """
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import CheckpointError
-from .entry import MAX_DIMS, SAFETENSORS_TYPES, Entry, Piece, TensorSpec, type_name_of
+from .dtypes import SAFETENSORS_TYPES, SUB_BYTE_BITS, Stored, as_stored, dtype_name, in_units, unreadable_dtype
+from .entry import TensorSpec, content_bytes
+from .entry_table import EntryTable, Kind
 
-__all__ = ["header", "index_safetensors"]
+__all__ = ["LONGEST_HEADER", "TEXT_KEY", "header", "index_safetensors"]
 
 LONGEST_HEADER = 100_000_000
 """As the safetensors library has it."""
+METADATA = "__metadata__"
 TEXT_KEY = "text:"
+LARGEST_UNIT = 16 << 10
+"""A unit of elements that share bytes must fit into the smallest buffer, more than once."""
+MOST = 2**63
+TENSOR = object()
+"""What stands for the description of a tensor that was entered."""
 
 
 def index_safetensors(
     path: str, read_at: Callable[[int, int], bytes], size: int
-) -> tuple[dict[str, Entry], dict[str, str]]:
+) -> tuple[EntryTable, dict[str, str]]:
     """Name -> entry, and name -> text for the texts that we keep in the metadata.
 
     Raises
@@ -41,56 +49,173 @@ def index_safetensors(
         raise CheckpointError(
             f"{path}: a header of {length} bytes in a file of {size}; the file is cut or no safetensors file"
         )
+    index = _Index(path, 8 + length, size)
     try:
-        found = json.loads(read_at(8, length))
+        found = json.loads(read_at(8, length), object_pairs_hook=index.item)
     except (ValueError, RecursionError) as err:
+        if isinstance(err, CheckpointError):
+            raise
         raise CheckpointError(f"{path}: the header is not JSON ({err}); no safetensors file") from err
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: the header is no JSON object; no safetensors file")
-    metadata = found.pop("__metadata__", {})
-    entries = {name: _entry(path, name, item, 8 + length, size) for name, item in found.items()}
-    _check_tiled(path, entries, 8 + length, size)
-    texts = metadata.items() if isinstance(metadata, dict) else ()
-    return entries, {k[len(TEXT_KEY) :]: str(v) for k, v in texts if k.startswith(TEXT_KEY)}
+    if not isinstance(found, tuple):
+        raise CheckpointError(f"{path}: the header is not a JSON object; no safetensors file")
+    return index.entries(found)
 
 
-def _entry(path: str, name: str, item: Any, data: int, size: int) -> Entry:
-    def fail(what: str) -> CheckpointError:
-        return CheckpointError(f"{path}: {name:.200}: {what}; the file is damaged")
+class _Index:
+    """Takes a header apart while it is parsed: of a tensor only three numbers stay.
 
-    if not isinstance(item, dict) or not {"dtype", "shape", "data_offsets"} <= item.keys():
-        raise fail("its header entry lacks dtype, shape or data_offsets")
-    type_name, shape, offsets = item["dtype"], item["shape"], item["data_offsets"]
-    if not isinstance(type_name, str) or type_name not in SAFETENSORS_TYPES:
-        raise fail(f"dtype {type_name!r:.40} is not one of {', '.join(SAFETENSORS_TYPES)}")
-    if not _are_sizes(shape) or len(shape) > MAX_DIMS or not _are_sizes(offsets) or len(offsets) != 2:
-        raise fail(f"shape {shape!r:.60} or data_offsets {offsets!r:.60} are not lists of sizes")
-    dtype = SAFETENSORS_TYPES[type_name]
-    nbytes = math.prod(shape) * dtype.itemsize
-    if offsets[1] - offsets[0] != nbytes or data + offsets[1] > size:
-        raise fail(
-            f"shape {shape} of {type_name} takes {nbytes} bytes; its data_offsets {offsets} do not fit that, "
-            f"or the file of {size} bytes"
-        )
-    return Entry(name, type_name, dtype, tuple(shape), (Piece(data + offsets[0], nbytes),))
+    The parser calls `item` with the pairs of every object, the innermost first. What describes a tensor is entered
+    and replaced by a mark, so a header of a million tensors is never there as objects of Python. All else is kept,
+    and `entries` says by name what is wrong with it.
+    """
+
+    def __init__(self, path: str, data: int, size: int) -> None:
+        self._path, self._data, self._size = path, data, size
+        self._table = EntryTable()
+        self._kinds: dict[tuple[Any, ...], tuple[int, int | None]] = {}
+        self._marked = array("q"), array("q"), array("q")
+
+    def item(self, pairs: list[tuple[str, Any]]) -> Any:
+        """A mark for the description of a tensor; any other object as it is."""
+        if len(pairs) == 3 and (found := self._description(dict(pairs))):
+            for column, number in zip(self._marked, found, strict=True):
+                column.append(number)
+            return TENSOR
+        return tuple(pairs)  # which no array of JSON is
+
+    def _description(self, item: Mapping[str, Any]) -> tuple[int, int, int] | None:
+        """The kind of a tensor, where its content begins in the file, and its bytes; None if it is not right."""
+        try:
+            type_name, shape, (begin, end) = item["dtype"], item["shape"], item["data_offsets"]
+            kind, nbytes = self._kinds.get((type_name, *shape)) or self._kind(type_name, shape)
+        except (KeyError, TypeError, ValueError):
+            return None
+        if type(begin) is not int or type(end) is not int or not 0 <= begin <= end <= self._size - self._data:
+            return None
+        return None if nbytes not in (None, end - begin) else (kind, self._data + begin, end - begin)
+
+    def _kind(self, type_name: Any, shape: Any) -> tuple[int, int | None]:
+        """The number of a kind, and the bytes of its content; None: any number of bytes.
+
+        Raises
+        ------
+        ValueError
+            If it is not a dtype and a shape.
+        """
+        if not isinstance(type_name, str) or not _are_sizes(shape):
+            raise ValueError
+        kind = _kind(type_name, tuple(shape))
+        number = self._table.number_of(kind)
+        nbytes = None if kind.problem else content_bytes(kind.shape, kind.dtype.itemsize)
+        self._kinds[type_name, *shape] = number, nbytes
+        return number, nbytes
+
+    def entries(self, found: Sequence[tuple[str, Any]]) -> tuple[EntryTable, dict[str, str]]:
+        """The entries and the texts of a parsed header."""
+        texts: dict[str, str] = {}
+        marked = zip(*self._marked, strict=True)
+        for name, item in found:
+            if name == METADATA:
+                texts = _texts(item)
+                continue
+            described = next(marked, None) if item is TENSOR else self._described(name, item)
+            if described is None or not self._table.add(name, *described):
+                raise self._fail(name, "the header has it twice")
+        if next(marked, None) is not None:
+            raise CheckpointError(
+                f"{self._path}: the header describes a tensor within another; the file is damaged"
+            )
+        self._check_unicode(name for name, _ in found)
+        self._check_unicode(texts.values())
+        self._check_tiled()
+        self._add_texts(texts)
+        return self._table, texts
+
+    def _fail(self, name: str, what: str) -> CheckpointError:
+        return CheckpointError(f"{self._path}: {name:.200}: {what}; the file is damaged")
+
+    def _described(self, name: str, pairs: Any) -> tuple[int, int, int]:
+        """As `_description`, of an object that `item` did not take: it has further keys, or is wrong."""
+        item = dict(pairs) if isinstance(pairs, tuple) else {}
+        if not {"dtype", "shape", "data_offsets"} <= item.keys():
+            raise self._fail(name, "its header entry lacks dtype, shape or data_offsets")
+        shape, offsets = item["shape"], item["data_offsets"]
+        if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+            raise self._fail(name, f"shape {shape!r:.60} or data_offsets {offsets!r:.60} are not lists of sizes")
+        if not isinstance(item["dtype"], str):
+            raise self._fail(name, f"dtype {item['dtype']!r:.40} is not a text")
+        found = self._description(item)
+        if found is None:
+            nbytes = self._kind(item["dtype"], shape)[1]
+            raise self._fail(
+                name,
+                f"shape {shape!r:.60} of {item['dtype']:.40} takes {nbytes} bytes; its data_offsets {offsets} do not "
+                f"fit that, or the file of {self._size} bytes",
+            )
+        return found
+
+    def _check_unicode(self, texts: Iterable[str]) -> None:
+        """Half a surrogate pair, which JSON can spell, is not a character and cannot be written anywhere."""
+        for text in texts:
+            try:
+                text.encode()
+            except UnicodeEncodeError as err:
+                raise self._fail(ascii(text), "this name or text is not valid Unicode") from err
+
+    def _check_tiled(self) -> None:
+        """Contents lie one after another and fill the file: no overlap, no bytes that nothing owns."""
+        offset = np.frombuffer(self._table.offset, np.int64)
+        nbytes = np.frombuffer(self._table.nbytes, np.int64)
+        order = np.lexsort((nbytes, offset))
+        ends = self._data + np.cumsum(nbytes[order])
+        wrong = np.flatnonzero(offset[order] != ends - nbytes[order])
+        if len(wrong):
+            first = wrong[0]
+            row = int(order[first])
+            raise CheckpointError(
+                f"{self._path}: {list(self._table)[row]:.200}: its data begins at byte {offset[row]}, "
+                f"not {ends[first] - nbytes[row]}; tensors overlap or leave a hole"
+            )
+        left = self._size - int(ends[-1] if len(ends) else self._data)
+        if left:
+            raise CheckpointError(
+                f"{self._path}: {left} bytes follow the last tensor; the file is damaged"
+            )
+
+    def _add_texts(self, texts: Mapping[str, str]) -> None:
+        kind = self._table.number_of(Kind("str", np.dtype("<U1"), ()))
+        for name in texts:
+            if not self._table.add(name, kind, self._data, 0):
+                raise self._fail(name, "it is a tensor, and a text of the metadata, too")
+
+
+def _kind(type_name: str, shape: tuple[int, ...]) -> Kind:
+    """The kind of a tensor; one that is not supported says so."""
+    if type_name in SUB_BYTE_BITS:
+        found = in_units(type_name, shape)
+        if found is None:
+            raise ValueError
+        stored, problem = found, ""
+        if found.dtype.itemsize > LARGEST_UNIT:
+            problem = f"rows of shape {list(shape)} of {type_name} do not end on whole bytes, which is not supported"
+    elif type_name in SAFETENSORS_TYPES:
+        stored, problem = Stored(SAFETENSORS_TYPES[type_name], shape), ""
+    else:
+        stored = Stored(unreadable_dtype(f"{type_name:.40}"), shape)
+        problem = f"its dtype {type_name!r:.40} is not supported"
+    if content_bytes(stored.shape, stored.dtype.itemsize) is None:
+        problem = f"its shape {list(shape)!r:.200} is larger than an array can be, or has too many dims"
+    return Kind(type_name, stored.dtype, stored.shape, problem)
+
+
+def _texts(metadata: Any) -> dict[str, str]:
+    """The texts that we keep in the metadata; anything else there is not for us."""
+    pairs = metadata if isinstance(metadata, tuple) else ()
+    return {key.removeprefix(TEXT_KEY): str(text) for key, text in pairs if key.startswith(TEXT_KEY)}
 
 
 def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)
-
-
-def _check_tiled(path: str, entries: Mapping[str, Entry], data: int, size: int) -> None:
-    """Contents lie one after another and fill the file: no overlap, no bytes that nothing owns."""
-    at = data
-    for entry in sorted(entries.values(), key=lambda e: e.pieces[0]):
-        if entry.pieces[0].offset != at:
-            raise CheckpointError(
-                f"{path}: {entry.name}: its data begins at byte {entry.pieces[0].offset}, not {at}; "
-                "tensors overlap or leave a hole"
-            )
-        at += entry.nbytes
-    if at != size:
-        raise CheckpointError(f"{path}: {size - at} bytes follow the last tensor; the file is damaged")
+    return isinstance(value, list) and all(type(n) is int and 0 <= n < MOST for n in value)
 
 
 def header(
@@ -110,11 +235,14 @@ def header(
     found: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "ms"}) | texts}
     at = 0
     for spec in tensors:
-        type_name = type_name_of(np.dtype(spec.dtype), SAFETENSORS_TYPES)
-        if type_name is None:
-            raise CheckpointError(f"{spec.name}: a safetensors file cannot hold dtype {spec.dtype}")
+        stored = as_stored(np.dtype(spec.dtype), spec.shape)
+        if stored is None:
+            raise CheckpointError(
+                f"{spec.name}: a safetensors file cannot hold dtype {dtype_name(spec.dtype)}; convert it to one of "
+                f"{', '.join(SAFETENSORS_TYPES)}"
+            )
         offsets = [at, at + spec.nbytes]
-        found[spec.name] = {"dtype": type_name, "shape": list(spec.shape), "data_offsets": offsets}
+        found[spec.name] = {"dtype": stored.dtype, "shape": list(stored.shape), "data_offsets": offsets}
         at += spec.nbytes
     text = json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)

@@ -14,7 +14,6 @@ import weakref
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -150,14 +149,12 @@ class SliceFile(Displayed):
         self.nbytes_read = 0
         self._counting = threading.Lock()
         self._texts: dict[str, str] = {}
+        self.entries: Mapping[str, Entry]
         self.format = "safetensors" if path.endswith(".safetensors") else "ckpt"
         if self.format == "safetensors":
-            entries, self._texts = index_safetensors(path, self._read_at, self.size)
-            for name, text in self._texts.items():
-                entries[name] = Entry(name, "str", np.dtype(f"<U{max(len(text), 1)}"), (), ())
+            self.entries, self._texts = index_safetensors(path, self._read_at, self.size)
         else:
-            entries = index_ckpt(path, self._read_at, self._content_end(crc_check))
-        self.entries: Mapping[str, Entry] = MappingProxyType(entries)
+            self.entries = index_ckpt(path, self._read_at, self._content_end(crc_check))
 
     def _content_end(self, crc_check: bool) -> int:
         """Where the entries end: before the checksum, if there is one."""
@@ -233,7 +230,10 @@ class SliceFile(Displayed):
         """
         if name not in self.entries:
             raise CheckpointError(f"{self.path} has no entry {name!r}; it has {listed(self.entries)}")
-        return self.entries[name]
+        entry = self.entries[name]
+        if entry.problem:
+            raise CheckpointError(f"{self.path}: {name}: {entry.problem}")
+        return entry
 
     def text(self, name: str) -> str:
         """A text entry.

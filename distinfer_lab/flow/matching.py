@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, dtype_name
 from ..errors import CheckpointError, listed
 from ..net import Parameter
 
@@ -36,6 +36,11 @@ class Matching:
                 self.entries[name] = entry
             elif any(fnmatch.fnmatchcase(name, pattern) for pattern in allow_missing):
                 lost.append(name)
+            elif mapped.get(name, name) in checkpoint.unreadable:
+                raise CheckpointError(
+                    f"{name}: the files' entry cannot be read: {checkpoint.unreadable[mapped.get(name, name)]}. "
+                    f"Pass allow_missing=[{name!r}] to leave the parameter as it is"
+                )
             else:
                 raise CheckpointError(
                     f"{name}: the files have no entry for this parameter of the net; they have "
@@ -75,10 +80,10 @@ class Matching:
         kinds = [kind_of(record.dtype), kind_of(np.dtype(param.dtype))]
         if strict or kinds[0] != kinds[1]:
             raise CheckpointError(
-                f"{name}: the net has dtype {param.dtype}, but the files' {entry} has {record.dtype}"
+                f"{name}: the net has dtype {param.dtype}, but the files' {entry} has {dtype_name(record.dtype)}"
                 + ("; strict_load=False converts it" if kinds[0] == kinds[1] else "; these are not converted")
             )
-        self.converted[name] = str(record.dtype)
+        self.converted[name] = dtype_name(record.dtype)
 
     def _check_unique(self) -> None:
         taken: dict[str, str] = {}

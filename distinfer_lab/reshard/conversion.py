@@ -10,7 +10,7 @@ states   what becomes of optimizer states that the destination's strategy does n
 """
 
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -162,7 +162,8 @@ def plan_checkpoint(
     if states not in STATES:
         raise ReshardError(f"states={states!r} is not one of {', '.join(STATES)}")
     wanted = _dtype(dtype)
-    chosen = set(_selected([*checkpoint.tensors, *checkpoint.texts], select))
+    chosen = set(_selected([*checkpoint.tensors, *checkpoint.texts, *checkpoint.unreadable], select))
+    _check_readable(checkpoint, chosen)
     records = [record for name, record in checkpoint.tensors.items() if name in chosen]
     targets: dict[str, tuple[str, np.dtype[Any]]] = {}
     names = _renamed([record.name for record in records], rename or {}, checkpoint)
@@ -197,6 +198,16 @@ def plan_checkpoint(
         states=states,
         plain=tuple(names[r.name] for r in records if _stays_plain(r, names[r.name], dst, stated)),
     )
+
+
+def _check_readable(checkpoint: Checkpoint, chosen: Collection[str]) -> None:
+    broken = {name: why for name, why in checkpoint.unreadable.items() if name in chosen}
+    if broken:
+        name, why = next(iter(broken.items()))
+        more = f", and {len(broken) - 1} more entries like it" if len(broken) > 1 else ""
+        raise ReshardError(
+            f"{name} cannot be read{more}: {why}; leave out what cannot be read by select={['!' + n for n in broken]}"
+        )
 
 
 def _stays_plain(record: TensorRecord, name: str, dst: Strategy | None, stated: bool) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..checkpoint import dtype_name
 from ..display import Displayed, bytes_in_words, counted
 from ..layout import Regions
 from .bounds import MOST_CHOICES, choices
@@ -222,7 +223,7 @@ def _kind(plan: "ReshardPlan", kind: "TensorClass", moves: bool) -> TensorCost:
         name=plan.names[int(kind.tensors.min())],
         tensors=len(kind.tensors),
         shape=kind.shape,
-        dtype=str(kind.dtype),
+        dtype=dtype_name(kind.dtype),
         src=_held_in_words(kind.src),
         dst=_held_in_words(kind.dst),
         needed=int(kind.sizes.sum()) * len(kind.tensors),

@@ -29,6 +29,7 @@ from ..checkpoint import (
     ManifestTensor,
     NoFile,
     config_with_dtype,
+    dtype_name,
     index_json,
     read_companion,
 )
@@ -219,7 +220,7 @@ def _job(plan: ConversionPlan, output: Output) -> dict[str, Any]:
         "program": __version__,
         "sources": source_records(plan.checkpoint),
         "destination": strategy_to_json(plan.strategy),
-        "tensors": {source: [name, dtype.str] for source, (name, dtype) in plan.targets.items()},
+        "tensors": {source: [name, dtype_name(dtype)] for source, (name, dtype) in plan.targets.items()},
         "states": plan.states,
         "format": output.format,
         "prefix": output.prefix,
@@ -312,7 +313,7 @@ def _finish(
         path = stage.folder / report.path
         entries = {
             t.name: ManifestTensor(
-                str(t.dtype), t.shape, report.tensors[t.name].pieces, report.tensors[t.name].digest
+                dtype_name(t.dtype), t.shape, report.tensors[t.name].pieces, report.tensors[t.name].digest
             )
             for t in task.share.tensors
         }
@@ -331,7 +332,7 @@ def _finish(
 def _beside(output: Output, tasks: Sequence[WriteTask]) -> Iterator[tuple[str, bytes]]:
     """The small files of a Hugging Face folder, one at a time."""
     # As in a plan: a scalar keeps its dtype.
-    dtypes = {str(t.dtype) for task in tasks for t in task.share.tensors if Box.whole(t.shape).size > 1}
+    dtypes = {dtype_name(t.dtype) for task in tasks for t in task.share.tensors if Box.whole(t.shape).size > 1}
     for path in output.copied:
         data = read_companion(path)
         yield path.name, config_with_dtype(data, dtypes) if path.name == "config.json" else data

@@ -28,7 +28,6 @@ Step = Box | Block
 
 LARGEST_WINDOW = 3 << 20
 """A window is hashed and written while it is in the processor's cache: 8 MiB take twice the time of 2."""
-LARGEST_ELEMENT = 16
 SMALLEST_BUFFER = 64 << 10
 """Below this the work is all overhead."""
 
@@ -75,7 +74,8 @@ class Filling:
         self._block = min(2 * self._window // 3, BLOCK_BYTES)
         self._tables = self._found_tables()
         largest = max((_source_bytes(tensor) for tensor in tensors), default=0)
-        size = max(min(self._window, largest), LARGEST_ELEMENT)
+        element = max((tensor.source_dtype.itemsize for tensor in tensors), default=1)
+        size = max(min(self._window, largest), element)
         self._slots = [np.empty(size, np.uint8) for _ in range(2 if ahead else 1)]
         scratch = max((table.scratch_bytes for table in self._tables.values()), default=0)
         self._scratch = np.empty(min(scratch, self._block), np.uint8)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ... import display
+from ...checkpoint import dtype_name
 from ...display import bytes_in_words, counted
 from ...errors import DistinferError, listed
 from ...text import escape
@@ -23,7 +24,7 @@ def checkpoint_html(checkpoint: "Checkpoint") -> str:
     """A line of sums, the bytes of each file, and a table of the first tensors."""
     columns = ["tensor", "shape", "dtype", "cut"]
     rows = [
-        [r.name, str(list(r.shape)), str(r.dtype), cut_in_words(r.layout)]
+        [r.name, str(list(r.shape)), dtype_name(r.dtype), cut_in_words(r.layout)]
         for r in first(checkpoint.tensors.values())
     ]
     if any(record.kind != "plain" for record in checkpoint.tensors.values()):  # there is a strategy

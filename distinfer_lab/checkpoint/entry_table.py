@@ -1,0 +1,89 @@
+"""The entries of a file as columns: a million of them take some 150 bytes each, and `Entry`s are made on demand.
+
+    name      row     kind      offset   nbytes
+    a.weight  0       0         512      4096          kinds   0   F32 float32 [32, 32]
+    a.scale   1       1         4608     32                    1   F32 float32 [8]
+    b.weight  2       0         4640     4096
+
+What a model's layers have in common, dtype and shape, is there once. Few tensors have further pieces.
+"""
+
+from array import array
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .entry import Entry, Piece
+
+__all__ = ["EntryTable", "Kind"]
+
+
+class Kind(NamedTuple):
+    """What entries have in common."""
+
+    type_name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    problem: str = ""
+
+
+class EntryTable(Mapping[str, Entry]):
+    """Name -> entry, in the order of the file.
+
+    Attributes
+    ----------
+    offset, nbytes : array of int64
+        Of the first piece of each entry.
+    """
+
+    def __init__(self) -> None:
+        self.offset, self.nbytes = array("q"), array("q")
+        self._kind = array("q")
+        self._row: dict[str, int] = {}
+        self._kinds: list[Kind] = []
+        self._number: dict[Kind, int] = {}
+        self._further: dict[int, list[Piece]] = {}
+
+    def __repr__(self) -> str:
+        return f"EntryTable({len(self)} entries, {len(self._kinds)} kinds)"
+
+    def number_of(self, kind: Kind) -> int:
+        """The number of a kind, which `add` takes."""
+        if kind not in self._number:
+            self._number[kind] = len(self._kinds)
+            self._kinds.append(kind)
+        return self._number[kind]
+
+    def add(self, name: str, kind: int, offset: int, nbytes: int) -> bool:
+        """Append an entry of one piece; False if there is one of this name, and nothing was changed."""
+        row = len(self._kind)
+        if self._row.setdefault(name, row) != row:
+            return False
+        self._kind.append(kind)
+        self.offset.append(offset)
+        self.nbytes.append(nbytes)
+        return True
+
+    def extend(self, name: str, piece: Piece) -> None:
+        """Append a further piece to an entry."""
+        self._further.setdefault(self._row[name], []).append(piece)
+
+    def change(self, name: str, kind: Kind) -> None:
+        """Give an entry another kind."""
+        self._kind[self._row[name]] = self.number_of(kind)
+
+    def __getitem__(self, name: str) -> Entry:
+        row = self._row[name]
+        kind = self._kinds[self._kind[row]]
+        pieces = (Piece(self.offset[row], self.nbytes[row]), *self._further.get(row, ()))
+        return Entry(name, kind.type_name, kind.dtype, kind.shape, pieces, kind.problem)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._row)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._row
