@@ -16,7 +16,7 @@ import math
 import os
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -101,13 +101,18 @@ def is_file(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def parse_json(data: bytes, *, finite: bool = True) -> Any:
+def parse_json(
+    data: bytes, *, finite: bool = True, read_object: Callable[[list[tuple[str, Any]]], Any] | None = None
+) -> Any:
     r"""The value that JSON text in UTF-8 says.
 
     Parameters
     ----------
     finite
         Refuse NaN and infinities. Python writes them, and some configurations of models have them.
+    read_object
+        Gives what stands for an object, the innermost first; it has to refuse a name that is there twice.
+        By default a dict.
 
     Raises
     ------
@@ -127,7 +132,7 @@ def parse_json(data: bytes, *, finite: bool = True) -> Any:
         raise ValueError("it consists of empty lists or objects")
     options: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _float} if finite else {}
     try:
-        found = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object, **options)
+        found = json.loads(data.decode("utf-8-sig"), object_pairs_hook=read_object or _object, **options)
         if not _is_shallow(data) and isinstance(found, dict | list):
             _check_depth(found)
         if b"\\ud" in data or b"\\uD" in data:

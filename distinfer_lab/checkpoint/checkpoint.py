@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,7 +110,7 @@ class Checkpoint(Displayed):
     """Text entries, which are equal on all ranks."""
     missing: tuple[str, ...]
     """Parameters that the strategy names and no file holds."""
-    unreadable: Mapping[str, str] = MappingProxyType({})
+    unreadable: Mapping[str, str] = field(default_factory=dict)
     """Entries that can be listed but not read, and why; a plan has to leave them out."""
     dec_key: bytes | None = None
     dec_mode: str = "AES-GCM"
@@ -265,7 +264,9 @@ class Checkpoint(Displayed):
         ]
         for record in self.tensors.values():
             cut = record.layout.describe_cut() or "(no dims)"
-            lines.append(f"  {record.name}  {list(record.shape)} {dtype_name(record.dtype)}  {cut}  {record.kind}")
+            lines.append(
+                f"  {record.name}  {list(record.shape)} {dtype_name(record.dtype)}  {cut}  {record.kind}"
+            )
         lines += [f"  {name}  text" for name in self.texts]
         lines += [f"  {name}  cannot be read: {reason}" for name, reason in self.unreadable.items()]
         if self.lost:

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from .dtypes import CKPT_TYPES, dtype_name, type_name_of, unreadable_dtype
-from .entry import MAX_DIMS, Piece, TensorSpec, content_bytes
+from .entry import Piece, TensorSpec, content_bytes
 from .entry_table import EntryTable, Kind
 
 __all__ = ["CRC_BYTES", "CRC_WORD", "headers", "index_ckpt"]
@@ -37,6 +37,7 @@ LONGEST_NAME = 1 << 16
 LARGEST_TEXT = 64 << 20
 WINDOW_BYTES = 1 << 12
 LARGEST_WINDOW = 1 << 20
+MOST_SIZES = 64
 MOST_KNOWN = 1 << 16
 MAP_TENSOR = "map tensor"
 LEN, VARINT = 2, 0
@@ -44,7 +45,9 @@ LEN, VARINT = 2, 0
 _VARINT = rb"([\x80-\xff]{0,9}[\x00-\x7f])"
 _DIM = rb"\x08[\x80-\xff]{0,9}[\x00-\x7f]"
 ENTRY_HEAD = re.compile(rb"\x0a" + _VARINT + rb"\x0a" + _VARINT, re.DOTALL)
-TENSOR_HEAD = re.compile(rb"\x12" + _VARINT + rb"((?:" + _DIM + rb")*\x12[\x00-\x7f]\w{1,32})\x1a" + _VARINT, re.DOTALL)
+TENSOR_HEAD = re.compile(
+    rb"\x12" + _VARINT + rb"((?:" + _DIM + rb")*\x12[\x00-\x7f]\w{1,32})\x1a" + _VARINT, re.DOTALL
+)
 DIM, DIMS = re.compile(_DIM), re.compile(rb"(?:" + _DIM + rb")*")
 """How writers spell an entry: its fields in order, each once."""
 
@@ -150,8 +153,6 @@ def index_ckpt(path: str, read_at: ReadAt, size: int) -> EntryTable:
         if not passed:
             _add_any(cursor, index)
     index.close()
-    if not index.table:
-        raise CheckpointError(f"{path}: the file holds no entry; it is empty or no .ckpt file")
     return index.table
 
 
@@ -244,12 +245,12 @@ class _Index:
         return at
 
     def _learn(self, form: bytes, nbytes: int) -> tuple[int, str, tuple[int, ...]] | None:
-        """The number of the kind that dims and type as bytes, and the content's size, stand for; None: no whole entry."""
+        """The kind that dims and type, as bytes, and the size of the content stand for; None: not of a whole entry."""
         dims, type_name = DIMS.match(form), form.rpartition(b"\x12")[2][1:].decode()
         assert dims is not None
         sizes = tuple(_number(dim[1:]) for dim in DIM.findall(dims[0]))
         kind = _kind(type_name, sizes, nbytes)
-        if isinstance(kind, str) or form[dims.end() + 1] != len(type_name) or len(sizes) > MAX_DIMS:
+        if isinstance(kind, str) or form[dims.end() + 1] != len(type_name) or len(sizes) > MOST_SIZES:
             return None
         if len(self._known) >= MOST_KNOWN:
             self._known.clear()
@@ -290,12 +291,12 @@ def _tensor(cursor: _Cursor, start: int, stop: int) -> _Tensor:
     type_name: str | None = None
     content: Piece | None = None
     for field, wire in cursor.inside(start, stop):
-        if (field, wire) == (1, VARINT) and len(dims) < MAX_DIMS:
+        if (field, wire) == (1, VARINT) and len(dims) < MOST_SIZES:
             dims.append(cursor.varint())
         elif (field, wire) == (1, LEN):
             first, last = cursor.span("the dims")
             cursor.at = first
-            while cursor.at < last and len(dims) < MAX_DIMS:
+            while cursor.at < last and len(dims) < MOST_SIZES:
                 dims.append(cursor.varint())
         elif (field, wire) == (2, LEN) and type_name is None:
             type_name = cursor.text("a type")
@@ -317,7 +318,9 @@ def _kind(type_name: str, dims: tuple[int, ...], nbytes: int) -> Kind | str:
         problem = f"its text of {nbytes} bytes is above {LARGEST_TEXT}, which is not supported"
         return Kind("str", np.dtype("<U1"), (), problem if nbytes > LARGEST_TEXT else "")
     if type_name not in CKPT_TYPES:
-        return Kind(type_name, unreadable_dtype(type_name), dims, f"its type {type_name!r:.40} is not supported")
+        return Kind(
+            type_name, unreadable_dtype(type_name), dims, f"its type {type_name!r:.40} is not supported"
+        )
     dtype = CKPT_TYPES[type_name]
     if dims == (0,) and nbytes == dtype.itemsize:
         dims = ()  # how MindSpore 1.3 writes a tensor of no dims

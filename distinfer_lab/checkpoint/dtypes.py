@@ -103,7 +103,8 @@ def in_units(type_name: str, shape: Sequence[int]) -> Stored | None:
     >>> in_units("F4", [8, 4]).shape, dtype_name(in_units("F4", [4, 2, 3]).dtype)
     ((8, 2), 'F4[2,3]')
     """
-    bits, units, block = SUB_BYTE_BITS[type_name], list(shape), []
+    bits, units = SUB_BYTE_BITS[type_name], list(shape)
+    block: list[int] = []
     for dim in reversed(range(len(units))):
         count = 8 // math.gcd(8, bits)
         if units[dim] % count == 0:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..layout import Box
+from ..untrusted import check_shape
 
 __all__ = [
-    "MAX_DIMS",
     "ByteSource",
     "Entry",
     "Piece",
@@ -18,11 +18,6 @@ __all__ = [
     "content_bytes",
     "stretches",
 ]
-
-MAX_DIMS = 30
-"""numpy before 2 holds 32, and planning needs two more than a tensor has."""
-MOST_BYTES = 2**62
-"""Offsets and sizes are counted in int64."""
 
 
 class ByteSource(Protocol):
@@ -88,7 +83,9 @@ def content_bytes(shape: Sequence[int], itemsize: int) -> int | None:
     >>> content_bytes((2, 3), 4), content_bytes((0, 2**62), 4)
     (24, None)
     """
-    if len(shape) > MAX_DIMS or math.prod(max(n, 1) for n in shape) * itemsize > MOST_BYTES:
+    try:
+        check_shape(shape, "its shape", itemsize)
+    except ValueError:
         return None
     return math.prod(shape) * itemsize
 

@@ -150,6 +150,8 @@ class SliceFile(Displayed):
         self._counting = threading.Lock()
         self._texts: dict[str, str] = {}
         self.entries: Mapping[str, Entry]
+        if not self.size:
+            raise CheckpointError(f"{path}: the file is empty (0 bytes); copy or download it again")
         self.format = "safetensors" if path.endswith(".safetensors") else "ckpt"
         if self.format == "safetensors":
             self.entries, self._texts = index_safetensors(path, self._read_at, self.size)

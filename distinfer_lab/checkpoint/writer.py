@@ -112,7 +112,9 @@ class SliceWriter:
         self.path = os.fspath(path)
         self.specs = tuple(specs)
         self._check_options(format, chunk_bytes, crc_check, enc_key, enc_mode)
-        self._crc, self._key, self._mode, self._sync = crc_check, enc_key, enc_mode, sync
+        # A .ckpt file without an entry has a checksum at least: one of no bytes is what a failed copy leaves.
+        self._crc = crc_check or (format == "ckpt" and not self.specs)
+        self._key, self._mode, self._sync = enc_key, enc_mode, sync
         self._temporary = f"{self.path}.tmp"
         self._keep = resume and enc_key is None
         heads, self.entries, self._size = _laid_out(self.specs, format, chunk_bytes, metadata)

@@ -332,7 +332,9 @@ def _finish(
 def _beside(output: Output, tasks: Sequence[WriteTask]) -> Iterator[tuple[str, bytes]]:
     """The small files of a Hugging Face folder, one at a time."""
     # As in a plan: a scalar keeps its dtype.
-    dtypes = {dtype_name(t.dtype) for task in tasks for t in task.share.tensors if Box.whole(t.shape).size > 1}
+    dtypes = {
+        dtype_name(t.dtype) for task in tasks for t in task.share.tensors if Box.whole(t.shape).size > 1
+    }
     for path in output.copied:
         data = read_companion(path)
         yield path.name, config_with_dtype(data, dtypes) if path.name == "config.json" else data

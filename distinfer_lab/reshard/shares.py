@@ -7,6 +7,7 @@ ranges of its pieces; no slice and no tensor is ever whole, unless the share is.
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -219,11 +220,10 @@ def _parts_of(plan: ReshardPlan, rank: int) -> dict[str, tuple[Part, ...]]:
     """The pieces that a destination rank takes, tensor by tensor."""
     found = plan.pieces_of(rank)
     extent = found.boxes[..., 1] - found.boxes[..., 0]
-    starts = np.flatnonzero(np.diff(found.tensor, prepend=-1))
-    stops = [*starts[1:].tolist(), len(found.tensor)]
+    edges = [*np.flatnonzero(np.diff(found.tensor, prepend=-1)).tolist(), len(found.tensor)]
     out: dict[str, tuple[Part, ...]] = {}
     columns = (found.src_rank, found.src_at, found.src_at + extent, found.dst_at, found.dst_at + extent)
-    for first, stop in zip(starts.tolist(), stops, strict=True):
+    for first, stop in pairwise(edges):
         name = plan.names[found.tensor[first]]
         ndim = len(plan.class_named(name).shape)
         giver, *corners = (column[first:stop] for column in columns)
