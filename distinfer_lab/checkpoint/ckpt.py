@@ -245,7 +245,7 @@ class _Index:
         return at
 
     def _learn(self, form: bytes, nbytes: int) -> tuple[int, str, tuple[int, ...]] | None:
-        """The kind that dims and type, as bytes, and the size of the content stand for; None: not of a whole entry."""
+        """The kind that dims and type, as bytes, and the size of the content stand for; None: it is not whole."""
         dims, type_name = DIMS.match(form), form.rpartition(b"\x12")[2][1:].decode()
         assert dims is not None
         sizes = tuple(_number(dim[1:]) for dim in DIM.findall(dims[0]))
