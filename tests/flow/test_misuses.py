@@ -87,7 +87,7 @@ def misuses(bad, cards):
         "format unknown": (load(format="pt"), "format='pt' is not 'ckpt' or 'safetensors'"),
         "files None": (load(files=None), "checkpoint files are a list of paths in rank order, not None"),
         "missing file": (load(files=[*three, "/nope.ckpt"]), r"/nope\.ckpt: No such file"),
-        "empty file": (load(files=[*three, bad / "empty.ckpt"]), r"empty\.ckpt: the file holds no entry"),
+        "empty file": (load(files=[*three, bad / "empty.ckpt"]), r"empty\.ckpt: the file is empty"),
         "junk file": (
             load(files=[*three, bad / "junk.ckpt"]),
             r"junk\.ckpt: at byte 0: no checkpoint entry begins",
