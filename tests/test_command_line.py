@@ -179,7 +179,6 @@ def test_errors_name_the_options_of_the_command(folder):
         ([*reshard, "--overwrite", "--buffer", "a lot"], "--buffer 'a lot' is no size"),
         ([*reshard, "--overwrite", "--memory-limit", 9], "use --memory-limit 65536"),
         ([*reshard, "--overwrite", "--prefix", "a/b"], "--prefix a/b is the start of a file name"),
-        ([*reshard, "--dtype", "float7"], "--dtype float7 is not one of float16"),
         (four, "--format huggingface is one whole checkpoint, but the plan has 2 destination ranks"),
         (["plan", *source, "--to", folder / "one.json"], "or leave the tensor out by --select '!net.v'"),
         (ruled, "give the model's config.json as --config, or"),

@@ -19,6 +19,7 @@ from .hub import (
 )
 from .manifest import MANIFEST, Manifest, ManifestBeside, ManifestFile, ManifestTensor, read_manifest
 from .opening import open_checkpoint
+from .quantised import Along, QuantisedTensor, QuantisedWeight, quantised_weights
 from .rank_files import rank_files
 from .slice_file import READ_COST_BYTES, SliceFile, open_slice
 from .strategy_file import (
@@ -37,6 +38,7 @@ __all__ = [
     "INDEX",
     "MANIFEST",
     "READ_COST_BYTES",
+    "Along",
     "ByteSource",
     "Checkpoint",
     "Coverage",
@@ -49,6 +51,8 @@ __all__ = [
     "NoFile",
     "OperatorStrategy",
     "Piece",
+    "QuantisedTensor",
+    "QuantisedWeight",
     "SliceFile",
     "SliceWriter",
     "StrategyFile",
@@ -70,6 +74,7 @@ __all__ = [
     "open_files",
     "open_slice",
     "partition_like",
+    "quantised_weights",
     "rank_files",
     "read_companion",
     "read_index",

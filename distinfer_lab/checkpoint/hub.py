@@ -68,9 +68,6 @@ COMPANIONS = (
 )
 """What `save_pretrained` of models, tokenizers and processors writes beside the weights, and runs no code."""
 
-CONFIG_DTYPES = ("float64", "float32", "float16", "bfloat16")
-"""Those with which transformers makes a model."""
-
 Array = NDArray[Any]
 
 
@@ -168,8 +165,9 @@ def read_companion(path: Path) -> bytes:
 def config_with_dtype(config: bytes, dtypes: Iterable[str]) -> bytes:
     r"""The `config.json` of weights with these dtypes: what it says of them at its top is made true.
 
-    `from_pretrained(dtype="auto")` makes the model with the field `dtype` (`torch_dtype` before transformers 5).
-    Where the weights have several floating dtypes, or the configuration says none, it stays byte for byte.
+    `from_pretrained(dtype="auto")` makes the model with the field `dtype` (`torch_dtype` before transformers 5),
+    which the configurations of parts (`text_config`) have, too. Where the weights have several floating dtypes,
+    or the configuration says none, it stays byte for byte.
 
     >>> config_with_dtype(b'{"torch_dtype": "float32"}', ["bfloat16", "int64"])
     b'{\n  "torch_dtype": "bfloat16"\n}\n'
@@ -179,11 +177,22 @@ def config_with_dtype(config: bytes, dtypes: Iterable[str]) -> bytes:
         fields = parse_json(config, finite=False)
     except ValueError:
         return config
-    if len(floats) != 1 or not floats.issubset(CONFIG_DTYPES) or not isinstance(fields, dict):
+    # Of a quantised model it is the dtype of what is computed, which no tensor need have.
+    if len(floats) != 1 or not isinstance(fields, dict) or "quantization_config" in fields:
         return config
-    said = [key for key in ("dtype", "torch_dtype") if isinstance(fields.get(key), str)]
-    changed = {**fields, **dict.fromkeys(said, *floats)}
+    changed = _with_dtype(fields, *floats)
     return config if changed == fields else f"{json.dumps(changed, indent=2, ensure_ascii=False)}\n".encode()
+
+
+def _with_dtype(fields: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """The fields, and those of the configurations of parts, with another dtype where they say one."""
+    out = dict(fields)
+    for key, value in fields.items():
+        if key in ("dtype", "torch_dtype") and isinstance(value, str):
+            out[key] = dtype
+        elif key.endswith("_config") and isinstance(value, dict):
+            out[key] = _with_dtype(value, dtype)
+    return out
 
 
 def read_index(index: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The command line: `distinfer demo`, `lab`, `notebooks`; `inspect`, `plan`, `reshard`, `verify`.
+"""The command line: `distinfer demo`, `lab`, `notebooks`; `inspect`, `plan`, `reshard`, `verify`, `rules`.
 
 What a command found out goes to stdout, how far it is to stderr. The status is 0 when all is well,
 1 when something is wrong with what was given or found, 2 when the command was called wrongly.
@@ -12,6 +12,7 @@ from ..errors import DistinferError
 from ..version import __version__
 from .beginning import demo, lab, notebooks
 from .checkpoints import inspect, plan, reshard, verify
+from .rules import rules
 from .words import in_options
 
 __all__ = ["main"]
@@ -36,5 +37,5 @@ def main() -> None:
     """Distributed inference from sliced checkpoints."""
 
 
-for command in (demo, lab, notebooks, inspect, plan, reshard, verify):
+for command in (demo, lab, notebooks, inspect, plan, reshard, verify, rules):
     main.add_command(command)

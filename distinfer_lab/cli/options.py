@@ -7,16 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import DistinferError
 from ..untrusted import parse_json, read_file
+from .words import in_options
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
     from ..reshard import ConversionPlan
 
-__all__ = ["PATH", "opened", "planned", "source_options", "target_options"]
+__all__ = ["PATH", "opened", "planned", "source_options", "target_options", "wrong_call"]
 
 LARGEST_CONFIG = 1 << 24
 PATH = click.Path(exists=True, path_type=Path)
+
+
+@contextmanager
+def wrong_call(option: str) -> Iterator[None]:
+    """Makes an error about the value of an option one about how the command was called: status 2."""
+    try:
+        yield
+    except DistinferError as err:
+        context = click.get_current_context()
+        text = in_options(str(err), context.command)
+        raise click.UsageError(text if text.startswith(option) else f"{option}: {text}", context) from err
 
 
 def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -54,6 +67,16 @@ source_options = _options(
     ),
 )
 
+
+def _checked_dtype(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """The name of a dtype, if floats can be converted to it."""
+    from ..reshard import float_dtype
+
+    with wrong_call("--dtype"):
+        found = float_dtype(value)
+    return None if found is None else str(found)
+
+
 target_options = _options(
     click.option(
         "--to",
@@ -62,7 +85,11 @@ target_options = _options(
         "dp=2,tp=4. Without it, one whole checkpoint.",
     ),
     click.option(
-        "--rules", metavar="NAME|FILE", help="What a mesh axis cuts: gpt2, llama, or a JSON file of rules."
+        "--rules",
+        metavar="NAME|FILE[,...]",
+        multiple=True,
+        help="What a mesh axis cuts: llama, gpt2, ... or a JSON file of rules (see `distinfer rules`). Rules of "
+        "files are tried before those of known kinds: llama,mine.json.",
     ),
     click.option(
         "--config",
@@ -77,7 +104,10 @@ target_options = _options(
         help="Optimizer states that the destination does not name lie as their parameter, or whole, or as they were.",
     ),
     click.option(
-        "--dtype", help="Convert tensors of floats, scalars excepted: bfloat16, float16, float32 ..."
+        "--dtype",
+        callback=_checked_dtype,
+        help="Convert tensors of floats, scalars excepted: bfloat16 (bf16), float16, float32 ... "
+        "Quantised weights are refused.",
     ),
     click.option(
         "--select",
@@ -115,7 +145,7 @@ def planned(
     checkpoint: "Checkpoint",
     src: Path,
     to: str | None,
-    rules: str | None,
+    rules: tuple[str, ...],
     config: Path | None,
     states: str,
     dtype: str | None,
@@ -143,21 +173,31 @@ def planned(
     )
 
 
-def _destination(src: Path, to: str | None, rules: str | None, config: Path | None) -> Any:
+def _destination(src: Path, to: str | None, rules: tuple[str, ...], config: Path | None) -> Any:
     from ..checkpoint import as_strategy
     from ..reshard import Rules, mesh_of, read_rules
 
     if to is None:
-        if rules is not None:
+        if rules:
             raise click.UsageError('--rules need a mesh: add --to "tp=4"')
         return None
-    if rules is None:
+    if not rules:
         if not Path(to).exists() and "=" in to:
             raise click.UsageError(f"--to {to} is a mesh: add --rules, which say what its axes cut")
         return as_strategy(to)
     beside = (src if src.is_dir() else src.parent) / "config.json"
     found = config or (beside if beside.is_file() else None)
-    by_rules = Rules(mesh_of(to), read_rules(rules), None if found is None else _config(found))
+    with wrong_call("--to"):
+        mesh = mesh_of(to)
+    with wrong_call("--rules"):
+        read = read_rules(rules)
+    by_rules = Rules(mesh, read, None if found is None else _config(found))
+    if by_rules.unknown_model_types:
+        click.echo(
+            f"--rules {','.join(rules)} were not written for model_type {' '.join(by_rules.unknown_model_types)}: "
+            "check the plan, or give rules of your own",
+            err=True,
+        )
     for axis in by_rules.idle_axes:
         click.echo(f"no rule cuts by {axis}: along it ranks hold the same", err=True)
     return by_rules

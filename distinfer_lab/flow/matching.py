@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import Checkpoint, dtype_name
+from ..checkpoint import Checkpoint, dtype_name, quantised_weights
 from ..errors import CheckpointError, listed
 from ..net import Parameter
 
@@ -50,6 +50,7 @@ class Matching:
         self.missing = tuple(lost)
         self.renamed = {name: entry for name, entry in self.entries.items() if name != entry}
         self._check_unique()
+        self._check_no_codes()
         self.unused = tuple(n for n in checkpoint.tensors if n not in self.entries.values())
 
     def _entry(self, name: str, strict: bool) -> str | None:
@@ -84,6 +85,23 @@ class Matching:
                 + ("; strict_load=False converts it" if kinds[0] == kinds[1] else "; these are not converted")
             )
         self.converted[name] = dtype_name(record.dtype)
+
+    def _check_no_codes(self) -> None:
+        """Codes without their scales are not weights: a net takes all tensors of a quantised weight or none."""
+        tensors, taken = self.checkpoint.tensors, {entry: name for name, entry in self.entries.items()}
+        weights = quantised_weights(
+            {name: record.shape for name, record in tensors.items()},
+            {name: record.dtype for name, record in tensors.items()},
+        )
+        for weight in weights:
+            left = [tensor.name for tensor in weight.tensors if tensor.name not in taken]
+            codes = weight.codes.name
+            if codes in taken and (left or taken[codes] in self.converted):
+                scales = listed([tensor.name for tensor in weight.tensors[1:]], 3)
+                raise CheckpointError(
+                    f"{taken[codes]}: the files' {codes} ({dtype_name(tensors[codes].dtype)}) holds codes of a "
+                    f"quantised weight, which mean nothing without {scales}; give a checkpoint that is not quantised"
+                )
 
     def _check_unique(self) -> None:
         taken: dict[str, str] = {}

@@ -5,12 +5,13 @@ from .draft import Assessment, Cut, Draft
 from .explain import CardCost, Explanation, FileCost, TensorCost
 from .files import Workers, reshard_files, run_plan
 from .filling import window_bytes
+from .float_dtypes import DTYPES, float_dtype
 from .output import Output
 from .placement import cheapest_placement
 from .plan import ReshardPlan, TensorPlan, plan_reshard
 from .progress import Progress
 from .result import ReshardResult
-from .rules import RULES, Rule, Rules, mesh_of, read_rules
+from .rules import MODEL_TYPES, RULES, Rule, Rules, mesh_of, read_rules, rules_json
 from .schedule import Step, plan_steps, warnings_of
 from .serial import execute
 from .shares import Share, Source, share_of, shares_of
@@ -23,6 +24,8 @@ from .write import Control, FileReport, FileWork, Unwatched, WriteTask, Written,
 
 __all__ = [
     "BUFFER_BYTES",
+    "DTYPES",
+    "MODEL_TYPES",
     "RULES",
     "STATES",
     "Assessment",
@@ -56,6 +59,7 @@ __all__ = [
     "check_beginnings",
     "check_source",
     "execute",
+    "float_dtype",
     "mesh_of",
     "plan_checkpoint",
     "plan_reshard",
@@ -64,6 +68,7 @@ __all__ = [
     "rank_list_for_transform",
     "read_rules",
     "reshard_files",
+    "rules_json",
     "run_plan",
     "share_of",
     "shares_of",

@@ -2,7 +2,7 @@
 
 select   ["*.weight", "!lm_head*"]      which entries; "!" leaves out
 rename   {"model.*": "net.*"}           a name, or a pattern with stars; states follow their parameter
-dtype    "bfloat16"                     of every tensor of floats
+dtype    "bfloat16"                     of every tensor of floats; quantised weights are refused
 states   what becomes of optimizer states that the destination's strategy does not name:
          "follow"     moments.w lies as w does
          "replicate"  every rank gets all of moments.w
@@ -16,30 +16,32 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
-from ..checkpoint import Checkpoint, Surviving, TensorRecord, box_in_words, followed_parameter
+from ..checkpoint import (
+    Checkpoint,
+    QuantisedWeight,
+    Surviving,
+    TensorRecord,
+    box_in_words,
+    followed_parameter,
+    quantised_weights,
+)
 from ..display import counted
 from ..errors import ReshardError, in_lines, listed
 from ..layout import Layout, Regions, Strategy
 from .classes import Holding
 from .explain import Explanation, explain
+from .float_dtypes import check_no_codes, converted_dtypes, float_dtype
 from .plan import ReshardPlan, plan_holdings
 from .rules import Rules
 from .shares import Share, share_of
 from .sizes import BUFFER_BYTES, size_of
+from .together import check_together
 
 __all__ = ["STATES", "ConversionPlan", "plan_checkpoint"]
 
 STATES = ("follow", "replicate", "mindspore")
-
-FLOATS = {name: np.dtype(name) for name in ("float16", "float32", "float64")} | {
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "float8_e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
-    "float8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
-}
-"""What `dtype` may be, and what it converts."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -161,22 +163,22 @@ def plan_checkpoint(
     """
     if states not in STATES:
         raise ReshardError(f"states={states!r} is not one of {', '.join(STATES)}")
-    wanted = _dtype(dtype)
+    wanted = float_dtype(dtype)
     chosen = set(_selected([*checkpoint.tensors, *checkpoint.texts, *checkpoint.unreadable], select))
     _check_readable(checkpoint, chosen)
     records = [record for name, record in checkpoint.tensors.items() if name in chosen]
-    targets: dict[str, tuple[str, np.dtype[Any]]] = {}
     names = _renamed([record.name for record in records], rename or {}, checkpoint)
-    for record in records:
-        convert = (
-            wanted is not None and record.dtype in FLOATS.values() and np.prod(record.shape, dtype=object) > 1
-        )
-        targets[record.name] = names[record.name], wanted if convert and wanted is not None else record.dtype
+    weights = _quantised(checkpoint, dst)
+    dtypes = converted_dtypes(records, wanted)
+    check_no_codes(weights, checkpoint.tensors, dtypes)
+    targets = {record.name: (names[record.name], dtypes[record.name]) for record in records}
     if isinstance(dst, Rules):
-        dst = dst.strategy({names[r.name]: r.shape for r in records if not _follows(r, checkpoint)})
+        ruled = [record for record in records if not _follows(record, checkpoint)]
+        dst = dst.strategy({names[r.name]: r.shape for r in ruled}, {names[r.name]: r.dtype for r in ruled})
     count = 1 if dst is None else dst.ranks
     stated = any(record.kind == "parameter" for record in records)
     holdings = [_destination(record, names[record.name], dst, states, stated) for record in records]
+    _check_together(weights, records, holdings)
     plan = plan_holdings(
         [record.name for record in records],
         [record.shape for record in records],
@@ -243,13 +245,29 @@ def _follows(record: TensorRecord, checkpoint: Checkpoint) -> bool:
     return followed_parameter(record.name, checkpoint.tensors) is not None or not record.shape
 
 
-def _dtype(dtype: str | np.dtype[Any] | None) -> np.dtype[Any] | None:
-    if dtype is None:
-        return None
-    found = FLOATS.get(dtype) if isinstance(dtype, str) else np.dtype(dtype)
-    if found is None or found not in FLOATS.values():  # numpy takes None for float64
-        raise ReshardError(f"dtype={dtype!r} is not one of {', '.join(FLOATS)}")
-    return found
+def _quantised(checkpoint: Checkpoint, dst: Strategy | Rules | None) -> tuple[QuantisedWeight, ...]:
+    tensors = checkpoint.tensors
+    return quantised_weights(
+        {name: record.shape for name, record in tensors.items()},
+        {name: record.dtype for name, record in tensors.items()},
+        dst.config if isinstance(dst, Rules) else None,
+    )
+
+
+def _check_together(
+    weights: Sequence[QuantisedWeight], records: Sequence[TensorRecord], holdings: Sequence[Holding]
+) -> None:
+    """Check that no rank gets codes without their scales, each kind of cut once."""
+    if not weights:
+        return
+    layouts = {r.name: h for r, h in zip(records, holdings, strict=True) if isinstance(h, Layout)}
+    checked: set[Hashable] = set()
+    for weight in weights:
+        mine = [(tensor._replace(name=""), layouts.get(tensor.name)) for tensor in weight.tensors]
+        key = (weight.shape, tuple(mine))
+        if key not in checked:
+            check_together(weight, layouts)
+            checked.add(key)
 
 
 def _selected(names: Sequence[str], select: Sequence[str] | None) -> list[str]:

@@ -87,10 +87,23 @@ def test_other_configurations_stay_as_they_are(config):
     assert config_with_dtype(config, ["bfloat16", "int32"]) == config
 
 
-@pytest.mark.parametrize("dtypes", [["float16", "float32"], ["int32"], [], ["float8_e4m3fn"]])
+@pytest.mark.parametrize("dtypes", [["float16", "float32"], ["int32"], []])
 def test_weights_that_have_no_one_dtype_leave_the_configuration(dtypes):
-    """Several, none that floats, and one that no model is made with."""
+    """Several, and none that floats."""
     assert config_with_dtype(b'{"dtype":"bfloat16"}', dtypes) == b'{"dtype":"bfloat16"}'
+
+
+def test_configurations_of_parts_and_small_floats_are_true_too():
+    """Of a model of several inputs, of floats of 8 bits; a quantised model's dtype is that of what it computes."""
+    config = {
+        "torch_dtype": "float32",
+        "text_config": {"dtype": "float32"},
+        "vision_config": {"hidden_size": 3},
+    }
+    changed = json.loads(config_with_dtype(json.dumps(config).encode(), ["float8_e4m3fn"]))
+    assert changed == {**config, "torch_dtype": "float8_e4m3fn", "text_config": {"dtype": "float8_e4m3fn"}}
+    quantised = b'{"dtype": "bfloat16", "quantization_config": {}}'
+    assert config_with_dtype(quantised, ["float8_e4m3fn"]) == quantised
 
 
 def test_without_like_nothing_is_copied(tmp_path):

@@ -188,12 +188,16 @@ def test_rules_of_a_file(tmp_path):
     ]  # fmt: skip
     assert strategy["b"].describe_cut() == "-, -"
     for text, words in [
-        ("{", "no JSON"),
+        ("{", "not valid JSON"),
         ("{}", "rules are a list"),
-        ('[{"match": "*"}]', "rule 0 is no object with match and dims"),
+        ('[{"match": "*"}]', "rule 0 is not an object with match and dims"),
         ('[{"match": "*", "dims": [3]}]', r"rule 0 \('\*'\) has a field of another type; dims are a list"),
-        ('[{"match": "*", "dims": [["tp"]], "fused": [["x"]]}]', "has a field of another type"),
-        ('[{"match": "*", "dims": null, "color": 1}]', "rule 0 is no object"),
+        ('[{"match": "*", "dims": [["tp"]], "fused": [[1.5]]}]', "has a field of another type"),
+        ('[{"match": "*", "dims": [["tp"]], "fused": [["x("]]}]', "'x\\(' is not a valid expression"),
+        ('[{"match": "*", "dims": null, "units": "x.y"}]', "'x.y' is not a valid expression: use fields of"),
+        ('[{"match": "*", "dims": null, "units": 0}]', "0 is not a whole number above 0"),
+        ('[{"match": "*", "dims": null, "stage": "middle"}]', "stage one of first, last"),
+        ('[{"match": "*", "dims": null, "color": 1}]', "rule 0 is not an object"),
     ]:
         path.write_text(text)
         with pytest.raises(CheckpointError, match=words):

@@ -21,6 +21,8 @@ from .fields import Config, Fields, read_config
 __all__ = ["CausalLM", "Decoder", "NextTokenLoss"]
 
 FLOATS = ("float32", "float16", "bfloat16")
+QUANTISED = ("quantization_config", "compression_config", "quantization")
+"""Fields that say how weights are quantised: of transformers, of compressed-tensors once, of MLX."""
 
 
 class CausalLM(Cell):
@@ -63,9 +65,21 @@ class CausalLM(Cell):
         self.config: Mapping[str, Any] = read_config(config)
         kind = Fields(self.config, type(self).__name__).word("model_type", self.kinds, self.kinds[0])
         self.fields = Fields(self.config, kind)
+        self._refuse_quantised()
         given = "dtype" if self.fields.has("dtype") else "torch_dtype"
         self.dtype = dtypes[self.fields.word(given, FLOATS, FLOATS[0])]
         self.cuts: Cuts = UNCUT
+
+    def _refuse_quantised(self) -> None:
+        """The codes of quantised weights are not numbers that an operator could take for weights."""
+        for name in QUANTISED:
+            if self.fields.has(name):
+                raise self.fields.error(
+                    name,
+                    None,
+                    "says that the weights are quantised, which cannot be predicted; take a checkpoint that is not "
+                    "quantised, or let the library that quantised it write the weights as bfloat16",
+                )
 
     def shard_by(self, *, tp: int = 1, dp: int = 1, pp: int = 1) -> "CausalLM":
         """Cut every operator over dp * tp cards, as Megatron does; gives itself.

@@ -1,0 +1,115 @@
+"""What `dtype=` of a conversion may be, and what it converts: floats, but no codes of quantised weights."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ..checkpoint import QuantisedWeight, TensorRecord, dtype_name
+from ..errors import ReshardError, listed
+
+__all__ = ["DTYPES", "check_no_codes", "converted_dtypes", "float_dtype"]
+
+DTYPES = {name: np.dtype(name) for name in ("float16", "float32", "float64")} | {
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float8_e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
+    "float8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
+}
+"""What `dtype` may be, and what it converts."""
+
+ALIASES = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "f16": "float16",
+    "half": "float16",
+    "fp32": "float32",
+    "f32": "float32",
+    "float": "float32",
+    "fp64": "float64",
+    "f64": "float64",
+    "double": "float64",
+    "fp8": "float8_e4m3fn",
+    "float8": "float8_e4m3fn",
+    "float8_e4m3": "float8_e4m3fn",
+    "fp8_e4m3": "float8_e4m3fn",
+    "fp8_e5m2": "float8_e5m2",
+}
+
+
+def float_dtype(dtype: str | np.dtype[Any] | None) -> np.dtype[Any] | None:
+    """A dtype to which floats can be converted, by its name or a short form of it.
+
+    Raises
+    ------
+    ReshardError
+        If it is not one.
+
+    Examples
+    --------
+    >>> float_dtype("bf16"), float_dtype("torch.float32")
+    (dtype(bfloat16), dtype('float32'))
+    """
+    if dtype is None:
+        return None
+    chosen: np.dtype[Any] | None = None
+    if isinstance(dtype, str):
+        name = dtype.strip().lower().removeprefix("torch.")
+        chosen = DTYPES.get(ALIASES.get(name, name))
+    else:
+        chosen = np.dtype(dtype)
+    if chosen is None or chosen not in DTYPES.values():  # numpy takes None for float64
+        raise ReshardError(
+            f"dtype={dtype!r} is not one of {', '.join(DTYPES)} (or bf16, fp16, half, fp32, fp64, fp8)"
+        )
+    return chosen
+
+
+def converted_dtypes(
+    records: Iterable[TensorRecord], dtype: np.dtype[Any] | None
+) -> dict[str, np.dtype[Any]]:
+    """The dtype of each tensor in the destination: floats of more than one element are converted."""
+    return {
+        record.name: dtype
+        if dtype is not None and record.dtype in DTYPES.values() and np.prod(record.shape, dtype=object) > 1
+        else record.dtype
+        for record in records
+    }
+
+
+def check_no_codes(
+    weights: Iterable[QuantisedWeight],
+    records: Mapping[str, TensorRecord],
+    targets: Mapping[str, np.dtype[Any]],
+) -> None:
+    """Refuse to convert codes of quantised weights, or their scales.
+
+    Parameters
+    ----------
+    records
+        The tensors of the checkpoint, by name.
+    targets
+        The dtype of each tensor that is written.
+
+    Raises
+    ------
+    ReshardError
+        With the weights that are quantised.
+    """
+    refused = {
+        weight.codes.name: [tensor.name for tensor in weight.tensors[1:]]
+        for weight in weights
+        if any(t.name in targets and targets[t.name] != records[t.name].dtype for t in weight.tensors)
+    }
+    if not refused:
+        return
+    codes, scales = next(iter(refused.items()))
+    kind = f"{dtype_name(records[codes].dtype)} codes with {listed(scales, 3)}"
+    raise ReshardError(
+        f"quantised weights cannot be converted by dtype=: {listed(refused, 3)} ({kind}); "
+        f"leave dtype= out, or convert the rest by select=['!{_stem(codes)}.*']"
+    )
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name

@@ -1,0 +1,188 @@
+"""A rule: which names it is for, and which mesh axes cut the dims of those tensors.
+
+    pattern              fits                                    does not fit
+    *.v_proj.weight      layers.0.self_attn.v_proj.weight        layers.0.self_attn.qkv_proj.weight
+    *v_proj.weight       the same: a star at the beginning stands for whole parts of a name, or none
+    *.experts.*.weight   experts.0.w1.weight: any other star stands for any text
+    *.*norm.weight       input_layernorm.weight: any text after any parts
+
+A file of rules is JSON: a list of objects with the fields of `Rule`, of which "match" and "dims" are needed.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import MISSING, asdict, dataclass, fields
+from fnmatch import translate
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ...errors import CheckpointError, CheckpointFileError
+from ...text import shown
+from ...untrusted import parse_json, read_file
+from .expressions import check_expression
+
+__all__ = ["STAGES", "Rule", "fits", "read_rule_file", "rules_json"]
+
+LARGEST_FILE = 1 << 24
+STAGES = ("first", "last", "embedding", "head", "all")
+
+Size = int | str
+Fused = tuple[int | tuple[Size, ...] | None, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the tensors of some names are cut.
+
+    Parameters
+    ----------
+    match
+        A pattern of names, compared part by part (see the head of this module).
+    dims
+        For each tensor dim the mesh axes that cut it; axes that the mesh lacks cut nothing. None: every
+        rank holds everything, whatever the number of dims.
+    fused
+        For each dim None, or the parts that follow one another along it, each of which is cut by itself: a
+        number of equal parts, or the size of each, in elements: a number or an expression.
+    units
+        How many units the cut dim consists of, which are never cut apart (attention heads): a number or
+        an expression. With more ranks than units, several ranks hold the same one.
+    unit_size
+        Elements of one unit along the cut dim: a number or an expression. `units` times `unit_size` must be
+        the size of the dim, as far as the configuration has the fields. By default the size need only be a
+        multiple of units times the head size.
+    split
+        How a dim is cut whose size the number of parts does not divide, see `Layout`.
+    stage
+        Which pipeline stages hold a tensor, where the mesh has an axis `pp`. None: the stage of the tensor's
+        layer, or all stages where its name has no layer number. "first", "last" and "all" override that;
+        "head" is the last stage; "embedding" is the first, and the last one, too, where the checkpoint has no
+        head of its own.
+
+    Notes
+    -----
+    An expression is made of numbers, fields of the model's config.json, `+`, `*`, `//`, parentheses and `or`,
+    which takes the first side whose fields are there: ``"head_dim or hidden_size // num_attention_heads"``.
+    """
+
+    match: str
+    dims: tuple[tuple[str, ...], ...] | None
+    fused: Fused = ()
+    units: Size | None = None
+    unit_size: Size | None = None
+    split: str = "even"
+    stage: str | None = None
+
+
+@lru_cache(maxsize=4096)
+def _pattern(match: str) -> tuple[str, re.Pattern[str]]:
+    """The text with which every name that fits ends, and the pattern."""
+    ending = re.split(r"[*?\]]", match)[-1]
+    if not match.startswith("*"):
+        return ending, re.compile(translate(match), re.DOTALL)
+    rest = match[1:].removeprefix(".")
+    parts = r"(?:.*\.)?" if rest else ".*"
+    return ending.removeprefix("."), re.compile(parts + translate(rest), re.DOTALL)
+
+
+def fits(rule: Rule, name: str) -> bool:
+    """Whether a rule is for a tensor of this name.
+
+    Examples
+    --------
+    >>> [fits(Rule("*v_proj.weight", None), name) for name in ("a.v_proj.weight", "a.qkv_proj.weight")]
+    [True, False]
+    >>> fits(Rule("*.*norm.weight", None), "layers.0.input_layernorm.weight")
+    True
+    """
+    ending, pattern = _pattern(rule.match)
+    return name.endswith(ending) and pattern.match(name) is not None
+
+
+def rules_json(rules: tuple[Rule, ...]) -> str:
+    """Rules as a file of rules has them, one a line; fields with their default are left out."""
+    return "[\n" + ",\n".join(f"  {json.dumps(dict(_fields(rule)))}" for rule in rules) + "\n]"
+
+
+def _fields(rule: Rule) -> Iterator[tuple[str, Any]]:
+    values = asdict(rule)
+    return (
+        (f.name, values[f.name]) for f in fields(Rule) if f.default is MISSING or values[f.name] != f.default
+    )
+
+
+def read_rule_file(path: str | os.PathLike[str], known: str) -> tuple[Rule, ...]:
+    """The rules of a JSON file.
+
+    Parameters
+    ----------
+    known
+        The names of the tables that could have been meant instead, for the error message.
+
+    Raises
+    ------
+    CheckpointFileError
+        If there is no such file.
+    CheckpointError
+        If its content is not a list of rules.
+    """
+    path = Path(path)
+    try:
+        items = parse_json(read_file(path, LARGEST_FILE))
+    except OSError as err:
+        raise CheckpointFileError(f"{path}: {err.strerror}; rules are a file, or one of {known}") from err
+    except ValueError as err:
+        raise CheckpointError(f"{path}: it is not valid JSON: {err}") from err
+    if not isinstance(items, list):
+        raise CheckpointError(f'{path}: rules are a list of {{"match", "dims"}} objects')
+    return tuple(_rule(path, number, item) for number, item in enumerate(items))
+
+
+def _rule(path: Path, number: int, item: Any) -> Rule:
+    names = [field.name for field in fields(Rule)]
+    if not isinstance(item, dict) or not {"match", "dims"} <= item.keys() <= set(names):
+        raise CheckpointError(
+            f"{path}: rule {number} is not an object with match and dims (and {', '.join(names[2:])}): {shown(item)}"
+        )
+    if not _has_valid_types(item):
+        raise CheckpointError(
+            f"{path}: rule {number} ({shown(item['match'])}) has a field of another type; dims are a list of axes "
+            'for each dim, [[], ["tp"]], or null; fused numbers, lists of numbers or expressions, or null; units and '
+            f"unit_size a number or an expression; stage one of {', '.join(STAGES)}"
+        )
+    rule = Rule(**{key: _tuples(value) for key, value in item.items()})
+    for text in (
+        rule.units,
+        rule.unit_size,
+        *(size for part in rule.fused if isinstance(part, tuple) for size in part),
+    ):
+        try:
+            check_expression(text)
+        except ValueError as err:
+            raise CheckpointError(f"{path}: rule {number} ({shown(rule.match)}): {err}") from err
+    return rule
+
+
+def _has_valid_types(item: dict[str, Any]) -> bool:
+    fused = item.get("fused", [])
+    return (
+        isinstance(item["match"], str)
+        and (item["dims"] is None or _is_list(item["dims"], list))
+        and all(_is_list(axes, str) for axes in item["dims"] or [])
+        and _is_list(fused, int, list, type(None))
+        and all(_is_list(part, int, str) for part in fused if isinstance(part, list))
+        and all(type(item.get(name)) in (int, str, type(None)) for name in ("units", "unit_size"))
+        and isinstance(item.get("split", ""), str)
+        and item.get("stage") in (None, *STAGES)
+    )
+
+
+def _is_list(value: Any, *kinds: type) -> bool:
+    return isinstance(value, list) and all(type(item) in kinds for item in value)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
