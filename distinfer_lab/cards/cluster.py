@@ -2,7 +2,8 @@
 
 An embedded cluster has one worker of one thread per card, named by its rank, with a resource
 "card<rank>" by which tasks are pinned: a task pinned by address would wait for ever when its
-worker is killed, for the nanny starts it again on another port. It listens on loopback only.
+worker is killed, for the nanny starts it again on another port. It listens on loopback only, where other users
+of the machine are too: between processes it talks by TLS, with a certificate of its own (see `certificates`).
 Its workers' memory limits are off: Dask must not spill or pause a card.
 """
 
@@ -26,6 +27,7 @@ from distributed.utils import get_mp_context
 
 from ..errors import ArgumentTypeError, CardError, ContextError
 from ..version import __version__
+from .certificates import temporary_security
 
 PRELOADED = ["distributed", "distributed.nanny", "distributed.worker"] + [
     f"distinfer_lab.{name}" for name in ("cards", "net", "parallel", "reshard")
@@ -62,25 +64,25 @@ def embed(cards: int, processes: bool) -> Client:
     """
     # In-process connections that end are no news; Dask tells them even after a clean end.
     logging.getLogger("distributed.batched").setLevel(logging.WARNING)
-    # Dask's pages are served on loopback too, on any free port.
-    pages = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, **pages}
+    transport: dict[str, Any] = {"protocol": "inproc://"}
+    options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0}
     if processes:
+        transport = {"protocol": "tls://", "host": "127.0.0.1", "security": temporary_security()}
         # An interrupt from the keyboard reaches every process of the terminal; it is the controller's to hear.
         options |= {
+            **transport,
             "silence_logs": 50,
-            "host": "127.0.0.1",
+            "worker_class": QuietWorker,
             "config": CALM,
             "preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
         }
     workers = {
         rank: {
-            "cls": QuickNanny if processes else Worker,
+            "cls": QuickNanny if processes else QuietWorker,
             "options": {**options, "resources": {f"card{rank}": 1}},
         }
         for rank in range(cards)
     }
-    protocol = {"protocol": "tcp://", "host": "127.0.0.1"} if processes else {"protocol": "inproc://"}
     try:
         if processes and getattr(multiprocessing.current_process(), "_inheriting", False):
             # What multiprocessing itself says, but before Dask has started a loop that waits for it.
@@ -88,7 +90,8 @@ def embed(cards: int, processes: bool) -> Client:
         with dask.config.set(CALM):
             cluster = LastingCluster(
                 workers=workers,
-                scheduler={"cls": Scheduler, "options": {**protocol, **pages}},
+                scheduler={"cls": QuietScheduler, "options": {**transport, "dashboard": False}},
+                security=transport.get("security"),
                 silence_logs=50,
                 name=f"cards-{cards}",
             )
@@ -109,6 +112,20 @@ class LastingCluster(SpecCluster):  # type: ignore[misc]  # distributed has no t
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         super(SpecCluster, self)._update_worker_status(op, msg)
+
+
+class QuietScheduler(Scheduler):  # type: ignore[misc]  # distributed has no types
+    """Serves no pages: Dask's have no password, whatever the cluster's certificates, and tell of all tasks."""
+
+    def start_http_server(self, *args: Any, **options: Any) -> None:
+        """See `Scheduler`."""
+
+
+class QuietWorker(Worker):  # type: ignore[misc]  # distributed has no types
+    """Serves no pages, as `QuietScheduler`."""
+
+    def start_http_server(self, *args: Any, **options: Any) -> None:
+        """See `Worker`."""
 
 
 class QuickNanny(Nanny):  # type: ignore[misc]  # distributed has no types

@@ -9,6 +9,7 @@ What a script leaves open is closed when the interpreter ends.
 
 import atexit
 import contextlib
+import dataclasses
 import os
 import uuid
 import weakref
@@ -21,6 +22,7 @@ from ..display import Displayed, counted
 from ..errors import ArgumentTypeError, CardError, ContextError
 from ..reshard import size_of
 from . import cluster, tasks
+from .channels import private_folder
 from .gang import Gangs
 from .owner import Owner
 from .quiet import silent
@@ -54,7 +56,7 @@ class Controller(Displayed):
         _check_arguments(cards, processes, given)
         self.embedded = not given
         self.processes = processes or not self.embedded
-        self._terms = GroupTerms(
+        terms = GroupTerms(
             f"distinfer-{uuid.uuid4().hex[:12]}",
             (os.uname().nodename, os.getpid()),
             self.embedded,
@@ -66,6 +68,8 @@ class Controller(Displayed):
         with contextlib.ExitStack() as stack:
             if self.embedded:
                 stack.enter_context(silent())
+            folder = stack.enter_context(private_folder()) if self.embedded and processes else None
+            self._terms = dataclasses.replace(terms, folder=folder)
             self._client = cluster.attach(given) if given else cluster.embed(cards or 1, processes)
             self._until_closed = stack.pop_all()
         self._owner = Owner()

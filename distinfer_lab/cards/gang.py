@@ -86,7 +86,7 @@ class Gangs:
         changed = [r for r, (a, b) in enumerate(zip(self._peers, peers, strict=False)) if a != b]
         if changed:
             self._on_loss(changed)
-        most_on_a_host = max(sum(p.host == peer.host for p in peers) for peer in peers)
+        most_on_a_host = max(sum(p.address.host == peer.address.host for p in peers) for peer in peers)
         threads = max((os.cpu_count() or 1) // most_on_a_host, 1)
         epoch = Epoch(next(self._numbers), os.urandom(32), peers, threads)
         self._peers = peers

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..display import Displayed, counted, show
 
-__all__ = ["CardMemory", "Epoch", "GroupMemory", "GroupTerms", "Peer", "Ticket"]
+__all__ = ["Address", "CardMemory", "Epoch", "GroupMemory", "GroupTerms", "Peer", "Ticket"]
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,28 @@ class GroupTerms:
     """How long to wait for a worker in place of one that was lost."""
     card_bytes: int | None
     """The memory of each card for shards, working values and buffers; None where none is declared."""
+    folder: str | None = None
+    """Where cards that are processes of one host have their Unix sockets; None where they have none."""
+
+
+class Address(NamedTuple):
+    """Where a card is reached by the others."""
+
+    host: str
+    """A worker's interface, "this host" or "this process"; equal where cards may share memory."""
+    port: int = 0
+    """Or a number within this process."""
+    path: str = ""
+    """Of a Unix socket."""
+
+    def __str__(self) -> str:
+        return self.path or f"{self.host}:{self.port}"
 
 
 class Peer(NamedTuple):
-    """Where a card listens for the others."""
+    """A card as the others of its group know it."""
 
-    host: str
-    port: int
+    address: Address
     incarnation: str
     """A word that a card makes up when it starts: a restarted card is another card."""
 

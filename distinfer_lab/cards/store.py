@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from ..errors import CardError
-from .channels import Channels, Listener
+from .channels import Channels, Door, InProcessDoor, Listener, TcpDoor, UnixDoor
 from .records import CardMemory, Epoch, GroupTerms, Ticket
 
 __all__ = [
@@ -97,16 +97,10 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
 
     def setup(self, worker: Any) -> None:
         """Open the card's door (called by Dask when the store is added to the worker)."""
-        security = worker.security
         self._worker = worker
         self.incarnation = secrets.token_hex(8)
         self.in_process = self._terms.controller == (os.uname().nodename, os.getpid())
-        host = "127.0.0.1" if worker.address.startswith("inproc") else get_address_host(worker.address)
-        self.listener = Listener(
-            host,
-            security.get_listen_args("worker").get("ssl_context"),
-            security.get_connection_args("worker").get("ssl_context"),
-        )
+        self.listener = Listener(self._door())
         self.placements: dict[str, Placed] = {}
         self.programs: dict[str, Any] = {}
         self.channels: Channels | None = None
@@ -120,6 +114,18 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         """Of the reshard at work: destination rank -> bytes done."""
         self._idle_private = self._work_private = 0
         self._blas = ThreadpoolController()
+
+    def _door(self) -> Door:
+        if self._worker.address.startswith("inproc"):
+            return InProcessDoor()
+        if self._terms.folder is not None:
+            return UnixDoor(self._terms.folder)
+        security = self._worker.security
+        return TcpDoor(
+            get_address_host(self._worker.address),
+            security.get_listen_args("worker").get("ssl_context"),
+            security.get_connection_args("worker").get("ssl_context"),
+        )
 
     def transition(self, key: str, start: str, finish: str, **details: Any) -> None:
         """Stop all work and leave when the controller is gone (called by Dask for every task's changes)."""

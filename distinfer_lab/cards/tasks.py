@@ -155,7 +155,7 @@ async def admit(terms: GroupTerms, dask_worker: Any) -> Peer:
     if store is None:
         store = CardStore(terms, f"anchor-{terms.name}-{dask_worker.address}")
         await dask_worker.plugin_add(store, name=terms.name, catch_errors=False)
-    return Peer(store.listener.host, store.listener.port, store.incarnation)
+    return Peer(store.listener.address, store.incarnation)
 
 
 async def leave(name: str, dask_worker: Any) -> None:

@@ -8,16 +8,21 @@ import time
 from unittest import mock
 
 import numpy as np
-from distributed.security import Security
 
-from distinfer_lab.cards.channels import Channels, Listener
+from distinfer_lab.cards.certificates import temporary_security
+from distinfer_lab.cards.channels import Channels, InProcessDoor, Listener, TcpDoor, UnixDoor, private_folder
 from distinfer_lab.cards.cluster import PRELOADED
-from distinfer_lab.cards.records import Epoch, Peer
+from distinfer_lab.cards.records import Address, Epoch, Peer
 from distinfer_lab.errors import CardError
 
 NONCE = bytes(range(32))
-WAYS = ("sockets", "shared memory", "one process", "tls")
+WAYS = ("sockets", "shared memory", "private sockets", "one process", "tls")
 """By which cards reach each other."""
+SECURITY = temporary_security()
+CONTEXTS = [
+    arguments["ssl_context"]
+    for arguments in (SECURITY.get_listen_args("worker"), SECURITY.get_connection_args("worker"))
+]
 WARM_ROUNDS = 3
 
 
@@ -52,19 +57,15 @@ class Net:
     """Some cards in threads of this process, connected over loopback."""
 
     def __init__(self, count, way="one process"):
-        security = Security.temporary() if way == "tls" else Security()
-        contexts = [
-            args.get("ssl_context")
-            for args in (security.get_listen_args("worker"), security.get_connection_args("worker"))
-        ]
-        self.listeners = [
-            Listener("127.0.0.1", *contexts, sockets_only=way == "sockets") for _ in range(count)
-        ]
-        self.epoch = Epoch(3, NONCE, tuple(Peer(li.host, li.port, "") for li in self.listeners), 1)
+        self._folder = contextlib.ExitStack()
+        folder = self._folder.enter_context(private_folder())
+        doors = [_door(way, folder) for _ in range(count)]
+        self.listeners = [Listener(door, sockets_only=way == "sockets") for door in doors]
+        self.epoch = Epoch(3, NONCE, tuple(Peer(li.address, "") for li in self.listeners), 1)
         for listener in self.listeners:
             listener.admit(self.epoch)
         self.cancelled = threading.Event()
-        apart = way == "shared memory"  # then as between processes of one host
+        apart = way != "one process"  # then as between processes of one host
         with mock.patch("distinfer_lab.cards.channels.channels.all_here", return_value=not apart):
             self.cards = [Channels(r, self.epoch, li, self.check) for r, li in enumerate(self.listeners)]
 
@@ -94,6 +95,15 @@ class Net:
     def close(self):
         for thing in (*self.cards, *self.listeners):
             thing.close()
+        self._folder.close()
+
+
+def _door(way, folder):
+    if way == "one process":
+        return InProcessDoor()
+    if way == "private sockets":
+        return UnixDoor(folder)
+    return TcpDoor("127.0.0.1", *(CONTEXTS if way == "tls" else ()))
 
 
 @contextlib.contextmanager
@@ -150,10 +160,10 @@ class Processes:
 
 
 def _card(rank, work, sockets_only, ports, all_bound, warm, ends):
-    listener = Listener("127.0.0.1", sockets_only=sockets_only)
-    ports[rank] = listener.port
+    listener = Listener(TcpDoor("127.0.0.1"), sockets_only=sockets_only)
+    ports[rank] = listener.address.port
     all_bound.wait(60)
-    epoch = Epoch(3, NONCE, tuple(Peer("127.0.0.1", port, "") for port in ports), 1)
+    epoch = Epoch(3, NONCE, tuple(Peer(Address("127.0.0.1", port), "") for port in ports), 1)
     listener.admit(epoch)
     all_bound.wait(60)
     channels = Channels(rank, epoch, listener, lambda: None)

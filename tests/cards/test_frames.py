@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distinfer_lab.cards.channels import Channels, Listener
+from distinfer_lab.cards.channels import Channels, Listener, TcpDoor
 from distinfer_lab.cards.channels.frames import FOLLOWS, FRAME, TOKEN
 from distinfer_lab.cards.channels.outbox import OFFER_BYTES, SLOT_BYTES, SLOTS, Offer, Outbox
 from distinfer_lab.cards.channels.windows import blocks, bytes_of, pieces_to_fill, pieces_to_send
@@ -141,10 +141,10 @@ def test_cards_that_cannot_open_each_others_memory_use_sockets(monkeypatch):
 
 def test_memory_of_an_epoch_goes_with_it():
     """A card that joins a hundred epochs has the files and threads of one; nothing lies in a file system."""
-    listeners = [Listener("127.0.0.1") for _ in range(2)]
+    listeners = [Listener(TcpDoor("127.0.0.1")) for _ in range(2)]
 
     def join(number):
-        peers = tuple(Peer(li.host, li.port, "") for li in listeners)
+        peers = tuple(Peer(li.address, "") for li in listeners)
         epoch = Epoch(number, os.urandom(32), peers, 1)
         for listener in listeners:
             listener.admit(epoch)

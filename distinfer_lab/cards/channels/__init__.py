@@ -5,9 +5,22 @@ collectives    the algorithms, over any way
 sockets        a way between processes       hand_over      a way within one process
 frames         one array on a socket         outbox         memory that processes of a host share
 listener       who is let in                 windows        arrays in bounded pieces
+doors          where connections begin       private_folder where Unix sockets are
 """
 
 from .channels import Channels, Counted
+from .doors import Door, InProcessDoor, TcpDoor, UnixDoor
 from .listener import ChannelClosedError, Listener
+from .private_folder import private_folder
 
-__all__ = ["ChannelClosedError", "Channels", "Counted", "Listener"]
+__all__ = [
+    "ChannelClosedError",
+    "Channels",
+    "Counted",
+    "Door",
+    "InProcessDoor",
+    "Listener",
+    "TcpDoor",
+    "UnixDoor",
+    "private_folder",
+]

@@ -1,4 +1,4 @@
-"""A card's door: who knocks with the group's nonce is let in, and the two agree how they will talk.
+"""Who comes in at a card's door: who has the group's nonce is let in, and the two agree how they will talk.
 
     higher rank                                            lower rank
     hello: magic, nonce, epoch, rank | its outbox   ---->  checks, opens the outbox
@@ -9,19 +9,18 @@ Outboxes (see `outbox`) are for cards of one host without TLS; they are used if 
 open the other's.
 """
 
+import contextlib
 import hmac
-import os
 import socket
-import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple
-from weakref import WeakValueDictionary
 
 from ...errors import CardError
 from ..records import Epoch
+from .doors import Door
 from .outbox import OFFER_BYTES, Neighbour, Offer, Outbox, make_outbox
 
 __all__ = ["HELLO", "MAGIC", "WAIT_SECONDS", "ChannelClosedError", "Line", "Listener", "all_here"]
@@ -32,7 +31,11 @@ WAIT_SECONDS = 0.05
 """How often a waiting card looks whether its run was cancelled."""
 PROBE_SECONDS = 0.25
 """How often a card that waits for a peer to come looks whether the peer is there at all."""
+KNOCK_SECONDS = 1.0
 HELLO_SECONDS = 10.0
+"""The most that a greeting may take altogether."""
+SLOW_CONNECTIONS = 64
+"""How many connections may wait to be greeted beyond those that the cards of the group make."""
 WELCOME = b"ok"
 CAN, CANNOT = b"\1", b"\0"
 
@@ -43,7 +46,7 @@ class ChannelClosedError(CardError):
 
 def all_here(epoch: Epoch) -> bool:
     """Whether all cards are of this process, and may hand each other arrays."""
-    return all((os.getpid(), peer.host, peer.port) in _doors for peer in epoch.peers)
+    return all(Door.is_in_process(peer.address) for peer in epoch.peers)
 
 
 class Line(NamedTuple):
@@ -54,57 +57,93 @@ class Line(NamedTuple):
     """The other card's outbox, if both share memory."""
 
 
-class Listener:
-    """The door at which a card lets its peers in.
+class _Greetings:
+    """Connections whose other end has not shown yet that it is a card: bounded in number and in time.
+
+    Slow ones keep no card out: when there are too many the oldest is closed, and none is waited for longer
+    than HELLO_SECONDS altogether.
 
     Parameters
     ----------
-    host
-        The worker's own interface.
-    server_side, client_side
-        The TLS contexts of the cluster, or None where it has no TLS.
+    greet
+        greet(connection, deadline) raises OSError or ValueError where no card is at the other end.
+    """
+
+    def __init__(self, greet: Callable[[socket.socket, float], None]) -> None:
+        self.cards = 0
+        """How many may come at once, and be none of the slow ones."""
+        self._greet = greet
+        self._pending: list[socket.socket] = []
+        self._lock = threading.Lock()
+
+    def begin(self, connection: socket.socket) -> None:
+        """Greet a connection in a thread of its own."""
+        with self._lock:
+            self._pending.append(connection)
+            surplus = len(self._pending) - self.cards - SLOW_CONNECTIONS
+            oldest = self._pending[: max(surplus, 0)]
+            del self._pending[: len(oldest)]
+        for one in oldest:
+            _hang_up(one)
+        threading.Thread(target=self._carry_out, args=(connection,), daemon=True).start()
+
+    def _carry_out(self, connection: socket.socket) -> None:
+        try:
+            self._greet(connection, time.monotonic() + HELLO_SECONDS)
+        except (OSError, ValueError):
+            connection.close()
+        finally:
+            self.end(connection)
+
+    def end(self, connection: socket.socket) -> None:
+        """From here on the connection is a card's, or nobody's."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._pending.remove(connection)
+
+    def close(self) -> None:
+        """Hang up on all whose greeting has not ended."""
+        with self._lock:
+            for connection in self._pending:
+                _hang_up(connection)
+
+
+class Listener:
+    """The door of a card, and whom it lets in.
+
+    Parameters
+    ----------
+    door
+        Where this card is reached; the listener opens it, and closes it.
     sockets_only
         Use neither references within the process nor shared memory; so it is under TLS anyway.
     """
 
-    def __init__(
-        self,
-        host: str,
-        server_side: ssl.SSLContext | None = None,
-        client_side: ssl.SSLContext | None = None,
-        *,
-        sockets_only: bool = False,
-    ) -> None:
-        self.host = host
-        self.has_tls = server_side is not None
-        self.sockets_only = sockets_only or self.has_tls
+    def __init__(self, door: Door, *, sockets_only: bool = False) -> None:
+        self.address = door.address
+        self.has_tls = door.has_tls
+        self.sockets_only = sockets_only or door.has_tls
         self.outbox: Outbox | None = None
-        self._server_side, self._client_side = server_side, client_side
-        self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, 0), family=self._family, backlog=128)
-        self.port: int = self._socket.getsockname()[1]
+        self._door = door
         self._epoch: Epoch | None = None
         self._rank = -1
         self._arrived: dict[tuple[int, int], Line] = {}
         self._changed = threading.Condition()
-        self._handshakes = threading.Semaphore(64)
-        if not self.sockets_only:
-            _doors[os.getpid(), host, self.port] = self
-        threading.Thread(target=self._accept, name=f"listen-{self.port}", daemon=True).start()
+        self._greetings = _Greetings(self._greet)
+        door.open(self._greetings.begin)
 
     def admit(self, epoch: Epoch) -> None:
         """From now on let in the members of this epoch only."""
         with self._changed:
             self._epoch = epoch
-            doors = [(peer.host, peer.port) for peer in epoch.peers]
-            self._rank = doors.index((self.host, self.port))
+            self._rank = [peer.address for peer in epoch.peers].index(self.address)
+            self._greetings.cards = len(epoch.peers)
             self._renew(make_outbox(self._rank, len(epoch.peers)) if self._has_neighbours(epoch) else None)
             stale = [key for key in self._arrived if key[0] != epoch.number]
             for key in stale:
                 self._arrived.pop(key).connection.close()
 
     def _has_neighbours(self, epoch: Epoch) -> bool:
-        return not self.sockets_only and sum(peer.host == self.host for peer in epoch.peers) > 1
+        return not self.sockets_only and sum(self._door.is_near(peer.address) for peer in epoch.peers) > 1
 
     def _renew(self, outbox: Outbox | None) -> None:
         if self.outbox is not None:
@@ -127,7 +166,7 @@ class Listener:
                     return self._arrived.pop((epoch.number, peer))
                 self._changed.wait(WAIT_SECONDS)
             if time.monotonic() > probed + PROBE_SECONDS:
-                _probe(epoch, peer)
+                self._probe(epoch, peer)
                 probed = time.monotonic()
 
     def call(self, peer: int, epoch: Epoch) -> Line:
@@ -138,25 +177,42 @@ class Listener:
         ChannelClosedError
             If it does not let this card in.
         """
-        host, port, _ = epoch.peers[peer]
+        address = epoch.peers[peer].address
         try:
-            connection = socket.create_connection((host, port), timeout=HELLO_SECONDS)
-            if self._client_side is not None:
-                connection = self._client_side.wrap_socket(connection, server_hostname=host)
-            hello = HELLO.pack(MAGIC, epoch.nonce, epoch.number, self._rank)
-            connection.sendall(hello + self._offer_to(epoch, peer).pack())
-            answer = _read_exactly(connection, len(WELCOME) + OFFER_BYTES)
-            neighbour = self._open(Offer.unpack(answer[len(WELCOME) :]), epoch, peer)
-            connection.sendall(CANNOT if neighbour is None else CAN)
+            connection = self._door.connect(address, HELLO_SECONDS)
+            try:
+                return Line(connection, self._introduce(connection, epoch, peer))
+            except BaseException:
+                connection.close()
+                raise
         except OSError as err:
             raise ChannelClosedError(
-                f"card {peer} at {host}:{port} does not let card {self._rank} in: {err}"
+                f"card {peer} at {address} does not let card {self._rank} in: {err}"
             ) from err
-        return Line(connection, neighbour)
+
+    def _introduce(self, connection: socket.socket, epoch: Epoch, peer: int) -> Neighbour | None:
+        deadline = time.monotonic() + HELLO_SECONDS
+        hello = HELLO.pack(MAGIC, epoch.nonce, epoch.number, self._rank)
+        connection.sendall(hello + self._offer_to(epoch, peer).pack())
+        answer = _read_exactly(connection, len(WELCOME) + OFFER_BYTES, deadline)
+        neighbour = self._open(Offer.unpack(answer[len(WELCOME) :]), epoch, peer)
+        connection.sendall(CANNOT if neighbour is None else CAN)
+        return neighbour
+
+    def _probe(self, epoch: Epoch, peer: int) -> None:
+        """Knock without a word: a process that is gone has no door."""
+        address = epoch.peers[peer].address
+        try:
+            self._door.knock(address, KNOCK_SECONDS)
+        except (TimeoutError, BlockingIOError):
+            return  # slow, which is not gone
+        except OSError as err:
+            raise ChannelClosedError(f"card {peer} at {address} is gone: {err}") from err
 
     def close(self) -> None:
         """Let nobody in any more."""
-        self._socket.close()
+        self._door.close()
+        self._greetings.close()
         with self._changed:
             for line in self._arrived.values():
                 line.connection.close()
@@ -172,49 +228,31 @@ class Listener:
         return None if outbox is None else outbox.open(offer, peer)
 
     def _outbox_for(self, epoch: Epoch, peer: int) -> Outbox | None:
-        return self.outbox if epoch.peers[peer].host == self.host else None
+        return self.outbox if self._door.is_near(epoch.peers[peer].address) else None
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            self._handshakes.acquire()
-            threading.Thread(target=self._greet, args=(connection,), daemon=True).start()
+    def _greet(self, connection: socket.socket, deadline: float) -> None:
+        """Let a connection in, or raise what speaks against it."""
+        connection.settimeout(HELLO_SECONDS)
+        self._door.greet(connection)
+        magic, nonce, number, rank = HELLO.unpack(_read_exactly(connection, HELLO.size, deadline))
+        epoch = self._epoch
+        if epoch is None or not _is_member(epoch, magic, nonce, number, rank):
+            raise PermissionError("it is no member of this epoch")
+        self._greetings.end(connection)
+        self._welcome(connection, epoch, rank, deadline)
 
-    def _greet(self, connection: socket.socket) -> None:
-        try:
-            connection.settimeout(HELLO_SECONDS)
-            if self._server_side is not None:
-                connection = self._server_side.wrap_socket(connection, server_side=True)
-            magic, nonce, number, rank = HELLO.unpack(_read_exactly(connection, HELLO.size))
-            epoch = self._epoch
-            if epoch is None or not _is_member(epoch, magic, nonce, number, rank):
-                connection.close()
-                return
-            self._welcome(connection, epoch, rank)
-        except (OSError, struct.error):
-            connection.close()
-        finally:
-            self._handshakes.release()
-
-    def _welcome(self, connection: socket.socket, epoch: Epoch, rank: int) -> None:
-        neighbour = self._open(Offer.unpack(_read_exactly(connection, OFFER_BYTES)), epoch, rank)
+    def _welcome(self, connection: socket.socket, epoch: Epoch, rank: int, deadline: float) -> None:
+        offered = Offer.unpack(_read_exactly(connection, OFFER_BYTES, deadline))
+        neighbour = self._open(offered, epoch, rank)
         offer = Offer() if neighbour is None else self._offer_to(epoch, rank)
         connection.sendall(WELCOME + offer.pack())
-        if _read_exactly(connection, 1) != CAN:
+        if _read_exactly(connection, 1, deadline) != CAN:
             neighbour = None
         with self._changed:
             if self._epoch is not epoch:
-                connection.close()
-                return
+                raise PermissionError("the group has moved on to another epoch")
             self._arrived[(epoch.number, rank)] = Line(connection, neighbour)
             self._changed.notify_all()
-
-
-_doors: WeakValueDictionary[tuple[int, str, int], Listener] = WeakValueDictionary()
-"""Of this process, and, by the first number, not of the one that it was forked from."""
 
 
 def _is_member(epoch: Epoch, magic: bytes, nonce: bytes, number: int, rank: int) -> bool:
@@ -222,22 +260,20 @@ def _is_member(epoch: Epoch, magic: bytes, nonce: bytes, number: int, rank: int)
     return known and magic == MAGIC and number == epoch.number and rank < len(epoch.peers)
 
 
-def _probe(epoch: Epoch, peer: int) -> None:
-    """Knock without a word: a process that is gone has no door."""
-    host, port, _ = epoch.peers[peer]
-    try:
-        socket.create_connection((host, port), timeout=1.0).close()
-    except TimeoutError:
-        return  # slow, which is not gone
-    except OSError as err:
-        raise ChannelClosedError(f"card {peer} at {host}:{port} is gone: {err}") from err
-
-
-def _read_exactly(connection: socket.socket, count: int) -> bytes:
+def _read_exactly(connection: socket.socket, count: int, deadline: float) -> bytes:
+    """So many bytes, all of them before the deadline, however they trickle in."""
     out = bytearray()
     while len(out) < count:
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
         chunk = connection.recv(count - len(out))
         if not chunk:
             raise ConnectionResetError("closed")
         out += chunk
     return bytes(out)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """End a connection under whoever waits for it, who then closes it."""
+    with contextlib.suppress(OSError):
+        # Not as of TLS, which would take its state from the thread that is about to read.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)

@@ -295,7 +295,6 @@ class Sockets:
                 if rank < self.rank
                 else self._listener.arrival(rank, self.epoch, self._check)
             )
-            line.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._listener.has_tls:
                 line.connection.setblocking(False)
             else:
