@@ -1,6 +1,6 @@
 """What the controller and the cards say to each other, and what they report; all frozen, all small."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,7 +58,7 @@ class Epoch:
     """One membership of the group: who is who, until a card is lost."""
 
     number: int
-    nonce: bytes
+    nonce: bytes = field(repr=False)
     """32 random bytes that every channel opens with."""
     peers: tuple[Peer, ...]
     threads: int

@@ -1,0 +1,378 @@
+"""Doors: other users and other groups stay out, slow connections keep nobody out, and nothing is left behind."""
+
+import contextlib
+import os
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from distributed import Client
+
+from distinfer_lab.cards import CardGroup
+from distinfer_lab.cards.certificates import temporary_security
+from distinfer_lab.cards.channels import InProcessDoor, TcpDoor, UnixDoor, listener, private_folder
+from distinfer_lab.cards.channels.private_folder import PREFIX
+
+from .clusters import until
+from .peers import CONTEXTS, net
+
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+def as_nobody(code, *arguments):
+    """What code prints that runs as another user; it is given `sys.argv[1:]`."""
+    become = f"import os, socket, ssl, sys; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
+    done = subprocess.run(
+        [sys.executable, "-c", become + code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd="/",
+    )
+    return done.stdout
+
+
+def exchange(cards):
+    """An array from card 1 to card 0 of a net; gives how many seconds that took."""
+    begun = time.monotonic()
+    found = cards.run(
+        lambda rank, channels: channels.exchange(
+            {0: np.ones(3)} if rank else {}, {} if rank else {1: ((3,), np.dtype("f8"))}
+        )
+    )
+    np.testing.assert_array_equal(found[0][1], np.ones(3))
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("way", ["sockets", "private sockets", "tls"])
+@pytest.mark.parametrize("said", [b"", b"d"], ids=["nothing", "a byte"])
+def test_slow_connections_keep_no_card_out(way, said):
+    """Two hundred that say nothing, or a byte, and stay."""
+    with net(2, way) as cards, contextlib.ExitStack() as slow:
+        door = cards.listeners[0]._door
+        for _ in range(200):
+            if way == "private sockets":
+                connection = slow.enter_context(door.connect(door.address, 10))
+            else:
+                connection = slow.enter_context(socket.create_connection(door.address[:2], timeout=10))
+            with contextlib.suppress(OSError):  # there are too many, and the oldest are closed
+                connection.sendall(said)
+        assert exchange(cards) < listener.HELLO_SECONDS / 2
+        assert threading.active_count() < 200
+
+
+@pytest.mark.parametrize("way", ["sockets", "tls"])
+def test_a_greeting_has_its_time_altogether(way, monkeypatch):
+    """Who sends a byte now and then is hung up on all the same, and a thread less waits."""
+    monkeypatch.setattr(listener, "HELLO_SECONDS", 0.3)
+    with net(1, way) as cards:
+        threads = threading.active_count()
+        with socket.create_connection(cards.listeners[0].address[:2], timeout=10) as slow:
+            begun = time.monotonic()
+            with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                while time.monotonic() < begun + 10:
+                    slow.sendall(b"\x16" if way == "tls" else b"d")
+                    time.sleep(0.03)
+            assert time.monotonic() - begun < 5
+        assert threading.active_count() == threads
+
+
+def test_a_door_outlives_a_failed_accept(monkeypatch):
+    """As of a process that has no file descriptor left for a while."""
+    with net(2, "sockets") as cards:
+        door = cards.listeners[0]._door
+        accept, failed = door._socket.accept, threading.Event()
+
+        class Failing:
+            def accept(self):
+                if not failed.is_set():
+                    failed.set()
+                    raise OSError(24, "Too many open files")
+                return accept()
+
+            def __getattr__(self, name):
+                return getattr(listening, name)
+
+        listening, door._socket = door._socket, Failing()
+        socket.create_connection(door.address[:2]).close()  # it waits in the one that it has
+        assert failed.wait(10)
+        assert exchange(cards) < listener.HELLO_SECONDS
+
+
+@needs_root
+def test_a_private_socket_is_for_its_user():
+    """Others cannot enter its folder; were it open to them, they would be hung up on before a byte is read."""
+    knock = (
+        "with socket.socket(socket.AF_UNIX) as knocking:\n"
+        "    try:\n        knocking.connect(sys.argv[1]); print(knocking.recv(1))\n"
+        "    except OSError as err:\n        print(type(err).__name__)"
+    )
+    with net(1, "private sockets") as cards:
+        path = Path(cards.listeners[0].address.path)
+        assert as_nobody(knock, path) == "PermissionError\n"
+        path.parent.chmod(0o755)
+        path.chmod(0o777)
+        assert as_nobody(knock, path) in {"b''\n", "ConnectionResetError\n"}
+
+
+def test_each_end_of_a_private_socket_checks_the_other(monkeypatch):
+    """A user that poses as a card is refused as one that calls it."""
+    with private_folder() as folder:
+        doors = [UnixDoor(folder) for _ in range(2)]
+        arrived = []
+        for door in doors:
+            door.open(arrived.append)
+        doors[0].connect(doors[1].address, 10).close()
+        until(lambda: arrived)
+        monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+        with pytest.raises(PermissionError, match=f"is at the other end, not user {NOBODY}"):
+            doors[0].connect(doors[1].address, 10)
+        with socket.socket(socket.AF_UNIX) as knocking:
+            knocking.connect(doors[1].address.path)
+            assert knocking.recv(1) == b""
+        monkeypatch.undo()
+        for door in doors:
+            door.close()
+        assert not os.listdir(folder)
+    assert len(arrived) == 1
+
+
+def test_a_door_in_this_process_listens_nowhere():
+    """No port, no file, no thread; a door that is closed is gone."""
+    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    doors = [InProcessDoor() for _ in range(2)]
+    arrived = []
+    for door in doors:
+        door.open(arrived.append)
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, files)
+    with doors[0].connect(doors[1].address, 10) as mine, arrived[0] as theirs:
+        mine.sendall(b"dlab")
+        assert theirs.recv(4) == b"dlab"
+    doors[1].close()
+    for call in (doors[0].connect, doors[0].knock):
+        with pytest.raises(ConnectionRefusedError, match="closed, or in another process"):
+            call(doors[1].address, 10)
+    doors[0].close()
+
+
+def test_a_closed_door_leaves_no_thread_and_no_port():
+    """However often one is opened."""
+    with private_folder() as folder:
+        threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+        for make in (lambda: TcpDoor("127.0.0.1", *CONTEXTS), lambda: UnixDoor(folder)):
+            for _ in range(20):
+                door = make()
+                door.open(lambda connection: None)
+                door.close()
+                with pytest.raises(OSError):
+                    door.knock(door.address, 1)
+        assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, files)
+
+
+# ------------------------------------------------------------------------------------------ the private folder
+
+
+def folders(base):
+    return sorted(Path(base).glob(f"{PREFIX}*"))
+
+
+@pytest.fixture
+def base(monkeypatch):
+    """A short folder for temporary files that is the only one."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield Path(folder)
+
+
+def test_a_private_folder_is_its_users_and_goes(base):
+    """Mode 0700 whatever the umask; sockets that a killed card left in it go with it."""
+    before = os.umask(0)
+    try:
+        with private_folder() as folder:
+            found = Path(folder).stat()
+            assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (os.geteuid(), 0o700)
+            assert folders(base) == [Path(folder)]
+            UnixDoor(folder)._socket.close()
+            assert len(os.listdir(folder)) == 1
+    finally:
+        os.umask(before)
+    assert folders(base) == []
+
+
+def test_the_next_group_removes_what_a_killed_one_left(base):
+    """That is what no process has locked; what is in use, or holds anything but sockets, stays."""
+    with private_folder() as used:
+        left, other, foreign = (Path(tempfile.mkdtemp(prefix=PREFIX)) for _ in range(3))
+        UnixDoor(str(left))._socket.close()
+        (other / "letter").write_text("mine")
+        foreign.chmod(0o755)
+        (base / f"{PREFIX}link").symlink_to("/")
+        with private_folder() as folder:
+            assert set(folders(base)) == {
+                Path(used),
+                Path(folder),
+                other,
+                foreign,
+                base / f"{PREFIX}link",
+            }
+        assert (other / "letter").read_text() == "mine"
+
+
+def test_a_folder_that_is_taken_for_abandoned_is_made_again(base, monkeypatch):
+    """Another group may look just between its making and its locking."""
+    make, taken = tempfile.mkdtemp, []
+
+    def make_and_lose(**options):
+        path = make(**options)
+        if not taken:
+            taken.append(path)
+            os.rmdir(path)
+        return path
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make_and_lose)
+    with private_folder() as folder:
+        assert Path(folder).parent == base
+    assert taken
+
+
+def test_where_sockets_have_no_place_there_is_no_folder(base, monkeypatch):
+    """A path that is too long for an address is passed by; a system that cannot tell users has none."""
+    deep = base / ("d" * 80)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
+    with private_folder() as folder:
+        assert Path(folder).parent == base
+    monkeypatch.delattr(socket, "SO_PEERCRED")
+    with private_folder() as folder:
+        assert folder is None
+
+
+# ---------------------------------------------------------------------------------------- the embedded cluster
+
+
+@pytest.fixture(scope="module")
+def group():
+    with CardGroup(2, processes=True) as cards:
+        yield cards
+
+
+def tree():
+    here = psutil.Process()
+    return [here, *here.children(recursive=True)]
+
+
+def ports_of(cards):
+    """Where the scheduler, the nannies and the workers of a group listen."""
+    cluster = cards.client.cluster
+    nannies = [nanny.address for nanny in cluster.workers.values()]
+    found = {
+        int(a.rpartition(":")[2]) for a in (cluster.scheduler_address, *nannies, *cards._gangs.addresses)
+    }
+    workers = set(cards.client.run(os.getpid).values())
+    listening = {
+        one.laddr.port
+        for process in tree()
+        if process.pid in workers
+        for one in process.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN
+    }
+    assert listening <= found, "a worker listens for Dask only"
+    return found
+
+
+def answer(port, context):
+    """What a listener says to 4 KiB that mean nothing, over TLS or without; nothing if it hangs up."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            if context is not None:
+                connection = context.wrap_socket(connection)  # noqa: PLW2901
+            connection.sendall(bytes(4096))
+            return connection.recv(1)
+    return b""
+
+
+def test_every_port_of_a_group_wants_its_certificate(group):
+    """Without it, or with that of another group, nothing is said but that it will not do."""
+    other = temporary_security().get_connection_args("client")["ssl_context"]
+    bare = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    bare.check_hostname, bare.verify_mode = False, ssl.CERT_NONE
+    for port in ports_of(group):
+        with contextlib.suppress(TimeoutError):
+            assert answer(port, None) in {b"", b"\x15"}, "an alert of TLS at most"
+        with pytest.raises(ssl.SSLCertVerificationError):
+            answer(port, other)
+        with pytest.raises(ssl.SSLError, match="(?i)certificate.required|alert|EOF"):
+            answer(port, bare)
+
+
+def test_a_client_without_the_groups_key_runs_nothing(group):
+    """Not in plain, not with a key of its own."""
+    address = group.client.scheduler.address
+    assert address.startswith("tls://127.0.0.1:")
+    with pytest.raises(TypeError, match="TLS expects a `ssl_context`"):
+        Client(address, set_as_default=False, timeout=5)
+    with pytest.raises(OSError, match="TLS certificate does not match"):
+        Client(address, security=temporary_security(), set_as_default=False, timeout=5)
+    with pytest.raises(OSError):
+        Client(address.replace("tls", "tcp"), set_as_default=False, timeout=2)
+
+
+@needs_root
+def test_another_user_reaches_neither_cluster_nor_cards(group):
+    """Loopback is open to all users of a machine; the certificate and the folder are not."""
+    sockets = [peer.address.path for peer in group._gangs.epoch.peers]
+    assert all(sockets)
+    code = (
+        "for path in sys.argv[1:]:\n"
+        "    with socket.socket(socket.AF_UNIX) as knocking:\n"
+        "        try:\n            knocking.connect(path); print('in')\n"
+        "        except PermissionError:\n            print('out')"
+    )
+    assert as_nobody(code, *sockets) == "out\n" * len(sockets)
+
+
+def test_no_key_is_shown(group):
+    """Not by a command line, an environment, or the look of what holds it."""
+    security = group.client.security
+    secret = security.tls_worker_key.splitlines()[1]
+    for process in tree():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            assert secret not in " ".join(process.cmdline())
+            assert secret not in str(process.environ())
+    cluster = group.client.cluster
+    seen = (security, group, group.client, cluster, cluster.worker_spec, cluster.scheduler_spec, group._terms)
+    shown = [repr(one) for one in seen] + [security._repr_html_(), group.client._repr_html_()]
+    assert not any(secret in text or "PRIVATE KEY" in text for text in shown)
+    epoch = group._gangs.epoch
+    assert repr(epoch.nonce) not in repr(epoch)
+
+
+def test_a_certificate_stands_up_to_a_strict_reader():
+    """Python 3.13 reads certificates by the letter of RFC 5280 unless it is told otherwise."""
+    security = temporary_security()
+    ends = [
+        security.get_listen_args("scheduler")["ssl_context"],
+        security.get_connection_args("client")["ssl_context"],
+    ]
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    for end in ends:
+        end.verify_flags |= ssl.VERIFY_X509_STRICT
+    server = ends[0].wrap_bio(there, back, server_side=True)
+    client = ends[1].wrap_bio(back, there)
+    for side in (client, server, client, server):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    assert client.version() == server.version() == "TLSv1.3"
+    assert client.getpeercert()["subject"] == server.getpeercert()["subject"]
