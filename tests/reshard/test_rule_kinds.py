@@ -315,6 +315,34 @@ def test_stages_may_be_cut_by_a_rule_instead():
     assert rules.strategy({"layers.0.w": (4, 2)})["layers.0.w"] == Layout(mesh_of("pp=2"), (("pp",), ()))
 
 
+def test_tensors_of_one_table_or_attention_are_cut_alike():
+    """Keys and values, embedding and tied head: one rule that leaves out the other is refused by both names."""
+    two = mesh_of("tp=2")
+    shapes = {
+        "a.k_proj.weight": (4, 4),
+        "a.v_proj.weight": (4, 4),
+        "embed_tokens.weight": (6, 4),
+        "lm_head.weight": (6, 4),
+    }
+    rows = (("tp",), ())
+    rules = (Rule("*.k_proj.weight", rows), Rule("*.lm_head.weight", rows), Rule("*", None))
+    said = (
+        r"k_proj.weight \(tp, -\) and a.v_proj.weight \(-, -\) are keys and values of one .* the same rule$"
+    )
+    with pytest.raises(LayoutError, match=said):
+        Rules(two, rules).strategy(shapes)
+    rules = (Rule("*.v_proj.weight", rows), *rules)
+    assert Rules(two, rules, {"tie_word_embeddings": False}).strategy(shapes)
+    with pytest.raises(
+        LayoutError, match=r"embed_tokens.weight \(-, -\) and lm_head.weight .* its tied head"
+    ):
+        Rules(two, rules, {"text_config": {"tie_word_embeddings": True}}).strategy(shapes)
+    config = {"tie_word_embeddings": True, "num_attention_heads": 2, "hidden_size": 4}
+    for mesh in ("tp=2", "pp=2,tp=2"):
+        shapes["layers.1.up_proj.weight"] = (4, 4)
+        assert Rules(mesh_of(mesh), RULES["llama"], config).strategy(shapes)
+
+
 def test_a_model_type_that_the_rules_do_not_know_is_reported():
     """By Rules, their repr and the command line; rules of one's own are for any model."""
     known = {kind: table for table, kinds in MODEL_TYPES.items() for kind in kinds}

@@ -9,8 +9,9 @@ nothing is cut by accident. Scales of quantised weights need no rules: they are 
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from ...display import Displayed
 from ...errors import ArgumentTypeError, LayoutError, in_lines, listed
 from ...layout import Layout, Mesh, Strategy
 from ..together import PartedError
-from .configuration import Part, model_types, part_of
-from .cut import Item, MisfitError, sizes_of
+from .alike import unlike
+from .configuration import Part, layer_of, model_types, part_of
+from .cut import Item, MisfitError, Sizes, sizes_of
 from .families import MODEL_TYPES, RULES
 from .rule import Rule, fits, read_rule_file
 from .stages import AXIS, on_stages, stages_of
@@ -33,6 +35,9 @@ __all__ = ["Rules", "mesh_of", "read_rules"]
 MOST_RANKS = 1 << 22
 MOST_TRIED = 1 << 10
 """Sizes of an axis, below and above one that does not fit, that are tried to find one that does."""
+
+NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+"""A part of a name that is a number: of a layer, of an expert."""
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -127,16 +132,28 @@ class Rules(Displayed):
     def _has_stages(self) -> bool:
         return not any(AXIS in axes for rule in self.rules for axes in rule.dims or ())
 
-    def _number_of(self, name: str) -> int | None:
+    @cached_property
+    def _numbers(self) -> str:
+        """What stands for the numbers in names, so that a rule is looked up once for all layers; "" if it may not."""
+        specific = any(NUMBER.search(rule.match) or "[" in rule.match for rule in self.rules)
+        return "" if specific else "0"
+
+    def _number_of(self, name: str, known: dict[str, int | None]) -> int | None:
         """The number of the first rule that fits a name."""
-        return next((number for number, rule in enumerate(self.rules) if fits(rule, name)), None)
+        kind = NUMBER.sub(self._numbers, name) if self._numbers else name
+        if kind not in known:
+            known[kind] = next((number for number, rule in enumerate(self.rules) if fits(rule, name)), None)
+        return known[kind]
 
 
 class _Laying:
-    """One call of `Rules.strategy`."""
+    """One call of `Rules.strategy`; what is equal for many names is worked out once."""
 
     def __init__(self, rules: Rules, shapes: Shapes, dtypes: Mapping[str, np.dtype[Any]] | None) -> None:
         self.rules, self.shapes = rules, {name: tuple(shape) for name, shape in shapes.items()}
+        self._known: dict[str, int | None] = {}
+        self._parts: dict[str, Part] = {}
+        self._sizes: dict[tuple[int, str, int | None], Sizes] = {}
         weights = quantised_weights(self.shapes, dtypes, rules.config)
         self.weights = {weight.codes.name: weight for weight in weights if self._is_by_weight(weight)}
         followers = {t.name for weight in self.weights.values() for t in weight.tensors[1:]}
@@ -144,33 +161,42 @@ class _Laying:
         self.names = {
             n: self.weights[n].name if n in self.weights else n for n in self.shapes if n not in followers
         }
-        self.ruled: dict[str, Rule] = {}
-        for name, known in self.names.items():
-            if (number := rules._number_of(known)) is not None:
-                self.ruled[name] = rules.rules[number]
+        numbers = {name: rules._number_of(known, self._known) for name, known in self.names.items()}
+        self.ruled = {name: number for name, number in numbers.items() if number is not None}
         self.items = {name: self._item(name) for name in self.ruled}
 
     def _is_by_weight(self, weight: QuantisedWeight) -> bool:
         """Whether the rule for the weight lays out its tensors, not one that is for the codes by their own name."""
-        by_weight, own = (self.rules._number_of(name) for name in (weight.name, weight.codes.name))
+        by_weight, own = (
+            self.rules._number_of(name, self._known) for name in (weight.name, weight.codes.name)
+        )
         return own is None or (by_weight is not None and by_weight <= own)
 
     def _part(self, name: str) -> Part:
-        return part_of(name, self.rules.config or {})
+        kind = NUMBER.sub("0", name)
+        if kind not in self._parts:
+            self._parts[kind] = part_of(kind, self.rules.config or {})
+        part = self._parts[kind]
+        return part if part.layer is None else replace(part, layer=layer_of(name))
 
     def _item(self, name: str) -> Item:
-        rule, weight = self.ruled[name], self.weights.get(name)
-        sizes = sizes_of(rule, self._part(name), self.rules.config)
+        rule, weight, part = self.rules.rules[self.ruled[name]], self.weights.get(name), self._part(name)
+        key = (self.ruled[name], part.section, part.layer)
+        if key not in self._sizes:
+            self._sizes[key] = sizes_of(rule, part, self.rules.config)
+        sizes = self._sizes[key]
         if weight is None:
             return Item(rule, self.shapes[name], sizes)
         return Item(rule, weight.shape, sizes, tuple(tensor._replace(name="") for tensor in weight.tensors))
 
     def strategy(self) -> Strategy:
         """The layouts."""
-        mesh, config = self.rules.mesh, self.rules.config
-        stages = stages_of(mesh, self.shapes, self.ruled.values(), config) if self.rules._has_stages else None
+        mesh = self.rules.mesh
+        ruled = (self.rules.rules[number] for number in set(self.ruled.values()))
+        stages = stages_of(mesh, map(self._part, self.shapes), ruled) if self.rules._has_stages else None
         inner = mesh if stages is None else _resized(mesh, AXIS, 1)
         done: dict[Item, list[Layout] | LayoutError] = {}
+        placed: dict[tuple[Item, tuple[int, ...]], list[Layout]] = {}
         laid: dict[str, Layout] = {}
         causes: dict[tuple[str, str | None], list[str]] = {}
         for name, item in self.items.items():
@@ -182,10 +208,12 @@ class _Laying:
                 continue
             if stages is not None:
                 held = stages.of(item.rule, self._part(name))
-                layouts = [on_stages(layout, stages.count, held) for layout in layouts]
+                if (item, held) not in placed:
+                    placed[item, held] = [on_stages(layout, stages.count, held) for layout in layouts]
+                layouts = placed[item, held]
             tensors = self.weights[name].tensors if name in self.weights else ()
             laid |= zip([t.name for t in tensors] or [name], layouts, strict=True)
-        self._raise(causes)
+        self._raise(causes, laid)
         return Strategy({name: laid[name] for name in self.shapes}, self.shapes, mesh.size)
 
     def _laid(self, item: Item, mesh: Mesh) -> list[Layout] | LayoutError:
@@ -197,8 +225,10 @@ class _Laying:
             return err
         return layouts
 
-    def _raise(self, causes: Mapping[tuple[str, str | None], Sequence[str]]) -> None:
-        problems = list(self._problems(causes))
+    def _raise(
+        self, causes: Mapping[tuple[str, str | None], Sequence[str]], laid: Mapping[str, Layout]
+    ) -> None:
+        problems = [*self._problems(causes), *unlike(laid, self.shapes, self.rules.config)]
         unruled = [known for name, known in self.names.items() if name not in self.ruled]
         if unruled:
             problems.append(

@@ -7,13 +7,12 @@ Layer i of n is held by stage i * pp // n.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ...errors import LayoutError
 from ...layout import Layout, Mesh
-from .configuration import Part, part_of
+from .configuration import Part
 from .rule import Rule
 
 __all__ = ["AXIS", "Stages", "on_stages", "stages_of"]
@@ -49,10 +48,13 @@ class Stages:
         return every if part.layer is None else (min(part.layer * self.count // self.layers, last),)
 
 
-def stages_of(
-    mesh: Mesh, names: Iterable[str], rules: Iterable[Rule | None], config: Mapping[str, Any] | None
-) -> Stages | None:
+def stages_of(mesh: Mesh, parts: Iterable[Part], rules: Iterable[Rule]) -> Stages | None:
     """The stages of a mesh with an axis `pp`; None if it has none.
+
+    Parameters
+    ----------
+    parts, rules
+        Of all tensors.
 
     Raises
     ------
@@ -62,15 +64,23 @@ def stages_of(
     if AXIS not in mesh.axis_names:
         return None
     count = mesh.axis_size(AXIS)
-    parts = [part for part in (part_of(name, config or {}) for name in names) if part.is_main]
-    numbered = max((part.layer for part in parts if part.layer is not None), default=-1) + 1
-    said = next((value for field in LAYERS for part in parts[:1] if (value := part.lookup(field))), None)
+    main = [part for part in parts if part.is_main]
+    numbered = max((part.layer for part in main if part.layer is not None), default=-1) + 1
+    said = next(
+        (
+            value
+            for field in LAYERS
+            for part in main[:1]
+            if (value := replace(part, layer=None).lookup(field))
+        ),
+        None,
+    )
     layers = said or numbered
     if count > max(layers, 1):
         raise LayoutError(
             f"{AXIS}={count} is more than the {layers} layers of the model; use {AXIS}={max(layers, 1)}"
         )
-    return Stages(count, layers or 1, any(rule is not None and rule.stage == "head" for rule in rules))
+    return Stages(count, layers or 1, any(rule.stage == "head" for rule in rules))
 
 
 def on_stages(layout: Layout, count: int, stages: tuple[int, ...]) -> Layout:
