@@ -11,6 +11,7 @@ import xxhash
 from ..checkpoint import Checkpoint, ManifestBeside, ManifestFile, NoFile, is_encrypted, read_manifest
 from ..display import Displayed, bytes_in_words, counted
 from ..errors import CheckpointError, ReshardError, listed
+from .rules.configuration import layer_of
 
 __all__ = ["Verification", "check_beginnings", "check_source", "check_taken_for_equal", "verify_folder"]
 
@@ -135,7 +136,8 @@ def check_beginnings(checkpoint: Checkpoint) -> None:
                 seen.setdefault(bytes(begin), file.path)
         if len(seen) > 1:
             one, other, *_ = seen.values()
-            raise CheckpointError(TAKEN_FOR_EQUAL.format(f"{name} differs between {one} and {other}"))
+            text = f"{name} differs between {one} and {other}"
+            raise CheckpointError(TAKEN_FOR_EQUAL.format(text) + _stages(checkpoint))
 
 
 def _taken_for_equal(checkpoint: Checkpoint) -> bool:
@@ -148,7 +150,22 @@ def _check_replicas(checkpoint: Checkpoint) -> None:
     except CheckpointError as err:
         if not _taken_for_equal(checkpoint):
             raise
-        raise CheckpointError(TAKEN_FOR_EQUAL.format(err)) from err
+        raise CheckpointError(TAKEN_FOR_EQUAL.format(err) + _stages(checkpoint)) from err
+
+
+def _stages(checkpoint: Checkpoint) -> str:
+    """How pipeline stages that each count their layers from 0 are joined; "" if the files do not look like stages."""
+    files = [file for file in checkpoint.files if not isinstance(file, NoFile)]
+    layers = [{number for name in file.entries if (number := layer_of(name)) is not None} for file in files]
+    if len({frozenset(file.entries) for file in files}) < 2 or any(0 not in numbers for numbers in layers):
+        return ""
+    prefix = next(name for name in files[1].entries if layer_of(name) == 0).partition(".0.")[0]
+    rename = f"{prefix}.0.*={prefix}.{max(layers[0]) + 1}.*"
+    return (
+        ". If they are pipeline stages that each count their layers from 0, number the layers of each on from the "
+        f"stage before, as by distinfer reshard {files[1].path} stage_1 --rename '{rename}' with a --rename for each "
+        "layer, and put the results into one folder as rank_0, rank_1, ..."
+    )
 
 
 def _differences(folder: Path, file: ManifestFile) -> list[str]:

@@ -1,6 +1,8 @@
 """Rules fit what they cut: whole names, whole heads, by layer and part of a model, pipeline stages."""
 
 import json
+import shlex
+import shutil
 from itertools import product
 
 import numpy as np
@@ -9,6 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from distinfer_lab.checkpoint import open_checkpoint, save_slice
 from distinfer_lab.cli import main
 from distinfer_lab.errors import ArgumentTypeError, LayoutError
 from distinfer_lab.layout import Layout
@@ -404,3 +407,28 @@ def test_calls_with_the_wrong_types_say_the_right_ones():
         Rules("tp=4", RULES["llama"])
     with pytest.raises(ArgumentTypeError, match=r'rules are Rule objects; dl.read_rules\("llama"\) reads'):
         Rules(mesh_of("tp=4"), "llama")
+
+
+def test_stages_that_count_their_own_layers_are_joined_as_the_refusal_says(tmp_path):
+    """Two files with layers 0, 1 and 0: refused, for layer 0 differs; numbered on, they are one checkpoint."""
+    tensors = [{"embed.weight": 0, "layers.0.w": 1, "layers.1.w": 2}, {"layers.0.w": 3, "head.weight": 4}]
+    for rank, stage in enumerate(tensors):
+        (tmp_path / f"local/rank_{rank}").mkdir(parents=True)
+        values = {name: np.full((2, 2), value, np.float32) for name, value in stage.items()}
+        save_slice(tmp_path / f"local/rank_{rank}/m.safetensors", values, format="safetensors")
+    run = lambda *args: CliRunner().invoke(main, ["reshard", *map(str, args)])  # noqa: E731
+    done = run(tmp_path / "local", tmp_path / "out")
+    said = " ".join(done.output.split())
+    assert done.exit_code == 1
+    command = said.partition("as by distinfer ")[2].partition(" with a")[0]
+    words = shlex.split(command)
+    assert words[-1] == "layers.0.*=layers.2.*"
+    assert run(words[1], tmp_path / "stage_1", *words[3:]).exit_code == 0
+    (joined := tmp_path / "joined").mkdir()
+    shutil.copytree(tmp_path / "local/rank_0", joined / "rank_0")
+    shutil.copytree(tmp_path / "stage_1/rank_0", joined / "rank_1")
+    assert run(joined, tmp_path / "whole").exit_code == 0
+    with open_checkpoint(tmp_path / "whole") as checkpoint:
+        assert {name: checkpoint.read(0, name)[0, 0] for name in checkpoint.tensors} == {
+            "embed.weight": 0, "layers.0.w": 1, "layers.1.w": 2, "layers.2.w": 3, "head.weight": 4,
+        }  # fmt: skip
