@@ -10,7 +10,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from .text import escape
+from .text import escape, printable
 
 __all__ = ["Displayed", "bytes_in_words", "counted", "public_name", "register", "show"]
 
@@ -59,12 +59,12 @@ def show(record: object, include: object = None, exclude: object = None) -> dict
     It never raises and is never long: a repr that fails says so, of many lines the first are shown.
     A NamedTuple, which has no bases, takes part by a `_repr_mimebundle_` that calls it.
     """
-    words = _shortened(_text_of(record))
+    words = _shortened(printable(_text_of(record), keep="\n"))
     try:
         html = _html_of(record)
     except Exception as err:
         # Reprs never raise; the text says why the picture is missing.
-        return {"text/plain": f"{words}\n(no picture: {type(err).__name__}: {err})"}
+        return {"text/plain": f"{words}\n(no picture: {type(err).__name__}: {printable(str(err))})"}
     return {"text/plain": words, "text/html": f"<pre>{escape(words)}</pre>" if html is None else html}
 
 

@@ -94,7 +94,7 @@ def listed(names: Iterable[str], most: int = 6) -> str:
     >>> listed("abcdefgh"), listed("")
     ('a, b, c, d, e, f and 2 more', 'nothing')
     """
-    found = list(names)
+    found = list(map(printable, names))
     rest = f" and {len(found) - most} more" if len(found) > most else ""
     return (", ".join(found[:most]) or "nothing") + rest
 

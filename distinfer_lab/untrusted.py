@@ -17,7 +17,6 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from .text import shown
@@ -28,7 +27,6 @@ __all__ = [
     "MAX_DIMS",
     "MOST_RANKS",
     "check_shape",
-    "is_file",
     "open_regular",
     "parse_json",
     "read_file",
@@ -40,7 +38,7 @@ MAX_DIMS = 30
 """Dims of a tensor. numpy 1.26 stops at 32, and some arrays of ours have two dims more than the tensor."""
 MAX_AXES = 32
 """Axes of a mesh."""
-MOST_RANKS = 1 << 16
+MOST_RANKS = 1 << 17
 """Ranks of a layout; every rank costs some hundred bytes of plan for each layout."""
 LARGEST_SIZE = 1 << 60
 """Bytes of a tensor, and a bound of offsets: sums and products of a few stay within int64."""
@@ -91,14 +89,6 @@ def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
         if size > limit:
             raise OSError(errno.EFBIG, f"{size} bytes, and at most {limit} are accepted")
         return file.read(size)
-
-
-def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a regular file, or a link to one; False for a path that the system cannot spell."""
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def parse_json(

@@ -16,6 +16,7 @@ from ..errors import (
     listed,
 )
 from ..layout import Box, Layout, Strategy
+from ..text import printable
 from .coverage import Coverage, box_in_words, coverage
 from .dtypes import dtype_name
 from .entry import Entry
@@ -265,22 +266,24 @@ class Checkpoint(Displayed):
         for record in self.tensors.values():
             cut = record.layout.describe_cut() or "(no dims)"
             lines.append(
-                f"  {record.name}  {list(record.shape)} {dtype_name(record.dtype)}  {cut}  {record.kind}"
+                f"  {printable(record.name)}  {list(record.shape)} {dtype_name(record.dtype)}  {cut}  {record.kind}"
             )
-        lines += [f"  {name}  text" for name in self.texts]
-        lines += [f"  {name}  cannot be read: {reason}" for name, reason in self.unreadable.items()]
+        lines += [f"  {printable(name)}  text" for name in self.texts]
+        lines += [
+            f"  {printable(name)}  cannot be read: {reason}" for name, reason in self.unreadable.items()
+        ]
         if self.lost:
-            lines += [f"  rank {rank} is lost: {file.reason}" for rank, file in self.lost.items()]
+            lines += [f"  rank {rank} is lost: {printable(file.reason)}" for rank, file in self.lost.items()]
             for name, found in self.coverage().items():
                 if len(found.holes):
                     holes = listed(map(box_in_words, found.holes.tolist()))
-                    lines.append(f"  {name}  cannot be recovered: {holes}")
+                    lines.append(f"  {printable(name)}  cannot be recovered: {holes}")
         copies = [found for found in self.coverage().values() if found.fewest]
         if copies:
             fewest, most = min(found.fewest for found in copies), max(found.most for found in copies)
             words = f"{fewest} to {most} ranks" if fewest != most else counted(fewest, "rank")
             lines.append(f"  every slice that is there is held by {words}")
-        lines += [f"  {name}  in the strategy, but in no file" for name in self.missing]
+        lines += [f"  {printable(name)}  in the strategy, but in no file" for name in self.missing]
         return "\n".join(lines)
 
 

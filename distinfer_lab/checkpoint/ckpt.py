@@ -220,7 +220,8 @@ class _Index:
         last = None
         while at < len(window):
             head = ENTRY_HEAD.match(window, at)
-            body = head and TENSOR_HEAD.match(window, head.end() + _number(head[2]))
+            # A regular expression takes no start above int64, so what a damaged number says is cut to the window.
+            body = head and TENSOR_HEAD.match(window, min(head.end() + _number(head[2]), len(window)))
             if not head or not body:
                 break
             end, nbytes = head.end(1) + _number(head[1]), _number(body[3])

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..display import Displayed, counted
 from ..errors import CheckpointError, CheckpointFileError, listed
 from ..layout import Box
-from ..text import shown
+from ..text import printable, shown
 from ..untrusted import parse_json, read_file
 from .entry import Entry
 from .slice_file import WINDOW_BYTES, SliceFile, open_slice
@@ -273,9 +273,8 @@ class FileSet(Displayed):
         self.close()
 
     def __repr__(self) -> str:
-        return (
-            f"FileSet({self.path}, {counted(len(self.files), 'file')}, {counted(len(self.entries), 'entry')})"
-        )
+        counts = f"{counted(len(self.files), 'file')}, {counted(len(self.entries), 'entry')}"
+        return f"FileSet({printable(self.path)}, {counts})"
 
     def _holder(self, name: str) -> SliceFile:
         if name not in self._of:

@@ -206,8 +206,9 @@ def _kind(type_name: str, shape: tuple[int, ...]) -> Kind:
 
 def _texts(metadata: Any) -> dict[str, str]:
     """The texts that we keep in the metadata; anything else there is not for us."""
-    pairs = metadata if isinstance(metadata, tuple) else ()
-    return {key.removeprefix(TEXT_KEY): str(text) for key, text in pairs if key.startswith(TEXT_KEY)}
+    pairs = metadata if isinstance(metadata, tuple) and metadata != TENSOR else ()
+    texts = (pair for pair in pairs if pair[0].startswith(TEXT_KEY) and isinstance(pair[1], str))
+    return {key.removeprefix(TEXT_KEY): text for key, text in texts}
 
 
 def _are_sizes(value: Any) -> bool:

@@ -13,7 +13,6 @@ import threading
 import weakref
 import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -22,6 +21,8 @@ from numpy.typing import NDArray
 from ..display import Displayed, counted
 from ..errors import CheckpointError, CheckpointFileError, EncryptionError, listed
 from ..layout import Box, windows
+from ..text import printable
+from ..untrusted import open_regular
 from .ckpt import CRC_BYTES, CRC_WORD, index_ckpt
 from .encryption import MAGICS, decrypt
 from .entry import Entry, byte_runs, stretches
@@ -75,7 +76,7 @@ def open_slice(
     """
     name = os.fspath(path)
     try:
-        file: Any = Path(name).open("rb")  # noqa: SIM115  closed by SliceFile
+        file = open_regular(name)
     except OSError as err:
         raise CheckpointFileError(f"{name}: {err.strerror}; check the path") from err
     try:
@@ -220,7 +221,7 @@ class SliceFile(Displayed):
         self._closer()
 
     def __repr__(self) -> str:
-        return f"SliceFile({self.path}, {counted(len(self.entries), 'entry')})"
+        return f"SliceFile({printable(self.path)}, {counted(len(self.entries), 'entry')})"
 
     def entry(self, name: str) -> Entry:
         """The entry of that name.

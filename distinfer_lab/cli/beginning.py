@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from .words import say
+
 __all__ = ["demo", "lab", "notebooks"]
 
 
@@ -57,4 +59,4 @@ def notebooks(folder: Path | None, overwrite: bool) -> None:
     else:
         paths = copy_notebooks(folder, overwrite=overwrite)
     for path in paths:
-        click.echo(path)
+        say(path)

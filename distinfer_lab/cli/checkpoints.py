@@ -11,7 +11,7 @@ import click
 
 from ..errors import DistinferError
 from .options import PATH, opened, planned, source_options, target_options
-from .words import in_options
+from .words import in_options, say
 
 if TYPE_CHECKING:
     from ..reshard import Progress
@@ -33,14 +33,14 @@ def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> N
 
     found = None if src.is_dir() or source["dec_key"] or strategy else _strategy_or_none(src)
     if found is not None:
-        click.echo(json.dumps(strategy_to_json(found[0])) if as_json else found[1])
+        say(json.dumps(strategy_to_json(found[0])) if as_json else found[1])
         return
     with opened(src, strategy, **source) as checkpoint:
-        click.echo(json.dumps(strategy_to_json(checkpoint.strategy)) if as_json else repr(checkpoint))
+        say(json.dumps(strategy_to_json(checkpoint.strategy)) if as_json else repr(checkpoint))
         try:
             check_beginnings(checkpoint)
         except DistinferError as err:
-            click.echo(in_options(f"Warning: {err}", click.get_current_context().command), err=True)
+            say(in_options(f"Warning: {err}", click.get_current_context().command), err=True)
 
 
 def _strategy_or_none(path: Path) -> Any:
@@ -87,7 +87,7 @@ def plan(
     """
     with opened(src, strategy, dec_key, dec_mode=dec_mode, rebuild=rebuild, without=without) as checkpoint:
         found = planned(checkpoint, src, **target).explain(buffer)
-        click.echo(json.dumps(found.to_json()) if as_json else repr(found))
+        say(json.dumps(found.to_json()) if as_json else repr(found))
 
 
 @click.command()
@@ -179,16 +179,16 @@ def reshard(
         }
         if dry_run:
             told = found.explain(found.check(dst, **options).buffer_bytes)
-            click.echo(json.dumps(told.to_json()) if as_json else repr(told))
+            say(json.dumps(told.to_json()) if as_json else repr(told))
             return
         group = stack.enter_context(_cards(cards, scheduler)) if cards or scheduler else None
         show = stack.enter_context(_progress())
         who: dict[str, Any] = {"cards": group, "route": route, "threads": threads}
         result = found.run(dst, **who, verify_source=verify_source, progress=show, **options)
-    click.echo(json.dumps(result.to_json()) if as_json else repr(result))
+    say(json.dumps(result.to_json()) if as_json else repr(result))
     if not as_json:
         for path in result.paths:
-            click.echo(f"  {path}")
+            say(f"  {path}")
 
 
 def _cards(cards: int | None, scheduler: str | None) -> Any:
@@ -236,6 +236,6 @@ def verify(folder: Path, threads: int, as_json: bool) -> None:
     from ..reshard import verify_folder
 
     found = verify_folder(folder, threads=threads)
-    click.echo(json.dumps(found.to_json()) if as_json else repr(found))
+    say(json.dumps(found.to_json()) if as_json else repr(found))
     if not found.ok:
         sys.exit(1)

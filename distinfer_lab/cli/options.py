@@ -9,7 +9,7 @@ import click
 
 from ..errors import DistinferError
 from ..untrusted import parse_json, read_file
-from .words import in_options
+from .words import in_options, say
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
@@ -137,7 +137,7 @@ def opened(src: Path, strategy: Path | None, dec_key: str | None, **options: Any
 
     with open_checkpoint(src, strategy, dec_key=_key(dec_key), **options) as checkpoint:
         for rank, file in checkpoint.lost.items():
-            click.echo(f"rank {rank} is lost: {file.reason}", err=True)
+            say(f"rank {rank} is lost: {file.reason}", err=True)
         yield checkpoint
 
 
@@ -193,13 +193,13 @@ def _destination(src: Path, to: str | None, rules: tuple[str, ...], config: Path
         read = read_rules(rules)
     by_rules = Rules(mesh, read, None if found is None else _config(found))
     if by_rules.unknown_model_types:
-        click.echo(
+        say(
             f"--rules {','.join(rules)} were not written for model_type {' '.join(by_rules.unknown_model_types)}: "
             "check the plan, or give rules of your own",
             err=True,
         )
     for axis in by_rules.idle_axes:
-        click.echo(f"no rule cuts by {axis}: along it ranks hold the same", err=True)
+        say(f"no rule cuts by {axis}: along it ranks hold the same", err=True)
     return by_rules
 
 

@@ -3,6 +3,7 @@
 import click
 
 from .options import wrong_call
+from .words import say
 
 __all__ = ["rules"]
 
@@ -32,7 +33,7 @@ def rules(names: tuple[str, ...]) -> None:
     if names:
         with wrong_call("NAME"):
             read = read_rules(names)
-        click.echo(rules_json(read))
+        say(rules_json(read))
         return
     for name in RULES:
-        click.echo(f"{name:12} model_type {', '.join(MODEL_TYPES[name])}")
+        say(f"{name:12} model_type {', '.join(MODEL_TYPES[name])}")

@@ -8,7 +8,14 @@ import shlex
 
 import click
 
-__all__ = ["in_options"]
+from ..text import printable
+
+__all__ = ["in_options", "say"]
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Print text that may name things of files: nothing in it reaches the terminal as an order."""
+    click.echo(printable(str(text), keep="\n"), err=err)
 
 
 def in_options(text: str, command: click.Command) -> str:

@@ -17,6 +17,7 @@ from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import strategy_from_tuples
 from ..net import Cell, Parameter
 from ..reshard import ReshardPlan, plan_reshard, shares_of
+from ..text import printable
 from .context import parallel_context
 from .matching import Matching
 from .placing import PlacedNet, remember
@@ -52,8 +53,10 @@ class LoadResult(Displayed):
             f"LoadResult: {counted(len(self.plan), 'parameter')} on {counted(len(self.held_bytes), 'card')}, "
             f"at most {max(self.held_bytes, default=0)} bytes a card"
         ]
-        lines += [f"  {name} was loaded from {entry}" for name, entry in self.renamed.items()]
-        lines += [f"  {name} was converted from {dtype}" for name, dtype in self.converted.items()]
+        lines += [
+            f"  {printable(name)} was loaded from {printable(entry)}" for name, entry in self.renamed.items()
+        ]
+        lines += [f"  {printable(name)} was converted from {dtype}" for name, dtype in self.converted.items()]
         if self.unused:
             lines.append(f"  not in the net: {', '.join(self.unused)}")
         if self.missing:

@@ -7,6 +7,7 @@ from ..errors import LayoutError
 from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import LayoutTuple, layout_tuple
 from ..parallel import Sharding
+from ..text import printable
 
 __all__ = ["PredictLayout"]
 
@@ -48,7 +49,7 @@ class PredictLayout(Mapping[str, LayoutTuple], Displayed):
         for name, layout in self.strategy.items():
             shape = self.strategy.shapes[name]
             lines.append(
-                f"  {name}  {list(shape)} -> {list(layout.shard_shape(shape))} a card  "
+                f"  {printable(name)}  {list(shape)} -> {list(layout.shard_shape(shape))} a card  "
                 f"{layout.describe_cut() or '(no dims)'}  {self._noted(name)}"
             )
         return "\n".join(lines)

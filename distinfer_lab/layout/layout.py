@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ..display import Displayed
 from ..errors import LayoutError
-from ..text import shown
+from ..text import printable, shown
 from ..untrusted import LARGEST_SIZE, MAX_DIMS, MOST_RANKS, check_shape
 from .box import Boxes
 from .mesh import Mesh, whole_numbers
@@ -450,7 +450,7 @@ class Layout(Displayed):
             words.append(self.split)
         if self.first_ranks != (0,) or self.strides:
             words.append(f"ranks={self.describe_ranks()}")
-        return ", ".join(words)
+        return printable(", ".join(words))
 
     def __repr__(self) -> str:
         return f"Layout({', '.join(filter(None, [repr(self.mesh), self.describe_cut()]))})"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..display import Displayed
 from ..errors import LayoutError
-from ..text import shown
+from ..text import printable, shown
 from ..untrusted import MAX_AXES, MOST_RANKS
 
 __all__ = ["Mesh", "whole_numbers"]
@@ -47,7 +47,7 @@ class Mesh(Displayed):
     ------
     LayoutError
         If names and sizes disagree in number, a name repeats, a size is below 1, or there are more than
-        32 axes or 65,536 ranks.
+        32 axes or 131,072 ranks.
 
     Examples
     --------
@@ -113,5 +113,5 @@ class Mesh(Displayed):
         return out
 
     def __repr__(self) -> str:
-        axes = ", ".join(f"{n}={s}" for n, s in zip(self.axis_names, self.axis_sizes, strict=True))
+        axes = ", ".join(f"{printable(n)}={s}" for n, s in zip(self.axis_names, self.axis_sizes, strict=True))
         return f"Mesh({axes})"

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..display import Displayed, counted
 from ..errors import LayoutError, listed
+from ..text import printable
 from .box import Boxes, volumes
 from .layout import Layout
 
@@ -113,5 +114,7 @@ class Strategy(Mapping[str, Layout], Displayed):
         lines = [f"Strategy of {counted(len(self), 'parameter')} on {counted(self.ranks, 'rank')}"]
         for name, layout in self.items():
             shape = f"  {list(self.shapes[name])}" if name in self.shapes else ""
-            lines.append(f"  {name}{shape}  {layout.describe_cut() or '(no dims)'}  {layout.mesh!r}")
+            lines.append(
+                f"  {printable(name)}{shape}  {layout.describe_cut() or '(no dims)'}  {layout.mesh!r}"
+            )
         return "\n".join(lines)

@@ -14,6 +14,7 @@ import numpy as np
 from ..checkpoint import dtype_name
 from ..display import Displayed, bytes_in_words, counted
 from ..layout import Regions
+from ..text import printable
 from .bounds import MOST_CHOICES, choices
 
 if TYPE_CHECKING:
@@ -141,7 +142,8 @@ class Explanation(Displayed):
                 "for each; gaps between short runs may be read as well",
             ]
             rows = [
-                f"  {file.path}: {words(file.read)} in {counted(file.seeks, 'run')}, read by {file.readers}"
+                f"  {printable(file.path)}: {words(file.read)} in {counted(file.seeks, 'run')}, "
+                f"read by {file.readers}"
                 for file in self.files
             ]
             return "\n".join(lines + _some(rows) + self._by_kind())
@@ -164,8 +166,8 @@ class Explanation(Displayed):
     def _by_kind(self) -> list[str]:
         words = bytes_in_words
         rows = [
-            f"  {kind.name}{f' and {kind.tensors - 1} more' if kind.tensors > 1 else ''}: {list(kind.shape)} "
-            f"{kind.dtype}, {kind.src} -> {kind.dst}; "
+            f"  {printable(kind.name)}{f' and {kind.tensors - 1} more' if kind.tensors > 1 else ''}: "
+            f"{list(kind.shape)} {kind.dtype}, {kind.src} -> {kind.dst}; "
             + (
                 f"{words(kind.needed)} read"
                 if self.files

@@ -114,7 +114,8 @@ class ReshardResult(Displayed):
         if self.reused_bytes:
             lines.append(f"  {bytes_in_words(self.reused_bytes)} were there from an earlier run, and right")
         lines += [
-            f"  {file.path}: the journal of the earlier run was damaged, so the file was written from the start"
+            f"  {printable(file.path)}: the journal of the earlier run was damaged; "
+            "the file was written from the start"
             for file in self.files
             if file.started_over
         ]

@@ -11,6 +11,7 @@ import xxhash
 from ..checkpoint import Checkpoint, ManifestBeside, ManifestFile, NoFile, is_encrypted, read_manifest
 from ..display import Displayed, bytes_in_words, counted
 from ..errors import CheckpointError, ReshardError, listed
+from ..text import printable
 from .rules.configuration import layer_of
 
 __all__ = ["Verification", "check_beginnings", "check_source", "check_taken_for_equal", "verify_folder"]
@@ -45,8 +46,10 @@ class Verification(Displayed):
 
     def __repr__(self) -> str:
         words = "all as written" if self.ok else counted(len(self.differences), "difference")
-        lines = [f"{self.folder}: {counted(self.files, 'file')}, {bytes_in_words(self.nbytes)}, {words}"]
-        return "\n".join(lines + [f"  {text}" for text in self.differences])
+        lines = [
+            f"{printable(self.folder)}: {counted(self.files, 'file')}, {bytes_in_words(self.nbytes)}, {words}"
+        ]
+        return "\n".join(lines + [f"  {printable(text)}" for text in self.differences])
 
 
 def verify_folder(folder: str | os.PathLike[str], *, threads: int = 1) -> Verification:

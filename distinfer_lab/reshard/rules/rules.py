@@ -22,6 +22,7 @@ from ...checkpoint import QuantisedWeight, quantised_weights
 from ...display import Displayed
 from ...errors import ArgumentTypeError, LayoutError, in_lines, listed
 from ...layout import Layout, Mesh, Strategy
+from ...text import printable
 from ..together import PartedError
 from .alike import unlike
 from .configuration import Part, layer_of, model_types, part_of
@@ -110,7 +111,7 @@ class Rules(Displayed):
         for rule in self.rules:
             cut = "whole" if rule.dims is None else ", ".join("+".join(dim) or "-" for dim in rule.dims)
             lines.append(f"  {rule.match}  {cut}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def strategy(self, shapes: Shapes, dtypes: Mapping[str, np.dtype[Any]] | None = None) -> Strategy:
         """The layouts of tensors of these names and shapes.
