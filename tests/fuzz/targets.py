@@ -19,6 +19,7 @@ from distinfer_lab.checkpoint import (
     read_operators,
     read_strategy,
 )
+from distinfer_lab.checkpoint.hub import companions, partition_like
 from distinfer_lab.cli import main
 from distinfer_lab.display import show
 from distinfer_lab.errors import DistinferError
@@ -109,6 +110,9 @@ def _whole(folder: Path) -> Checkpoint:
 
 
 def use_folder(seed: Seed, folder: Path, deep: bool) -> None:
+    with contextlib.suppress(DistinferError):
+        partition_like(folder)
+        companions(folder)
     with contextlib.suppress(DistinferError):
         looked_at(verify_folder(folder), deep)
     with open_checkpoint(folder) as checkpoint:
