@@ -9,6 +9,7 @@ from .hub import (
     INDEX,
     FileSet,
     companions,
+    config_beside,
     config_with_dtype,
     hub_files,
     index_json,
@@ -19,7 +20,7 @@ from .hub import (
 )
 from .manifest import MANIFEST, Manifest, ManifestBeside, ManifestFile, ManifestTensor, read_manifest
 from .opening import open_checkpoint
-from .quantised import Along, QuantisedTensor, QuantisedWeight, quantised_weights
+from .quantised import Along, QuantisedTensor, QuantisedWeight, is_quantised_config, quantised_weights
 from .rank_files import rank_files
 from .slice_file import READ_COST_BYTES, SliceFile, open_slice
 from .strategy_file import (
@@ -62,6 +63,7 @@ __all__ = [
     "as_strategy",
     "box_in_words",
     "companions",
+    "config_beside",
     "config_with_dtype",
     "coverage",
     "dtype_name",
@@ -69,6 +71,7 @@ __all__ = [
     "hub_files",
     "index_json",
     "is_encrypted",
+    "is_quantised_config",
     "merge_pipeline_strategys",
     "open_checkpoint",
     "open_files",

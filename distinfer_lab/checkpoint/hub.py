@@ -34,6 +34,7 @@ __all__ = [
     "INDEX",
     "FileSet",
     "companions",
+    "config_beside",
     "config_with_dtype",
     "hub_files",
     "index_json",
@@ -123,6 +124,16 @@ def companions(folder: str | os.PathLike[str]) -> list[Path]:
     for path in found:
         _check_companion(home, path)
     return found
+
+
+def config_beside(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The `config.json` of a folder, or of the folder of a file; None if there is none that can be read."""
+    home = Path(path) if Path(path).is_dir() else Path(path).parent
+    try:
+        fields = parse_json(read_file(home / "config.json", LARGEST_COMPANION), finite=False)
+    except (OSError, ValueError):
+        return None
+    return fields if isinstance(fields, dict) else None
 
 
 def _check_companion(home: Path, path: Path) -> None:

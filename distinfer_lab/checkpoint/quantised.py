@@ -21,7 +21,7 @@ import numpy as np
 
 from .dtypes import as_stored
 
-__all__ = ["Along", "QuantisedTensor", "QuantisedWeight", "quantised_weights"]
+__all__ = ["Along", "QuantisedTensor", "QuantisedWeight", "is_quantised_config", "quantised_weights"]
 
 Shape = tuple[int, ...]
 
@@ -42,7 +42,8 @@ MODULE_TAILS = (
         ".g_idx",
         ".biases",
     ),
-    *(".SCB", ".weight_format"),
+    *(".SCB", ".weight_format", ".weight._scale", ".weight._shift", ".zero", ".q_scale", ".q_scale_max"),
+    *(".codebooks", ".s"),
 )
 """What follows a module's name."""
 WEIGHT_TAILS = (
@@ -63,8 +64,15 @@ WEIGHT_TAILS = (
 """What follows a weight's name."""
 WHOLE_TAILS = ("weight_shape", ".weight_format", "quant_map", "_fp4", "_nf4")
 """Of which every rank needs all."""
-CODE_TAILS = {True: (".weight", ".qweight", ".weight_packed"), False: ("", "_packed", "_blocks")}
-HINT = re.compile(r"scale|zero|absmax|quant_|g_idx|SCB|\.biases|weight_shape|weight_format")
+OPAQUE_TAILS = (".W_q", ".weight._data", ".q_weight", ".codes", ".B")
+"""Of codes whose order is not known here: HQQ, quanto, EXL2, AQLM, Marlin."""
+CODE_TAILS = {
+    True: (".weight", ".qweight", ".weight_packed", *OPAQUE_TAILS),
+    False: ("", "_packed", "_blocks"),
+}
+HINT = re.compile(
+    r"scale|zero|absmax|quant_|g_idx|SCB|\.biases|weight_shape|weight_format|\._shift|\.codebooks|\.s$"
+)
 
 
 class Along(NamedTuple):
@@ -116,6 +124,11 @@ def _section(config: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
                 section: Mapping[str, Any] = fields[name]
                 return section
     return None
+
+
+def is_quantised_config(config: Mapping[str, Any] | None) -> bool:
+    """Whether a `config.json` says that weights are quantised."""
+    return _section(config) is not None
 
 
 def _scheme(config: Mapping[str, Any] | None) -> Scheme:
@@ -202,6 +215,9 @@ def _weight(
         return _packed_words(codes, shapes, scheme)
     if codes.endswith("_blocks"):
         return _mxfp4(codes, shapes)
+    if codes.endswith(OPAQUE_TAILS):
+        (tail,) = (tail for tail in OPAQUE_TAILS if codes.endswith(tail))
+        return _opaque(f"{codes.removesuffix(tail)}.weight", codes, shapes)
     if any(
         name.endswith((".absmax", ".nested_absmax")) for name in shapes
     ):  # flattened, in blocks of the whole

@@ -87,16 +87,15 @@ class Matching:
         self.converted[name] = dtype_name(record.dtype)
 
     def _check_no_codes(self) -> None:
-        """Codes without their scales are not weights: a net takes all tensors of a quantised weight or none."""
+        """Refuse codes of a quantised weight that a net would take, converted, for numbers."""
         tensors, taken = self.checkpoint.tensors, {entry: name for name, entry in self.entries.items()}
         weights = quantised_weights(
             {name: record.shape for name, record in tensors.items()},
             {name: record.dtype for name, record in tensors.items()},
         )
         for weight in weights:
-            left = [tensor.name for tensor in weight.tensors if tensor.name not in taken]
             codes = weight.codes.name
-            if codes in taken and (left or taken[codes] in self.converted):
+            if codes in taken and taken[codes] in self.converted:
                 scales = listed([tensor.name for tensor in weight.tensors[1:]], 3)
                 raise CheckpointError(
                     f"{taken[codes]}: the files' {codes} ({dtype_name(tensors[codes].dtype)}) holds codes of a "

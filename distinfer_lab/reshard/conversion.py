@@ -24,7 +24,9 @@ from ..checkpoint import (
     Surviving,
     TensorRecord,
     box_in_words,
+    config_beside,
     followed_parameter,
+    is_quantised_config,
     quantised_weights,
 )
 from ..display import counted
@@ -168,9 +170,12 @@ def plan_checkpoint(
     _check_readable(checkpoint, chosen)
     records = [record for name, record in checkpoint.tensors.items() if name in chosen]
     names = _renamed([record.name for record in records], rename or {}, checkpoint)
-    weights = _quantised(checkpoint, dst)
+    config = dst.config if isinstance(dst, Rules) else None
+    if config is None and checkpoint.files and not checkpoint.held:
+        config = config_beside(checkpoint.files[0].path)
+    weights = _quantised(checkpoint, config)
     dtypes = converted_dtypes(records, wanted)
-    check_no_codes(weights, checkpoint.tensors, dtypes)
+    check_no_codes(weights, checkpoint.tensors, dtypes, is_quantised_config(config))
     targets = {record.name: (names[record.name], dtypes[record.name]) for record in records}
     if isinstance(dst, Rules):
         ruled = [record for record in records if not _follows(record, checkpoint)]
@@ -178,7 +183,8 @@ def plan_checkpoint(
     count = 1 if dst is None else dst.ranks
     stated = any(record.kind == "parameter" for record in records)
     holdings = [_destination(record, names[record.name], dst, states, stated) for record in records]
-    _check_together(weights, records, holdings)
+    layouts = {r.name: h for r, h in zip(records, holdings, strict=True) if isinstance(h, Layout)}
+    check_together(weights, layouts)
     plan = plan_holdings(
         [record.name for record in records],
         [record.shape for record in records],
@@ -189,12 +195,11 @@ def plan_checkpoint(
         count,
         placement=range(count) if same_cards else None,
     )
-    layouts = {names[r.name]: h for r, h in zip(records, holdings, strict=True) if isinstance(h, Layout)}
-    shapes = {names[r.name]: r.shape for r in records if names[r.name] in layouts}
+    shapes = {names[r.name]: r.shape for r in records if r.name in layouts}
     return ConversionPlan(
         **{name: getattr(plan, name) for name in ReshardPlan.__dataclass_fields__},
         checkpoint=checkpoint,
-        strategy=Strategy(layouts, shapes, count),
+        strategy=Strategy({names[name]: layout for name, layout in layouts.items()}, shapes, count),
         targets=targets,
         texts={name: text for name, text in checkpoint.texts.items() if name in chosen},
         states=states,
@@ -245,29 +250,13 @@ def _follows(record: TensorRecord, checkpoint: Checkpoint) -> bool:
     return followed_parameter(record.name, checkpoint.tensors) is not None or not record.shape
 
 
-def _quantised(checkpoint: Checkpoint, dst: Strategy | Rules | None) -> tuple[QuantisedWeight, ...]:
+def _quantised(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> tuple[QuantisedWeight, ...]:
     tensors = checkpoint.tensors
     return quantised_weights(
         {name: record.shape for name, record in tensors.items()},
         {name: record.dtype for name, record in tensors.items()},
-        dst.config if isinstance(dst, Rules) else None,
+        config,
     )
-
-
-def _check_together(
-    weights: Sequence[QuantisedWeight], records: Sequence[TensorRecord], holdings: Sequence[Holding]
-) -> None:
-    """Check that no rank gets codes without their scales, each kind of cut once."""
-    if not weights:
-        return
-    layouts = {r.name: h for r, h in zip(records, holdings, strict=True) if isinstance(h, Layout)}
-    checked: set[Hashable] = set()
-    for weight in weights:
-        mine = [(tensor._replace(name=""), layouts.get(tensor.name)) for tensor in weight.tensors]
-        key = (weight.shape, tuple(mine))
-        if key not in checked:
-            check_together(weight, layouts)
-            checked.add(key)
 
 
 def _selected(names: Sequence[str], select: Sequence[str] | None) -> list[str]:

@@ -81,6 +81,7 @@ def check_no_codes(
     weights: Iterable[QuantisedWeight],
     records: Mapping[str, TensorRecord],
     targets: Mapping[str, np.dtype[Any]],
+    is_quantised: bool,
 ) -> None:
     """Refuse to convert codes of quantised weights, or their scales.
 
@@ -90,26 +91,30 @@ def check_no_codes(
         The tensors of the checkpoint, by name.
     targets
         The dtype of each tensor that is written.
+    is_quantised
+        Whether the configuration says that weights are quantised: floats of 8 bits are codes, then, whether
+        their scales are found or not.
 
     Raises
     ------
     ReshardError
         With the weights that are quantised.
     """
-    refused = {
-        weight.codes.name: [tensor.name for tensor in weight.tensors[1:]]
-        for weight in weights
-        if any(t.name in targets and targets[t.name] != records[t.name].dtype for t in weight.tensors)
-    }
-    if not refused:
+    converted = {name for name, dtype in targets.items() if dtype != records[name].dtype}
+    if not converted:
         return
-    codes, scales = next(iter(refused.items()))
-    kind = f"{dtype_name(records[codes].dtype)} codes with {listed(scales, 3)}"
-    raise ReshardError(
-        f"quantised weights cannot be converted by dtype=: {listed(refused, 3)} ({kind}); "
-        f"leave dtype= out, or convert the rest by select=['!{_stem(codes)}.*']"
-    )
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0] or name
+    refused = {
+        weight.codes.name: f"with {listed([tensor.name for tensor in weight.tensors[1:]], 3)}"
+        for weight in weights
+        if any(tensor.name in converted for tensor in weight.tensors)
+    }
+    if is_quantised:
+        lone = [name for name in converted if records[name].dtype.itemsize == 1 and name not in refused]
+        refused |= dict.fromkeys(sorted(lone), "by quantization_config")
+    if refused:
+        codes, how = next(iter(refused.items()))
+        raise ReshardError(
+            f"quantised weights cannot be converted by dtype=: {listed(refused, 3)} "
+            f"({dtype_name(records[codes].dtype)} codes {how}); leave dtype= out, or convert the rest by "
+            f"select=['!{codes.rpartition('.')[0] or codes}.*']"
+        )

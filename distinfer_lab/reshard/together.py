@@ -7,7 +7,7 @@ A rank that computes with its share looks up the scale of row i at i // 128, cou
 both must begin at the same place of the weight, and the codes at whole blocks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -110,22 +110,27 @@ def _misfit(base: Layout, along: Along, size: int | str) -> PartedError:
 _WHOLE = "leave the weight whole by a rule in front with dims null"
 
 
-def check_together(weight: QuantisedWeight, layouts: Mapping[str, Layout]) -> None:
+def check_together(weights: Iterable[QuantisedWeight], layouts: Mapping[str, Layout]) -> None:
     """Check that every rank which holds codes holds exactly their scales.
 
     Parameters
     ----------
     layouts
-        Of the tensors of the weight, by name; those that are missing are not looked at.
+        Of the tensors of the weights, by name; those that are missing are not looked at.
 
     Raises
     ------
     PartedError
         With tensor, rank and the places that differ.
     """
-    known = [tensor for tensor in weight.tensors if tensor.name in layouts]
-    if len(known) > 1 and known[0] == weight.codes:
-        _check(known, weight.shape, [layouts[tensor.name] for tensor in known])
+    checked: set[Hashable] = set()
+    for weight in weights:
+        known = [tensor for tensor in weight.tensors if tensor.name in layouts]
+        mine = [layouts[tensor.name] for tensor in known]
+        kind = (weight.shape, tuple(mine), tuple(tensor._replace(name="") for tensor in known))
+        if kind not in checked and len(known) > 1 and known[0] == weight.codes:
+            _check(known, weight.shape, mine)
+            checked.add(kind)
 
 
 def _check(tensors: Sequence[QuantisedTensor], shape: tuple[int, ...], layouts: Sequence[Layout]) -> None:

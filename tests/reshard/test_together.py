@@ -182,7 +182,7 @@ def test_cuts_that_are_accepted_dequantise(data, case, tp):
         layouts[name] = Layout(Mesh(("tp",), (tp,)), dims, split="gspmd_ceil")
     (weight,) = quantised_weights({n: v.shape for n, v in case.tensors.items()}, case.dtypes, case.config)
     try:
-        check_together(weight, layouts)
+        check_together([weight], layouts)
     except LayoutError:
         return
     whole, codes = case.dequantise(case.tensors), weight.codes
@@ -233,11 +233,12 @@ def test_what_is_not_known_is_refused_when_it_is_cut():
             {"w.weight": (24, 4), "w.weight.absmax": (3,)},
             "how its scales could be cut is not known; leave the weight whole",
         ),
+        ({"w.W_q": (12, 4), "w.scale": (2, 6)}, "how its scales could be cut is not known"),
         ({"w.weight": (24, 4), "w.scale": (7,)}, "how its scales could be cut is not known"),
     ]:
         with pytest.raises(LayoutError, match=said):
             Rules(two, half, None).strategy(shapes)
-        whole = (Rule("w.weight", None), *half)
+        whole = (Rule("*.weight", None),)
         assert {max(layout.parts) for layout in Rules(two, whole, None).strategy(shapes).values()} == {1}
 
 
@@ -252,6 +253,15 @@ def test_the_size_of_a_block_is_the_power_of_two_that_fits():
     stacked = {"mlp.experts.up_blocks": (3, 4, 2, 16), "mlp.experts.up_scales": (3, 4, 2)}
     (experts,) = quantised_weights(stacked)
     assert (experts.name, experts.shape) == ("mlp.experts.up", (3, 64, 4))
+
+
+def test_words_of_mlx():
+    """uint32 words of 8 codes, with scales and biases by groups of 64, as the configuration says."""
+    shapes = {"w.weight": (8, 16), "w.scales": (8, 2), "w.biases": (8, 2)}
+    dtypes = {"w.weight": np.dtype(np.uint32), "w.scales": F32, "w.biases": F32}
+    (weight,) = quantised_weights(shapes, dtypes, {"quantization": {"group_size": 64, "bits": 4}})
+    assert weight.shape == (8, 128)
+    assert [tensor.along[1] for tensor in weight.tensors] == [Along(1, 8), Along(1, 64), Along(1, 64)]
 
 
 def test_codes_smaller_than_a_byte_are_counted_in_elements():
@@ -292,6 +302,13 @@ def test_codes_are_never_converted(folder, tmp_path):
         assert "select=['!layers.0.up_proj.*']" in str(told.value)
         rest = plan_checkpoint(checkpoint, None, dtype="bf16", select=["!layers.0.up_proj.*"])
         assert {str(dtype) for _, dtype in rest.targets.values()} == {"bfloat16"}
+    (tmp_path / "lone").mkdir()
+    save_slice(tmp_path / "lone/model.safetensors", {"w": np.ones((4, 4), F8)}, format="safetensors")
+    with open_checkpoint(tmp_path / "lone") as checkpoint:
+        assert str(checkpoint.plan(dtype="fp32").targets["w"][1]) == "float32"
+        (tmp_path / "lone/config.json").write_text('{"quantization_config": {"quant_method": "fp8"}}')
+        with pytest.raises(ReshardError, match="dtype=: w .float8_e4m3fn codes by quantization_config"):
+            checkpoint.plan(dtype="fp32")
     run = ["reshard", str(folder), str(tmp_path / "out"), "--to", "tp=2", "--rules", "llama"]
     assert CliRunner().invoke(main, [*run, "--dtype", "bf16"]).exit_code == 1
     done = CliRunner().invoke(main, run)
