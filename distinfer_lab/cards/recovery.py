@@ -109,7 +109,8 @@ class Recovery:
         """Let some cards read their shards of a placement, beside what they hold of it or in its place."""
         if afresh:
             placement.lost.update(ranks)
-        self._gangs.run(tasks.place, {r: (placement.key, sources[r], afresh) for r in ranks}, run)
+        asked = {r: (placement.key, sources[r], afresh, placement.complete) for r in ranks}
+        self._gangs.run(tasks.place, asked, run)
         if afresh:
             placement.lost.difference_update(ranks)
 

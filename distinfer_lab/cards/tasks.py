@@ -56,11 +56,14 @@ class CardProgram(Protocol):
         """Compute, by the collectives of `card`."""
 
 
-def place(ticket: Ticket, key: str, sources: Sequence[Source], afresh: bool) -> int:
+def place(ticket: Ticket, key: str, sources: Sequence[Source], afresh: bool, complete: int) -> int:
     """Fill a placement from its sources, beside what it holds or in place of it; gives the bytes read."""
     with open_store(ticket.store).work(ticket) as store:
         if afresh:
             store.placements.pop(key, None)
+        elif key in store.placements:
+            # Else the last step's values would later replace what is placed now.
+            store.placements[key].settle(complete)
         values: dict[str, Array] = {}
         for source in sources:
             store.check()

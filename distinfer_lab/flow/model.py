@@ -37,7 +37,7 @@ from .context import ParallelContext, ParallelMode, parallel_context
 from .generating import Choice, Generation
 from .load import Saved
 from .micro_batches import micro_specs
-from .placing import PlacedNet, place_initial, placed_net, remember
+from .placing import PlacedNet, place_initial, placed_net, remember, with_new_values
 from .predict_layout import PredictLayout
 from .saving import save_merged, save_slices
 from .strategies import loaded_operators, only
@@ -376,11 +376,12 @@ class Model(Displayed):
     def placed(self, tensors: Sequence[Any]) -> PlacedNet:
         """Where the net lies on the cards; placed with its initial values for such inputs, if it is on none."""
         placed = placed_net(self.network, self.cards)
-        if placed is None:
-            graph, sharding = self._cut(self._trace(tensors), parallel_context())
-            params = self.network.parameters_dict()
-            placed = place_initial(self.cards, params, only(sharding.strategy, graph.params))
-            remember(self.network, placed)
+        if placed is not None:
+            return with_new_values(self.network, placed)
+        graph, sharding = self._cut(self._trace(tensors), parallel_context())
+        params = self.network.parameters_dict()
+        placed = place_initial(self.cards, params, only(sharding.strategy, graph.params))
+        remember(self.network, placed)
         return placed
 
     def _predict_program(self, tensors: Sequence[Any], placed: PlacedNet) -> CardProgram:

@@ -6,7 +6,7 @@ a group stays in force for that net on that group until something else is loaded
 
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..layout import Box, Strategy
 from ..net import Cell, InitialBox, InitialPart, InitialShare, Parameter, Region, Source, Values
 from ..parallel.shards import LaidBox, shard_map
 
-__all__ = ["PlacedNet", "place_initial", "placed_net", "remember"]
+__all__ = ["PlacedNet", "place_initial", "placed_net", "remember", "with_new_values"]
 
 Array = NDArray[Any]
 
@@ -33,6 +33,8 @@ class PlacedNet:
     """How they lie, states included."""
     loaded: bool = False
     """They came from a checkpoint, and not from the net's initial values."""
+    states: Mapping[str, Parameter] = field(default_factory=dict)
+    """The states of the optimizer that trains it."""
 
     def dtype_of(self, name: str) -> np.dtype[Any]:
         """The dtype of a value, asked of the first card that holds it."""
@@ -90,9 +92,38 @@ def remember(net: Cell, placed: PlacedNet) -> None:
     if before is not None and before.placement is not placed.placement:
         placed.group.drop(before.placement)
     _placed.setdefault(net, weakref.WeakKeyDictionary())[placed.group] = placed
-    for name, param in net.parameters_dict().items():
+    for name, param in {**net.parameters_dict(), **placed.states}.items():
         if name in placed.strategy:
             param.source = OnCards(placed, np.dtype(param.dtype), param.shape)
+
+
+def with_new_values(net: Cell, placed: PlacedNet, states: Mapping[str, Parameter] | None = None) -> PlacedNet:
+    """Send the cards what was set since a net was placed: by `set_data`, or the states of another optimizer.
+
+    Parameters
+    ----------
+    states
+        The states that the cards should hold, where an optimizer is about to train the net.
+    """
+    states = placed.states if states is None else states
+    params = {**net.parameters_dict(), **states}
+    new = [
+        name for name in placed.strategy if name in params and not isinstance(params[name].source, OnCards)
+    ]
+    if not new:
+        return placed
+    for name in new:
+        before = placed.states.get(name)
+        if before is not None and before is not params[name]:
+            before.set_data(before.asnumpy())  # the optimizer before keeps its states
+    layouts = Strategy(
+        {name: placed.strategy[name] for name in new},
+        {name: placed.strategy.shapes[name] for name in new},
+        placed.strategy.ranks,
+    )
+    renewed = place_initial(placed.group, params, layouts, replace(placed, states=states))
+    remember(net, renewed)
+    return renewed
 
 
 def place_initial(
@@ -122,7 +153,7 @@ def place_initial(
         {**into.strategy.shapes, **strategy.shapes},
         max(into.strategy.ranks, strategy.ranks),
     )
-    return PlacedNet(group, into.placement, both, into.loaded)
+    return replace(into, strategy=both)
 
 
 def _refuse_elsewhere(name: str, param: Parameter, group: CardGroup) -> None:

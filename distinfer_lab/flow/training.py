@@ -6,6 +6,7 @@ again (a saved checkpoint, or the beginning) and does the steps since once more,
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..cards import CardRestartedError
@@ -17,7 +18,7 @@ from ..parallel import CardProgram, Program, assemble, cut, partition, propagate
 from .callbacks import Callback, RunContext
 from .context import ParallelMode, parallel_context
 from .load import load_saved
-from .placing import place_initial, placed_net, remember
+from .placing import place_initial, placed_net, remember, with_new_values
 from .strategies import loaded_operators, only, strategy_file_of
 
 if TYPE_CHECKING:
@@ -135,11 +136,17 @@ class Training:
             parallel_optimizer=self._shared_among_holders(weights),
             stages=context.stages,
         )
+        states = self.optimizer.states
         placed = placed_net(model.network, model.cards)
+        if placed is not None:
+            placed = with_new_values(model.network, placed, states)
         missing = [n for n in graph.params if placed is None or n not in placed.strategy]
+        for name in states.keys() & missing:
+            states[name].source = states[name].initial  # what other cards hold of it stays there
         if missing:
             initial = only(self.sharding.strategy, missing)
             placed = place_initial(model.cards, self.params, initial, placed)
+            placed = replace(placed, states=states)
             remember(model.network, placed)
         assert placed is not None
         self.can_begin_again = not placed.placement.trained

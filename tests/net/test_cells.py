@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from distinfer_lab.errors import ArgumentTypeError, ContextError, GraphError
+from distinfer_lab.errors import ArgumentTypeError, GraphError
 from distinfer_lab.net import (
     Cell,
     Parameter,
@@ -187,8 +187,6 @@ def test_bad_arguments_of_layers_are_named():
         nn.MSELoss("max")
     with pytest.raises(GraphError, match="Momentum has no parameters to train"):
         nn.Momentum([], 0.1, 0.9)
-    with pytest.raises(ContextError, match=r"SGD: dampening=0.5 is not supported"):
-        nn.SGD(Mlp().trainable_params(), dampening=0.5)
     with pytest.raises(
         ArgumentTypeError, match=r"MatMul.shard takes a tuple of integers for each input, not 2"
     ):

@@ -70,6 +70,7 @@ KNOWN = {
     "Log": (ops.Log(), [a := positive(4, 6)], np.log(a)),
     "Sqrt": (ops.Sqrt(), [a := positive(4, 6)], np.sqrt(a)),
     "Square": (ops.Square(), [a := numbers(4, 6)], a**2),
+    "Identity": (ops.Identity(), [a := numbers(4, 6)], a),
     "Scale": (ops.Scale(2.5), [a := numbers(4, 6)], 2.5 * a),
     "AddScalar": (ops.AddScalar(2.5), [a := numbers(4, 6)], 2.5 + a),
     "Cast": (ops.Cast("float64"), [a := numbers(4, 6)], a),
@@ -102,6 +103,7 @@ KNOWN = {
 KNOWN |= known.KNOWN
 SELDOM = {
     **known.SELDOM,
+    "AtStep": (ops.AtStep(), [a := numbers(6), np.array([4], np.int32)], a[4]),
     "OneHot": (ops.OneHot(8, "float64"), [IDS], np.eye(8)[IDS]),
     "GatherGrad": (
         ops.GatherGrad(8),

@@ -7,6 +7,7 @@ from .elementwise import (
     Div,
     Exp,
     GeLU,
+    Identity,
     Log,
     Mul,
     Neg,
@@ -20,7 +21,7 @@ from .elementwise import (
     Tanh,
     UnaryGrad,
 )
-from .gather import Gather, GatherGrad, OneHot
+from .gather import AtStep, Gather, GatherGrad, OneHot
 from .matmul import BatchMatMul, MatMul
 from .normalise import (
     BiasAdd,
@@ -59,6 +60,7 @@ __all__ = [
     "Add",
     "AddScalar",
     "Angles",
+    "AtStep",
     "AttentionWeights",
     "BatchMatMul",
     "BiasAdd",
@@ -75,6 +77,7 @@ __all__ = [
     "GeLU",
     "GroupedMatMul",
     "GroupedOuter",
+    "Identity",
     "LayerNorm",
     "LayerNormGrad",
     "Log",

@@ -24,6 +24,7 @@ __all__ = [
     "Div",
     "Exp",
     "GeLU",
+    "Identity",
     "Log",
     "Mul",
     "Neg",
@@ -315,6 +316,19 @@ class Square(Unary):
 
     def slope(self, x: Array, y: Array) -> Array:
         return np.asarray(2 * x)
+
+
+@dataclass(frozen=True)
+class Identity(Unary):
+    """X itself, without a copy."""
+
+    def forward(self, *inputs: Array) -> Array:
+        return inputs[0]
+
+    def gradient(
+        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
+    ) -> Sequence[str | None]:
+        return [grad]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..graph import Operator, Region, Rule, Spec
 if TYPE_CHECKING:
     from ..build import GraphBuilder
 
-__all__ = ["Gather", "GatherGrad", "OneHot"]
+__all__ = ["AtStep", "Gather", "GatherGrad", "OneHot"]
 
 Array = NDArray[Any]
 
@@ -69,7 +69,8 @@ class Gather(Operator):
         table, ids = inputs
         columns = tuple(f"c{i}" for i in range(1, len(table.shape)))
         rows = tuple(f"i{i}" for i in range(len(ids.shape)))
-        return Rule((("v", *columns), rows), (*rows, *columns), frozenset("v"), ("v", *columns, *rows))
+        order = ("v", *columns, *rows)
+        return Rule((("v", *columns), rows), (*rows, *columns), frozenset("v"), order)
 
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
         return replace(self, first_row=inputs[0][0][0])
@@ -104,7 +105,8 @@ class GatherGrad(Operator):
         ids, grad = inputs
         names = tuple(f"i{i}" for i in range(len(ids.shape)))
         columns = tuple(f"c{i}" for i in range(1, 1 + len(grad.shape) - len(names)))
-        return Rule((names, (*names, *columns)), ("v", *columns), frozenset(names), ("v", *columns, *names))
+        order = ("v", *columns, *names)
+        return Rule((names, (*names, *columns)), ("v", *columns), frozenset(names), order)
 
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
         start, stop = output[0]
@@ -134,3 +136,29 @@ class OneHot(Operator):
         self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
     ) -> Sequence[str | None]:
         return [None]
+
+
+@dataclass(frozen=True)
+class AtStep(Operator):
+    """rates[step], of no dims, for rates [n] and a counter [1] of the steps before this one."""
+
+    def infer(self, *inputs: Spec) -> Spec:
+        rates, step = inputs
+        if len(rates.shape) != 1 or step.shape != (1,) or step.dtype.kind not in "iu":
+            raise GraphError(
+                f"{self.name}: rates of shape {list(rates.shape)} and steps {list(step.shape)} of {step.dtype}; "
+                "they have the shapes [n] and [1], and steps are integers"
+            )
+        return Spec((), rates.dtype)
+
+    def forward(self, *inputs: Array) -> Array:
+        rates, step = inputs[0], int(inputs[1][0])
+        if not 0 <= step < len(rates):
+            raise GraphError(
+                f"learning_rate has {len(rates)} values, one for each step, and this is step {step + 1}; give more "
+                "values, or one number for all steps"
+            )
+        return np.asarray(rates[step])
+
+    def rule(self, *inputs: Spec) -> Rule:
+        return Rule(((None,), (None,)), ())
