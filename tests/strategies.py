@@ -134,7 +134,8 @@ def divisors(n: int) -> list[int]:
 def random_nets(draw: st.DrawFn) -> tuple[Graph, int, dict[str, Any], dict[str, Any]]:
     """A random net of two dims, random valid strategies, cards, whole float64 parameters and inputs.
 
-    Half of the nets also give the gradients of the sum of their output by every parameter.
+    A value may have several readers, and a net several outputs. Half of the nets also give the
+    gradients of the sum of their outputs by every parameter.
     """
     devices = draw(st.sampled_from([1, 2, 4, 6, 8]))
     build, random = GraphBuilder(), np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -148,28 +149,69 @@ def random_nets(draw: st.DrawFn) -> tuple[Graph, int, dict[str, Any], dict[str, 
     inputs: dict[str, Any] = {}
     if draw(st.booleans()):
         inputs["x"] = random.normal(size=(8, 12))
-        value = build.input("x", Spec((8, 12), np.dtype("float64")))
+        values = [build.input("x", Spec((8, 12), np.dtype("float64")))]
     else:
         inputs["x"] = random.integers(0, 16, (8,))
         ids = build.input("x", Spec((8,), np.dtype("int64")))
-        value = _cut(draw, build, operators.Gather(), devices, param(16, 12), ids)
+        values = [_cut(draw, build, operators.Gather(), devices, param(16, 12), ids)]
     for _ in range(draw(st.integers(1, 5))):
-        value = _more(draw, build, devices, param, value)
+        values.append(_more(draw, build, devices, param, values))
+    read = {name for node in build.nodes for name in node.inputs}
+    outputs = [name for name in values if name not in read]
     if draw(st.booleans()):
-        loss = build.add(operators.ReduceMean() if draw(st.booleans()) else operators.ReduceSum(), value)
+        mean = operators.ReduceMean() if draw(st.booleans()) else operators.ReduceSum()
+        loss, *others = (build.add(mean, value) for value in outputs)
+        for other in others:
+            loss = build.add(operators.Add(), loss, other)
         grads = differentiate(build, loss, list(params))
         return build.graph([loss, *grads.values()]), devices, params, inputs
-    graph = build.graph([value])
+    graph = build.graph(outputs)
     return graph, devices, {name: params[name] for name in graph.params}, inputs
 
 
-def _more(draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..., str], value: str) -> str:
-    """One or two more nodes on a value of two dims, which end in a value of two dims."""
+def _more(
+    draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..., str], values: list[str]
+) -> str:
+    """One or more nodes on one or two values of two dims, which end in a value of two dims."""
+    value = values[-1] if draw(st.integers(0, 3)) else draw(st.sampled_from(values))
+    rows, columns = build.spec(value).shape
+    if rows % 2 or columns < 4:  # too narrow for the others
+        width = draw(st.sampled_from([4, 6, 12]))
+        return _cut(draw, build, operators.MatMul(True), devices, value, param(rows, width))
+    if draw(st.integers(0, 3)) == 0:
+        several = [_batched, _lost, _classified, _fused, _parts_of_parts]
+        further = draw(st.sampled_from([*several, _attended] if columns % 2 == 0 else several))
+        return further(draw, build, devices, param, value)
+    kinds = _kinds(draw, build, param, value)
+    like = [name for name in values if name != value and build.spec(name).shape == (rows, columns)]
+    if like:
+        other = draw(st.sampled_from(like))
+        kinds |= {
+            f"{op.name} of two": lambda op=op: (op, [value, other])
+            for op in (operators.Add(), operators.Sub(), operators.Mul())
+        }
+        kinds["MatMul of two"] = lambda: (operators.MatMul(True), [value, other])
+    op, operands = kinds[draw(st.sampled_from(sorted(kinds)))]()
+    return _cut(draw, build, op, devices, *operands)
+
+
+def _kinds(
+    draw: st.DrawFn, build: GraphBuilder, param: Callable[..., str], value: str
+) -> dict[str, Callable[[], tuple[Operator, list[str]]]]:
+    """What may be done to a value of two dims."""
     rows, columns = build.spec(value).shape
     width = draw(st.sampled_from([4, 6, 12]))
-    if rows % 2 or columns < 4:  # too narrow for the others
-        return _cut(draw, build, operators.MatMul(True), devices, value, param(rows, width))
+    unary = (
+        *(operators.Neg(), operators.Tanh(), operators.GeLU(), operators.Sigmoid(), operators.SiLU()),
+        *(operators.ErfGeLU(), operators.ReLU(), operators.Square(), operators.Identity()),
+        *(operators.Scale(0.5), operators.AddScalar(0.5), operators.Normalise(), operators.RootMeanSquare()),
+        *(operators.Softmax(draw(st.sampled_from([0, 1]))), operators.Transpose((1, 0))),
+        *(operators.ReduceSum((0,), True), operators.ReduceMean((1,), True)),
+    )
     kinds: dict[str, Callable[[], tuple[Operator, list[str]]]] = {
+        op.name: lambda op=op: (op, [value]) for op in unary
+    }
+    return kinds | {
         "MatMul": lambda: (operators.MatMul(), [value, param(columns, width)]),
         "MatMul tb": lambda: (operators.MatMul(False, True), [value, param(width, columns)]),
         "MatMul ta": lambda: (operators.MatMul(True), [value, param(rows, width)]),
@@ -178,28 +220,52 @@ def _more(draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..
         "Sub": lambda: (operators.Sub(), [param(1, columns), value]),
         "Mul": lambda: (operators.Mul(), [value, param(rows, 1)]),
         "Div": lambda: (operators.Div(), [value, build.add(operators.Exp(), param(rows, columns))]),
-        "Neg": lambda: (operators.Neg(), [value]),
-        "Tanh": lambda: (operators.Tanh(), [value]),
-        "GeLU": lambda: (operators.GeLU(), [value]),
-        "Sigmoid": lambda: (operators.Sigmoid(), [value]),
-        "SiLU": lambda: (operators.SiLU(), [value]),
-        "ErfGeLU": lambda: (operators.ErfGeLU(), [value]),
         "RMSNorm": lambda: (operators.RMSNorm(), [value, param(columns)]),
-        "Part": lambda: (operators.Part(0, (rows // 2,) * 2, draw(st.integers(0, 1))), [value]),
-        "Part of columns": lambda: (operators.Part(1, (columns - 2, 2), draw(st.integers(0, 1))), [value]),
-        "ReLU": lambda: (operators.ReLU(), [value]),
-        "Softmax": lambda: (operators.Softmax(draw(st.sampled_from([0, 1]))), [value]),
         "LayerNorm": lambda: (operators.LayerNorm(), [value, param(columns), param(columns)]),
-        "ReduceSum": lambda: (operators.ReduceSum((0,), True), [value]),
-        "ReduceMean": lambda: (operators.ReduceMean((1,), True), [value]),
-        "Transpose": lambda: (operators.Transpose((1, 0)), [value]),
+        "Part": lambda: (_part(draw, 0, rows, 2), [value]),
+        "Part of columns": lambda: (_part(draw, 1, columns, 1), [value]),
         "twice": lambda: (operators.Mul(), [value, value]),
     }
-    if draw(st.integers(0, 6)) == 0:
-        further = draw(st.sampled_from([_batched, _attended, _lost]))
-        return further(draw, build, devices, param, value)
-    op, operands = kinds[draw(st.sampled_from(sorted(kinds)))]()
-    return _cut(draw, build, op, devices, *operands)
+
+
+def _part(draw: st.DrawFn, dim: int, size: int, step: int) -> Operator:
+    """A part of a dim that consists of one to four, in sizes that are multiples of `step`."""
+    points = draw(st.sets(st.integers(1, max(size // step - 1, 1)), max_size=3)) if size > step else set()
+    sizes = tuple(b - a for a, b in pairwise([0, *sorted(point * step for point in points), size]))
+    return operators.Part(dim, sizes, draw(st.integers(0, len(sizes) - 1)))
+
+
+def _parts_of_parts(
+    draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..., str], value: str
+) -> str:
+    """A part, of which a part; other operators may read what lies between."""
+    for dim in draw(st.sampled_from([(0, 0), (1, 1), (0, 1), (1, 0)])):
+        size = build.spec(value).shape[dim]
+        if size >= 4:
+            value = _cut(draw, build, _part(draw, dim, size, 2 if dim == 0 else 1), devices, value)
+    return value
+
+
+def _fused(draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..., str], value: str) -> str:
+    """Three parts of one product, used apart: q * k + v."""
+    columns = build.spec(value).shape[1]
+    size = draw(st.sampled_from([2, 4, 6]))
+    fused = _cut(draw, build, operators.MatMul(), devices, value, param(columns, 3 * size))
+    q, k, v = (_cut(draw, build, operators.Part(1, (size,) * 3, i), devices, fused) for i in range(3))
+    product = _cut(draw, build, operators.Mul(), devices, q, k)
+    return _cut(draw, build, operators.Add(), devices, product, v)
+
+
+def _classified(
+    draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..., str], value: str
+) -> str:
+    """The cross entropy with one-hot labels; as one column."""
+    rows, columns = build.spec(value).shape
+    labels = build.add(operators.Positions(rows), build.add(operators.Constant(0, "int64")))
+    hot = _cut(draw, build, operators.OneHot(columns + rows, "float64"), devices, labels)
+    logits = _cut(draw, build, operators.MatMul(), devices, value, param(columns, columns + rows))
+    losses = _cut(draw, build, operators.SoftmaxCrossEntropyWithLogits(), devices, logits, hot)
+    return _cut(draw, build, operators.Reshape((rows, 1)), devices, losses)
 
 
 def _batched(
@@ -237,13 +303,29 @@ def _lost(draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..
     """The cross entropy with some labels, the classes cut; as one column."""
     rows, columns = build.spec(value).shape
     labels = build.add(operators.Positions(rows), build.add(operators.Constant(0, "int64")))
-    logits = build.add(operators.MatMul(), value, param(columns, rows))
-    parts = draw(st.sampled_from([n for n in divisors(rows) if devices % n == 0]))
-    cut_rows = draw(st.sampled_from([n for n in divisors(rows) if devices // parts % n == 0]))
-    op = operators.RunsOfClasses(parts)
-    runs = build.add(op, logits, labels, strategy=((cut_rows, parts), (cut_rows,)))
+    classes = rows + draw(st.sampled_from([0, 0, 1, 4]))
+    logits = _cut(draw, build, operators.MatMul(), devices, value, param(columns, classes))
+    op = operators.RunsOfClasses(draw(st.integers(1, 8)))
+    runs = _cut(draw, build, op, devices, logits, labels)
     losses = _cut(draw, build, operators.SparseCrossEntropy(), devices, runs)
     return _cut(draw, build, operators.Reshape((rows, 1)), devices, losses)
+
+
+def shared_sizes(op: Operator, *specs: Spec) -> dict[str, int]:
+    """Factor -> a number whose divisors may all cut it: what its sizes have in common, and the sizes of its parts."""
+    rule = op.rule(*specs)
+    sizes: dict[str, int] = {}
+    for operand, (spec, factors) in enumerate(
+        [*zip(specs, rule.inputs, strict=True), (op.infer(*specs), rule.output)]
+    ):
+        fused = rule.fused.get(operand if operand < len(specs) else -1, (None,) * len(factors))
+        for factor, size, parts in zip(factors, spec.shape, fused, strict=True):
+            if factor is not None:  # a reshape's has two sizes, and must cut both
+                sizes[factor] = math.gcd(sizes.get(factor, 0), *(parts or (size,)))
+    for factor, run in rule.runs.items():
+        whole, rest = divmod(sizes[factor], run)
+        sizes[factor] = 1 if rest else whole
+    return sizes
 
 
 def _cut(draw: st.DrawFn, build: GraphBuilder, op: Operator, devices: int, *operands: str) -> str:
@@ -255,18 +337,9 @@ def _cut(draw: st.DrawFn, build: GraphBuilder, op: Operator, devices: int, *oper
         return build.add(op, *operands)
     specs = [build.spec(name) for name in operands]
     rule = op.rule(*specs)
-    sizes: dict[str, int] = {}
-    for spec, factors in [*zip(specs, rule.inputs, strict=True), (op.infer(*specs), rule.output)]:
-        for factor, size in zip(factors, spec.shape, strict=True):
-            if (
-                factor is not None and factor not in rule.within
-            ):  # a reshape's has two sizes, and must cut both
-                sizes[factor] = math.gcd(sizes.get(factor, 0), size)
-    for fused, factors in zip(rule.fused.values(), rule.inputs, strict=False):
-        for parts_of, factor in zip(fused, factors, strict=True):
-            sizes |= {factor: math.gcd(sizes[factor], *parts_of)} if factor and parts_of else {}
+    sizes = shared_sizes(op, *specs)
     left, parts = devices, {}
-    for factor in draw(st.permutations(sorted(sizes))):
+    for factor in draw(st.permutations(sorted(sizes.keys() - rule.within.keys()))):
         parts[factor] = draw(st.sampled_from([k for k in divisors(sizes[factor]) if left % k == 0]))
         left //= parts[factor]
     strategy = tuple(tuple(parts.get(f or "", 1) for f in factors) for factors in rule.inputs)

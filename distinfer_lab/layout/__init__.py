@@ -3,7 +3,7 @@
 from .box import Box, Boxes, box_at, box_of, intersect_boxes, nonempty_boxes, volumes, windows
 from .layout import Layout
 from .mesh import Mesh
-from .split import SPLITS, Regions
+from .split import SPLITS, Regions, cut_points
 from .strategy import Strategy
 from .transfers import Matches, Transfers, expand_ranges, match_regions, plan_transfers
 
@@ -19,6 +19,7 @@ __all__ = [
     "Transfers",
     "box_at",
     "box_of",
+    "cut_points",
     "expand_ranges",
     "intersect_boxes",
     "match_regions",

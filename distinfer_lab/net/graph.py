@@ -56,6 +56,9 @@ class Rule(NamedTuple):
     a head k of keys. Where the output has k and not h, the other axes of h leave partial values."""
     fused: Mapping[int, tuple[tuple[int, ...] | None, ...]] = {}
     """Operand (-1: the output) -> for each dim the sizes of its parts, each of which is cut by itself."""
+    runs: Mapping[str, int] = {}
+    """Factors whose elements an operator knows by their place: a card holds one contiguous run of each, from
+    a multiple of this many elements to another, or to the end."""
 
 
 class AxisStrategy(NamedTuple):

@@ -11,7 +11,7 @@ from numbers import Integral
 from typing import NamedTuple
 
 from ..errors import ArgumentTypeError, ShardingError
-from ..layout import Layout, Mesh
+from ..layout import Layout, Mesh, cut_points
 from ..net import AxisStrategy, Node, Rule, Spec
 from .sharding import NodeSharding
 
@@ -23,6 +23,7 @@ __all__ = [
     "data_parallel_parts",
     "describe",
     "mesh_of_parts",
+    "misfit",
     "node_name",
     "read_strategy",
 ]
@@ -84,7 +85,81 @@ def read_strategy(
                 f"{what}: the output's dim {dim} has {size} elements, which {n} parts cannot share evenly; "
                 f"use {math.gcd(size, n)} parts"
             )
+    for factor, cut in axes.items():
+        reason = misfit(mesh, factor, cut, rule, (*specs, output))
+        if reason is not None:
+            raise ShardingError(f"{what}: {reason}")
     return mesh, axes
+
+
+def misfit(mesh: Mesh, factor: str, cut: Cut, rule: Rule, specs: Sequence[Spec]) -> str | None:
+    """Why an operator cannot take a factor cut like this; None if it can.
+
+    Parameters
+    ----------
+    specs
+        Of the inputs, and last of the output.
+    """
+    axes = [mesh.axis_size(axis) for axis in cut.axes]
+    n = math.prod(axes)
+    for i, (spec, factors) in enumerate(zip(specs, (*rule.inputs, rule.output), strict=True)):
+        operand, name = (i, f"input {i}") if i < len(rule.inputs) else (-1, "the output")
+        for dim, size in enumerate(spec.shape):
+            if factors[dim] == factor and n > 1:
+                parts = _parts_of(rule, operand, dim, cut)
+                reason = _uneven(size, n, parts, cut.split) or _run_apart(
+                    size, axes, parts, cut.split, rule.runs.get(factor)
+                )
+                if reason is not None:
+                    return f"{name}, dim {dim} {reason}"
+    return None
+
+
+def _parts_of(rule: Rule, operand: int, dim: int, cut: Cut) -> tuple[int, ...] | None:
+    """The sizes of the parts of a dim that are each cut by themselves; None where there are none.
+
+    An operator that takes a fused tensor apart cuts each part by itself, however its neighbours are fused.
+    """
+    if operand in rule.fused:
+        return rule.fused[operand][dim]
+    return None if rule.fused else cut.fused
+
+
+def _uneven(size: int, n: int, parts: tuple[int, ...] | None, split: str) -> str | None:
+    if parts is None and split == "even" and size % n:
+        return (
+            f"has {size} elements, which {n} parts cannot share evenly; use {_divisor_below(size, n)} parts"
+        )
+    if parts is not None and (sum(parts) != size or math.gcd(n, *parts) != n):
+        return (
+            f"consists of {', '.join(map(str, parts))} elements, each of which is cut by itself; {n} cards cannot "
+            f"share them evenly, use {math.gcd(n, *parts)} parts"
+        )
+    return None
+
+
+def _run_apart(
+    size: int, axes: Sequence[int], parts: tuple[int, ...] | None, split: str, run: int | None
+) -> str | None:
+    if run is None or (parts is None and _between_runs(size, axes, split, run)):
+        return None
+    n = math.prod(axes)
+    return (
+        f"has {size} elements in runs of {run}, which {n} parts do not leave whole; use "
+        f"{_parts_between_runs(size, n, split, run)} parts"
+    )
+
+
+def _between_runs(size: int, axes: Sequence[int], split: str, run: int) -> bool:
+    """Whether a dim is cut between its runs only."""
+    points = cut_points(size, axes, split)
+    return bool(((points % run == 0) | (points == size)).all())
+
+
+def _parts_between_runs(size: int, bound: int, split: str, run: int) -> int:
+    """The largest number of parts below `bound` that cuts a dim between its runs only, and divides `bound`."""
+    fitting = (k for k in range(bound - 1, 1, -1) if bound % k == 0 and (split != "even" or size % k == 0))
+    return next((k for k in fitting if _between_runs(size, (k,), split, run)), 1)
 
 
 def _parts_of_factors(
@@ -251,11 +326,12 @@ def data_parallel_parts(rule: Rule, specs: Sequence[Spec], output: Spec, devices
     factor = leading[0] if leading else None
     if factor is None:
         return {}
-    operands = [*zip(specs, rule.inputs, strict=True), (output, rule.output)]
-    sizes = [
-        n for spec, names in operands for n, name in zip(spec.shape, names, strict=True) if name == factor
-    ]
-    return {factor: math.gcd(devices, *sizes)}
+    mesh, whole = (
+        {n: Mesh((factor,), (n,)) for n in range(1, devices + 1) if devices % n == 0},
+        (*specs, output),
+    )
+    fitting = [n for n in mesh if misfit(mesh[n], factor, Cut((factor,)), rule, whole) is None]
+    return {factor: max(fitting)}
 
 
 def cuts_of(layout: Layout) -> list[Cut]:
@@ -269,8 +345,7 @@ def cut_by_axes(mesh: Mesh, axes: Axes, rule: Rule) -> NodeSharding:
 
     def layout(operand: int, factors: Sequence[str | None]) -> Layout:
         cuts = [axes.get(f, WHOLE) if f is not None else WHOLE for f in factors]
-        # An operator that takes a fused tensor apart cuts each part by itself, however its neighbours are fused.
-        given = rule.fused.get(operand) or tuple(None if rule.fused else cut.fused for cut in cuts)
+        given = tuple(_parts_of(rule, operand, dim, cut) for dim, cut in enumerate(cuts))
         parts = [math.prod(mesh.axis_size(a) for a in cut.axes) for cut in cuts]
         fused = tuple(sizes if n > 1 else None for sizes, n in zip(given, parts, strict=True))
         split = next((cut.split for cut in cuts if cut.split != "even"), "even")

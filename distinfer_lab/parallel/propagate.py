@@ -7,7 +7,6 @@ and the nodes of an update follow their parameter. A parameter lies as its first
 in auto_parallel its other readers follow, in data_parallel every card holds it whole.
 """
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -22,6 +21,7 @@ from .factors import (
     data_parallel_parts,
     describe,
     mesh_of_parts,
+    misfit,
     node_name,
     read_strategy,
 )
@@ -245,18 +245,14 @@ class _Propagation:
         return True
 
     def _fitting(self, node: Node, rule: Rule, axes: Axes, like: Layout) -> Axes:
-        """Without the factors whose dims the axes cannot cut evenly."""
-        out = dict(axes)
-        operands = [
-            *zip(rule.inputs, self._specs(node), strict=True),
-            (rule.output, self.graph.specs[node.output]),
-        ]
-        for factors, spec in operands:
-            for factor, size in zip(factors, spec.shape, strict=True):
-                if factor not in out or out[factor].split != "even":
-                    continue
-                if size % math.prod(like.mesh.axis_size(a) for a in out[factor].axes):
-                    del out[factor]
+        """The cuts that the node can take; one that follows a neighbour's parts may do without them."""
+        specs = [*self._specs(node), self.graph.specs[node.output]]
+        out: dict[str, Cut] = {}
+        for factor, cut in axes.items():
+            for possible in (cut, cut._replace(fused=None)):
+                if misfit(like.mesh, factor, possible, rule, specs) is None:
+                    out[factor] = possible
+                    break
         return out
 
     def _place_params(self, node: Node) -> None:

@@ -13,7 +13,7 @@ from distinfer_lab.errors import ArgumentTypeError, ShardingError
 from distinfer_lab.net import AxisStrategy, Graph, GraphBuilder, Node, Spec, evaluate, operators
 from distinfer_lab.parallel import MODES, assemble, cut, partition, propagate, run_serial
 
-from ..strategies import examples, random_nets
+from ..strategies import examples, random_nets, shared_sizes
 
 
 def run_whole(program, params, inputs):
@@ -25,13 +25,7 @@ def axis_strategy(draw: st.DrawFn, graph: Graph, node: Node, devices: int) -> Ax
     """Named axes in any order, several on one dim, for the factors of a node's inputs."""
     specs = [graph.specs[name] for name in node.inputs]
     rule = node.op.rule(*specs)
-    sizes: dict[str, int] = {}
-    for spec, factors in [*zip(specs, rule.inputs, strict=True), (graph.specs[node.output], rule.output)]:
-        for factor, size in zip(factors, spec.shape, strict=True):
-            if factor is not None:
-                sizes[factor] = math.gcd(sizes.get(factor, 0), size)
-    if isinstance(node.op, operators.RunsOfClasses):  # a card takes whole runs of classes
-        sizes["c"] = math.gcd(sizes["c"], node.op.parts)
+    sizes = shared_sizes(node.op, *specs)
     grids = [g for n in (1, 2, 3) for g in itertools.product(range(1, devices + 1), repeat=n)]
     grid = draw(st.sampled_from([g for g in grids if devices % math.prod(g) == 0]))
     names, axes = ("a", "b", "repeat")[: len(grid)], {}
@@ -222,3 +216,91 @@ def test_a_part_of_a_part_is_the_uncut_one(mode):
     x = np.arange(24.0).reshape(8, 3)
     found = run_whole(partition(graph, propagate(graph, 2, mode=mode)), {}, {"x": x})
     np.testing.assert_array_equal(found["quarter"], x[:2])
+
+
+def classified(parts, product, loss=None, classes=8):
+    """Cross entropy of x @ w, its classes in so many runs; with strategies for both."""
+    build = GraphBuilder()
+    x = build.input("x", Spec((8, 4), np.dtype("float64")))
+    w = build.param("w", Spec((4, classes), np.dtype("float64")))
+    labels = build.input("labels", Spec((8,), np.dtype("int64")))
+    logits = build.add(operators.MatMul(), x, w, strategy=product)
+    runs = build.add(operators.RunsOfClasses(parts), logits, labels, strategy=loss)
+    return build.graph([build.add(operators.SparseCrossEntropy(), runs)])
+
+
+@pytest.mark.parametrize("classes", [3, 5, 7, 8, 9, 12, 16])
+@pytest.mark.parametrize("parts", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("split", ["even", "gspmd_ceil", "torch_chunk"])
+def test_a_spread_cut_leaves_runs_of_classes_whole(classes, parts, split):
+    """A product cut in four, evenly or not, before a loss that takes its classes in runs."""
+    product = AxisStrategy(("a", "b"), (2, 2), (((), ()), ((), ("a", "b"))), split)
+    if split == "even" and classes % 4:
+        return
+    graph = classified(parts, product, classes=classes)
+    random = np.random.default_rng(classes)
+    params = {"w": random.normal(size=(4, classes))}
+    inputs = {"x": random.normal(size=(8, 4)), "labels": np.arange(8) % classes}
+    sharding = propagate(graph, 4, mode="auto_parallel")
+    found = run_whole(partition(graph, sharding), params, inputs)
+    expected = evaluate(graph, params, inputs)
+    np.testing.assert_allclose(found[graph.outputs[0]], expected[graph.outputs[0]], rtol=1e-12)
+
+
+def test_as_many_cards_as_runs_share_the_classes():
+    """The cut of a product spreads to a loss with as many runs, and one sum is all that is sent."""
+    graph = classified(4, ((1, 1), (1, 4)))
+    sharding = propagate(graph, 4, mode="auto_parallel")
+    assert sharding.nodes["RunsOfClasses.2"].inputs[0].parts == (1, 4)
+    program = partition(graph, sharding)
+    assert [c.kind for c in program.collectives] == ["ReduceScatter"]
+
+
+def part_of(sizes, strategy):
+    """The first part of eight or so rows."""
+    build = GraphBuilder()
+    x = build.input("x", Spec((sum(sizes), 2), np.dtype("float64")))
+    return build.graph([build.add(operators.Part(0, sizes, 0), x, strategy=strategy)])
+
+
+@pytest.mark.parametrize(
+    ("graph", "text"),
+    [
+        (
+            classified(1, None, ((1, 2), (1,))),
+            "input 0, dim 1 has 8 elements in runs of 8, which 2 parts do not leave whole; use 1 parts",
+        ),
+        (classified(2, None, ((1, 4), (1,))), "in runs of 4, which 4 parts do not leave whole; use 2 parts"),
+        (
+            classified(4, None, AxisStrategy(("a",), (2,), (((), ("a",)), ((),)), "gspmd_ceil"), classes=10),
+            "in runs of 3, which 2 parts do not leave whole; use 1 parts",
+        ),
+        (part_of((4, 6, 2), ((4, 1),)), "consists of 4, 6, 2 elements, .* 4 cards cannot .*, use 2 parts"),
+    ],
+)
+def test_a_cut_through_runs_or_parts_is_refused_by_its_operator(graph, text):
+    """While it is propagated, with a number of parts that is possible."""
+    with pytest.raises(ShardingError, match=text):
+        propagate(graph, 4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "reader", [operators.Reshape((96,)), operators.Reshape((8, 3, 4)), operators.Transpose((1, 0))]
+)
+def test_a_neighbour_of_a_part_need_not_be_fused(mode, reader):
+    """A table whose rows are cut part by part, looked up by row and reshaped."""
+    build = GraphBuilder()
+    table = build.param("table", Spec((8, 12), np.dtype("float64")))
+    ids = build.input("ids", Spec((8,), np.dtype("int64")))
+    h = build.add(operators.Gather(), table, ids)
+    half = build.add(operators.Part(0, (2, 6), 1), h, strategy=((2, 1),))
+    columns = build.add(operators.Part(1, (4, 8), 0), h, strategy=((1, 4),))
+    shaped = build.add(reader, h)
+    graph = build.graph([half, columns, shaped])
+    random = np.random.default_rng(4)
+    params, inputs = {"table": random.normal(size=(8, 12))}, {"ids": random.integers(0, 8, 8)}
+    found = run_whole(partition(graph, propagate(graph, 8, mode=mode)), params, inputs)
+    for name, expected in evaluate(graph, params, inputs).items():
+        if name in graph.outputs:
+            np.testing.assert_array_equal(found[name], expected)

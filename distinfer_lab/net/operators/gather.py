@@ -70,7 +70,7 @@ class Gather(Operator):
         columns = tuple(f"c{i}" for i in range(1, len(table.shape)))
         rows = tuple(f"i{i}" for i in range(len(ids.shape)))
         order = ("v", *columns, *rows)
-        return Rule((("v", *columns), rows), (*rows, *columns), frozenset("v"), order)
+        return Rule((("v", *columns), rows), (*rows, *columns), frozenset("v"), order, runs={"v": 1})
 
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
         return replace(self, first_row=inputs[0][0][0])
@@ -106,7 +106,7 @@ class GatherGrad(Operator):
         names = tuple(f"i{i}" for i in range(len(ids.shape)))
         columns = tuple(f"c{i}" for i in range(1, 1 + len(grad.shape) - len(names)))
         order = ("v", *columns, *names)
-        return Rule((names, (*names, *columns)), ("v", *columns), frozenset(names), order)
+        return Rule((names, (*names, *columns)), ("v", *columns), frozenset(names), order, runs={"v": 1})
 
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
         start, stop = output[0]

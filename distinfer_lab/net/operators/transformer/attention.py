@@ -34,6 +34,7 @@ Array = NDArray[Any]
 HEADS = ("b", "h", None, None)
 KEYS = ("b", "k", None, None)
 WITHIN = {"k": "h"}
+HEAD_RUNS = {"h": 1, "k": 1}
 
 
 def check_heads(op: Operator, query: Spec, key: Spec) -> None:
@@ -122,7 +123,7 @@ class GroupedMatMul(_Grouped):
         return out.reshape(*x.shape[:3], out.shape[3])
 
     def rule(self, *inputs: Spec) -> Rule:
-        return Rule((HEADS, KEYS), HEADS, order=("b", "h"), within=WITHIN)
+        return Rule((HEADS, KEYS), HEADS, order=("b", "h"), within=WITHIN, runs=HEAD_RUNS)
 
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
         return self._for_card(whole[0].shape[1] // whole[1].shape[1], inputs[0][1], inputs[1][1])
@@ -174,7 +175,7 @@ class GroupedOuter(Operator):
         return out
 
     def rule(self, *inputs: Spec) -> Rule:
-        return Rule((HEADS, HEADS), KEYS, order=("b", "h"), within=WITHIN)
+        return Rule((HEADS, HEADS), KEYS, order=("b", "h"), within=WITHIN, runs=HEAD_RUNS)
 
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
         groups = whole[0].shape[1] // self.key_heads
@@ -203,7 +204,7 @@ class AttentionWeights(_Grouped):
         return attention_weights(query, self._looked_at(key), self.scale)
 
     def rule(self, *inputs: Spec) -> Rule:
-        return Rule((HEADS, KEYS), HEADS, order=("b", "h"), within=WITHIN)
+        return Rule((HEADS, KEYS), HEADS, order=("b", "h"), within=WITHIN, runs=HEAD_RUNS)
 
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
         return self._for_card(whole[0].shape[1] // whole[1].shape[1], inputs[0][1], inputs[1][1])

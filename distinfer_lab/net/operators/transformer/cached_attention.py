@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ....errors import GraphError
 from ...graph import Operator, Region, Rule, Spec
-from .attention import HEADS, KEYS, WITHIN, _Grouped, attention_weights, check_heads
+from .attention import HEAD_RUNS, HEADS, KEYS, WITHIN, _Grouped, attention_weights, check_heads
 
 __all__ = ["CachedAttention"]
 
@@ -66,7 +66,9 @@ class CachedAttention(_Grouped):
         return out.reshape(query.shape)
 
     def rule(self, *inputs: Spec) -> Rule:
-        return Rule((HEADS, KEYS, KEYS, KEYS, KEYS, ()), HEADS, order=("b", "h"), within=WITHIN)
+        return Rule(
+            (HEADS, KEYS, KEYS, KEYS, KEYS, ()), HEADS, order=("b", "h"), within=WITHIN, runs=HEAD_RUNS
+        )
 
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
         return self._for_card(whole[0].shape[1] // whole[1].shape[1], inputs[0][1], inputs[1][1])

@@ -88,13 +88,14 @@ class RunsOfClasses(Operator):
         return out
 
     def rule(self, *inputs: Spec) -> Rule:
-        return Rule((("n", "c"), ("n",)), ("n", None), frozenset("c"), ("n", "c"))
+        runs = {"c": self._length(inputs[0].shape[1])}
+        return Rule((("n", "c"), ("n",)), ("n", None), frozenset("c"), ("n", "c"), runs=runs)
 
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
         first, stop = inputs[0][1]
         classes = whole[0].shape[1]
         length = self._length(classes)
-        if first % length or (stop % length and stop != classes):
+        if any(place % length and place != classes for place in (first, stop)):
             raise GraphError(
                 f"{self.name}: a card holds the classes {first}..{stop - 1}, but runs are {length} long; cut the "
                 f"classes into {self.parts} parts"
@@ -133,7 +134,8 @@ class RunsOfClassesGrad(RunsOfClasses):
         return out
 
     def rule(self, *inputs: Spec) -> Rule:
-        return Rule((("n", "c"), ("n",), ("n", None), ("n", None)), ("n", "c"), order=("n", "c"))
+        runs = {"c": self._length(inputs[0].shape[1])}
+        return Rule((("n", "c"), ("n",), ("n", None), ("n", None)), ("n", "c"), order=("n", "c"), runs=runs)
 
 
 @dataclass(frozen=True)
