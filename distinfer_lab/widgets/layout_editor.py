@@ -14,7 +14,7 @@ from ..layout import Mesh, Strategy
 from ..layout.dialects import jax, mindspore, torch
 from ..layout.dialects.mindspore import strategy_from_tuples
 from ..reshard import BUFFER_BYTES, Assessment, Cut, Draft, mesh_of, size_of
-from ..text import escape
+from ..text import escape, printable
 from ..views import Drawing
 from .parts import LayoutPair, Panel, Picture, SearchList, still_of
 
@@ -313,7 +313,7 @@ class LayoutEditor(Panel):
         some = [
             tuple(found) for count in range(min(len(names), 3) + 1) for found in permutations(names, count)
         ]
-        options = [("+".join(found) or WHOLE, found) for found in some]
+        options = [(printable("+".join(found)) or WHOLE, found) for found in some]
         if axes not in some:
             options.append((f"{'+'.join(axes)} (not in this mesh)", axes))
         if tuple(options) != box.options:

@@ -10,7 +10,7 @@ import traitlets
 from ..display import bytes_in_words, counted
 from ..errors import ArgumentTypeError, ContextError
 from ..reshard import ConversionPlan, Progress, ReshardResult, Verification
-from ..text import escape
+from ..text import escape, printable
 from ..views import FILES, Drawing, traffic_svg
 from .parts import Lanes, Panel, Picture, Snapshot, Work, outcome_html, still_of, told
 
@@ -195,7 +195,7 @@ class RunPanel(Panel):
         plan = self._plan
         return (
             f"RunPanel({counted(len(plan), 'tensor')}, {bytes_in_words(int(plan.needed_bytes.sum()))}, "
-            f"{plan.src_count:,} -> {counted(plan.dst_count, 'rank')}, to {os.fspath(self._folder or '')})"
+            f"{plan.src_count:,} -> {counted(plan.dst_count, 'rank')}, to {printable(os.fspath(self._folder or ''))})"
         )
 
 

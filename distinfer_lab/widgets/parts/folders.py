@@ -10,7 +10,7 @@ from ...checkpoint import MANIFEST, as_strategy, hub_files
 from ...checkpoint.rank_files import rank_files
 from ...display import counted
 from ...errors import DistinferError
-from ...text import escape
+from ...text import escape, printable
 from .guard import ErrorLine
 
 __all__ = ["FolderChooser"]
@@ -91,7 +91,10 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
         folders = [path for path in found if path.is_dir() and not path.name.startswith(".")]
         self.inside.options = [(_label(path), path.name) for path in folders[:MOST_LISTED]]
         own, beside = _strategy_files(found), _strategy_files(_listed(here.parent))
-        self.files.options = [(NO_STRATEGY, ""), *((str(path), str(path)) for path in (*own, *beside))]
+        self.files.options = [
+            (NO_STRATEGY, ""),
+            *((printable(str(path)), str(path)) for path in (*own, *beside)),
+        ]
         # A folder that says itself how it lies needs no file from elsewhere.
         near = own if _says_its_layout(here) else [*own, *beside]
         likely = [str(path) for path in near if "strategy" in path.name]
@@ -108,7 +111,8 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
 
 def _label(path: Path) -> str:
     count = _slices(path)
-    return f"{path.name}  ({_holds(path, count)})" if count else path.name
+    name = printable(path.name)
+    return f"{name}  ({_holds(path, count)})" if count else name
 
 
 def _holds(folder: Path, count: int) -> str:

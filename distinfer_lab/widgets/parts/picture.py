@@ -13,6 +13,7 @@ import anywidget
 import traitlets
 
 from ...errors import LayoutError
+from ...text import printable
 from ...views import Drawing, partner_sets
 
 __all__ = ["Picture", "with_still"]
@@ -81,7 +82,7 @@ class Picture(anywidget.AnyWidget):  # type: ignore[misc]  # skipped: it imports
             self.hover = ""
             if self.selected not in sentences:
                 self.selected = ""
-            self.sentences = dict(sentences)
+            self.sentences = {key: printable(words) for key, words in sentences.items()}
             self.partner_set_of, self.partner_sets = numbers, [list(keys) for keys in sets]
             self.svg = drawing.svg
 

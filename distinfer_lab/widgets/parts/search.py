@@ -7,6 +7,7 @@ from typing import Any
 import ipywidgets
 import traitlets
 
+from ...text import printable
 from .guard import ErrorLine
 
 __all__ = ["MOST_LISTED", "SearchList"]
@@ -70,7 +71,7 @@ class SearchList(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no ty
         self._narrowing = True
         try:
             shown = found[:MOST_LISTED]
-            self.listed.options = [(self._labels.get(name, name), name) for name in shown]
+            self.listed.options = [(printable(self._labels.get(name, name)), name) for name in shown]
             self._mark()
         finally:
             self._narrowing = False
