@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ArgumentTypeError
-from ...text import escape
+from ...text import escape, printable
 from .svg import img_html
 
 __all__ = ["Drawing"]
@@ -31,6 +31,9 @@ class Drawing:
     svg: str
     alt: str
     """What the picture says, in a sentence."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alt", printable(self.alt, keep="\n"))
 
     def save(self, file: str | os.PathLike[str], *, scale: float = 2.0) -> None:
         """Write the picture to `file`, as what its name ends in: .svg, .png or .html.
