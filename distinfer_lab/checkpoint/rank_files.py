@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, listed
 from .hub import INDEX, SINGLE, hub_files
 from .manifest import read_manifest
+from .recognisers import recognise_folder
 
 __all__ = ["Files", "rank_files"]
 
@@ -73,6 +74,9 @@ def _files_of_folder(folder: Path, ranks: int | None) -> list[str]:
             if files:
                 found[int(number[1])] = files[-1]
     if not found:
+        known = recognise_folder(folder)
+        if known:
+            raise CheckpointFileError(f"{folder}: {known}")
         raise CheckpointFileError(
             f"{folder}: no rank_0, rank_1 ... with .ckpt or .safetensors files in it, nor a Hugging Face folder's "
             f"{SINGLE} or {INDEX}; there is {_in_words(folder)}"

@@ -8,12 +8,11 @@ them, in windows of a few MiB.
 import contextlib
 import math
 import os
-import tempfile
 import threading
 import weakref
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +21,11 @@ from ..display import Displayed, counted
 from ..errors import CheckpointError, CheckpointFileError, EncryptionError, listed
 from ..layout import Box, windows
 from ..text import printable
-from ..untrusted import open_regular
 from .ckpt import CRC_BYTES, CRC_WORD, index_ckpt
 from .encryption import MAGICS, decrypt
 from .entry import Entry, byte_runs, stretches
+from .handles import Handle, NamedHandle, Spool
+from .recognisers import HEAD_BYTES, recognise_file
 from .safetensors_file import index_safetensors
 
 __all__ = ["SliceFile", "open_slice"]
@@ -37,8 +37,6 @@ READ_COST_BYTES = 12 << 10
 WINDOW_BYTES = 4 << 20
 MOST_BUFFERS = 1024
 """How many buffers one read may fill (IOV_MAX)."""
-PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x04", b"\x80\x05")
-"""How archives of torch.save begin, and pickles; no .ckpt file does."""
 LONG_RUN = 32 << 10
 """From this length on the system puts the runs of a view in their places; shorter ones are staged.
 
@@ -76,55 +74,37 @@ def open_slice(
     """
     name = os.fspath(path)
     try:
-        file = open_regular(name)
+        handle: Handle = NamedHandle(name)
     except OSError as err:
         raise CheckpointFileError(f"{name}: {err.strerror}; check the path") from err
     try:
-        stat = os.fstat(file.fileno())
-        size = stat.st_size
-        head = os.pread(file.fileno(), 4, 0)
-        if head.startswith(PICKLES) and not name.endswith(".safetensors"):
-            raise CheckpointError(
-                f"{name}: this is an archive or a pickle, as torch.save writes them, and may run code when it is "
-                "loaded; save the tensors as safetensors where you trust it"
-            )
-        magic = int.from_bytes(head, "little")
+        with handle as fd:
+            head = os.pread(fd, HEAD_BYTES, 0)
+        magic = int.from_bytes(head[:4], "little")
         if magic in MAGICS:
-            with file:
-                plain = _decrypted(name, file, size, dec_key, dec_mode, MAGICS[magic])
-            return _open_plain(name, plain, stat, False, True)
+            return _open_decrypted(name, handle, MAGICS[magic], dec_key, dec_mode)
         if dec_key is not None:
             raise EncryptionError(f"{name} is not encrypted; leave out dec_key=")
-        return _open_plain(name, file, stat, crc_check, False)
+        return SliceFile(name, handle, crc_check)
     except BaseException:
-        file.close()
+        handle.close()
         raise
 
 
-def _decrypted(name: str, file: BinaryIO, size: int, key: bytes | None, mode: str, found: str) -> BinaryIO:
+def _open_decrypted(name: str, handle: Handle, found: str, key: bytes | None, mode: str) -> "SliceFile":
+    """Decrypt the file, as a stream, into one without a name, and open that."""
     if key is None:
         raise EncryptionError(f"{name} is encrypted by {found}; pass dec_key= (and dec_mode={found!r})")
-    plain = tempfile.TemporaryFile()  # noqa: SIM115  closed by SliceFile
+    with handle as fd, os.fdopen(os.dup(fd), "rb") as file:
+        file.seek(0)
+        plain = Spool(decrypt(name, file, handle.size, key, mode), handle.stat)
     try:
-        for block in decrypt(name, file, size, key, mode):
-            plain.write(block)
-        plain.flush()
-    except BaseException:
-        plain.close()
-        raise
-    return plain
-
-
-def _open_plain(
-    name: str, file: BinaryIO, stat: os.stat_result, crc_check: bool, was_encrypted: bool
-) -> "SliceFile":
-    try:
-        return SliceFile(name, file, stat, crc_check)
+        opened = SliceFile(name, plain)
     except CheckpointError as err:
-        file.close()
-        if was_encrypted:
-            raise EncryptionError(f"{name}: the key is wrong, or the file is damaged: {err}") from err
-        raise
+        plain.close()
+        raise EncryptionError(f"{name}: the key is wrong, or the file is damaged: {err}") from err
+    handle.close()
+    return opened
 
 
 class SliceFile(Displayed):
@@ -142,22 +122,28 @@ class SliceFile(Displayed):
         Bytes of content read so far.
     """
 
-    def __init__(self, path: str, file: BinaryIO, stat: os.stat_result, crc_check: bool = False) -> None:
-        self.path, self._stat = path, stat
-        self._fd = file.fileno()
-        self._closer = weakref.finalize(self, file.close)
-        self.size = os.fstat(self._fd).st_size
+    def __init__(self, path: str, handle: Handle, crc_check: bool = False) -> None:
+        self.path, self._handle, self._stat = path, handle, handle.stat
+        self.size = handle.size
         self.nbytes_read = 0
         self._counting = threading.Lock()
         self._texts: dict[str, str] = {}
         self.entries: Mapping[str, Entry]
-        if not self.size:
-            raise CheckpointError(f"{path}: the file is empty (0 bytes); copy or download it again")
         self.format = "safetensors" if path.endswith(".safetensors") else "ckpt"
-        if self.format == "safetensors":
-            self.entries, self._texts = index_safetensors(path, self._read_at, self.size)
-        else:
-            self.entries = index_ckpt(path, self._read_at, self._content_end(crc_check))
+        end = self._content_end(crc_check) if self.format == "ckpt" else self.size
+        try:
+            if not self.size:
+                raise CheckpointError(f"{path}: the file is empty (0 bytes)")
+            if self.format == "safetensors":
+                self.entries, self._texts = index_safetensors(path, self._read_at, end)
+            else:
+                self.entries = index_ckpt(path, self._read_at, end)
+        except CheckpointError as err:
+            known = recognise_file(path, self._read_at(0, HEAD_BYTES))
+            raise CheckpointError(
+                f"{path}: {known}" if known else f"{err}; copy or download it again"
+            ) from err
+        self._closer = weakref.finalize(self, handle.close)
 
     def _content_end(self, crc_check: bool) -> int:
         """Where the entries end: before the checksum, if there is one."""
@@ -182,7 +168,8 @@ class SliceFile(Displayed):
         return crc
 
     def _read_at(self, offset: int, count: int) -> bytes:
-        return os.pread(self._fd, count, offset)
+        with self._handle as fd:
+            return os.pread(fd, count, self._handle.base + offset)
 
     def __enter__(self) -> "SliceFile":
         return self
@@ -345,7 +332,8 @@ class SliceFile(Displayed):
         if count < nbytes:  # another piece follows
             return False
         try:
-            done = os.preadv(self._fd, targets, offset) == nbytes
+            with self._handle as fd:
+                done = os.preadv(fd, targets, self._handle.base + offset) == nbytes
         except OSError:  # whoever goes on target by target says which
             return False
         if done:
@@ -377,15 +365,16 @@ class SliceFile(Displayed):
                 self._fill(entry, start, target[at * nbytes : (at + 1) * nbytes])
             return len(target)
         # Straight to the system: a million short runs are common. What fails or falls short is looked into.
-        first, fd, read = entry.pieces[0].offset, self._fd, os.preadv
-        for at, start in enumerate(starts):
-            part = target[at * nbytes : (at + 1) * nbytes]
-            try:
-                count = read(fd, [part], first + start)
-            except OSError:
-                count = 0
-            if count != nbytes:
-                self._pread(entry, first + start, part)
+        first, read = entry.pieces[0].offset, os.preadv
+        with self._used(entry, first) as fd:
+            for at, start in enumerate(starts):
+                part = target[at * nbytes : (at + 1) * nbytes]
+                try:
+                    count = read(fd, [part], self._handle.base + first + start)
+                except OSError:
+                    count = 0
+                if count != nbytes:
+                    self._pread(entry, first + start, part)
         self._count_read(len(target))
         return len(target)
 
@@ -411,18 +400,27 @@ class SliceFile(Displayed):
         self._count_read(len(target))
         if len(entry.pieces) == 1:
             # Straight to the system; what fails or falls short is looked into.
-            with contextlib.suppress(OSError):
-                if os.preadv(self._fd, [target], entry.pieces[0].offset + start) == len(target):
+            with contextlib.suppress(OSError), self._handle as fd:
+                if os.preadv(fd, [target], self._handle.base + entry.pieces[0].offset + start) == len(target):
                     return
         for offset, count in stretches(entry.pieces, start, len(target)):
             self._pread(entry, offset, target[:count])
             target = target[count:]
 
-    def _preadv(self, entry: Entry, offset: int, target: memoryview) -> int:
+    @contextlib.contextmanager
+    def _used(self, entry: Entry, offset: int) -> Iterator[int]:
+        """The descriptor, for as long as it is used; what the system says against it is said of the entry."""
         try:
-            return os.preadv(self._fd, [target], offset)
+            with self._handle as fd:
+                yield fd
+        except CheckpointFileError:
+            raise
         except OSError as err:
             raise CheckpointFileError(f"{self.path}: {entry.name} at byte {offset}: {err.strerror}") from err
+
+    def _preadv(self, entry: Entry, offset: int, target: memoryview) -> int:
+        with self._used(entry, offset) as fd:
+            return os.preadv(fd, [target], self._handle.base + offset)
 
     def _pread(self, entry: Entry, offset: int, target: memoryview) -> None:
         while len(target):

@@ -98,9 +98,9 @@ def test_a_folder_of_no_checkpoint_says_what_is_there_instead(tmp_path):
         open_checkpoint(tmp_path)
     (tmp_path / "rank_0").mkdir()
     (tmp_path / "rank_1").mkdir()
-    (tmp_path / "rank_1/model.pt").touch()
-    (tmp_path / "pytorch_model.bin").touch()
-    there = r"pytorch_model\.bin, rank_0 with nothing in it, rank_1 with model\.pt in it$"
+    (tmp_path / "rank_1/model.dat").touch()
+    (tmp_path / "weights.dat").touch()
+    there = r"weights\.dat, rank_0 with nothing in it, rank_1 with model\.dat in it$"
     with pytest.raises(CheckpointFileError, match=f"no rank_0, rank_1 .* in it, {would}{there}"):
         open_checkpoint(tmp_path)
 

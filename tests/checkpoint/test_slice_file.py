@@ -285,7 +285,7 @@ BAD = {
     "no checkpoint": (b"PK\x03\x04 a zip file", "archive or a pickle, as torch.save writes them"),
     "a pickle": (
         b"\x80\x04\x95 cos system",
-        "may run code when it is loaded; save the tensors as safetensors",
+        "may run code when it is loaded; where you trust it, convert it",
     ),
     "cut in a length": (GOOD[:1], "at byte 1: the file ends inside a number"),
     "cut in the content": (GOOD[:-3], r"an entry claims 26 bytes, but only 23 are left"),

@@ -90,7 +90,7 @@ def misuses(bad, cards):
         "empty file": (load(files=[*three, bad / "empty.ckpt"]), r"empty\.ckpt: the file is empty"),
         "junk file": (
             load(files=[*three, bad / "junk.ckpt"]),
-            r"junk\.ckpt: at byte 0: no checkpoint entry begins",
+            r"junk\.ckpt: it is a text file, not a checkpoint",
         ),
         "truncated file": (
             load(files=[*three, bad / "cut.ckpt"]),
