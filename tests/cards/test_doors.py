@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import socket
 import ssl
 import stat
@@ -15,15 +16,16 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from distributed import Client
 
 from distinfer_lab.cards import CardGroup
 from distinfer_lab.cards.certificates import temporary_security
 from distinfer_lab.cards.channels import InProcessDoor, TcpDoor, UnixDoor, listener, private_folder
 from distinfer_lab.cards.channels.private_folder import PREFIX
+from distinfer_lab.cards.cluster import ClosingClient
 
 from .clusters import until
 from .peers import CONTEXTS, net
+from .test_group import Numbers, add_all, inputs, wanted
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -322,11 +324,11 @@ def test_a_client_without_the_groups_key_runs_nothing(group):
     address = group.client.scheduler.address
     assert address.startswith("tls://127.0.0.1:")
     with pytest.raises(TypeError, match="TLS expects a `ssl_context`"):
-        Client(address, set_as_default=False, timeout=5)
+        ClosingClient(address, set_as_default=False, timeout=5)
     with pytest.raises(OSError, match="TLS certificate does not match"):
-        Client(address, security=temporary_security(), set_as_default=False, timeout=5)
+        ClosingClient(address, security=temporary_security(), set_as_default=False, timeout=5)
     with pytest.raises(OSError):
-        Client(address.replace("tls", "tcp"), set_as_default=False, timeout=2)
+        ClosingClient(address.replace("tls", "tcp"), set_as_default=False, timeout=2)
 
 
 @needs_root
@@ -357,6 +359,36 @@ def test_no_key_is_shown(group):
     assert not any(secret in text or "PRIVATE KEY" in text for text in shown)
     epoch = group._gangs.epoch
     assert repr(epoch.nonce) not in repr(epoch)
+
+
+def test_a_key_is_written_to_no_folder(monkeypatch):
+    """Where the system has nameless memory: a process that is killed while it starts leaves none behind."""
+    security = temporary_security()
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    again = pickle.loads(pickle.dumps(security))
+    for one in (security, again):
+        listening = one.get_listen_args("worker")
+        assert listening["require_encryption"]
+        assert listening["ssl_context"].verify_mode is ssl.CERT_REQUIRED
+        assert one.get_listen_args("scheduler")["ssl_context"] is listening["ssl_context"], (
+            "made once a process"
+        )
+    monkeypatch.undo()
+    monkeypatch.delattr(os, "memfd_create")
+    temporary_security().get_connection_args("client")
+
+
+def test_where_sockets_cannot_be_private_cards_use_tls(monkeypatch):
+    """As on a system that does not tell which user is at the other end."""
+    monkeypatch.delattr(socket, "SO_PEERCRED")
+    with CardGroup(2, processes=True) as cards:
+        assert all(peer.address.port and not peer.address.path for peer in cards._gangs.epoch.peers)
+        placement = cards.place([Numbers(r) for r in range(2)])
+        found, _ = cards.run(add_all, placement, inputs(2), wanted(2))
+        np.testing.assert_array_equal(found[0]["y"], [3, 3, 3])
+        for peer in cards._gangs.epoch.peers:
+            with pytest.raises(ssl.SSLCertVerificationError):
+                answer(peer.address.port, temporary_security().get_connection_args("client")["ssl_context"])
 
 
 def test_a_certificate_stands_up_to_a_strict_reader():

@@ -96,6 +96,14 @@ def test_an_outbox_has_room_for_each_neighbour_only_so_far():
         box.close()
 
 
+def test_an_outbox_is_its_users():
+    """Whatever the umask, and it has no name by which others could come to it."""
+    box = Outbox(0, 2)
+    found = os.stat(f"/proc/self/fd/{box.offer.fd}")
+    assert (found.st_uid, found.st_mode & 0o777, found.st_nlink) == (os.geteuid(), 0o600, 0)
+    box.close()
+
+
 def test_a_false_offer_is_not_opened(tmp_path):
     """Another token, size, process or file than that of an outbox: then sockets do."""
     mine, other, larger = Outbox(0, 2), Outbox(1, 2), Outbox(1, 600)

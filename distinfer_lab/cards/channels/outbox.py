@@ -90,6 +90,7 @@ class Outbox:
         self._first = -(-(TOKEN_BYTES + 8 * cards) // mmap.PAGESIZE) * mmap.PAGESIZE
         self._nbytes = self._first + SLOTS * SLOT_BYTES
         self._fd = os.memfd_create("distinfer-outbox", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.fchmod(self._fd, 0o600)  # a peer opens it by its owner's process, by the mode of the file
         os.ftruncate(self._fd, self._nbytes)
         # A file that can shrink would kill those who read it.
         fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
