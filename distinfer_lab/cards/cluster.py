@@ -30,7 +30,7 @@ from ..version import __version__
 from .certificates import temporary_security
 
 PRELOADED = ["distributed", "distributed.nanny", "distributed.worker"] + [
-    f"distinfer_lab.{name}" for name in ("cards", "net", "parallel", "reshard")
+    f"distinfer_lab.{name}" for name in ("cards", "cards.forerunner", "net", "parallel", "reshard")
 ]
 
 __all__ = [
