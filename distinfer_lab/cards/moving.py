@@ -139,13 +139,15 @@ def move(ticket: Ticket, job: Move) -> Moved:
         for peer, wanted in _asked(job, left, channels).items():
             channels.feed(peer, _pieces(job.gives[peer], wanted, own, job.window_bytes))
         sources = {rank: FromPeer(channels, home) for rank, home in job.homes.items()} | own
-        reports = tuple(work.write(sources) for work in works)
+        for work in works:
+            work.write(sources)
         for key, share in job.places:
             control = StoreControl(store, share.rank)
             store.put(key, share.read_from(sources, job.window_bytes, control.advance), afresh=True)
         channels.drain()
         for file in files:
             file.check_unchanged()
+        reports = tuple(work.complete() for work in works)
         served = sum(file.nbytes_read for file in files) - sum(report.read_bytes for report in reports)
         buffers = [report.buffer_bytes for report in reports]  # one after another
         store.count(max(buffers, default=0) + len(job.gives) * job.window_bytes)

@@ -1,6 +1,7 @@
 """Files: slices, strategies, and the checkpoint that they make together. Headers are read, data on demand."""
 
 from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter
+from .contents import gaps, unnamed_paths
 from .coverage import Coverage, Surviving, box_in_words, coverage
 from .dtypes import dtype_name
 from .encryption import is_encrypted
@@ -68,6 +69,7 @@ __all__ = [
     "coverage",
     "dtype_name",
     "followed_parameter",
+    "gaps",
     "hub_files",
     "index_json",
     "is_encrypted",
@@ -85,5 +87,6 @@ __all__ = [
     "read_operators",
     "read_strategy",
     "save_slice",
+    "unnamed_paths",
     "write_strategy",
 ]

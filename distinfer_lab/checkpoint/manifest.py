@@ -1,18 +1,21 @@
-"""The manifest beside an output: what lies where, and the digest of every shard.
+"""The manifest of an output: what is where, and digests of every byte.
 
     out/distinfer.json
-    {"format": "distinfer-manifest", "version": 1, "program": "distinfer_lab 0.1.0",
+    {"format": "distinfer-manifest", "version": 2, "program": "distinfer_lab 0.1.0",
      "source": [{"path": ..., "size": ..., "mtime_ns": ...}],           what it was made from
      "strategy": {"ranks": ..., "layouts": [...], "tensors": {...}},    see layout/dialects/plain.py
      "plain": ["step"],                                                 what no strategy named; all hold it whole
      "texts": {"note": "..."},
-     "files": [{"rank": 0, "path": "rank_0/checkpoint_0.ckpt", "size": ...,
+     "files": [{"rank": 0, "path": "rank_0/checkpoint_0.ckpt", "size": ..., "frame": "...", "cipher": null,
                 "tensors": {"w": {"dtype": "float32", "shape": [...],
                                   "pieces": [[offset, length], ...], "xxh3_128": "..."}}}],
-     "beside": [{"path": "config.json", "size": ..., "xxh3_128": "..."}]}   small files without shards
+     "beside": [{"path": "config.json", "size": ..., "xxh3_128": "..."}],   small files without shards
+     "xxh3_128": "..."}                                                     of the manifest, up to this digest
 
-`shape` is the shard's; `pieces` are the runs of the file that make up its bytes. A tensor that no
-layout can say (states that stayed as they were) is in `files` only. Without `plain` and `beside` there are none.
+`shape` is the shard's; `pieces` are the runs of the file that make up its bytes. `frame` is the digest of
+all other bytes of the file (headers, texts, a checksum), in order. An encrypted file also has `cipher`, the
+digest of all its bytes as they are on the disk: the other digests, and the pieces, are of its plain bytes.
+A tensor that no layout can say (states that stayed as they were) is in `files` only.
 """
 
 import json
@@ -22,16 +25,34 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+import xxhash
+
 from ..errors import CheckpointError, CheckpointFileError
 from ..layout import Strategy
 from ..layout.dialects.plain import strategy_from_json, strategy_to_json
 from ..text import shown
 from ..untrusted import parse_json, read_file, read_int, read_shape
 
-__all__ = ["MANIFEST", "Manifest", "ManifestBeside", "ManifestFile", "ManifestTensor", "read_manifest"]
+__all__ = [
+    "MANIFEST",
+    "Manifest",
+    "ManifestBeside",
+    "ManifestFile",
+    "ManifestTensor",
+    "read_manifest",
+    "sealed",
+]
 
 MANIFEST = "distinfer.json"
+VERSION = 2
 LARGEST_BYTES = 4 << 30
+DIGEST_DIGITS = 32
+SEAL = b'"\n}\n'
+"""What follows the manifest's own digest."""
+WAY_OUT = (
+    "write the output again from its source; or remove this file, and open the others with the strategy that they "
+    "were written for (strategy=)"
+)
 
 
 class ManifestTensor(NamedTuple):
@@ -58,6 +79,10 @@ class ManifestFile(NamedTuple):
     """Relative to the folder, with forward slashes."""
     size: int
     tensors: Mapping[str, ManifestTensor]
+    frame: str | None
+    """xxh3-128 of all bytes of the (plain) file outside the tensors, in hex; None if none was taken."""
+    cipher: str | None = None
+    """xxh3-128 of all bytes of an encrypted file, in hex."""
 
 
 class ManifestBeside(NamedTuple):
@@ -83,11 +108,16 @@ class Manifest:
     plain: tuple[str, ...] = ()
     """Tensors that are no parameters and no states: no strategy named them."""
 
+    @property
+    def named(self) -> tuple[ManifestFile | ManifestBeside, ...]:
+        """All files that it names."""
+        return (*self.files, *self.beside)
+
     def to_json(self) -> bytes:
         """The content of the manifest file."""
         found = {
             "format": "distinfer-manifest",
-            "version": 1,
+            "version": VERSION,
             "program": self.program,
             "source": [dict(item) for item in self.source],
             "strategy": strategy_to_json(self.strategy),
@@ -98,6 +128,8 @@ class Manifest:
                     "rank": file.rank,
                     "path": file.path,
                     "size": file.size,
+                    "frame": file.frame,
+                    "cipher": file.cipher,
                     "tensors": {
                         name: {
                             "dtype": item.dtype,
@@ -112,7 +144,26 @@ class Manifest:
             ],
             "beside": [{"path": b.path, "size": b.size, "xxh3_128": b.digest} for b in self.beside],
         }
-        return json.dumps(found, indent=1).encode() + b"\n"
+        return sealed(found)
+
+
+def sealed(content: Mapping[str, Any]) -> bytes:
+    r"""The content of a manifest file, with its own digest at the end.
+
+    Examples
+    --------
+    >>> sealed({"version": 2})
+    b'{\n "version": 2,\n "xxh3_128": "cf0a56a6f942ce829bed8d2ea74609c8"\n}\n'
+    """
+    data = json.dumps({**content, "xxh3_128": ""}, indent=1).encode() + b"\n"
+    data = data.removesuffix(SEAL)
+    return data + xxhash.xxh3_128(data).hexdigest().encode() + SEAL
+
+
+def _is_sealed(data: bytes) -> bool:
+    """Whether a manifest has the digest that it was written with."""
+    end = len(data) - len(SEAL) - DIGEST_DIGITS
+    return data[end:] == xxhash.xxh3_128(data[: max(end, 0)]).hexdigest().encode() + SEAL
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
@@ -123,7 +174,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
     CheckpointFileError
         If it cannot be read.
     CheckpointError
-        If it is damaged, of a later version, or names a file outside the folder.
+        If it is damaged, of another version, or names a file outside the folder.
     """
     path = Path(folder) / MANIFEST
     try:
@@ -133,18 +184,32 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
     except OSError as err:
         raise CheckpointFileError(f"{path}: {err.strerror}; check the folder") from err
     try:
-        return _manifest(parse_json(data))
+        found = parse_json(data)
+        _check_version(path, found)
+        if not _is_sealed(data):
+            raise ValueError("its own digest differs, so it was changed since it was written")
+        return _manifest(found)
     except (ValueError, TypeError, KeyError, AttributeError) as err:
+        if isinstance(err, CheckpointError):
+            raise
         raise CheckpointError(
-            f"{path}: the manifest is damaged ({type(err).__name__}: {err!s:.200})"
+            f"{path}: the manifest is damaged ({type(err).__name__}: {err!s:.200}); {WAY_OUT}"
         ) from err
 
 
-def _manifest(found: Any) -> Manifest:
-    if found["format"] != "distinfer-manifest" or found["version"] != 1:
-        raise ValueError(
-            f"format {shown(found['format'])} version {shown(found['version'])}; version 1 is known"
+def _check_version(path: Path, found: Any) -> None:
+    if found["format"] != "distinfer-manifest":
+        raise ValueError(f"format {shown(found['format'])}, not 'distinfer-manifest'")
+    if found["version"] == VERSION:
+        return
+    if found["version"] == 1:
+        raise CheckpointError(
+            f"{path}: the manifest is of version 1, whose digests leave out headers and texts; {WAY_OUT}"
         )
+    raise ValueError(f"version {shown(found['version'])}; version {VERSION} is supported")
+
+
+def _manifest(found: Any) -> Manifest:
     strategy = strategy_from_json(found["strategy"])
     return Manifest(
         tuple(_file(item, strategy.ranks) for item in _list(found["files"])),
@@ -152,8 +217,8 @@ def _manifest(found: Any) -> Manifest:
         {name: _text(text) for name, text in found["texts"].items()},
         tuple(dict(item) for item in _list(found["source"])),
         _text(found["program"]),
-        tuple(_beside(item) for item in _list(found.get("beside", []))),
-        tuple(map(_text, _list(found.get("plain", [])))),
+        tuple(_beside(item) for item in _list(found["beside"])),
+        tuple(map(_text, _list(found["plain"]))),
     )
 
 
@@ -189,7 +254,13 @@ def _file(item: Any, ranks: int) -> ManifestFile:
         _inner_path(item),
         size,
         {name: _tensor(name, tensor, size) for name, tensor in item["tensors"].items()},
+        _digest_or_none(item["frame"]),
+        _digest_or_none(item["cipher"]),
     )
+
+
+def _digest_or_none(value: Any) -> str | None:
+    return None if value is None else _text(value)
 
 
 def _tensor(name: str, item: Any, size: int) -> ManifestTensor:
@@ -203,5 +274,5 @@ def _tensor(name: str, item: Any, size: int) -> ManifestTensor:
         _text(item["dtype"]),
         read_shape(item["shape"], f"{name:.80}: its shape"),
         tuple(pieces),
-        None if item["xxh3_128"] is None else _text(item["xxh3_128"]),
+        _digest_or_none(item["xxh3_128"]),
     )

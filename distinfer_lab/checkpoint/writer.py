@@ -9,10 +9,7 @@ With `resume=True` an error leaves `<path>.tmp`, and the next writer of the same
 it looks at what is there by `blocks`, and adopts the tensors that are right.
 """
 
-import ctypes
-import errno
 import os
-import sys
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from ..display import bytes_in_words, counted
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, EncryptionError
 from ..layout import Box
+from .allocation import allocate
 from .ckpt import CRC_WORD, headers
 from .encryption import check_key, encrypt
 from .entry import Entry, Piece, TensorSpec, byte_runs, stretches
@@ -40,19 +39,6 @@ WINDOW_BYTES = 4 << 20
 WRITE_BYTES = 512 << 10
 """What is written at one time. For more, Linux looks for huge pages to cache it in: where memory was in pieces, 2 MiB
 at a time took twice as long."""
-
-
-def _linux_fallocate() -> Any:
-    """The C library's fallocate(2) for files of any size; None where there is none."""
-    if sys.platform != "linux" or sys.maxsize < 1 << 32:
-        return None
-    call = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
-    if call is not None:
-        call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    return call
-
-
-_fallocate = _linux_fallocate()
 
 
 class SliceWriter:
@@ -79,6 +65,8 @@ class SliceWriter:
     resume
         Go on with a file that a writer of the same entries has left, whole or in part, and
         leave one if this one fails (not if it encrypts: plain bytes never have a name).
+    permissions
+        Of the file, before the umask.
 
     Attributes
     ----------
@@ -86,6 +74,10 @@ class SliceWriter:
         Where everything lies in the file.
     resumed : bool
         Whether a file was there to go on with.
+    frame : str
+        xxh3-128 of the (plain) file's bytes outside the tensors, in order, in hex; once it is complete.
+    cipher : str or None
+        xxh3-128 of all bytes of an encrypted file, in hex; once it is complete.
 
     Raises
     ------
@@ -108,6 +100,7 @@ class SliceWriter:
         sync: bool = True,
         metadata: Mapping[str, str] | None = None,
         resume: bool = False,
+        permissions: int = 0o666,
     ) -> None:
         self.path = os.fspath(path)
         self.specs = tuple(specs)
@@ -115,7 +108,8 @@ class SliceWriter:
         # A .ckpt file without an entry has a checksum at least: one of no bytes is what a failed copy leaves.
         self._crc = crc_check or (format == "ckpt" and not self.specs)
         self._key, self._mode, self._sync = enc_key, enc_mode, sync
-        self._temporary = f"{self.path}.tmp"
+        self._temporary, self._permissions = f"{self.path}.tmp", permissions
+        self._is_complete, self.cipher = False, None if enc_key is None else ""
         self._keep = resume and enc_key is None
         heads, self.entries, self._size = _laid_out(self.specs, format, chunk_bytes, metadata)
         self._left = {spec.name: spec.nbytes for spec in self.specs if spec.text is None}
@@ -170,7 +164,8 @@ class SliceWriter:
             return tempfile.TemporaryFile(dir=Path(self.path).parent)
         if self._keep and Path(self.path).exists():
             Path(self.path).replace(self._temporary)
-        return os.fdopen(os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        return os.fdopen(os.open(self._temporary, flags, self._permissions), "r+b")
 
     def _holds(self, heads: Sequence[tuple[int, bytes]]) -> bool:
         """Whether the file that is there has this layout."""
@@ -183,7 +178,7 @@ class SliceWriter:
         fd = self._file.fileno()
         try:
             if self._size:
-                _allocate(fd, self._size)
+                allocate(fd, self._size)
             os.truncate(fd, self._size)
         except OSError as err:
             if not self.resumed:
@@ -193,11 +188,17 @@ class SliceWriter:
             ) from err
 
     def _write_heads(self, heads: Sequence[tuple[int, bytes]], format: str) -> None:
-        for offset, head in heads:
-            self._pwrite(memoryview(head), offset)
+        frame = list(heads)
         for spec in self.specs:
             if spec.text is not None and format == "ckpt":
-                self._scatter(self.entries[spec.name], 0, memoryview(spec.text.encode("utf-32-le")))
+                content = spec.text.encode("utf-32-le")
+                for offset, count in stretches(self.entries[spec.name].pieces, 0, len(content)):
+                    frame.append((offset, content[:count]))
+                    content = content[count:]
+        self._frame = xxhash.xxh3_128()
+        for offset, data in sorted(frame):
+            self._pwrite(memoryview(data), offset)
+            self._frame.update(data)
 
     def __repr__(self) -> str:
         return f"SliceWriter({self.path}, {counted(len(self.entries), 'entry')})"
@@ -208,12 +209,28 @@ class SliceWriter:
     def __exit__(self, kind: object, *exc: object) -> None:
         if kind is not None:
             self._discard()
+        else:
+            self.complete()
+
+    def complete(self) -> None:
+        """Give the file its name; at the end of the context this was done, or is.
+
+        Raises
+        ------
+        CheckpointError
+            If something of it was not written.
+        CheckpointFileError
+            If the file cannot be completed.
+        """
+        if self._is_complete:
             return
         try:
             self._commit()
         except BaseException:
             self._discard()
             raise
+        self._is_complete = True
+        self.frame = self._frame.hexdigest()
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """The bytes of a tensor as they are in the file now, in order, block by block."""
@@ -289,33 +306,30 @@ class SliceWriter:
         crc = 0
         for at in range(0, self._size, WINDOW_BYTES):
             crc = zlib.crc32(os.pread(self._file.fileno(), min(WINDOW_BYTES, self._size - at), at), crc)
-        self._pwrite(memoryview(CRC_WORD + crc.to_bytes(10, "big")), self._size)
+        trailer = CRC_WORD + crc.to_bytes(10, "big")
+        self._pwrite(memoryview(trailer), self._size)
+        self._frame.update(trailer)
 
     def _encrypt(self, key: bytes) -> None:
         self._file.seek(0)
-        with Path(self._temporary).open("wb") as target:
-            encrypt(self._file, target.write, key, self._mode)
+        digest = xxhash.xxh3_128()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+        with os.fdopen(os.open(self._temporary, flags, self._permissions), "wb") as target:
+
+            def write(data: bytes) -> None:
+                target.write(data)
+                digest.update(data)
+
+            encrypt(self._file, write, key, self._mode)
+            self.cipher = digest.hexdigest()
             target.flush()
             if self._sync:
                 os.fsync(target.fileno())
 
     def _discard(self) -> None:
         self._file.close()
-        if not self._keep:
+        if not self._keep and not self._is_complete:
             Path(self._temporary).unlink(missing_ok=True)
-
-
-def _allocate(fd: int, nbytes: int) -> None:
-    """Take so much of the disk; nothing where the file system cannot.
-
-    By Linux's own call: `os.posix_fallocate` would write into every block there (man 3 posix_fallocate).
-    """
-    while _fallocate is not None and _fallocate(fd, 0, 0, nbytes):
-        number = ctypes.get_errno()
-        if number in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            return
-        if number != errno.EINTR:
-            raise OSError(number, os.strerror(number))
 
 
 def _laid_out(

@@ -317,7 +317,9 @@ def _finish(
             )
             for t in task.share.tensors
         }
-        files.append(ManifestFile(report.rank, report.path, path.stat().st_size, entries))
+        files.append(
+            ManifestFile(report.rank, report.path, path.stat().st_size, entries, report.frame, report.cipher)
+        )
     sources = tuple(source_records(plan.checkpoint))
     texts = {} if output.format == "huggingface" else plan.texts
     beside = []

@@ -23,8 +23,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..checkpoint import MANIFEST
-from ..errors import CheckpointFileError, ReshardError
+from ..checkpoint import MANIFEST, read_manifest, unnamed_paths
+from ..errors import CheckpointError, CheckpointFileError, ReshardError, listed
+from ..text import printable
 
 __all__ = ["Stage", "check_target", "journal_of", "probe_of"]
 
@@ -167,6 +168,7 @@ class Stage:
         CheckpointFileError
             If that fails; the target is as it was before, and the stage is still there.
         """
+        check_target(self.target, self._overwrite)  # again: files may have been added there meanwhile
         try:
             for inner, _, _ in os.walk(self.folder):
                 self._sync_folder(inner)
@@ -205,12 +207,13 @@ class Stage:
 
 
 def check_target(target: Path, overwrite: bool) -> None:
-    """See that a folder may come to be there.
+    """Check that a folder may appear there.
 
     Raises
     ------
     CheckpointFileError
-        If `target` exists, and may not be replaced, or its place cannot be written.
+        If `target` exists, and may not be replaced, or its place cannot be written. Only an intact earlier
+        output that holds nothing else, or an empty folder, is replaced.
     """
     if not os.path.exists(target):  # as Path.exists, but False in a folder that may not be looked into
         near = next(path for path in target.parents if os.path.exists(path))
@@ -221,16 +224,30 @@ def check_target(target: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise CheckpointFileError(f"{target} exists; choose another folder, or pass overwrite=True")
-    if not _may_be_replaced(target):
+    if reason := _why_kept(target):
         raise CheckpointFileError(
-            f"{target} is no folder that a reshard wrote (it has no {MANIFEST}), so it is not overwritten; "
-            "choose another folder, or remove it yourself"
+            f"{target}: {reason}, so it is not overwritten; choose another folder, or move away what is to be kept"
         )
 
 
-def _may_be_replaced(target: Path) -> bool:
-    """Whether a folder is empty, or an earlier output: nobody else's files are thrown away."""
-    return target.is_dir() and ((target / MANIFEST).is_file() or not any(target.iterdir()))
+def _why_kept(target: Path) -> str:
+    """Why a folder is not replaced; "" if it is empty, or an earlier output and nothing else."""
+    if target.is_symlink() or not target.is_dir():
+        return "it is not a folder"
+    try:
+        if not any(target.iterdir()):
+            return ""
+        manifest = read_manifest(target)
+        if manifest is None:
+            return f"it is not an earlier output (it has no {MANIFEST})"
+        unnamed = unnamed_paths(target, manifest)
+    except CheckpointError as err:
+        return f"it is not an intact earlier output ({err})"
+    except OSError as err:
+        return f"it cannot be listed ({err.strerror or err})"
+    return (
+        f"it holds what its {MANIFEST} does not name ({listed(map(printable, unnamed))})" if unnamed else ""
+    )
 
 
 def exchange(one: Path, other: Path) -> None:

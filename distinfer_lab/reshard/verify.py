@@ -1,6 +1,11 @@
-"""Reading an output once more, at the disk's speed, against the digests of its manifest."""
+"""Reading an output once more, at the disk's speed, against the digests of its manifest.
+
+Every byte is under one: tensors and the rest of each file, the small files, and the manifest itself. A file that the
+manifest does not name is a difference, too.
+"""
 
 import os
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,11 +13,21 @@ from typing import Any
 
 import xxhash
 
-from ..checkpoint import Checkpoint, ManifestBeside, ManifestFile, NoFile, is_encrypted, read_manifest
+from ..checkpoint import (
+    Checkpoint,
+    Manifest,
+    ManifestBeside,
+    ManifestFile,
+    NoFile,
+    gaps,
+    read_manifest,
+    unnamed_paths,
+)
 from ..display import Displayed, bytes_in_words, counted
 from ..errors import CheckpointError, ReshardError, listed
 from ..text import printable
 from .rules.configuration import layer_of
+from ..untrusted import open_regular
 
 __all__ = ["Verification", "check_beginnings", "check_source", "check_taken_for_equal", "verify_folder"]
 
@@ -31,7 +46,7 @@ class Verification(Displayed):
     folder: str
     files: int
     nbytes: int
-    """Bytes of the shards, and of the files beside them, that were read."""
+    """Bytes of all files that the manifest names."""
     differences: tuple[str, ...]
     """What is wrong, file by file and tensor by tensor."""
 
@@ -53,7 +68,7 @@ class Verification(Displayed):
 
 
 def verify_folder(folder: str | os.PathLike[str], *, threads: int = 1) -> Verification:
-    """Compare every shard of a folder, and every file beside them, with its manifest.
+    """Compare every byte of a folder with its manifest, and look for files that it does not name.
 
     Parameters
     ----------
@@ -70,12 +85,20 @@ def verify_folder(folder: str | os.PathLike[str], *, threads: int = 1) -> Verifi
         raise CheckpointError(
             f"{os.fspath(folder)}: there is no manifest in it; only what reshard wrote has one"
         )
+    every = manifest.named
     with ThreadPoolExecutor(max(threads, 1)) as pool:
-        found = list(pool.map(lambda file: _differences(Path(folder), file), manifest.files))
-    found += [_differences_beside(Path(folder), file) for file in manifest.beside]
-    nbytes = sum(tensor.nbytes for file in manifest.files for tensor in file.tensors.values())
-    nbytes += sum(file.size for file in manifest.beside)
-    return Verification(os.fspath(folder), len(found), nbytes, tuple(text for f in found for text in f))
+        found = list(pool.map(lambda file: _differences(Path(folder), file), every))
+    found.append(_unnamed(folder, manifest))
+    differences = tuple(text for texts in found for text in texts)
+    return Verification(os.fspath(folder), len(every), sum(file.size for file in every), differences)
+
+
+def _unnamed(folder: str | os.PathLike[str], manifest: Manifest) -> list[str]:
+    try:
+        paths = unnamed_paths(folder, manifest)
+    except OSError as err:
+        return [f"{err.filename}: {err.strerror}"]
+    return [f"{printable(path)}: it is not in the manifest, so it was added later" for path in paths]
 
 
 def check_source(checkpoint: Checkpoint) -> None:
@@ -94,14 +117,10 @@ def check_source(checkpoint: Checkpoint) -> None:
         )
     _check_replicas(checkpoint)
     manifest = read_manifest(checkpoint.folder) if checkpoint.folder else None
-    differences = [
-        f"{file.path}: {name}: its bytes differ from what was written"
-        for file in (() if manifest is None else manifest.files)
-        for name, tensor in file.tensors.items()
-        if file.rank not in checkpoint.lost
-        and tensor.digest is not None
-        and checkpoint.digest(file.rank, name) != tensor.digest
-    ]
+    folder = Path(checkpoint.folder)
+    files = () if manifest is None else manifest.named
+    used = [f for f in files if isinstance(f, ManifestBeside) or (f.frame and f.rank not in checkpoint.lost)]
+    differences = [text for file in used for text in _differences(folder, file)]
     if differences:
         raise CheckpointError(
             f"{checkpoint.folder}: {listed(differences)}; leave a damaged file out by without=, or copy it once more"
@@ -171,42 +190,41 @@ def _stages(checkpoint: Checkpoint) -> str:
     )
 
 
-def _differences(folder: Path, file: ManifestFile) -> list[str]:
-    path = folder / file.path
-    out = []
+def _differences(folder: Path, file: ManifestFile | ManifestBeside) -> list[str]:
+    """What is not as the manifest says, of one file."""
+    name = printable(file.path)
     try:
-        with path.open("rb") as opened:
-            if is_encrypted(opened.read(4)):
-                return [
-                    f"{file.path}: it is encrypted, so its digests, which are of the plain bytes, tell nothing; "
-                    "a reshard of it with its key compares them, where it verifies its source"
-                ]
-            size = os.fstat(opened.fileno()).st_size
-            if size != file.size:
-                out.append(f"{file.path}: {size} bytes, not {file.size}")
-            for name, tensor in file.tensors.items():
-                if tensor.digest is None:
-                    out.append(f"{file.path}: {name}: no digest was taken when it was written")
-                elif _digest(opened.fileno(), tensor.pieces) != tensor.digest:
-                    out.append(f"{file.path}: {name}: its bytes differ from what was written")
+        with open_regular(folder / file.path) as opened:
+            fd = opened.fileno()
+            size = os.fstat(fd).st_size
+            differences = [] if size == file.size else [f"{size} bytes, not {file.size}"]
+            if not differences or isinstance(file, ManifestFile):
+                differences += _differing_parts(fd, file)
     except OSError as err:
-        out.append(f"{file.path}: {err.strerror}")
-    return out
+        differences = [err.strerror or str(err)]
+    return [f"{name}: {text}" for text in differences]
 
 
-def _differences_beside(folder: Path, file: ManifestBeside) -> list[str]:
-    try:
-        with (folder / file.path).open("rb") as opened:
-            size = os.fstat(opened.fileno()).st_size
-            if size != file.size:
-                return [f"{file.path}: {size} bytes, not {file.size}"]
-            same = _digest(opened.fileno(), ((0, size),)) == file.digest
-    except OSError as err:
-        return [f"{file.path}: {err.strerror}"]
-    return [] if same else [f"{file.path}: its bytes differ from what was written"]
+def _differing_parts(fd: int, file: ManifestFile | ManifestBeside) -> list[str]:
+    whole = ((0, file.size),)
+    if isinstance(file, ManifestBeside):
+        return _differing(fd, "its bytes", whole, file.digest)
+    if file.cipher is not None:
+        return _differing(fd, "its bytes", whole, file.cipher)
+    texts = []
+    for name, tensor in file.tensors.items():
+        texts += _differing(fd, f"{printable(name)}: its bytes", tensor.pieces, tensor.digest)
+    pieces = [piece for tensor in file.tensors.values() for piece in tensor.pieces]
+    return texts + _differing(fd, "names, dtypes, shapes or texts", gaps(file.size, pieces), file.frame)
 
 
-def _digest(fd: int, pieces: tuple[tuple[int, int], ...]) -> str:
+def _differing(fd: int, what: str, pieces: Iterable[tuple[int, int]], digest: str | None) -> list[str]:
+    if digest is None:
+        return [f"{what}: no digest was taken when it was written"]
+    return [] if _digest(fd, pieces) == digest else [f"{what} differ from what was written"]
+
+
+def _digest(fd: int, pieces: Iterable[tuple[int, int]]) -> str:
     digest = xxhash.xxh3_128()
     for offset, length in pieces:
         for at in range(0, length, BLOCK_BYTES):

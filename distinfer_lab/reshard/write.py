@@ -94,6 +94,10 @@ class FileReport:
     """Bytes that an earlier run had written."""
     buffer_bytes: int
     """The most memory that was used for data at one time."""
+    frame: str | None = None
+    """xxh3-128 of the file's bytes outside the tensors, in hex; None if no digests were taken."""
+    cipher: str | None = None
+    """xxh3-128 of all bytes of the file, in hex, if it is encrypted."""
     started_over: bool = False
     """Whether the journal of an earlier run was damaged, so that nothing of that run was used."""
 
@@ -176,7 +180,8 @@ def write_file(
         given = task.share.opened(stack) if sources is None else sources
         with FileWork(task, control, ahead) as work:
             work.reuse()
-            report = work.write(given)
+            work.write(given)
+            report = work.complete()
         for file in given.values() if sources is None else ():
             file.check_unchanged()  # type: ignore[attr-defined]  # they are files
         return report
@@ -200,7 +205,7 @@ class FileWork:
         self.task, self.control, self.ahead = task, control, ahead
         self.left = task.share.tensors
         self.reports: dict[str, TensorReport] = {}
-        self.reused = 0
+        self.reused = self._read = self._buffer = 0
         self._stack = ExitStack()
 
     def __repr__(self) -> str:
@@ -241,21 +246,29 @@ class FileWork:
         with self._told():
             self.left = tuple(tensor for tensor in self.task.share.tensors if not self._reused(tensor))
 
-    def write(self, sources: Mapping[int, Source]) -> FileReport:
+    def write(self, sources: Mapping[int, Source]) -> None:
         """Write what is left."""
         filling = Filling(self.left, sources, self.task.buffer_bytes, self.ahead, self.control.check)
         with self._told(), closing(filling.content()) as content:
             for tensor in self.left:
                 self._write(tensor, content)
-        nbytes, self.left = filling.nbytes if self.left else 0, ()
+        self._read, self._buffer = filling.read_bytes, filling.nbytes if self.left else 0
+        self.left = ()
+
+    def complete(self) -> FileReport:
+        """Give the file its name, now that everything is written."""
+        with self._told():
+            self.writer.complete()
         return FileReport(
             self.task.path,
             self.task.share.rank,
             {tensor.name: self.reports[tensor.name] for tensor in self.task.share.tensors},
             self.task.nbytes,
-            filling.read_bytes,
+            self._read,
             self.reused,
-            nbytes,
+            self._buffer,
+            self.writer.frame if self.task.digests else None,
+            self.writer.cipher if self.task.digests else None,
             self.journal.damaged,
         )
 

@@ -16,8 +16,7 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distinfer_lab.checkpoint import SliceWriter, TensorSpec, open_slice, save_slice
-from distinfer_lab.checkpoint import writer as writing
+from distinfer_lab.checkpoint import SliceWriter, TensorSpec, allocation, open_slice, save_slice
 from distinfer_lab.errors import CheckpointError, CheckpointFileError, EncryptionError
 from distinfer_lab.layout import Box
 
@@ -200,7 +199,7 @@ def test_bytes_are_put_into_many_places(chunk_bytes, tmp_path):
 @pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
 def test_memory_does_not_grow_with_the_data(suffix, tmp_path, monkeypatch):
     """A file of 8 GiB (with a hole for its data) opens, and gives a box, in a few kB."""
-    monkeypatch.setattr(writing, "_fallocate", None)
+    monkeypatch.setattr(allocation, "_fallocate", None)
     path = tmp_path / f"big.{suffix}"
     spec = TensorSpec("w", np.dtype("float32"), (1 << 16, 1 << 15))
     writer = SliceWriter(path, [spec], format=suffix)
@@ -431,7 +430,7 @@ def test_a_file_system_that_cannot_take_room_is_written_to(code, tmp_path, monke
         ctypes.set_errno(code)
         return -1
 
-    monkeypatch.setattr(writing, "_fallocate", refuse)
+    monkeypatch.setattr(allocation, "_fallocate", refuse)
     save_slice(tmp_path / "a.ckpt", {"w": np.arange(6)})
     with open_slice(tmp_path / "a.ckpt") as file:
         np.testing.assert_array_equal(file.read("w"), np.arange(6))
@@ -447,7 +446,7 @@ def test_a_full_disk_is_told_before_anything_is_written(resume, tmp_path, monkey
         ctypes.set_errno(answers.pop(0))
         return -1
 
-    monkeypatch.setattr(writing, "_fallocate", refuse)
+    monkeypatch.setattr(allocation, "_fallocate", refuse)
     spec = TensorSpec("w", np.dtype("float32"), (1 << 18,))
     with pytest.raises(CheckpointFileError, match=r"a.ckpt: No space left on device.* it takes 1 MiB"):
         SliceWriter(tmp_path / "a.ckpt", [spec], resume=resume)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from distinfer_lab.checkpoint import open_checkpoint, read_manifest, save_slice
+from distinfer_lab.checkpoint.manifest import sealed
 from distinfer_lab.errors import CheckpointError, CheckpointFileError, ReshardError
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.reshard import reshard_files, verify_folder
@@ -299,7 +300,7 @@ def test_a_manifest_cannot_leave_its_folder(source, name):
     path = source / "out/distinfer.json"
     found = json.loads(path.read_text())
     found["files"][0]["path"] = name
-    path.write_text(json.dumps(found))
+    path.write_bytes(sealed(found))
     for use in (verify_folder, open_checkpoint):
         with pytest.raises(CheckpointError, match="which leaves the folder"):
             use(source / "out")

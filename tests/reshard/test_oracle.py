@@ -143,6 +143,9 @@ def test_transform_refuses_an_existing_folder(tmp_path: Path) -> None:
     (tmp_path / "out" / "note").write_text("mine")
     with pytest.raises(OSError, match="out exists; choose another folder"):
         transform_checkpoints(*arguments)
+    with pytest.raises(OSError, match=r"does not name \(note\), so it is not overwritten"):
+        transform_checkpoints(*arguments, overwrite=True)
+    (tmp_path / "out" / "note").unlink()
     transform_checkpoints(*arguments, overwrite=True)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "distinfer.json",
