@@ -156,14 +156,17 @@ def sealed(content: Mapping[str, Any]) -> bytes:
     b'{\n "version": 2,\n "xxh3_128": "cf0a56a6f942ce829bed8d2ea74609c8"\n}\n'
     """
     data = json.dumps({**content, "xxh3_128": ""}, indent=1).encode() + b"\n"
-    data = data.removesuffix(SEAL)
+    return seal(data.removesuffix(SEAL))
+
+
+def seal(data: bytes) -> bytes:
+    """The content of a manifest file, from what comes before its own digest."""
     return data + xxhash.xxh3_128(data).hexdigest().encode() + SEAL
 
 
 def _is_sealed(data: bytes) -> bool:
     """Whether a manifest has the digest that it was written with."""
-    end = len(data) - len(SEAL) - DIGEST_DIGITS
-    return data[end:] == xxhash.xxh3_128(data[: max(end, 0)]).hexdigest().encode() + SEAL
+    return data == seal(data[: -len(SEAL) - DIGEST_DIGITS])
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:

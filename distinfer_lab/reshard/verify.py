@@ -26,8 +26,8 @@ from ..checkpoint import (
 from ..display import Displayed, bytes_in_words, counted
 from ..errors import CheckpointError, ReshardError, listed
 from ..text import printable
-from .rules.configuration import layer_of
 from ..untrusted import open_regular
+from .rules.configuration import layer_of
 
 __all__ = ["Verification", "check_beginnings", "check_source", "check_taken_for_equal", "verify_folder"]
 

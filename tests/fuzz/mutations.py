@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import Any
 
+from distinfer_lab.checkpoint.manifest import seal
+
 __all__ = ["WIRE_SCHEMAS", "Mutation", "mutate"]
 
 Mutation = Callable[[bytes, Random], bytes]
@@ -208,6 +210,12 @@ def json_text(data: bytes, random: Random) -> bytes:
     return encode_json(root).encode("utf-8", "surrogatepass")
 
 
+def manifest(data: bytes, random: Random) -> bytes:
+    """JSON text whose last name is that of its own digest, which is right mostly."""
+    content, name, _ = json_text(data, random).rpartition(b'"xxh3_128":"')
+    return seal(content + name) if random.random() < 0.9 else content + name
+
+
 def json_lines(data: bytes, random: Random) -> bytes:
     lines = data.splitlines()
     at = random.randrange(len(lines))
@@ -356,6 +364,7 @@ def any_bytes(data: bytes, random: Random) -> bytes:
 
 BY_FORM: Mapping[str, Mutation] = {
     "json": json_text,
+    "manifest": manifest,
     "lines": json_lines,
     "safetensors": safetensors,
     "ckpt": wire("ckpt"),

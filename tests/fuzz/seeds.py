@@ -161,10 +161,10 @@ def _folders(root: Path) -> list[Seed]:
     out.append(Seed("folder", hub, "model.safetensors.index.json", "json"))
     with open_checkpoint(root / "whole/one.ckpt") as checkpoint:
         checkpoint.plan(STRATEGY).run(root / "cut")
-    out.append(Seed("folder", root / "cut", "distinfer.json", "json"))
+    out.append(Seed("folder", root / "cut", "distinfer.json", "manifest"))
     with open_checkpoint(hub) as checkpoint:
         checkpoint.plan().run(root / "like", format="huggingface", like=hub)
-    out.append(Seed("folder", root / "like", "distinfer.json", "json"))
+    out.append(Seed("folder", root / "like", "distinfer.json", "manifest"))
     return out
 
 

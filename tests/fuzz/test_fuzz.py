@@ -5,6 +5,8 @@ import struct
 
 import pytest
 
+from distinfer_lab.checkpoint.manifest import sealed
+
 from ..strategies import examples
 from .mutations import encode_wire
 from .running import Bench, input_of
@@ -64,7 +66,7 @@ def changed(**changes):
                 found["files"][0] if key in ("size", "path", "rank") else found["files"][0]["tensors"]["w"]
             )
             holder[key] = value
-        return json.dumps(found).encode()
+        return sealed(found)
 
     return change
 
