@@ -99,8 +99,8 @@ def test_a_folder_of_no_checkpoint_says_what_is_there_instead(tmp_path):
     (tmp_path / "rank_0").mkdir()
     (tmp_path / "rank_1").mkdir()
     (tmp_path / "rank_1/model.dat").touch()
-    (tmp_path / "weights.dat").touch()
-    there = r"weights\.dat, rank_0 with nothing in it, rank_1 with model\.dat in it$"
+    (tmp_path / "data.bak").touch()
+    there = r"data\.bak, rank_0 with nothing in it, rank_1 with model\.dat in it$"
     with pytest.raises(CheckpointFileError, match=f"no rank_0, rank_1 .* in it, {would}{there}"):
         open_checkpoint(tmp_path)
 
