@@ -201,7 +201,11 @@ def _codes_of(name: str, shapes: Mapping[str, Any], dtypes: Mapping[str, np.dtyp
                 codes = name[: -len(tail)] + end
                 if codes in shapes and codes != name and (dtypes is None or _holds_codes(dtypes[codes])):
                     return codes
-    return None
+    # Whatever else is called a scale in the module of codes.
+    module, _, last = name.rpartition(".")
+    codes = f"{module}.weight"
+    is_scale = "scale" in last and dtypes is not None and codes in dtypes and _holds_codes(dtypes[codes])
+    return codes if is_scale and codes != name else None
 
 
 def _holds_codes(dtype: np.dtype[Any]) -> bool:

@@ -116,5 +116,11 @@ def check_no_codes(
         raise ReshardError(
             f"quantised weights cannot be converted by dtype=: {listed(refused, 3)} "
             f"({dtype_name(records[codes].dtype)} codes {how}); leave dtype= out, or convert the rest by "
-            f"select=['!{codes.rpartition('.')[0] or codes}.*']"
+            f"select={sorted({_pattern(name) for name in refused})}"
         )
+
+
+def _pattern(codes: str) -> str:
+    """What leaves out codes and their scales, in all layers."""
+    above, _, module = codes.rpartition(".")[0].rpartition(".")
+    return f"!*.{module}.*" if above else f"!{module}.*" if module else f"!{codes}*"

@@ -191,6 +191,13 @@ def test_heads_in_a_list_by_layer(field):
     said = r"layers.0.k_proj.weight \[8, 32\]: the configuration says 4 num_key_value_heads of 4, 16 elements, but"
     with pytest.raises(LayoutError, match=said + " dim 0 has 8; .*put a rule for its name in front"):
         rules.strategy(wrong)
+    for bad in ([4], "4", True, 1 << 99, -4):
+        fields = {**config, "num_key_value_heads_per_layer": None, "num_key_value_heads": bad}
+        other = Rules(rules.mesh, rules.rules, fields)
+        with pytest.raises(
+            LayoutError, match="has num_key_value_heads=.* gives no whole number above 0.*; correct"
+        ):
+            other.strategy({"layers.1.q_norm.weight": (4,), "layers.1.k_proj.weight": (8, 32)})
     twice = {"layers.1.k_proj.weight": (16, 32)}  # whole heads, but more of them than the queries' groups
     with pytest.raises(LayoutError, match="says 2 num_key_value_heads of 4, 8 elements, but dim 0 has 16"):
         rules.strategy(twice)
@@ -310,6 +317,13 @@ def test_pipeline_stages_hold_their_layers(layers, pp, tp, mesh, tied):
                 continue
             wanted = value if "norm" in name else np.split(value, tp)[tp_of[rank]]
             np.testing.assert_array_equal(held, wanted)
+
+
+def test_layers_that_are_no_number_are_refused():
+    """The configuration's number of layers, where stages share them."""
+    rules = Rules(mesh_of("pp=2"), RULES["llama"], {"num_hidden_layers": "two"})
+    with pytest.raises(LayoutError, match="has num_hidden_layers='two', which gives no whole number above 0"):
+        rules.strategy({"layers.0.up_proj.weight": (2, 2)})
 
 
 def test_stages_may_be_cut_by_a_rule_instead():

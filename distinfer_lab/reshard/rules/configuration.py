@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...text import shown
 from .expressions import LARGEST
 
 __all__ = ["Part", "layer_of", "model_types", "part_of"]
@@ -69,21 +70,30 @@ class Part:
     is_main: bool
 
     def lookup(self, field: str) -> int | None:
-        """The value of a field for this layer; None if it is absent, null, or not a whole number above 0.
+        """The value of a field for this layer; None if it is absent or null.
 
         Raises
         ------
         ValueError
-            If other fields give another value for some layers, and nothing says for which.
+            If it is not a whole number above 0; or other fields give another value for some layers, and nothing
+            says for which.
         """
         variants = {name: words for name in self.fields if (words := _added_words(name, field)) is not None}
         listed = next((name for name, words in variants.items() if words == {"per", "layer"}), None)
         if listed is not None and _entry(self.fields[listed], self.layer) is not None:
             return _whole(_entry(self.fields[listed], self.layer))
-        value = self.fields.get(field)
-        value = _entry(value, self.layer) if isinstance(value, list) else value
         other = self._by_kind(field, variants)
-        return _whole(value if other is None else other)
+        given = self.fields.get(field) if other is None else other
+        if given is None or (isinstance(given, list) and self.layer is None):
+            return None
+        value = _whole(_entry(given, self.layer) if isinstance(given, list) else given)
+        if value is None:
+            layer = f" for layer {self.layer}" if isinstance(given, list) else ""
+            raise ValueError(
+                f"the configuration has {field}={shown(given)}, which gives no whole number above 0{layer}; correct "
+                "the config.json, or put a rule in front with units and unit_size as numbers"
+            )
+        return value
 
     def _by_kind(self, field: str, variants: Mapping[str, frozenset[str]]) -> Any:
         """The value of a field that is for layers of this layer's kind alone."""

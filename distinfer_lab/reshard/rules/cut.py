@@ -91,7 +91,9 @@ def _unit_size(rule: Rule, part: Part) -> int | None:
 
 
 def _absent(rule: Rule, field: str, part: Part, config: Mapping[str, Any] | None) -> str:
-    what = f"whole {label(rule.units)}" if rule.units is not None else f"parts of {field} elements"
+    if rule.units is not None:
+        field = label(rule.units)
+    what = f"whole {field}" if rule.units is not None else f"parts of {field} elements"
     if config is None:
         return (
             f"cut by {what}, which no configuration says; "

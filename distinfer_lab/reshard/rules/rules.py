@@ -20,7 +20,7 @@ import numpy as np
 
 from ...checkpoint import QuantisedWeight, quantised_weights
 from ...display import Displayed
-from ...errors import ArgumentTypeError, LayoutError, in_lines, listed
+from ...errors import ArgumentTypeError, CheckpointFileError, LayoutError, in_lines, listed
 from ...layout import Layout, Mesh, Strategy
 from ...text import printable
 from ..together import PartedError
@@ -329,4 +329,7 @@ def read_rules(name: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
 def _separated(text: str | os.PathLike[str]) -> list[str]:
     if not isinstance(text, str) or Path(text).is_file():
         return [os.fspath(text)]
-    return [one.strip() for one in text.split(",")]
+    names = [one.strip() for one in text.split(",") if one.strip()]
+    if not names:
+        raise CheckpointFileError(f"{text!r}: no rules; give a file, or one of {', '.join(RULES)}")
+    return names

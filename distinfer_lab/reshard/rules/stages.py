@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from ...errors import LayoutError
 from ...layout import Layout, Mesh
 from .configuration import Part
+from .expressions import AbsentField, evaluate
 from .rule import Rule
 
 __all__ = ["AXIS", "Stages", "on_stages", "stages_of"]
 
 AXIS = "pp"
-LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
+LAYERS = "num_hidden_layers or n_layer or num_layers"
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,12 @@ def stages_of(mesh: Mesh, parts: Iterable[Part], rules: Iterable[Rule]) -> Stage
     count = mesh.axis_size(AXIS)
     main = [part for part in parts if part.is_main]
     numbered = max((part.layer for part in main if part.layer is not None), default=-1) + 1
-    said = next(
-        (
-            value
-            for field in LAYERS
-            for part in main[:1]
-            if (value := replace(part, layer=None).lookup(field))
-        ),
-        None,
-    )
+    try:
+        said = evaluate(LAYERS, replace(main[0], layer=None).lookup) if main else None
+    except AbsentField:
+        said = None
+    except ValueError as err:
+        raise LayoutError(str(err)) from err
     layers = said or numbered
     if count > max(layers, 1):
         raise LayoutError(
