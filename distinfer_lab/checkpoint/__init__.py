@@ -4,7 +4,7 @@ from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter
 from .contents import gaps, unnamed_paths
 from .coverage import Coverage, Surviving, box_in_words, coverage
 from .dtypes import dtype_name
-from .encryption import is_encrypted
+from .encryption import SecretKey, is_encrypted, secret_key, with_secret_key
 from .entry import ByteSource, Entry, Piece, TensorSpec
 from .hub import (
     INDEX,
@@ -55,6 +55,7 @@ __all__ = [
     "Piece",
     "QuantisedTensor",
     "QuantisedWeight",
+    "SecretKey",
     "SliceFile",
     "SliceWriter",
     "StrategyFile",
@@ -87,6 +88,8 @@ __all__ = [
     "read_operators",
     "read_strategy",
     "save_slice",
+    "secret_key",
     "unnamed_paths",
+    "with_secret_key",
     "write_strategy",
 ]

@@ -19,6 +19,7 @@ from ..layout import Box, Layout, Strategy
 from ..text import printable
 from .coverage import Coverage, box_in_words, coverage
 from .dtypes import dtype_name
+from .encryption import secret_key
 from .entry import Entry
 from .hub import FileSet
 from .slice_file import SliceFile
@@ -120,6 +121,9 @@ class Checkpoint(Displayed):
     """The placement on cards that holds the slices, where files do not."""
     folder: str = ""
     """Where the manifest lies that says what the files hold; "" if none does."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dec_key", secret_key(self.dec_key))
 
     @property
     def ranks(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint import secret_key
 from ..display import Displayed
 from ..errors import ArgumentTypeError, ContextError
 
@@ -116,6 +117,7 @@ class CheckpointConfig(Displayed):
             raise ArgumentTypeError(f"enc_key is bytes, not {type(self.enc_key).__name__}")
         if self.enc_key is not None and self.crc_check:
             raise ContextError("an encrypted file carries no crc; set crc_check=False or leave out enc_key")
+        object.__setattr__(self, "enc_key", secret_key(self.enc_key))
 
     @property
     def file_options(self) -> dict[str, Any]:

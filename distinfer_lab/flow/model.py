@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..cards import CardGroup, Placement, current_group
+from ..checkpoint import with_secret_key
 from ..display import Displayed
 from ..errors import ArgumentTypeError, ContextError
 from ..net import Cell, Graph, Tensor, spec_of, trace
@@ -195,6 +196,7 @@ class Model(Displayed):
         placed = placed_net(self.network, self.cards)
         if placed is None:
             raise ContextError("the net is on no card yet; train it or load a checkpoint first")
+        file_options = with_secret_key(file_options)
         if integrated:
             paths = [save_merged(placed, Path(directory) / name, file_options)]
         else:

@@ -214,8 +214,11 @@ def _staged(task: WriteTask, stage: Stage) -> WriteTask:
 
 
 def _job(plan: ConversionPlan, output: Output) -> dict[str, Any]:
-    """All that the bytes of the output depend on."""
-    shown = {k: v.hex() if isinstance(v, bytes) else v for k, v in output.file_options.items() if k != "sync"}
+    """All that the bytes of the output depend on.
+
+    The key is left out, since nothing secret may be on the disk: an encrypted file is never resumed.
+    """
+    options = {key: value for key, value in output.file_options.items() if key not in ("sync", "enc_key")}
     return {
         "program": __version__,
         "sources": source_records(plan.checkpoint),
@@ -226,7 +229,8 @@ def _job(plan: ConversionPlan, output: Output) -> dict[str, Any]:
         "prefix": output.prefix,
         "partition": dict(output.partition or {}),
         "copied": [path.name for path in output.copied],
-        "options": shown,
+        "options": options,
+        "encrypted": output.file_options.get("enc_key") is not None,
     }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import companions, partition_like
+from ..checkpoint import companions, partition_like, with_secret_key
 from ..errors import ReshardError
 from .filling import SMALLEST_BUFFER
 from .sizes import BUFFER_BYTES, size_of
@@ -68,6 +68,7 @@ class Output:
     like: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "file_options", with_secret_key(self.file_options))
         if self.format not in FORMATS:
             raise ReshardError(f"format={self.format!r} is not one of {', '.join(FORMATS)}")
         if Path(self.prefix).name != self.prefix and self.prefix:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import Checkpoint, FileSet, SliceFile, open_files
+from ..checkpoint import Checkpoint, FileSet, SliceFile, open_files, secret_key
 from ..layout import Box, windows
 from .plan import ReshardPlan
 
@@ -103,6 +103,9 @@ class Share:
     dec_key: bytes | None = None
     dec_mode: str = "AES-GCM"
     held: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dec_key", secret_key(self.dec_key))
 
     @property
     def nbytes(self) -> int:

@@ -1,4 +1,4 @@
-"""The hidden folder in which an output grows, and the one rename that makes it visible.
+"""The staging folder of an output, which only its owner may enter, and the one rename that makes the output visible.
 
     out/                    not there yet, or as it was before
     .out.stage/             job.json      what is being made, from what
@@ -21,13 +21,13 @@ import socket
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..checkpoint import MANIFEST, read_manifest, unnamed_paths
 from ..errors import CheckpointError, CheckpointFileError, ReshardError, listed
 from ..text import printable
 
-__all__ = ["Stage", "check_target", "journal_of", "probe_of"]
+__all__ = ["Stage", "check_target", "journal_of", "open_private", "probe_of"]
 
 JOB = "job.json"
 FILES = "files"
@@ -44,6 +44,11 @@ def journal_of(folder: str | os.PathLike[str], path: str) -> Path:
 def probe_of(folder: str | os.PathLike[str]) -> Path:
     """A file that whoever sees a stage's folder sees too."""
     return Path(folder).parent / JOB
+
+
+def open_private(path: Path, flags: int) -> BinaryIO:
+    """Open a file to write it; if there is none, make one that only its owner may read."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | flags, 0o600), "wb")
 
 
 class Stage:
@@ -117,7 +122,7 @@ class Stage:
             self.resumed = self._resume and self._same_job()
             if not self.resumed:
                 shutil.rmtree(self._base, ignore_errors=True)
-                self._base.mkdir()
+                self._base.mkdir(mode=0o700)
                 self._write(self._base / JOB, self._job.encode())
             self.folder.mkdir(exist_ok=True)
         except OSError as err:
@@ -144,7 +149,7 @@ class Stage:
         self._write(self.folder / name, data)
 
     def _write(self, path: Path, data: bytes) -> None:
-        with path.open("wb") as file:
+        with open_private(path, os.O_TRUNC) as file:
             file.write(data)
             file.flush()
             if self._sync:
@@ -170,7 +175,11 @@ class Stage:
         """
         check_target(self.target, self._overwrite)  # again: files may have been added there meanwhile
         try:
-            for inner, _, _ in os.walk(self.folder):
+            # Files were their owner's only; now they get what the umask left to the folder.
+            permissions = self.folder.stat().st_mode & 0o666
+            for inner, _, names in os.walk(self.folder):
+                for name in names:
+                    Path(inner, name).chmod(permissions)
                 self._sync_folder(inner)
             if self.target.exists():
                 exchange(self.folder, self.target)

@@ -6,6 +6,7 @@ the digest that the journal says.
 """
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -17,14 +18,14 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from ..checkpoint import SliceWriter, TensorSpec
+from ..checkpoint import SliceWriter, TensorSpec, with_secret_key
 from ..display import counted
 from ..errors import CheckpointFileError, DistinferError
 from ..text import shown
 from ..untrusted import parse_json, read_file, read_int
 from .filling import Filling
 from .shares import Share, ShareTensor, Source
-from .stage import journal_of
+from .stage import journal_of, open_private
 
 __all__ = [
     "Control",
@@ -130,6 +131,9 @@ class WriteTask:
     digests: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", with_secret_key(self.options))
+
     @property
     def nbytes(self) -> int:
         """Bytes of all shards."""
@@ -215,7 +219,8 @@ class FileWork:
         task = self.task
         with self._told(), ExitStack() as stack:
             path = Path(task.folder, task.path)
-            self.writer = stack.enter_context(SliceWriter(path, task.specs, resume=True, **task.options))
+            options = {"resume": True, "permissions": 0o600, **task.options}
+            self.writer = stack.enter_context(SliceWriter(path, task.specs, **options))
             self.journal = stack.enter_context(
                 Journal(journal_of(task.folder, task.path), self.writer.resumed)
             )
@@ -344,7 +349,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not kept:
             path.unlink(missing_ok=True)
-        self._file = path.open("ab")
+        self._file = open_private(path, os.O_APPEND)
         self._file.truncate(kept)
 
     def __enter__(self) -> "Journal":
