@@ -6,12 +6,12 @@
     found.strategy        where there are none; and found.plan, with its bytes
 
 Of the cuts that fit a name the last one counts; what none fits is whole on every card. A pattern speaks
-of tensors with as many dims as its cut has; a cut of one name must have the tensor's.
+of tensors with as many dims as its cut has, and fits whole parts of names, as in rules (`rules/patterns.py`);
+a cut of one name must have the tensor's.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..errors import LayoutError
 from ..layout import Layout, Mesh, Strategy
 from .explain import card_costs
 from .plan import ReshardPlan, plan_reshard
+from .rules.patterns import name_fits
 from .sizes import BUFFER_BYTES
 
 __all__ = ["Assessment", "Cut", "Dims", "Draft"]
@@ -53,7 +54,7 @@ class Cut:
 
     def fits(self, name: str) -> bool:
         """Whether it may speak of a tensor of this name."""
-        return name == self.match or (self.is_pattern and fnmatchcase(name, self.match))
+        return name == self.match or (self.is_pattern and name_fits(self.match, name))
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Draft:
         """The cut that counts for a tensor of so many dims; None where it is whole."""
         place = self._places.get(name, -1)
         for at, cut in self._patterns:
-            if at > place and len(cut.dims) == ndim and fnmatchcase(name, cut.match):
+            if at > place and len(cut.dims) == ndim and name_fits(cut.match, name):
                 return cut
         return self.cuts[place] if place >= 0 else None
 

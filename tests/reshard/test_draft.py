@@ -130,3 +130,11 @@ def test_drafts_are_values():
     assert draft == Draft(TP, (Cut("w", (("tp",), ())),))
     assert draft.on(GRID).cuts == draft.cuts
     assert Draft(TP) == draft.without("w")
+
+
+def test_patterns_fit_whole_parts_of_names():
+    """As in rules: *v_proj.weight is not for qkv_proj.weight, and any text is said by a star after a part."""
+    draft = Draft(TP).cut("*v_proj.weight", (("tp",), ())).cut("*.*norm.weight", (("tp",),))
+    assert draft.cut_of("a.v_proj.weight", 2) is not None
+    assert draft.cut_of("a.qkv_proj.weight", 2) is None
+    assert draft.cut_of("a.input_layernorm.weight", 1) is not None

@@ -1,21 +1,15 @@
 """A rule: which names it is for, and which mesh axes cut the dims of those tensors.
 
-    pattern              fits                                    does not fit
-    *.v_proj.weight      layers.0.self_attn.v_proj.weight        layers.0.self_attn.qkv_proj.weight
-    *v_proj.weight       the same: a star at the beginning stands for whole parts of a name, or none
-    *.experts.*.weight   experts.0.w1.weight: any other star stands for any text
-    *.*norm.weight       input_layernorm.weight: any text after any parts
+    {"match": "*.q_proj.weight", "dims": [["tp"], []], "units": "num_attention_heads"}
+    {"match": "*.norm.weight", "dims": null}
 
 A file of rules is JSON: a list of objects with the fields of `Rule`, of which "match" and "dims" are needed.
 """
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
-from fnmatch import translate
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +17,7 @@ from ...errors import CheckpointError, CheckpointFileError
 from ...text import shown
 from ...untrusted import parse_json, read_file
 from .expressions import check_expression
+from .patterns import name_fits
 
 __all__ = ["STAGES", "Rule", "fits", "read_rule_file", "rules_json"]
 
@@ -40,7 +35,7 @@ class Rule:
     Parameters
     ----------
     match
-        A pattern of names, compared part by part (see the head of this module).
+        A pattern of names, compared part by part (see `patterns.py`).
     dims
         For each tensor dim the mesh axes that cut it; axes that the mesh lacks cut nothing. None: every
         rank holds everything, whatever the number of dims.
@@ -77,29 +72,9 @@ class Rule:
     stage: str | None = None
 
 
-@lru_cache(maxsize=4096)
-def _pattern(match: str) -> tuple[str, re.Pattern[str]]:
-    """The text with which every name that fits ends, and the pattern."""
-    ending = re.split(r"[*?\]]", match)[-1]
-    if not match.startswith("*"):
-        return ending, re.compile(translate(match), re.DOTALL)
-    rest = match[1:].removeprefix(".")
-    parts = r"(?:.*\.)?" if rest else ".*"
-    return ending.removeprefix("."), re.compile(parts + translate(rest), re.DOTALL)
-
-
 def fits(rule: Rule, name: str) -> bool:
-    """Whether a rule is for a tensor of this name.
-
-    Examples
-    --------
-    >>> [fits(Rule("*v_proj.weight", None), name) for name in ("a.v_proj.weight", "a.qkv_proj.weight")]
-    [True, False]
-    >>> fits(Rule("*.*norm.weight", None), "layers.0.input_layernorm.weight")
-    True
-    """
-    ending, pattern = _pattern(rule.match)
-    return name.endswith(ending) and pattern.match(name) is not None
+    """Whether a rule is for a tensor of this name."""
+    return name_fits(rule.match, name)
 
 
 def rules_json(rules: tuple[Rule, ...]) -> str:
