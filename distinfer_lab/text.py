@@ -13,7 +13,7 @@ Code takes none of these: there a name is written by `repr`.
 import html
 import reprlib
 
-__all__ = ["escape", "printable", "shown"]
+__all__ = ["escape", "pattern_of", "printable", "shown"]
 
 LONGEST_SHOWN = 160
 
@@ -72,3 +72,12 @@ def shown(value: object) -> str:
     ('[0, 1, 2, 3, 4, 5, ...]', True)
     """
     return printable(_short.repr(value))[: 4 * LONGEST_SHOWN]
+
+
+def pattern_of(name: str) -> str:
+    """A pattern of `select` that fits a name: characters that mean something there are any character.
+
+    >>> pattern_of("h[0].w*")
+    'h?0?.w?'
+    """
+    return "".join("?" if c in "[]*'," or not c.isprintable() else c for c in name)

@@ -6,6 +6,7 @@ from .coverage import Coverage, Surviving, box_in_words, coverage
 from .dtypes import dtype_name
 from .encryption import SecretKey, is_encrypted, secret_key, with_secret_key
 from .entry import ByteSource, Entry, Piece, TensorSpec
+from .holdable import check_specs
 from .hub import (
     INDEX,
     FileSet,
@@ -64,6 +65,7 @@ __all__ = [
     "TensorSpec",
     "as_strategy",
     "box_in_words",
+    "check_specs",
     "companions",
     "config_beside",
     "config_with_dtype",

@@ -26,7 +26,7 @@ from .dtypes import CKPT_TYPES, dtype_name, type_name_of, unreadable_dtype
 from .entry import Piece, TensorSpec, content_bytes
 from .entry_table import EntryTable, Kind
 
-__all__ = ["CRC_BYTES", "CRC_WORD", "headers", "index_ckpt"]
+__all__ = ["CRC_BYTES", "CRC_WORD", "LARGEST_TEXT", "LONGEST_NAME", "headers", "index_ckpt"]
 
 ReadAt = Callable[[int, int], bytes]
 

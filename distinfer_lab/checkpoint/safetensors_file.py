@@ -30,7 +30,7 @@ from .dtypes import (
 from .entry import TensorSpec, content_bytes
 from .entry_table import EntryTable, Kind
 
-__all__ = ["LONGEST_HEADER", "TEXT_KEY", "header", "index_safetensors"]
+__all__ = ["LONGEST_HEADER", "METADATA", "TEXT_KEY", "header", "index_safetensors"]
 
 LONGEST_HEADER = 100_000_000
 """As the safetensors library has it."""

@@ -27,6 +27,7 @@ from .allocation import allocate
 from .ckpt import CRC_WORD, headers
 from .encryption import check_key, encrypt
 from .entry import Entry, Piece, TensorSpec, byte_runs, stretches
+from .holdable import check_format, check_read_back, check_specs, format_of
 from .safetensors_file import header
 
 __all__ = ["CHUNK_BYTES", "SliceWriter", "save_slice"]
@@ -51,7 +52,7 @@ class SliceWriter:
     specs
         What it will hold, in order.
     format
-        "ckpt" or "safetensors".
+        "ckpt" or "safetensors"; by default that of the name, which has to agree.
     chunk_bytes
         The most content of one message of a `.ckpt` file.
     crc_check
@@ -92,7 +93,7 @@ class SliceWriter:
         path: str | os.PathLike[str],
         specs: Sequence[TensorSpec],
         *,
-        format: str = "ckpt",
+        format: str | None = None,
         chunk_bytes: int = CHUNK_BYTES,
         crc_check: bool = False,
         enc_key: bytes | None = None,
@@ -104,6 +105,7 @@ class SliceWriter:
     ) -> None:
         self.path = os.fspath(path)
         self.specs = tuple(specs)
+        format = format_of(self.path) if format is None else format
         self._check_options(format, chunk_bytes, crc_check, enc_key, enc_mode)
         # A .ckpt file without an entry has a checksum at least: one of no bytes is what a failed copy leaves.
         self._crc = crc_check or (format == "ckpt" and not self.specs)
@@ -127,6 +129,7 @@ class SliceWriter:
                 os.truncate(self._file.fileno(), 0)
             self._take_room()
             self._write_heads(heads, format)
+            check_read_back(self.path, self._read_at, self._size, self.specs, self.entries, format)
         except BaseException:
             self._discard()
             raise
@@ -139,8 +142,7 @@ class SliceWriter:
         key: bytes | None,
         mode: str,
     ) -> None:
-        if format not in ("ckpt", "safetensors"):
-            raise CheckpointError(f"{self.path}: format {format!r} is not 'ckpt' or 'safetensors'")
+        check_format(self.path, format)
         if chunk_bytes < 1:
             raise CheckpointError(f"{self.path}: chunk_bytes={chunk_bytes} must be 1 or more")
         if (crc or key is not None) and format != "ckpt":
@@ -151,12 +153,7 @@ class SliceWriter:
                 raise EncryptionError(
                     f"{self.path}: an encrypted file carries no checksum; choose one of them"
                 )
-        names = [spec.name for spec in self.specs]
-        if not all(isinstance(name, str) and name for name in names):
-            raise ArgumentTypeError(f"{self.path}: every entry needs a name that is a text")
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise CheckpointError(f"{self.path}: {twice!r} is to be written twice")
+        check_specs(self.path, self.specs, format)
 
     def _open(self) -> Any:
         if self._key is not None:
@@ -186,6 +183,9 @@ class SliceWriter:
             raise CheckpointFileError(
                 f"{self.path}: {err.strerror}; the file was not completed, it takes {bytes_in_words(self._size)}"
             ) from err
+
+    def _read_at(self, offset: int, count: int) -> bytes:
+        return os.pread(self._file.fileno(), count, offset)
 
     def _write_heads(self, heads: Sequence[tuple[int, bytes]], format: str) -> None:
         frame = list(heads)

@@ -32,6 +32,7 @@ from ..checkpoint import (
 from ..display import counted
 from ..errors import ReshardError, in_lines, listed
 from ..layout import Layout, Regions, Strategy
+from ..text import pattern_of
 from .classes import Holding
 from .explain import Explanation, explain
 from .float_dtypes import check_no_codes, converted_dtypes, float_dtype
@@ -213,7 +214,8 @@ def _check_readable(checkpoint: Checkpoint, chosen: Collection[str]) -> None:
         name, why = next(iter(broken.items()))
         more = f", and {len(broken) - 1} more entries like it" if len(broken) > 1 else ""
         raise ReshardError(
-            f"{name} cannot be read{more}: {why}; leave out what cannot be read by select={['!' + n for n in broken]}"
+            f"{name} cannot be read{more}: {why}; leave out what cannot be read by "
+            f"select={['!' + pattern_of(n) for n in broken]}"
         )
 
 

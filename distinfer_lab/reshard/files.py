@@ -28,6 +28,7 @@ from ..checkpoint import (
     ManifestFile,
     ManifestTensor,
     NoFile,
+    check_specs,
     config_with_dtype,
     dtype_name,
     index_json,
@@ -159,7 +160,10 @@ def checked_tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:
     """
     _check_apart(plan, output)
     check_target(Path(os.path.abspath(output.folder)), output.overwrite)
-    return _tasks(plan, output)
+    tasks = _tasks(plan, output)
+    for task in tasks:
+        check_specs(task.path, task.specs, task.options["format"])
+    return tasks
 
 
 def _tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:
