@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from tempfile import TemporaryFile
 from types import TracebackType
-from typing import BinaryIO, ClassVar
+from typing import BinaryIO, ClassVar, NamedTuple
 
 from ..errors import CheckpointFileError
 from ..untrusted import open_regular
@@ -24,7 +24,7 @@ try:
 except ImportError:  # Windows has no such limit
     resource = None  # type: ignore[assignment]
 
-__all__ = ["Handle", "NamedHandle", "Spool", "most_descriptors"]
+__all__ = ["FileIdentity", "Handle", "NamedHandle", "Spool", "most_descriptors"]
 
 MOST_DESCRIPTORS = 256
 """More would save nothing: to open a file takes some 10 us."""
@@ -148,7 +148,7 @@ class NamedHandle(Handle):
 
     def _opened_again(self) -> BinaryIO:
         file = _open(self.path)
-        if _identity(os.fstat(file.fileno())) != _identity(self.stat):
+        if FileIdentity.of(os.fstat(file.fileno())) != FileIdentity.of(self.stat):
             file.close()
             raise CheckpointFileError(
                 f"{self.path} was changed while it was read; start again when it is complete"
@@ -166,8 +166,20 @@ def _open(path: str) -> BinaryIO:
     return open_regular(path)
 
 
-def _identity(stat: os.stat_result) -> tuple[int, ...]:
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+class FileIdentity(NamedTuple):
+    """What tells a file from any other, and from what it was before a change, on one host."""
+
+    size: int
+    mtime_ns: int
+    """Of the last change of the content. Archives and copies may set it, so that different files have equal ones."""
+    ctime_ns: int
+    """Of the last change of the content or of what the system knows of the file; nobody can set it."""
+    inode: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> "FileIdentity":
+        """That of a file whose `os.stat` this is."""
+        return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
 class _Shared:

@@ -24,7 +24,7 @@ from ..text import printable
 from .ckpt import CRC_BYTES, CRC_WORD, index_ckpt
 from .encryption import MAGICS, decrypt
 from .entry import Entry, byte_runs, stretches
-from .handles import Handle, NamedHandle, Spool
+from .handles import FileIdentity, Handle, NamedHandle, Spool
 from .recognisers import HEAD_BYTES, recognise_file
 from .safetensors_file import index_safetensors
 
@@ -178,9 +178,9 @@ class SliceFile(Displayed):
         self.close()
 
     @property
-    def identity(self) -> tuple[int, int]:
-        """Size in bytes and time of the last change in ns: another file, or a changed one, differs in them."""
-        return self._stat.st_size, self._stat.st_mtime_ns
+    def identity(self) -> FileIdentity:
+        """Of the file when it was opened: another file, or a changed one, has another."""
+        return FileIdentity.of(self._stat)
 
     def check_unchanged(self) -> None:
         """Raise if the file was changed, or put aside for another, since it was opened.
@@ -194,11 +194,7 @@ class SliceFile(Displayed):
             now = os.stat(self.path)
         except OSError as err:
             raise CheckpointFileError(f"{self.path}: {err.strerror}; it went away while it was read") from err
-        if (now.st_ino, now.st_size, now.st_mtime_ns) != (
-            self._stat.st_ino,
-            self._stat.st_size,
-            self._stat.st_mtime_ns,
-        ):
+        if FileIdentity.of(now) != self.identity:
             raise CheckpointFileError(
                 f"{self.path} was changed while it was read; start again when it is complete"
             )

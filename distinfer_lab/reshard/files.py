@@ -8,6 +8,7 @@ of a group. No tensor is ever whole in memory.
 
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -29,6 +30,7 @@ from ..checkpoint import (
     ManifestTensor,
     NoFile,
     check_specs,
+    SliceFile,
     config_with_dtype,
     dtype_name,
     index_json,
@@ -134,7 +136,7 @@ def run_plan(
             _check_replicas(plan, reports)
         _finish(plan, output, stage, tasks, reports)
         stage.commit()
-        resumed = stage.resumed
+        resumed, discarded = stage.resumed, stage.discarded
     return ReshardResult(
         os.fspath(output.folder),
         plan,
@@ -145,6 +147,7 @@ def run_plan(
         written.served_bytes,
         written.moved_bytes,
         written.private_bytes,
+        discarded,
     )
 
 
@@ -225,7 +228,7 @@ def _job(plan: ConversionPlan, output: Output) -> dict[str, Any]:
     options = {key: value for key, value in output.file_options.items() if key not in ("sync", "enc_key")}
     return {
         "program": __version__,
-        "sources": source_records(plan.checkpoint),
+        "sources": _source_identities(plan.checkpoint),
         "destination": strategy_to_json(plan.strategy),
         "tensors": {source: [name, dtype_name(dtype)] for source, (name, dtype) in plan.targets.items()},
         "states": plan.states,
@@ -240,14 +243,27 @@ def _job(plan: ConversionPlan, output: Output) -> dict[str, Any]:
 
 def source_records(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """Path, size and time of change of every source file."""
-    out = []
+    return [
+        {"path": os.path.abspath(file.path), "size": file.identity.size, "mtime_ns": file.identity.mtime_ns}
+        for file in _source_files(checkpoint)
+    ]
+
+
+def _source_files(checkpoint: Checkpoint) -> list[SliceFile]:
+    files: list[SliceFile] = []
     for source in checkpoint.files:
-        if isinstance(source, NoFile):
-            continue
-        for file in source.files if isinstance(source, FileSet) else [source]:
-            size, mtime = file.identity
-            out.append({"path": os.path.abspath(file.path), "size": size, "mtime_ns": mtime})
-    return out
+        if not isinstance(source, NoFile):
+            files += source.files if isinstance(source, FileSet) else [source]
+    return files
+
+
+def _source_identities(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """What tells the source from any other; what cards hold changes as they train, so it is never the same."""
+    if checkpoint.held:
+        return [{"held": uuid.uuid4().hex}]
+    return [
+        {"path": os.path.abspath(file.path), **file.identity._asdict()} for file in _source_files(checkpoint)
+    ]
 
 
 def _write_here(

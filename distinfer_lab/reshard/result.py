@@ -33,6 +33,8 @@ class ReshardResult(Displayed):
     """Bytes that went from card to card."""
     private_bytes: int | None = None
     """The most private memory that a worker process took beyond what it has when idle; None in this process."""
+    discarded: str = ""
+    """Why what an interrupted run had written was not used; "" if it was, or there was nothing."""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -94,6 +96,7 @@ class ReshardResult(Displayed):
             "predicted_peak_bytes": self.predicted_peak_bytes,
             "seconds": self.seconds,
             "resumed": self.resumed,
+            "discarded": self.discarded,
             "started_over": [file.path for file in self.files if file.started_over],
             "overflowed": dict(self.overflowed),
         }
@@ -113,6 +116,8 @@ class ReshardResult(Displayed):
             )
         if self.reused_bytes:
             lines.append(f"  {bytes_in_words(self.reused_bytes)} were there from an earlier run, and right")
+        if self.discarded:
+            lines.append(f"  what an interrupted run had written was discarded: {self.discarded}")
         lines += [
             f"  {printable(file.path)}: the journal of the earlier run was damaged; "
             "the file was written from the start"

@@ -26,12 +26,14 @@ from typing import Any, BinaryIO
 from ..checkpoint import MANIFEST, read_manifest, unnamed_paths
 from ..errors import CheckpointError, CheckpointFileError, ReshardError, listed
 from ..text import printable
+from ..untrusted import parse_json, read_file
 
 __all__ = ["Stage", "check_target", "journal_of", "open_private", "probe_of"]
 
 JOB = "job.json"
 FILES = "files"
 JOURNALS = "journals"
+LARGEST_JOB = 4 << 30
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 
@@ -73,6 +75,8 @@ class Stage:
         Where files are written; journals of them lie in a folder beside it (see `journal_of`).
     resumed : bool
         Whether an earlier run had begun.
+    discarded : str
+        Why what an earlier run had written was not used; "" if it was, or there was nothing.
 
     Raises
     ------
@@ -97,7 +101,7 @@ class Stage:
         self._lock_path = self.target.with_name(f".{self.target.name}.lock")
         self._job = json.dumps(job, sort_keys=True)
         self._overwrite, self._resume, self._sync = overwrite, resume, sync
-        self.resumed = False
+        self.resumed, self.discarded = False, ""
 
     def __enter__(self) -> "Stage":
         try:
@@ -120,6 +124,7 @@ class Stage:
         check_target(self.target, self._overwrite)
         try:
             self.resumed = self._resume and self._same_job()
+            self.discarded = "" if self.resumed or not self._has_files() else self._why_discarded()
             if not self.resumed:
                 shutil.rmtree(self._base, ignore_errors=True)
                 self._base.mkdir(mode=0o700)
@@ -132,9 +137,25 @@ class Stage:
 
     def _same_job(self) -> bool:
         try:
-            return (self._base / JOB).read_text() == self._job
-        except (OSError, UnicodeDecodeError):
+            return read_file(self._base / JOB, LARGEST_JOB) == self._job.encode()
+        except OSError:
             return False
+
+    def _has_files(self) -> bool:
+        return any(path.is_file() for path in self.folder.rglob("*"))
+
+    def _why_discarded(self) -> str:
+        """Why what an earlier run has left is of no use."""
+        if not self._resume:
+            return "resume=False"
+        try:
+            before, now = parse_json(read_file(self._base / JOB, LARGEST_JOB)), json.loads(self._job)
+            differing = [key for key in now if before.get(key) != now[key]]
+        except (OSError, ValueError, AttributeError):
+            return f"its {JOB} cannot be read"
+        if differing == ["sources"]:
+            return "the source is not the one that it read"
+        return f"it was of another job, with other {', '.join(differing) or 'options'}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
