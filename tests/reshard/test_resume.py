@@ -13,6 +13,7 @@ from distinfer_lab.cards import tasks
 from distinfer_lab.checkpoint import open_checkpoint, save_slice
 from distinfer_lab.errors import CheckpointFileError, ReshardError
 from distinfer_lab.layout import Layout, Mesh, Strategy
+from distinfer_lab.reshard.stage import Stage
 
 from ..strategies import examples
 
@@ -101,7 +102,7 @@ def test_a_run_resumes_under_another_buffer(tmp_path, buffers, threads):
     """Whatever was finished is taken over; only the rest is read."""
     for rank in range(2):
         write_source(tmp_path, 1, rank)
-    stop(tmp_path, 14, buffer=buffers[0])
+    stop(tmp_path, 7 if buffers[0] == "32 MiB" else 14, buffer=buffers[0])
     journals = (tmp_path / ".out.stage/journals").rglob("*.jsonl")
     finished = sum(len(path.read_text().splitlines()) for path in journals)
     assert finished
@@ -131,7 +132,11 @@ def test_another_job_says_why_it_starts_over(tmp_path):
         shutil.rmtree(tmp_path / "out")
 
 
-def test_values_on_cards_are_never_taken_over(tmp_path):
+def _fail():
+    raise ReshardError("not committed")
+
+
+def test_values_on_cards_are_never_taken_over(tmp_path, monkeypatch):
     """They change as the cards train, and nothing tells: a run from cards starts over."""
     for rank in range(2):
         write_source(tmp_path, 1, rank)
@@ -139,11 +144,14 @@ def test_values_on_cards_are_never_taken_over(tmp_path):
         with open_checkpoint(tmp_path / "src", SRC) as checkpoint:
             placement, _ = cards.take(checkpoint.plan(SRC))
         held = cards.checkpoint(placement, Strategy(dict(SRC), dict.fromkeys(NAMES, (128, 256))))
-        for _ in range(2):
-            plan = held.plan(DST)
-            with pytest.raises(ReshardError, match="cancelled"):
-                plan.run(tmp_path / "out", cards=cards, cancelled=lambda: True)
-        assert not plan.run(tmp_path / "out", cards=cards).resumed
+        plan = held.plan(DST)
+        with monkeypatch.context() as patched:
+            patched.setattr(Stage, "commit", lambda stage: _fail())
+            with pytest.raises(ReshardError, match="not committed"):
+                plan.run(tmp_path / "out", cards=cards)
+        result = plan.run(tmp_path / "out", cards=cards)
+        assert (result.resumed, result.reused_bytes) == (False, 0)
+        assert result.discarded
     assert versions(tmp_path) == {1.0}
 
 
