@@ -38,7 +38,7 @@ MAX_DIMS = 30
 """Dims of a tensor. numpy 1.26 stops at 32, and some arrays of ours have two dims more than the tensor."""
 MAX_AXES = 32
 """Axes of a mesh."""
-MOST_RANKS = 1 << 17
+MOST_RANKS = 1 << 16
 """Ranks of a layout; every rank costs some hundred bytes of plan for each layout."""
 LARGEST_SIZE = 1 << 60
 """Bytes of a tensor, and a bound of offsets: sums and products of a few stay within int64."""
@@ -48,6 +48,9 @@ DEEPEST = 32
 BYTES_PER_BRACKET = 6
 FREE_BRACKETS = 1 << 18
 """An empty list takes 3 bytes of JSON and 64 of memory, so a large file may not consist of them."""
+BYTES_PER_VALUE = 16
+FREE_VALUES = 400_000
+"""A short text or number takes up to 200 bytes of memory as a part of an object."""
 NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -120,6 +123,8 @@ def parse_json(
     """
     if data.count(b"[") + data.count(b"{") > FREE_BRACKETS + len(data) // BYTES_PER_BRACKET:
         raise ValueError("it consists of empty lists or objects")
+    if read_object is None and data.count(b",") > FREE_VALUES + len(data) // BYTES_PER_VALUE:
+        raise ValueError("it has too many short values for its size")
     options: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _float} if finite else {}
     try:
         found = json.loads(data.decode("utf-8-sig"), object_pairs_hook=read_object or _object, **options)

@@ -47,6 +47,8 @@ __all__ = [
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 LARGEST_INDEX = 1 << 30
+OUTSIDE = frozenset("/\\\0")
+"""Characters by which a file's name could leave the folder."""
 LARGEST_COMPANION = 64 << 20
 
 COMPANIONS = (
@@ -226,7 +228,7 @@ def read_index(index: Path) -> dict[str, str]:
     for name in names.values():
         if not isinstance(name, str):
             raise CheckpointError(f"{index}: it names the file {shown(name)}; a name is a text")
-        if Path(name).name != name or name in ("", ".", "..") or "\0" in name or "\\" in name:
+        if name in ("", ".", "..") or not OUTSIDE.isdisjoint(name):
             raise CheckpointError(f"{index}: it names the file {shown(name)}, which leaves the folder")
     return names
 

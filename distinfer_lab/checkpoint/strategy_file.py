@@ -123,7 +123,10 @@ class StrategyFile(Displayed):
             f"and {counted(len(self.operators), 'operator')}"
         ]
         for name, item in self.layouts.items():
-            lines.append(f"  {printable(name)}  dev_matrix {item.dev_matrix} tensor_map {item.tensor_map}")
+            lines.append(
+                f"  {printable(name)}  "
+                f"dev_matrix {shown(item.dev_matrix)} tensor_map {shown(item.tensor_map)}"
+            )
         return "\n".join(lines)
 
 
@@ -206,7 +209,7 @@ def _from_protobuf(path: str, data: bytes) -> StrategyFile:
     except DecodeError as err:
         raise CheckpointError(f"{path}: not a valid strategy file, or damaged ({err})") from err
     if not message.IsInitialized():
-        lacking = listed(message.FindInitializationErrors())
+        lacking = listed(_lacking(message))
         raise CheckpointError(f"{path}: not a valid strategy file, or damaged (it lacks {lacking})")
     names = [item.node_name for item in message.parallel_strategy_item]
     names += [item.param_name for item in message.parallel_layout_item]
@@ -225,6 +228,13 @@ def _from_protobuf(path: str, data: bytes) -> StrategyFile:
         for item in message.parallel_layout_item
     }
     return StrategyFile(message.current_stage, operators, layouts)
+
+
+def _lacking(message: Any) -> list[str]:
+    """Fields that the first incomplete message lacks; of all together there may be millions."""
+    items = (*message.parallel_strategy_item, *message.parallel_layout_item)
+    first = next((item for item in items if not item.IsInitialized()), message)
+    return list(first.FindInitializationErrors())
 
 
 def _item(path: str, param: str, found: Any) -> MindSporeLayout:

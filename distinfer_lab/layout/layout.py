@@ -14,6 +14,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,12 +173,14 @@ class Layout(Displayed):
             raise LayoutError(
                 f"the layout reaches rank {shown(self.last_rank)}; ranks up to {MOST_RANKS - 1} are supported"
             )
-        if len(self.first_ranks) > 1 or self.strides:
+        starts = sorted(self.first_ranks)
+        gaps = (second - first for first, second in pairwise(starts))
+        if self.strides or any(gap < self.mesh.size for gap in gaps):
             ranks, counts = np.unique(self.ranks, return_counts=True)
             if (counts > 1).any():
                 raise LayoutError(
                     f"{self.describe_ranks()}: rank {ranks[counts > 1][0]} is there twice; meshes of "
-                    f"{self.mesh.size} ranks that begin at ranks {self.first_ranks} overlap"
+                    f"{self.mesh.size} ranks that begin at ranks {shown(self.first_ranks)} overlap"
                 )
 
     def _check_replicas(self) -> None:

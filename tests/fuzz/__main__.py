@@ -1,6 +1,8 @@
 """Try many changed files, and tell what failed: python -m tests.fuzz --count 200000."""
 
 import argparse
+import atexit
+import shutil
 import sys
 import tempfile
 import time
@@ -8,7 +10,19 @@ from pathlib import Path
 
 from .running import Bench, Failure, fuzz, input_of, minimised
 
-PERIOD_SECONDS = 30
+PERIOD_SECONDS = 60
+
+
+class _Progress:
+    """Tells how far the work is, now and then."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        if time.monotonic() - self._told > PERIOD_SECONDS:
+            self._told = time.monotonic()
+            print(f"{done} inputs", file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -21,8 +35,12 @@ def main() -> None:
     given = parser.parse_args()
     faults: dict[str, Failure] = {}
     total, started = 0, time.monotonic()
-    home = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    for failure in fuzz(range(given.start, given.start + given.count), home / "fuzz", given.jobs):
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    home = Path(tempfile.mkdtemp(prefix="fuzz-", dir=memory))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    for failure in fuzz(
+        range(given.start, given.start + given.count), home / "fuzz", given.jobs, _Progress()
+    ):
         total += 1
         if failure.what not in faults:
             faults[failure.what] = failure

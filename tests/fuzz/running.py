@@ -14,7 +14,7 @@ import shutil
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ __all__ = ["Bench", "Failure", "fuzz", "input_of", "minimised"]
 
 SECONDS, SECONDS_PER_BYTE = 1.0, 0.25e-6
 MEMORY_BYTES, MEMORY_FACTOR = 50 << 20, 10
-HANGS_AFTER_SECONDS = 20.0
+HANGS_AFTER_SECONDS = 120.0
 ADDRESS_SPACE_BYTES = 4 << 30
 DEEP_EVERY, COMMAND_EVERY = 10, 50
 
@@ -141,19 +141,24 @@ def _work(root: Path, numbers: range, at: Any, results: Any) -> None:
     results.put(None)
 
 
-def fuzz(numbers: range, root: Path, jobs: int = 1) -> Iterator[Failure]:
+def fuzz(
+    numbers: range, root: Path, jobs: int = 1, progress: Callable[[int], None] = lambda done: None
+) -> Iterator[Failure]:
     """Try inputs in worker processes; gives failures as they come.
 
     Parameters
     ----------
     root
         A folder for the files, which need not exist.
+    progress
+        Called now and then with the number of inputs that were tried.
     """
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     workers = [_Worker(context, root / str(job), numbers[job::jobs], results) for job in range(jobs)]
     while any(worker.left for worker in workers):
         time.sleep(0.2)
+        progress(len(numbers) - sum(worker.count_left for worker in workers))
         for worker in workers:
             failure = worker.watch()
             if failure:
@@ -183,6 +188,11 @@ class _Worker:
             target=_work, args=(root, self.left, self._at, self._results), daemon=True
         )
         self._process.start()
+
+    @property
+    def count_left(self) -> int:
+        """Inputs that are still to be tried."""
+        return len(self.left) if self._seen < 0 else len(range(self._seen, self.left.stop, self.left.step))
 
     def watch(self) -> Failure | None:
         if not self.left:

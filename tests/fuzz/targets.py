@@ -39,6 +39,9 @@ SHAPES = {
     "model.layers.0.mlp.up_proj.weight": (24, 16),
 }
 
+MOST_DRAWN = 4096
+"""Ranks; a picture of more is slow, whoever asked for them."""
+
 
 def check_text(text: str) -> None:
     """Whatever is shown may be several lines, and no control character."""
@@ -91,11 +94,12 @@ def use_slice(seed: Seed, folder: Path, deep: bool) -> None:
 
 def use_strategy(seed: Seed, folder: Path, deep: bool) -> None:
     path = folder / seed.path
+    strategy = as_strategy(path)
+    deep = deep and strategy.ranks <= MOST_DRAWN
+    looked_at(strategy, deep)
     with contextlib.suppress(DistinferError):
         looked_at(read_strategy(path), deep)
         read_operators(path)
-    strategy = as_strategy(path)
-    looked_at(strategy, deep)
     with contextlib.suppress(DistinferError), open_checkpoint(folder / "src", strategy) as checkpoint:
         _use(checkpoint, folder, deep)
     with _whole(folder) as checkpoint:

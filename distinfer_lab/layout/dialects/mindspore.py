@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ...errors import ArgumentTypeError, LayoutError
 from ...text import shown
+from ...untrusted import MAX_AXES
 from ..layout import Layout
 from ..mesh import Mesh
 from ..strategy import Strategy
@@ -78,7 +79,9 @@ def to_layout(item: MindSporeLayout, stages: Sequence[int] = (0,)) -> Layout:
             f"field={item.field}: a field slice of a wide-and-deep embedding is not supported; "
             "save the parameter without field slices (field 0)"
         )
-    mesh = Mesh(_axis_names(len(item.dev_matrix)), item.dev_matrix)
+    # One axis more is enough for the mesh to refuse them.
+    sizes_of_axes = item.dev_matrix[: MAX_AXES + 1]
+    mesh = Mesh(_axis_names(len(sizes_of_axes)), sizes_of_axes)
     dims = tuple(_dim_axes(mesh, entry, item.tensor_map) for entry in item.tensor_map)
     sizes: tuple[tuple[int, ...] | None, ...] = ()
     if item.split_sizes:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...layout import Box, Boxes, Layout, box_at, intersect_boxes, nonempty_boxes, volumes
+from ...layout import Box, Boxes, Layout, intersect_boxes, nonempty_boxes, volumes
 
 __all__ = ["Holding", "card_in_words", "describe_box", "group_pair", "hold", "needed_volumes"]
 
@@ -80,7 +80,7 @@ class Holding:
 
     def boxes_in(self, row: int) -> list[Box]:
         """The boxes of one row; those of each different shard where it is a group of such."""
-        return [box for parts in self.shares.get(row, self.parts[row, None]) for box in _boxes(parts)]
+        return _boxes(np.concatenate(self.shares.get(row, self.parts[row, None])))
 
     def describe(self, row: int) -> str:
         """What one row holds, in words.
@@ -122,7 +122,8 @@ class Holding:
 
 
 def _boxes(parts: Boxes) -> list[Box]:
-    return [box_at(parts, i) for i in np.flatnonzero(nonempty_boxes(parts)).tolist()]
+    rows = parts[nonempty_boxes(parts)].tolist()
+    return [Box(tuple(a for a, _ in row), tuple(b for _, b in row)) for row in rows]
 
 
 def card_in_words(label: str) -> str:
