@@ -12,10 +12,12 @@ import ipaddress
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import dask
@@ -54,8 +56,13 @@ CALM = {
 nothing to do took three quarters of a core."""
 
 
-def embed(cards: int, processes: bool) -> Client:
+def embed(cards: int, processes: bool, folder: Path) -> Client:
     """Start a cluster of `cards` workers in this process, or in processes of their own.
+
+    Parameters
+    ----------
+    folder
+        Where Dask makes its own; of this user only, for Dask imports from there.
 
     Raises
     ------
@@ -68,14 +75,7 @@ def embed(cards: int, processes: bool) -> Client:
     options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0}
     if processes:
         transport = {"protocol": "tls://", "host": "127.0.0.1", "security": temporary_security()}
-        # An interrupt from the keyboard reaches every process of the terminal; it is the controller's to hear.
-        options |= {
-            **transport,
-            "silence_logs": 50,
-            "worker_class": QuietWorker,
-            "config": CALM,
-            "preload": ["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
-        }
+        options |= {**transport, "silence_logs": 50, "worker_class": ProcessWorker, "config": CALM}
     workers = {
         rank: {
             "cls": QuickNanny if processes else QuietWorker,
@@ -87,7 +87,7 @@ def embed(cards: int, processes: bool) -> Client:
         if processes and getattr(multiprocessing.current_process(), "_inheriting", False):
             # What multiprocessing itself says, but before Dask has started a loop that waits for it.
             raise RuntimeError("this process is still importing its main script")
-        with dask.config.set(CALM):
+        with dask.config.set({**CALM, "temporary-directory": str(folder)}):
             cluster = LastingCluster(
                 workers=workers,
                 scheduler={"cls": QuietScheduler, "options": {**transport, "dashboard": False}},
@@ -126,6 +126,15 @@ class QuietWorker(Worker):  # type: ignore[misc]  # distributed has no types
 
     def start_http_server(self, *args: Any, **options: Any) -> None:
         """See `Worker`."""
+
+
+class ProcessWorker(QuietWorker):
+    """A worker that has its process to itself."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # An interrupt from the keyboard reaches every process of the terminal; it is the controller's to hear.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        super().__init__(*args, **options)
 
 
 class QuickNanny(Nanny):  # type: ignore[misc]  # distributed has no types

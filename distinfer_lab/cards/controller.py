@@ -22,9 +22,9 @@ from ..display import Displayed, counted
 from ..errors import ArgumentTypeError, CardError, ContextError
 from ..reshard import size_of
 from . import cluster, tasks
-from .channels import private_folder
 from .gang import Gangs
 from .owner import Owner
+from .private_folder import holds_sockets, private_folder
 from .quiet import silent
 from .records import GroupMemory, GroupTerms
 from .recovery import Recovery
@@ -56,7 +56,7 @@ class Controller(Displayed):
         _check_arguments(cards, processes, given)
         self.embedded = not given
         self.processes = processes or not self.embedded
-        terms = GroupTerms(
+        self._terms = GroupTerms(
             f"distinfer-{uuid.uuid4().hex[:12]}",
             (os.uname().nodename, os.getpid()),
             self.embedded,
@@ -66,11 +66,7 @@ class Controller(Displayed):
         )
         self._owns_client = client is None
         with contextlib.ExitStack() as stack:
-            if self.embedded:
-                stack.enter_context(silent())
-            folder = stack.enter_context(private_folder()) if self.embedded and processes else None
-            self._terms = dataclasses.replace(terms, folder=folder)
-            self._client = cluster.attach(given) if given else cluster.embed(cards or 1, processes)
+            self._client = cluster.attach(given) if given else self._embed(cards or 1, processes, stack)
             self._until_closed = stack.pop_all()
         self._owner = Owner()
         self._at_work = Run()
@@ -82,6 +78,14 @@ class Controller(Displayed):
         except BaseException:
             self.close()
             raise
+
+    def _embed(self, cards: int, processes: bool, stack: contextlib.ExitStack) -> Client:
+        """A client of a new cluster; what is to be left at its end goes on the stack."""
+        stack.enter_context(silent())
+        folder = stack.enter_context(private_folder())
+        if processes and holds_sockets(folder):
+            self._terms = dataclasses.replace(self._terms, folder=str(folder))
+        return cluster.embed(cards, processes, folder)
 
     def _open(self, cards: int | None) -> None:
         if not self.embedded:

@@ -10,8 +10,9 @@ from unittest import mock
 import numpy as np
 
 from distinfer_lab.cards.certificates import temporary_security
-from distinfer_lab.cards.channels import Channels, InProcessDoor, Listener, TcpDoor, UnixDoor, private_folder
+from distinfer_lab.cards.channels import Channels, InProcessDoor, Listener, TcpDoor, UnixDoor
 from distinfer_lab.cards.cluster import PRELOADED
+from distinfer_lab.cards.private_folder import private_folder
 from distinfer_lab.cards.records import Address, Epoch, Peer
 from distinfer_lab.errors import CardError
 
@@ -102,7 +103,7 @@ def _door(way, folder):
     if way == "one process":
         return InProcessDoor()
     if way == "private sockets":
-        return UnixDoor(folder)
+        return UnixDoor(str(folder))
     return TcpDoor("127.0.0.1", *(CONTEXTS if way == "tls" else ()))
 
 

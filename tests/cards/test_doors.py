@@ -1,6 +1,7 @@
 """Doors: other users and other groups stay out, slow connections keep nobody out, and nothing is left behind."""
 
 import contextlib
+import multiprocessing.util
 import os
 import pickle
 import socket
@@ -19,9 +20,10 @@ import pytest
 
 from distinfer_lab.cards import CardGroup
 from distinfer_lab.cards.certificates import temporary_security
-from distinfer_lab.cards.channels import InProcessDoor, TcpDoor, UnixDoor, listener, private_folder
-from distinfer_lab.cards.channels.private_folder import PREFIX
+from distinfer_lab.cards.channels import InProcessDoor, TcpDoor, UnixDoor, listener
 from distinfer_lab.cards.cluster import ClosingClient
+from distinfer_lab.cards.private_folder import PREFIX, SCRATCH, holds_sockets, private_folder
+from distinfer_lab.errors import CardError
 
 from .clusters import until
 from .peers import CONTEXTS, net
@@ -131,7 +133,7 @@ def test_a_private_socket_is_for_its_user():
 def test_each_end_of_a_private_socket_checks_the_other(monkeypatch):
     """A user that poses as a card is refused as one that calls it."""
     with private_folder() as folder:
-        doors = [UnixDoor(folder) for _ in range(2)]
+        doors = [UnixDoor(str(folder)) for _ in range(2)]
         arrived = []
         for door in doors:
             door.open(arrived.append)
@@ -172,7 +174,7 @@ def test_a_closed_door_leaves_no_thread_and_no_port():
     """However often one is opened."""
     with private_folder() as folder:
         threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
-        for make in (lambda: TcpDoor("127.0.0.1", *CONTEXTS), lambda: UnixDoor(folder)):
+        for make in (lambda: TcpDoor("127.0.0.1", *CONTEXTS), lambda: UnixDoor(str(folder))):
             for _ in range(20):
                 door = make()
                 door.open(lambda connection: None)
@@ -192,42 +194,41 @@ def folders(base):
 @pytest.fixture
 def base(monkeypatch):
     """A short folder for temporary files that is the only one."""
+    multiprocessing.util.get_temp_dir()  # its own stays: it is made once for all process groups
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)
         yield Path(folder)
 
 
 def test_a_private_folder_is_its_users_and_goes(base):
-    """Mode 0700 whatever the umask; sockets that a killed card left in it go with it."""
+    """Mode 0700 whatever the umask; it goes with all that is in it."""
     before = os.umask(0)
     try:
         with private_folder() as folder:
-            found = Path(folder).stat()
+            found = folder.stat()
             assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (os.geteuid(), 0o700)
-            assert folders(base) == [Path(folder)]
-            UnixDoor(folder)._socket.close()
-            assert len(os.listdir(folder)) == 1
+            assert folders(base) == [folder]
+            assert holds_sockets(folder)
+            UnixDoor(str(folder))._socket.close()
+            (folder / SCRATCH).mkdir()
+            assert len(os.listdir(folder)) == 2
     finally:
         os.umask(before)
     assert folders(base) == []
 
 
 def test_the_next_group_removes_what_a_killed_one_left(base):
-    """That is what no process has locked; what is in use, or holds anything but sockets, stays."""
+    """That is what no process has locked; what is in use, open to others or of another kind stays."""
     with private_folder() as used:
         left, other, foreign = (Path(tempfile.mkdtemp(prefix=PREFIX)) for _ in range(3))
         UnixDoor(str(left))._socket.close()
+        (left / SCRATCH / "worker").mkdir(parents=True)
         (other / "letter").write_text("mine")
         foreign.chmod(0o755)
-        (base / f"{PREFIX}link").symlink_to("/")
+        link = base / f"{PREFIX}link"
+        link.symlink_to("/")
         with private_folder() as folder:
-            assert set(folders(base)) == {
-                Path(used),
-                Path(folder),
-                other,
-                foreign,
-                base / f"{PREFIX}link",
-            }
+            assert set(folders(base)) == {used, folder, other, foreign, link}
         assert (other / "letter").read_text() == "mine"
 
 
@@ -244,21 +245,50 @@ def test_a_folder_that_is_taken_for_abandoned_is_made_again(base, monkeypatch):
 
     monkeypatch.setattr(tempfile, "mkdtemp", make_and_lose)
     with private_folder() as folder:
-        assert Path(folder).parent == base
+        assert folder.parent == base
     assert taken
 
 
-def test_where_sockets_have_no_place_there_is_no_folder(base, monkeypatch):
-    """A path that is too long for an address is passed by; a system that cannot tell users has none."""
+def test_a_folder_is_where_sockets_have_room(base, monkeypatch):
+    """A path that is too long for an address is passed by; a system that cannot tell users has no sockets."""
     deep = base / ("d" * 80)
     deep.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
     with private_folder() as folder:
-        assert Path(folder).parent == base
-    monkeypatch.delattr(socket, "SO_PEERCRED")
-    with private_folder() as folder:
-        assert folder is None
+        assert folder.parent == base
+        monkeypatch.delattr(socket, "SO_PEERCRED")
+        assert not holds_sockets(folder)
+    assert not holds_sockets(deep)
+
+
+def test_nowhere_to_make_a_folder_is_an_error(monkeypatch):
+    """Which says what to set."""
+
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied", options["dir"])
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(CardError, match=r"made and locked \(.*Permission denied.*set TMPDIR"):
+        CardGroup(1)
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_dask_imports_from_the_private_folder_only(base, processes):
+    """By default it would from a folder that anybody may have made before; after the group, from none of its own."""
+    before = list(sys.path)
+    trap = base / SCRATCH
+    trap.mkdir()
+    with CardGroup(1, processes=processes) as cards:
+        found = set(sys.path).union(*cards.client.run(lambda: __import__("sys").path).values()) - set(before)
+        assert found
+        assert all(path.startswith(f"{base}/{PREFIX}") for path in found)
+        assert not any(path.is_file() and path.suffix == ".py" for path in base.rglob("*")), (
+            "nothing to import"
+        )
+    assert sys.path == before
+    assert folders(base) == []
+    assert not os.listdir(trap)
 
 
 # ---------------------------------------------------------------------------------------- the embedded cluster

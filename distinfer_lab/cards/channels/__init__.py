@@ -5,13 +5,12 @@ collectives    the algorithms, over any way
 sockets        a way between processes       hand_over      a way within one process
 frames         one array on a socket         outbox         memory that processes of a host share
 listener       who is let in                 windows        arrays in bounded pieces
-doors          where connections begin       private_folder where Unix sockets are
+doors          where connections begin
 """
 
 from .channels import Channels, Counted
-from .doors import Door, InProcessDoor, TcpDoor, UnixDoor
+from .doors import Door, InProcessDoor, TcpDoor, UnixDoor, can_check_users
 from .listener import ChannelClosedError, Listener
-from .private_folder import private_folder
 
 __all__ = [
     "ChannelClosedError",
@@ -22,5 +21,5 @@ __all__ = [
     "Listener",
     "TcpDoor",
     "UnixDoor",
-    "private_folder",
+    "can_check_users",
 ]
