@@ -236,7 +236,7 @@ def _weight(
         Along(dim, (size // max(stored, 1) or 1) if pack or dim < last else UNKNOWN)
         for dim, (size, stored) in enumerate(zip(logical, shape, strict=True))
     )
-    hints = _hints(logical, pack, scheme, any(n.endswith(("_scale_2", "_global_scale")) for n in shapes))
+    hints = _hints(logical, pack, scheme, _is_nvfp4(codes, shapes, dtypes))
     tensors = [QuantisedTensor(codes, shape, along)]
     tensors += [
         QuantisedTensor(name, other, _along(name, other, logical, hints))
@@ -263,11 +263,20 @@ def _pack(
     dtype = None if dtypes is None else dtypes[codes]
     if dtype in (np.dtype("<i4"), np.dtype("<u4")):
         return 32 // scheme.bits if scheme.bits and 32 % scheme.bits == 0 else UNKNOWN
-    blocks = [s for n, s in shapes.items() if n.endswith("_scale") and len(s) == len(shapes[codes])]
-    is_half = any(s[-1] * NVFP4_BLOCK == 2 * shapes[codes][-1] for s in blocks)
-    if dtype == np.dtype("u1") and is_half and any(n.endswith(("_scale_2", "_global_scale")) for n in shapes):
+    if _is_nvfp4(codes, shapes, dtypes):
         return 2
     return UNKNOWN if codes.endswith("_packed") else 1
+
+
+def _is_nvfp4(codes: str, shapes: Mapping[str, Shape], dtypes: Mapping[str, np.dtype[Any]] | None) -> bool:
+    """Whether bytes of two codes have a float8 scale for each 16 codes of a row, as nothing else has."""
+    if dtypes is None or dtypes[codes] != np.uint8:
+        return False
+    rows = shapes[codes][:-1]
+    return any(
+        str(dtypes[name]) == "float8_e4m3fn" and shape == (*rows, 2 * shapes[codes][-1] // NVFP4_BLOCK)
+        for name, shape in shapes.items()
+    )
 
 
 def _hints(logical: Shape, pack: int, scheme: Scheme, nvfp4: bool) -> list[tuple[int, ...]]:

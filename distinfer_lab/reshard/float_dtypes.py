@@ -1,6 +1,6 @@
 """What `dtype=` of a conversion may be, and what it converts: floats, but no codes of quantised weights."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -78,7 +78,7 @@ def converted_dtypes(
 
 
 def check_no_codes(
-    weights: Iterable[QuantisedWeight],
+    weights: Collection[QuantisedWeight],
     records: Mapping[str, TensorRecord],
     targets: Mapping[str, np.dtype[Any]],
     is_quantised: bool,
@@ -109,7 +109,8 @@ def check_no_codes(
         if any(tensor.name in converted for tensor in weight.tensors)
     }
     if is_quantised:
-        lone = [name for name in converted if records[name].dtype.itemsize == 1 and name not in refused]
+        scales = {tensor.name for weight in weights for tensor in weight.tensors}
+        lone = [name for name in converted - scales if records[name].dtype.itemsize == 1]
         refused |= dict.fromkeys(sorted(lone), "by quantization_config")
     if refused:
         codes, how = next(iter(refused.items()))

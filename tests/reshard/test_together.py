@@ -250,6 +250,9 @@ def test_the_size_of_a_block_is_the_power_of_two_that_fits():
         {"norm.weight": (4,), "norm.scale": (4,)}, dict.fromkeys(("norm.weight", "norm.scale"), F32)
     )
     assert not quantised_weights({"logit_scale": (), "layers.0.ls1.scale": (4,), "k_proj.k_scale": (1,)})
+    nvfp4 = {"w.weight": (8, 24), "w.weight_scale": (8, 3)}  # rules do not see the scalar weight_scale_2
+    (half,) = quantised_weights(nvfp4, {"w.weight": U8, "w.weight_scale": F8})
+    assert (half.shape, half.tensors[1].along[1]) == ((8, 48), Along(1, 16))
     odd = {"w.weight": F8, "w.my_scale": F32}
     assert len(quantised_weights({"w.weight": (4, 4), "w.my_scale": (4, 1)}, odd)) == 1
     stacked = {"mlp.experts.up_blocks": (3, 4, 2, 16), "mlp.experts.up_scales": (3, 4, 2)}
