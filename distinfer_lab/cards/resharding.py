@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint import Checkpoint, NoFile, TensorRecord, hub_files
+from ..checkpoint import Checkpoint, NoFile, PartFiles, TensorRecord, hub_files
 from ..errors import CardError
 from ..layout import Strategy
 from ..reshard import Control, ConversionPlan, Share, WriteTask, Written, probe_of
@@ -194,7 +194,7 @@ def _sums(found: Mapping[int, Moved]) -> tuple[int, int, int | None]:
     )
 
 
-def _one_file(path: str) -> str:
-    """What to look at in place of a Hugging Face folder: one of its files."""
-    found = hub_files(path)
-    return path if found is None else found[0]
+def _one_file(path: str | PartFiles) -> str:
+    """What to look at in place of several files: one of them."""
+    files = path.files if isinstance(path, PartFiles) else hub_files(path)
+    return os.fspath(path) if files is None else files[0]

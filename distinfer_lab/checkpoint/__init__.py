@@ -1,26 +1,27 @@
 """Files: slices, strategies, and the checkpoint that they make together. Headers are read, data on demand."""
 
-from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter
+from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, is_state_of
 from .contents import gaps, unnamed_paths
 from .coverage import Coverage, Surviving, box_in_words, coverage
 from .dtypes import dtype_name
 from .encryption import SecretKey, is_encrypted, secret_key, with_secret_key
 from .entry import ByteSource, Entry, Piece, TensorSpec
+from .file_set import FileSet, PartFiles, open_files
 from .holdable import check_specs
 from .hub import (
     INDEX,
-    FileSet,
     companions,
     config_beside,
     config_with_dtype,
     hub_files,
     index_json,
-    open_files,
+    index_of,
     partition_like,
     read_companion,
     read_index,
 )
 from .manifest import MANIFEST, Manifest, ManifestBeside, ManifestFile, ManifestTensor, read_manifest
+from .model_config import NamedTensor, config_problems, has_tied_head, kind_of_dtype
 from .opening import open_checkpoint
 from .quantised import Along, QuantisedTensor, QuantisedWeight, is_quantised_config, quantised_weights
 from .rank_files import rank_files
@@ -51,8 +52,10 @@ __all__ = [
     "ManifestBeside",
     "ManifestFile",
     "ManifestTensor",
+    "NamedTensor",
     "NoFile",
     "OperatorStrategy",
+    "PartFiles",
     "Piece",
     "QuantisedTensor",
     "QuantisedWeight",
@@ -68,15 +71,20 @@ __all__ = [
     "check_specs",
     "companions",
     "config_beside",
+    "config_problems",
     "config_with_dtype",
     "coverage",
     "dtype_name",
     "followed_parameter",
     "gaps",
+    "has_tied_head",
     "hub_files",
     "index_json",
+    "index_of",
     "is_encrypted",
     "is_quantised_config",
+    "is_state_of",
+    "kind_of_dtype",
     "merge_pipeline_strategys",
     "open_checkpoint",
     "open_files",

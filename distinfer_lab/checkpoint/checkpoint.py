@@ -21,7 +21,7 @@ from .coverage import Coverage, box_in_words, coverage
 from .dtypes import dtype_name
 from .encryption import secret_key
 from .entry import Entry
-from .hub import FileSet
+from .file_set import FileSet
 from .slice_file import SliceFile
 from .strategy_file import as_strategy
 
@@ -31,10 +31,14 @@ __all__ = [
     "NoFile",
     "TensorRecord",
     "followed_parameter",
+    "is_state_of",
 ]
 
 STATE_PREFIXES = ("moments", "moment1", "moment2", "adam_m", "adam_v", "accu_grads", "accum", "stat")
 """How optimizers name the states of a parameter: `<prefix>.<parameter>`."""
+
+OPTIMIZER_SCALARS = ("global_step", "beta1_power", "beta2_power", "learning_rate", "momentum", "loss_scale")
+"""Parameters of MindSpore's optimizers that are single numbers."""
 
 BLOCK_BYTES = 4 << 20
 
@@ -94,6 +98,11 @@ class NoFile:
         """
         raise CheckpointFileError(f"{self.path}: {name} cannot be read: {self.reason}")
 
+    @property
+    def source(self) -> str:
+        """The path at which it should be."""
+        return self.path
+
     def check_unchanged(self) -> None:
         """There is nothing that could change."""
 
@@ -111,7 +120,7 @@ class Checkpoint(Displayed):
     texts: Mapping[str, str]
     """Text entries, which are equal on all ranks."""
     missing: tuple[str, ...]
-    """Parameters that the strategy names and no file holds."""
+    """Tensors that the strategy or an index names, and no file holds; a plan that takes one is refused."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Entries that can be listed but not read, and why; a plan has to leave them out."""
     dec_key: bytes | None = None
@@ -121,6 +130,8 @@ class Checkpoint(Displayed):
     """The placement on cards that holds the slices, where files do not."""
     folder: str = ""
     """Where the manifest lies that says what the files hold; "" if none does."""
+    notes: tuple[str, ...] = ()
+    """What was chosen among several saves, which files are not used, and what does not agree: a sentence each."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dec_key", secret_key(self.dec_key))
@@ -287,7 +298,8 @@ class Checkpoint(Displayed):
             fewest, most = min(found.fewest for found in copies), max(found.most for found in copies)
             words = f"{fewest} to {most} ranks" if fewest != most else counted(fewest, "rank")
             lines.append(f"  every slice that is there is held by {words}")
-        lines += [f"  {printable(name)}  in the strategy, but in no file" for name in self.missing]
+        lines += [f"  {printable(name)}  is named, but in no file" for name in self.missing]
+        lines += [f"  note: {printable(note)}" for note in self.notes]
         return "\n".join(lines)
 
 
@@ -295,3 +307,8 @@ def followed_parameter(name: str, parameters: Mapping[str, Any]) -> str | None:
     """The parameter whose layout a state follows; None if the name is not that of a state."""
     prefix, _, rest = name.partition(".")
     return rest if prefix in STATE_PREFIXES and rest in parameters else None
+
+
+def is_state_of(name: str, parameters: Mapping[str, Any]) -> bool:
+    """Whether a name is that of an optimizer's state, which is often left out when weights are passed on."""
+    return name in OPTIMIZER_SCALARS or followed_parameter(name, parameters) is not None

@@ -13,38 +13,33 @@ References
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-from numpy.typing import NDArray
-
-from ..display import Displayed, counted
 from ..errors import CheckpointError, CheckpointFileError, listed
-from ..layout import Box
-from ..text import printable, shown
+from ..text import shown
 from ..untrusted import parse_json, read_file
-from .entry import Entry
-from .slice_file import WINDOW_BYTES, SliceFile, open_slice
 
 __all__ = [
     "COMPANIONS",
     "INDEX",
-    "FileSet",
+    "LikeFiles",
     "companions",
     "config_beside",
     "config_with_dtype",
     "hub_files",
+    "hub_notes",
     "index_json",
-    "open_files",
+    "index_of",
     "partition_like",
     "read_companion",
     "read_index",
 ]
 
 INDEX = "model.safetensors.index.json"
+INDEX_SUFFIX = ".safetensors.index.json"
+"""Of the indices of other libraries: diffusers' is called diffusion_pytorch_model.safetensors.index.json."""
 SINGLE = "model.safetensors"
 LARGEST_INDEX = 1 << 30
 OUTSIDE = frozenset("/\\\0")
@@ -66,12 +61,31 @@ COMPANIONS = (
     "sentencepiece.bpe.model",
     "chat_template.json",
     "chat_template.jinja",
+    "adapter_config.json",
     "preprocessor_config.json",
     "processor_config.json",
 )
 """What `save_pretrained` of models, tokenizers and processors writes beside the weights, and runs no code."""
 
-Array = NDArray[Any]
+
+def index_of(path: str | os.PathLike[str]) -> Path | None:
+    """The index of a Hugging Face folder, whatever its name begins with; None if there is none.
+
+    Raises
+    ------
+    CheckpointError
+        If there are several, and none has the usual name.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return folder if folder.name.endswith(INDEX_SUFFIX) and folder.is_file() else None
+    if (folder / INDEX).is_file():
+        return folder / INDEX
+    found = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
+    if len(found) > 1 and not (folder / SINGLE).is_file():
+        names = listed(index.name for index in found)
+        raise CheckpointError(f"{folder}: there are several indices, {names}; give one of them as the path")
+    return found[0] if len(found) == 1 and found[0].is_file() else None
 
 
 def hub_files(path: str | os.PathLike[str]) -> list[str] | None:
@@ -82,18 +96,35 @@ def hub_files(path: str | os.PathLike[str]) -> list[str] | None:
     CheckpointError
         If the index is damaged, or names a file outside the folder.
     """
-    index = Path(path)
-    if index.is_dir():
-        if (index / SINGLE).is_file() and not (index / INDEX).exists():
-            return [os.fspath(index / SINGLE)]
-        index = index / INDEX
-    if not index.name.endswith(".safetensors.index.json") or not index.is_file():
-        return None
-    return [os.fspath(index.parent / name) for name in dict.fromkeys(sorted(read_index(index).values()))]
+    index = index_of(path)
+    if index is not None:
+        return [os.fspath(index.parent / name) for name in dict.fromkeys(sorted(read_index(index).values()))]
+    single = Path(path) / SINGLE
+    return [os.fspath(single)] if single.is_file() else None
 
 
-def partition_like(folder: str | os.PathLike[str]) -> dict[str, str] | None:
-    """Tensor -> file name, as a Hugging Face folder (or an index) has it; None: all are in one file.
+def hub_notes(folder: Path) -> list[str]:
+    """Which safetensors files of a Hugging Face folder are not a part of it."""
+    used = {Path(file).name for file in hub_files(folder) or ()}
+    unused = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in used)
+    if not unused:
+        return []
+    index = index_of(folder)
+    why = f"{SINGLE} is used" if index is None else f"{index.name} does not name them"
+    return [f"{folder}: not opened, since {why}: {listed(unused)}; file={unused[0]!r} chooses"]
+
+
+class LikeFiles(NamedTuple):
+    """How a Hugging Face folder is divided into files."""
+
+    partition: dict[str, str] | None
+    """Tensor -> file name; None if all are in `SINGLE`."""
+    index_name: str
+    """"" if it has no index."""
+
+
+def partition_like(folder: str | os.PathLike[str]) -> LikeFiles:
+    """How a Hugging Face folder (or an index) is divided into files.
 
     Raises
     ------
@@ -105,10 +136,10 @@ def partition_like(folder: str | os.PathLike[str]) -> dict[str, str] | None:
     path = Path(folder)
     if hub_files(path) is None:
         raise CheckpointFileError(
-            f"{path}: it is no Hugging Face folder; give one with {SINGLE} or {INDEX} in it"
+            f"{path}: it is not a Hugging Face folder; give one with {SINGLE} or {INDEX} in it"
         )
-    index = path / INDEX if path.is_dir() else path
-    return read_index(index) if index.is_file() else None
+    index = index_of(path)
+    return LikeFiles(None, "") if index is None else LikeFiles(read_index(index), index.name)
 
 
 def companions(folder: str | os.PathLike[str]) -> list[Path]:
@@ -240,122 +271,3 @@ def index_json(weight_map: Mapping[str, str], total_bytes: int, total_elements: 
         "weight_map": dict(sorted(weight_map.items())),
     }
     return (json.dumps(found, indent=2, sort_keys=True) + "\n").encode()
-
-
-class FileSet(Displayed):
-    """Several files that together hold one rank's slices; used like a `SliceFile`.
-
-    Raises
-    ------
-    CheckpointError
-        If two files have an entry of one name.
-    """
-
-    format = "safetensors"
-
-    def __init__(self, path: str, files: Mapping[str, SliceFile]) -> None:
-        self.path, self._files = path, dict(files)
-        self._of: dict[str, SliceFile] = {}
-        entries: dict[str, Entry] = {}
-        for file in self._files.values():
-            for name, entry in file.entries.items():
-                if name in entries:
-                    raise CheckpointError(f"{file.path}: {name} is also in {self._of[name].path}; remove one")
-                self._of[name], entries[name] = file, entry
-        self.entries: Mapping[str, Entry] = MappingProxyType(entries)
-
-    @property
-    def files(self) -> list[SliceFile]:
-        """The files, in order."""
-        return list(self._files.values())
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(file.size for file in self.files)
-
-    @property
-    def nbytes_read(self) -> int:
-        """Bytes of content read so far."""
-        return sum(file.nbytes_read for file in self.files)
-
-    def __enter__(self) -> "FileSet":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        counts = f"{counted(len(self.files), 'file')}, {counted(len(self.entries), 'entry')}"
-        return f"FileSet({printable(self.path)}, {counts})"
-
-    def _holder(self, name: str) -> SliceFile:
-        if name not in self._of:
-            raise CheckpointError(f"{self.path} has no entry {name!r}; it has {listed(self.entries)}")
-        return self._of[name]
-
-    def entry(self, name: str) -> Entry:
-        """See `SliceFile.entry`."""
-        return self._holder(name).entry(name)
-
-    def text(self, name: str) -> str:
-        """See `SliceFile.text`."""
-        return self._holder(name).text(name)
-
-    def read(self, name: str, box: Box | None = None) -> Array:
-        """See `SliceFile.read`."""
-        return self._holder(name).read(name, box)
-
-    def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int = WINDOW_BYTES) -> int:
-        """See `SliceFile.read_into`."""
-        return self._holder(name).read_into(name, box, out, buffer_bytes)
-
-    def fill(self, name: str, start: int, target: memoryview) -> None:
-        """See `SliceFile.fill`."""
-        self._holder(name).fill(name, start, target)
-
-    def scatter(self, name: str, start: int, targets: Sequence[memoryview], nbytes: int) -> None:
-        """See `SliceFile.scatter`."""
-        self._holder(name).scatter(name, start, targets, nbytes)
-
-    def check_unchanged(self) -> None:
-        """See `SliceFile.check_unchanged`."""
-        for file in self.files:
-            file.check_unchanged()
-
-    def close(self) -> None:
-        """Close all files."""
-        for file in self.files:
-            file.close()
-
-
-def open_files(path: str | os.PathLike[str], **options: Any) -> SliceFile | FileSet:
-    """Open what holds one rank's slices: a file, or a Hugging Face folder or its index.
-
-    Parameters
-    ----------
-    options
-        Of `open_slice`.
-
-    Raises
-    ------
-    CheckpointFileError, CheckpointError, EncryptionError
-        As `open_slice`; and if the index and the files disagree.
-    """
-    paths = hub_files(path)
-    if paths is None:
-        return open_slice(path, **options)
-    with ExitStack() as stack:
-        files = {Path(p).name: stack.enter_context(open_slice(p, **options)) for p in paths}
-        out = FileSet(os.fspath(path), files)
-        index = Path(path) / INDEX if Path(path).is_dir() else Path(path)
-        if index.is_file():
-            _check_index(index, files)
-        stack.pop_all()
-        return out
-
-
-def _check_index(index: Path, files: Mapping[str, SliceFile]) -> None:
-    for tensor, name in read_index(index).items():
-        if tensor not in files[name].entries:
-            raise CheckpointError(f"{index}: {tensor} should be in {name}, but that file has no such tensor")

@@ -4,25 +4,43 @@ The files and the strategy are put against each other, so that a file out of pla
 file and a slice of the wrong shape are found before a byte of data is read.
 """
 
+import math
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import CheckpointError, CheckpointFileError, EncryptionError, LayoutError
+from ..errors import CheckpointError, CheckpointFileError, EncryptionError, LayoutError, listed
 from ..layout import Layout, Mesh, Strategy
-from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter
+from ..text import shown
+from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, is_state_of
 from .entry import Entry
-from .hub import FileSet, open_files
+from .file_set import FileSet, PartFiles, open_files
+from .hub import config_beside
 from .manifest import read_manifest
-from .rank_files import Files, rank_files
+from .model_config import NamedTensor, config_problems
+from .rank_files import Files, RankFiles, find_files
+from .saves_choice import Choice
 from .slice_file import SliceFile
 from .strategy_file import StrategyFile, as_strategy
 
 __all__ = ["open_checkpoint"]
+
+COUNTERS = (
+    "global_step",
+    "global_steps",
+    "step",
+    "step_num",
+    "cur_step_num",
+    "epoch",
+    "epoch_num",
+    "cur_epoch_num",
+    "iteration",
+)
+"""Entries of one element that say when a file was saved; MindSpore writes several."""
 
 
 def open_checkpoint(
@@ -34,6 +52,8 @@ def open_checkpoint(
     crc_check: bool = False,
     rebuild: bool = False,
     without: Collection[int] = (),
+    file: str | Sequence[str] | None = None,
+    step: str | int | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
     """Open the slices of all ranks.
@@ -41,8 +61,9 @@ def open_checkpoint(
     Parameters
     ----------
     files
-        Paths in rank order, a mapping of rank to path, a folder of `rank_N` folders, a Hugging
-        Face folder, or one file.
+        Paths in rank order, a mapping of rank to path, a folder of `rank_N` folders or of files that carry
+        ranks, a Hugging Face folder, or one file. Several files of one rank are parts of one save; of
+        several saves the newest that all ranks have counts. `Checkpoint.notes` says what was chosen.
     strategy
         The training strategy, or its file. None: that of the folder's manifest; where there is
         none, every file holds everything.
@@ -53,6 +74,10 @@ def open_checkpoint(
         is lost is told by `lost` and `coverage`; a plan that needs it is refused.
     without
         Ranks whose files are not to be used, because they are known to be wrong; implies `rebuild`.
+    file
+        Patterns of file names, such as "net-9_*"; of a folder only the files that fit are used.
+    step
+        Which save, where a folder has several: "9_100" (epoch and step), or a step number.
     cancelled
         Asked before each file is opened; True ends it.
 
@@ -77,43 +102,80 @@ def open_checkpoint(
         raise CheckpointError(
             "nothing can be rebuilt without the strategy, which says who held what; give it"
         )
-    paths = rank_files(files, layouts.ranks if rebuild else None)
-    if not paths:
-        raise CheckpointError("no checkpoint files were given; give one per rank")
-    if strategy is not None and layouts.ranks != len(paths):
-        raise CheckpointError(
-            f"the strategy is for {layouts.ranks} ranks, but {len(paths)} files were given; give one file per rank, "
-            "or the strategy that these were saved with"
-        )
-    if not set(without) <= set(range(len(paths))):
-        raise CheckpointError(f"without={sorted(without)}: the checkpoint has ranks 0..{len(paths) - 1}")
-    options: dict[str, Any] = {"dec_key": dec_key, "dec_mode": dec_mode, "crc_check": crc_check}
+    ranks = 0 if strategy is None else layouts.ranks
+    choice = Choice(_patterns(file), "" if step is None else str(step), ranks, rebuild, frozenset(without))
+    paths, notes = _found(files, choice, stated=strategy is not None)
     with ExitStack() as stack:
-        opened: list[SliceFile | FileSet | NoFile] = []
-        for rank, path in enumerate(paths):
-            if cancelled():
-                raise CheckpointError(
-                    f"cancelled: {rank} of {len(paths)} files were opened, and are closed again"
-                )
-            if rank in without:
-                opened.append(NoFile(path, f"{path} is not to be used"))
-                continue
-            opened.append(_open(path, rebuild, options))
-            stack.callback(opened[-1].close)
-        found = _Reconciliation(tuple(opened), layouts, plain).checkpoint()
-        out = replace(found, dec_key=dec_key, dec_mode=dec_mode, folder="" if manifest is None else folder)
+        options = {"dec_key": dec_key, "dec_mode": dec_mode, "crc_check": crc_check}
+        opened = _open_all(stack, paths, choice, options, cancelled)
+        found = _Reconciliation(opened, layouts, plain).checkpoint()
+        notes = (*notes, *found.notes, *_config_notes(files, found))
+        out = replace(
+            found, dec_key=dec_key, dec_mode=dec_mode, folder="" if manifest is None else folder, notes=notes
+        )
         stack.pop_all()
         return out
 
 
-def _open(path: str, rebuild: bool, options: Mapping[str, Any]) -> SliceFile | FileSet | NoFile:
+def _config_notes(files: Files, checkpoint: Checkpoint) -> Iterator[str]:
+    """What a config.json next to whole weights says that is not true of them."""
+    if checkpoint.ranks != 1 or not isinstance(files, str | os.PathLike):
+        return
+    tensors = {name: NamedTensor(r.shape, str(r.dtype)) for name, r in checkpoint.tensors.items()}
+    for words in config_problems(config_beside(files) or {}, tensors):
+        yield f"{os.fspath(files)}: its config.json has {words}"
+
+
+def _patterns(file: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (file,) if isinstance(file, str) else tuple(file or ())
+
+
+def _found(files: Files, choice: Choice, *, stated: bool) -> RankFiles:
+    """The files of all ranks, as many as the strategy says; `stated` tells whether there is one."""
+    found = find_files(files, choice)
+    count = len(found.paths)
+    if not count:
+        raise CheckpointError("no checkpoint files were given; give one per rank")
+    if stated and choice.ranks != count:
+        raise CheckpointError(
+            f"the strategy is for {choice.ranks} ranks, but {count} files were given; "
+            "give one file per rank, or the strategy that these were saved with"
+        )
+    if not choice.without <= set(range(count)):
+        raise CheckpointError(f"without={sorted(choice.without)}: the checkpoint has ranks 0..{count - 1}")
+    return found
+
+
+def _open_all(
+    stack: ExitStack,
+    paths: Sequence[str | PartFiles],
+    choice: Choice,
+    options: Mapping[str, Any],
+    cancelled: Callable[[], bool],
+) -> tuple[SliceFile | FileSet | NoFile, ...]:
+    """The files of all ranks, open until the stack is left."""
+    opened: list[SliceFile | FileSet | NoFile] = []
+    for rank, path in enumerate(paths):
+        if cancelled():
+            raise CheckpointError(
+                f"cancelled: {rank} of {len(paths)} files were opened, and are closed again"
+            )
+        if rank in choice.without:
+            opened.append(NoFile(os.fspath(path), f"{os.fspath(path)} is not to be used"))
+            continue
+        opened.append(_open(path, choice.rebuild, options))
+        stack.callback(opened[-1].close)
+    return tuple(opened)
+
+
+def _open(path: str | PartFiles, rebuild: bool, options: Mapping[str, Any]) -> SliceFile | FileSet | NoFile:
     """The files of one rank; if what is lost can be rebuilt, one that is missing or damaged says why."""
     try:
         return open_files(path, **options)
     except (CheckpointError, CheckpointFileError) as err:
         if not rebuild or isinstance(err, EncryptionError):
             raise
-        return NoFile(path, str(err))
+        return NoFile(os.fspath(path), str(err))
 
 
 class _Reconciliation:
@@ -143,14 +205,47 @@ class _Reconciliation:
                 continue
             self._check_dtypes(name, held)
             tensors[name] = self._record(name, held)
-        missing = tuple(name for name in self.strategy if name not in self.holders)
+        self._check_counters(tensors)
+        sets = [file for file in self.files if isinstance(file, FileSet)]
+        missing, states = self._missing(self.strategy)
+        notes = [note for file in sets for note in file.notes]
+        if states:
+            notes.append(f"states that the strategy names, and no file holds: {listed(states)}")
+        if missing:
+            notes.append(f"tensors that the strategy names, and no file holds: {listed(missing)}")
+        named = tuple(dict.fromkeys([*missing, *(name for file in sets for name in file.missing)]))
         return Checkpoint(
             self.files,
             MappingProxyType(tensors),
             MappingProxyType(texts),
-            missing,
+            named,
             MappingProxyType(unreadable),
+            notes=tuple(notes),
         )
+
+    def _missing(self, named: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Names that no file holds; optimizer states apart, which are often left out when weights are passed on."""
+        lacking = [name for name in named if name not in self.holders]
+        states = {name for name in lacking if is_state_of(name, self.holders)}
+        return [name for name in lacking if name not in states], sorted(states)
+
+    def _check_counters(self, tensors: Mapping[str, TensorRecord]) -> None:
+        """Files that count other steps are not of one save."""
+        for name in COUNTERS:
+            if name not in tensors or math.prod(tensors[name].shape) != 1:
+                continue
+            seen: dict[bytes, int] = {}
+            for rank in self.holders[name]:
+                seen.setdefault(self._file(rank).read(name).tobytes(), rank)
+            if len(seen) > 1:
+                one, other, *_ = seen.values()
+                values = [self._file(rank).read(name).ravel()[0] for rank in (one, other)]
+                raise CheckpointError(
+                    f"{name} is {values[0]} in {self.files[one].path} (rank {one}), but {values[1]} in "
+                    f"{self.files[other].path} (rank {other}): files of different steps are never one checkpoint; "
+                    f"choose files of one step, or leave the wrong one out by without=[{one}] or without=[{other}], "
+                    "if others hold the same"
+                )
 
     def _file(self, rank: int) -> SliceFile | FileSet:
         file = self.files[rank]
@@ -163,7 +258,9 @@ class _Reconciliation:
         for rank in held:
             if found.get(rank) != found[first]:
                 raise CheckpointError(
-                    f"{name}: its text differs between {self.files[first].path} and {self.files[rank].path}"
+                    f"{name}: its text differs between {self.files[first].path} ({shown(found[first])}) and "
+                    f"{self.files[rank].path} ({shown(found.get(rank))}), so they are not of one save; choose files "
+                    f"of one save, or leave a rank out by without=[{rank}] if others hold the same"
                 )
         return found[first]
 

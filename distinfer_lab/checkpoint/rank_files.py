@@ -1,132 +1,367 @@
-"""Which file is which rank's: of a list, a mapping, a folder of `rank_N` folders, or a Hugging Face folder."""
+"""Which files are which rank's: of a list, a mapping, or a folder, and of one save only.
+
+    run/rank_0/net-9_100.ckpt  net-10_100.ckpt      the newest save that all ranks have
+    run/model-rank-3.safetensors ...                files that carry their rank
+    run/model-00001-of-00003.safetensors ...        parts of one rank; slices of three where the strategy is for three
+    run/model.safetensors.index.json                a Hugging Face folder: one rank
+    run/global_step100/ global_step200/             one of these folders
+
+Only names are looked at. What was chosen where there was a choice, and what was left unused, is said in notes.
+"""
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, listed
-from .hub import INDEX, SINGLE, hub_files
-from .manifest import read_manifest
+from .file_set import PartFiles
+from .hub import INDEX, SINGLE, hub_files, hub_notes
+from .manifest import Manifest, read_manifest
 from .recognisers import recognise_folder
+from .saves import (
+    NO_KEY,
+    RANK_FOLDER,
+    SliceName,
+    disorder,
+    folder_key,
+    label,
+    parse_name,
+    series_of,
+)
+from .saves_choice import Choice, chosen_save
 
-__all__ = ["Files", "rank_files"]
+__all__ = ["Files", "RankFiles", "find_files", "rank_files"]
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[int, str | os.PathLike[str]]
 
-RANK_FOLDER = re.compile(r"(?:rank|device)_?(\d+)(?:_ckpt)?")
-RANK_IN_PATH = re.compile(r"(?:rank|device)_?(\d+)")
+SUFFIXES = (".ckpt", ".safetensors")
+IN_ORDER = "give the files in the order of their numbers, or as a mapping of rank to path, which decides"
+
+
+class RankFiles(NamedTuple):
+    """The files of all ranks, and what to say of the choice."""
+
+    paths: tuple[str | PartFiles, ...]
+    """In rank order: a file, a Hugging Face folder or index, or several files."""
+    notes: tuple[str, ...] = ()
+    """What was chosen among several saves, and which files are not used."""
 
 
 def rank_files(source: Files, ranks: int | None = None) -> list[str]:
-    """The files in rank order: of a list as given, of a folder those of its `rank_N` subfolders.
-
-    A Hugging Face folder (or its index) is one rank, which holds everything. In a `rank_N` folder
-    the last file by name counts, as MindSpore has it.
+    """The files in rank order, several of one rank by their folder; see `find_files`.
 
     Parameters
     ----------
     ranks
-        How many there should be, where gaps are to be told by a path at which nothing is; None: a gap is
-        an error.
+        How many there should be; where some are missing, the path of a rank says so. None: a gap is an error.
+    """
+    choice = Choice(ranks=ranks or 0, rebuild=ranks is not None)
+    return [os.fspath(path) for path in find_files(source, choice).paths]
+
+
+def find_files(source: Files, choice: Choice) -> RankFiles:
+    """Which files are which rank's, all of one save.
+
+    Parameters
+    ----------
+    source
+        Paths in rank order, a mapping of rank to path, a folder, or one file. A path of a list or a mapping may be
+        a folder that holds the files of that rank.
 
     Raises
     ------
     CheckpointFileError
         If a folder, a file or a rank is missing.
     CheckpointError
-        If the paths of a list carry rank numbers in another order than they stand.
+        If files are of different saves, two folders are of one rank, or a list is not in the order of the numbers
+        that its paths carry.
     """
     if isinstance(source, Mapping):
-        gaps = sorted(set(range(ranks or len(source))) - set(source))
-        if gaps and ranks is not None:
-            return [os.fspath(source.get(rank, f"(no file of rank {rank})")) for rank in range(ranks)]
-        if gaps:
-            raise CheckpointFileError(
-                f"there is no file for rank {gaps[0]}; give one for each rank from 0 on"
-            )
-        return [os.fspath(source[rank]) for rank in range(len(source))]
+        return _chosen({rank: _held(os.fspath(path)) for rank, path in source.items()}, choice, "the files")
     if not isinstance(source, str | os.PathLike):
         if not isinstance(source, Sequence) or not all(isinstance(p, str | os.PathLike) for p in source):
             raise ArgumentTypeError(f"checkpoint files are a list of paths in rank order, not {source!r:.80}")
         files = [os.fspath(path) for path in source]
-        _check_order(files)
-        return files
+        reason = disorder(files)
+        if reason:
+            raise CheckpointError(f"{reason}; {IN_ORDER}")
+        return _chosen({rank: _held(path) for rank, path in enumerate(files)}, choice, "the files")
     folder = Path(source)
     if not folder.is_dir():
         if not folder.exists():
             raise CheckpointFileError(f"{folder}: no such file or folder; check the path")
-        return [os.fspath(folder)]
-    if hub_files(folder) is not None:
-        return [os.fspath(folder)]
-    manifest = read_manifest(folder)
-    if manifest is not None:
-        return [os.fspath(folder / file.path) for file in manifest.files]
-    return _files_of_folder(folder, ranks)
+        return RankFiles((os.fspath(folder),), tuple(_siblings(folder, choice)))
+    return _of_folder(folder, choice)
 
 
-def _files_of_folder(folder: Path, ranks: int | None) -> list[str]:
-    found: dict[int, Path] = {}
-    for inner in sorted(folder.iterdir()):
+def _held(path: str) -> list[SliceName]:
+    """The files of one rank, which a list or a mapping names by a file or by its folder."""
+    folder = Path(path)
+    if folder.is_dir() and hub_files(folder) is None and (inside := _slice_files(folder, ())):
+        return [parse_name(os.fspath(folder / name)) for name in inside]
+    return [parse_name(path)._replace(part=None, parts=None)]
+
+
+def _of_folder(folder: Path, choice: Choice) -> RankFiles:
+    if not choice.file and not choice.step:
+        if hub_files(folder) is not None:
+            return RankFiles((os.fspath(folder),), tuple(hub_notes(folder)))
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            return RankFiles(_of_manifest(folder, manifest))
+    names, notes = _rank_folders(folder, choice)
+    if not names:
+        names, notes = _flat(folder, choice)
+    if names:
+        found = _chosen(names, choice, os.fspath(folder))
+        return RankFiles(found.paths, (*notes, *found.notes))
+    steps = _of_step_folder(folder, choice)
+    if steps is not None:
+        return steps
+    raise CheckpointFileError(_nothing_in(folder, choice))
+
+
+def _of_manifest(folder: Path, manifest: Manifest) -> tuple[str | PartFiles, ...]:
+    """By the ranks that the manifest gives its files, in whatever order it lists them."""
+    held: dict[int, list[str]] = {}
+    for file in manifest.files:
+        held.setdefault(file.rank, []).append(os.fspath(folder / file.path))
+    if sorted(held) != list(range(len(held))):
+        raise CheckpointError(
+            f"{folder}: its manifest names files of ranks {listed(map(str, sorted(held)))}, not 0 to {len(held) - 1}"
+        )
+    return tuple(_path_of(held[rank]) for rank in range(len(held)))
+
+
+def _path_of(files: Sequence[str]) -> str | PartFiles:
+    if len(files) == 1:
+        return files[0]
+    return PartFiles(os.path.dirname(files[0]), tuple(files))
+
+
+def _chosen(names: Mapping[int, Sequence[SliceName]], choice: Choice, where: str) -> RankFiles:
+    """The files of one save, without a gap, in rank order."""
+    ranks = [rank for rank in names if not isinstance(rank, int) or rank < 0]
+    if ranks:
+        raise ArgumentTypeError(
+            f"a mapping gives a path for each rank from 0 on; {ranks[0]!r:.40} is not a rank"
+        )
+    found = chosen_save(names, choice, where)
+    files = {rank: held for rank, held in found.files.items() if held}
+    count = max(max(names, default=-1) + 1, choice.ranks if choice.rebuild else 0)
+    gap = next((rank for rank in range(count) if rank not in files), None)
+    if gap is not None and not choice.rebuild:
+        raise CheckpointFileError(_gap(gap, files, where))
+    paths = [
+        _path_of([name.path for name in files[rank]]) if rank in files else _no_file_of(rank, files)
+        for rank in range(count)
+    ]
+    return RankFiles(tuple(paths), found.notes)
+
+
+def _gap(rank: int, files: Mapping[int, Sequence[SliceName]], where: str) -> str:
+    last = max(files)
+    path = files[last][0].path
+    # In a folder that is called as the others are.
+    place = re.sub(rf"(?<!\d){last}(?!\d)", str(rank), path.split("/")[-2]) if "/" in path else ""
+    into = f"into {os.path.join(os.path.dirname(os.path.dirname(path)), place)}" if place else "there"
+    return (
+        f"{where}: there is no file of rank {rank}, though there is one of rank {last}; put it {into}, or open the "
+        "others with rebuild=True, if other ranks hold the same"
+    )
+
+
+def _no_file_of(rank: int, files: Mapping[int, Sequence[SliceName]]) -> str:
+    """A path at which nothing is, near those of the other ranks."""
+    near = os.path.dirname(os.path.dirname(next(iter(files.values()))[0].path)) if files else ""
+    return os.path.join(near, f"(no file of rank {rank})")
+
+
+def _rank_folders(folder: Path, choice: Choice) -> tuple[dict[int, list[SliceName]], list[str]]:
+    """Rank -> all files of its folder; and which folders are left unused."""
+    held: dict[str, dict[int, dict[str, list[SliceName]]]] = {}
+    for inner in _entries(folder):
         number = RANK_FOLDER.fullmatch(inner.name)
-        if number and inner.is_dir():
-            files = sorted(p for p in inner.iterdir() if p.suffix in (".ckpt", ".safetensors"))
-            if files:
-                found[int(number[1])] = files[-1]
-    if not found:
-        known = recognise_folder(folder)
-        if known:
-            raise CheckpointFileError(f"{folder}: {known}")
-        raise CheckpointFileError(
-            f"{folder}: no rank_0, rank_1 ... with .ckpt or .safetensors files in it, nor a Hugging Face folder's "
-            f"{SINGLE} or {INDEX}; there is {_in_words(folder)}"
+        if not number or not inner.is_dir():
+            continue
+        names = [f"{inner.name}/{name}" for name in _slice_files(inner, choice.file)]
+        files = [parse_name(os.fspath(folder / name)) for name in names if _fits(name, choice.file)]
+        if files:
+            word = inner.name[: number.start(1)].rstrip("-_").lower()
+            word = "rank" if word == "device" else word
+            held.setdefault(word, {}).setdefault(int(number[1]), {})[inner.name] = files
+    if not held:
+        return {}, []
+    word = "rank" if "rank" in held else next(iter(held))
+    for rank, folders in held[word].items():
+        if len(folders) > 1:
+            one, other, *_ = folders
+            raise CheckpointError(
+                f"{folder}: {one} and {other} are both rank {rank}'s; choose one by file='{one}/*', or move the other"
+            )
+    others = sorted(name for key in held if key != word for found in held[key].values() for name in found)
+    if others and word != "rank":
+        one = next(iter(held[word].values())).popitem()[0]
+        raise CheckpointError(
+            f"{folder}: {one} and {others[0]} count ranks in different ways; "
+            f"choose by file='{others[0].rstrip('0123456789')}*/*', or give a mapping of rank to path"
         )
-    count = max(max(found) + 1, ranks or 0)
-    gaps = sorted(set(range(count)) - set(found))
-    if ranks is not None:
-        return [
-            os.fspath(found.get(rank, _place_of(rank, found) / "(no .ckpt or .safetensors file)"))
-            for rank in range(count)
-        ]
-    if gaps:
+    notes = [f"{listed(others)} of {folder} are not used; file='{others[0]}/*' chooses"] if others else []
+    return {rank: next(iter(found.values())) for rank, found in held[word].items()}, notes
+
+
+def _flat(folder: Path, choice: Choice) -> tuple[dict[int, list[SliceName]], list[str]]:
+    """Rank -> its files, where they lie side by side: by rank, by number where there is a strategy, or one rank's."""
+    files = [name for name in _slice_files(folder, choice.file) if _fits(name, choice.file)]
+    names = [parse_name(os.fspath(folder / name)) for name in files]
+    if not names:
+        return {}, []
+    if all(name.rank is not None for name in names):
+        out: dict[int, list[SliceName]] = {}
+        for name in names:
+            out.setdefault(name.rank or 0, []).append(name)
+        return out, []
+    if choice.ranks > 1 and len(names) > 1:
+        return _numbered(names, choice.ranks)
+    stems = sorted({name.stem for name in names})
+    single = len({name.key for name in names}) == len(names)
+    if (len(stems) > 1 or not (single or all(name.part is not None for name in names))) and not choice.file:
         raise CheckpointFileError(
-            f"{folder}: there is no file of rank {gaps[0]}, though there is one of rank {max(found)}; "
-            f"put it into {_place_of(gaps[0], found)}, or open the folder with rebuild=True, if other ranks hold "
-            "the same"
+            f"{folder}: {listed(files)} lie in it, and nothing says that they are parts of one checkpoint; choose by "
+            f"file={files[0]!r} (with a * for several), or, if they are the slices of ranks, give strategy="
         )
-    return [os.fspath(found[rank]) for rank in range(len(found))]
+    return {0: names}, []
+
+
+def _numbered(names: Sequence[SliceName], ranks: int) -> tuple[dict[int, list[SliceName]], list[str]]:
+    """Rank -> its files, by the one number of the names that counts the ranks of the strategy, from 0 or from 1."""
+    saves: dict[tuple[int, int], list[SliceName]] = {}
+    for name in names:
+        saves.setdefault(name.key[1:], []).append(name)
+    # net-0_1, net-1_1 ...: what looks like an epoch may be the rank.
+    groups = [names] if _rank_numbers(names, ranks) else list(saves.values())
+    out: dict[int, list[SliceName]] = {}
+    unused: list[str] = []
+    for group in groups:
+        numbers = _rank_numbers(group, ranks)
+        if not numbers:
+            unused += [os.path.basename(name.path) for name in group]
+        key = group[0].key._replace(run=0) if len({name.key[1:] for name in group}) == 1 else NO_KEY
+        for name, rank in zip(group, numbers, strict=False):
+            out.setdefault(rank, []).append(name._replace(part=None, parts=None, key=key))
+    if not out:
+        raise CheckpointFileError(
+            f"the strategy is for {ranks} ranks, but no {ranks} of {listed(name.path for name in names)} carry "
+            "the numbers of ranks; give the files as a list in rank order"
+        )
+    return out, [
+        f"not used, since their names do not count {ranks} ranks: {listed(unused)}"
+    ] if unused else []
+
+
+def _rank_numbers(names: Sequence[SliceName], ranks: int) -> list[int]:
+    """The rank of each file by the only number that counts them, from 0; empty if none does."""
+    series = series_of([os.path.basename(name.path) for name in names]) if len(names) == ranks else []
+    return [n - min(series[0].values) for n in series[0].values] if len(series) == 1 else []
+
+
+def _of_step_folder(folder: Path, choice: Choice) -> RankFiles | None:
+    """The files of the newest folder of a step that is complete; None if there are no such folders."""
+    keys = {inner.name: folder_key(inner.name) for inner in _entries(folder) if inner.is_dir()}
+    names = sorted((name for name, key in keys.items() if key != NO_KEY), key=lambda n: keys[n], reverse=True)
+    if choice.step:
+        names = [name for name in names if choice.step in (name, label(keys[name]))]
+    skipped: list[str] = []
+    first: Exception | None = None
+    for name in names:
+        try:
+            found = _of_folder(folder / name, replace(choice, step=""))
+        except (CheckpointError, CheckpointFileError) as err:
+            first = first or err
+            skipped.append(f"{name} is not complete")
+            continue
+        if choice.ranks in (0, len(found.paths)):
+            rest = [f"there is also {listed(n for n in names if n != name)}"] if len(names) > 1 else []
+            words = "; ".join([f"{name} is used", *skipped[:2], *rest])
+            return RankFiles(found.paths, (f"{folder}: {words}; step='...' chooses", *found.notes))
+        skipped.append(f"{name} has {len(found.paths)} ranks")
+    if first is not None:
+        raise first
+    return None
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as err:
+        raise CheckpointFileError(f"{folder}: {err.strerror}; check the folder") from err
+
+
+def _slice_files(folder: Path, patterns: Collection[str]) -> list[str]:
+    """The names of slice files in a folder; strategy files, which end in .ckpt too, only where they are asked for."""
+    names = [path.name for path in _entries(folder) if path.suffix in SUFFIXES and not path.is_dir()]
+    return [name for name in names if patterns or "strategy" not in name.lower()]
+
+
+def _fits(name: str, patterns: Collection[str]) -> bool:
+    """Whether a path, or its last part, fits one of the patterns; without patterns everything fits."""
+    return not patterns or any(
+        fnmatchcase(name, pattern) or fnmatchcase(name.rsplit("/", 1)[-1], pattern) for pattern in patterns
+    )
+
+
+def _siblings(file: Path, choice: Choice) -> Iterator[str]:
+    """That a single file is one of several, where it is opened as if it held everything."""
+    name = parse_name(file.name)
+    if choice.ranks > 1:
+        return
+    if name.parts is not None and name.parts > 1:
+        yield (
+            f"{file} is part {name.part} of {name.parts}, and the others are not opened; open the folder "
+            f"{file.parent} for all of them"
+        )
+    rank = RANK_FOLDER.fullmatch(file.parent.name)
+    near = _readable(file.parent.parent) if rank else []
+    if any(path != file.parent and RANK_FOLDER.fullmatch(path.name) for path in near):
+        yield (
+            f"{file} is the file of one rank, and other ranks' lie in {file.parent.parent}; open that folder, "
+            "with strategy=, unless each of them holds everything"
+        )
+
+
+def _readable(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _nothing_in(folder: Path, choice: Choice) -> str:
+    """That a folder holds no checkpoint, what is there, and what would do."""
+    if choice.file:
+        return (
+            f"{folder}: no .ckpt or .safetensors file in it, nor in rank_N folders, fits file={choice.file[0]!r}; "
+            f"there is {_in_words(folder)}"
+        )
+    known = recognise_folder(folder)
+    if known:
+        return f"{folder}: {known}"
+    return (
+        f"{folder}: no rank_0, rank_1 ... with .ckpt or .safetensors files in it, nor a Hugging Face folder's "
+        f"{SINGLE} or {INDEX}; there is {_in_words(folder)}"
+    )
 
 
 def _in_words(folder: Path) -> str:
     """What is in a folder, and in its `rank_N` folders."""
     found = []
-    for path in sorted(folder.iterdir()):
+    for path in _entries(folder):
         inner = ""
         if path.is_dir() and RANK_FOLDER.fullmatch(path.name):
-            inner = f" with {listed(sorted(p.name for p in path.iterdir()), 2)} in it"
+            inner = f" with {listed([p.name for p in _entries(path)], 2)} in it"
         found.append(path.name + inner)
     return listed(found)
-
-
-def _place_of(rank: int, found: Mapping[int, Path]) -> Path:
-    """Where the file of a rank should be: in a folder that is called as the others are."""
-    other, path = next(iter(found.items()))
-    return path.parent.with_name(re.sub(rf"(?<!\d){other}(?!\d)", str(rank), path.parent.name))
-
-
-def _check_order(files: Sequence[str]) -> None:
-    """Where all paths carry rank numbers, and these are 0..n-1, they must stand in that order."""
-    numbers = []
-    for path in files:
-        in_path = {int(n) for n in RANK_IN_PATH.findall(path)}
-        if len(in_path) != 1:
-            return
-        numbers.append(in_path.pop())
-    if sorted(numbers) != list(range(len(files))):
-        return
-    for rank, number in enumerate(numbers):
-        if rank != number:
-            raise CheckpointError(
-                f"{files[rank]} stands at place {rank}, but its path says rank {number}; "
-                "give the files in rank order"
-            )

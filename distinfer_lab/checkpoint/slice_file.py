@@ -178,6 +178,11 @@ class SliceFile(Displayed):
         self.close()
 
     @property
+    def source(self) -> str:
+        """What opens the file once more."""
+        return self.path
+
+    @property
     def identity(self) -> FileIdentity:
         """Of the file when it was opened: another file, or a changed one, has another."""
         return FileIdentity.of(self._stat)

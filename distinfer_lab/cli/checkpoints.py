@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,8 @@ def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> N
         say(json.dumps(strategy_to_json(found[0])) if as_json else found[1])
         return
     with opened(src, strategy, **source) as checkpoint:
-        say(json.dumps(strategy_to_json(checkpoint.strategy)) if as_json else repr(checkpoint))
+        shown = replace(checkpoint, notes=())  # they were said
+        say(json.dumps(strategy_to_json(checkpoint.strategy)) if as_json else repr(shown))
         try:
             check_beginnings(checkpoint)
         except DistinferError as err:
@@ -77,6 +79,8 @@ def plan(
     dec_mode: str,
     rebuild: bool,
     without: tuple[int, ...],
+    file: tuple[str, ...],
+    step: str | None,
     buffer: str,
     as_json: bool,
     **target: Any,
@@ -85,7 +89,9 @@ def plan(
 
     Reads as little as `inspect`, and moves nothing.
     """
-    with opened(src, strategy, dec_key, dec_mode=dec_mode, rebuild=rebuild, without=without) as checkpoint:
+    with opened(
+        src, strategy, dec_key, dec_mode=dec_mode, rebuild=rebuild, without=without, file=file, step=step
+    ) as checkpoint:
         found = planned(checkpoint, src, **target).explain(buffer)
         say(json.dumps(found.to_json()) if as_json else repr(found))
 
@@ -138,6 +144,8 @@ def reshard(
     dec_mode: str,
     rebuild: bool,
     without: tuple[int, ...],
+    file: tuple[str, ...],
+    step: str | None,
     cards: int | None,
     scheduler: str | None,
     route: str,
@@ -165,7 +173,16 @@ def reshard(
         raise click.UsageError("--like says how a Hugging Face folder is to be; add --format huggingface")
     with ExitStack() as stack:
         checkpoint = stack.enter_context(
-            opened(src, strategy, dec_key, dec_mode=dec_mode, rebuild=rebuild, without=without)
+            opened(
+                src,
+                strategy,
+                dec_key,
+                dec_mode=dec_mode,
+                rebuild=rebuild,
+                without=without,
+                file=file,
+                step=step,
+            )
         )
         found = planned(checkpoint, src, **target)
         options: dict[str, Any] = {

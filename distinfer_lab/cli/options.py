@@ -65,6 +65,17 @@ source_options = _options(
         metavar="N",
         help="Do not use this rank's file; rebuild it.",
     ),
+    click.option(
+        "--file",
+        multiple=True,
+        metavar="PATTERN",
+        help='Use only the files of SRC whose names fit, e.g. "net-9_*".',
+    ),
+    click.option(
+        "--step",
+        metavar="STEP",
+        help="Which save of SRC, e.g. 9_100 (epoch and step) or 100. By default the newest that all ranks have.",
+    ),
 )
 
 
@@ -118,6 +129,12 @@ target_options = _options(
     click.option(
         "--rename", multiple=True, metavar="OLD=NEW", help='Other names, e.g. "model.*=net.*"; states follow.'
     ),
+    click.option(
+        "--allow-missing",
+        multiple=True,
+        metavar="PATTERN",
+        help="Tensors that the result may lack, though a strategy, an index or --like names them.",
+    ),
 )
 
 
@@ -132,12 +149,14 @@ def _key(text: str | None) -> bytes | None:
 
 @contextmanager
 def opened(src: Path, strategy: Path | None, dec_key: str | None, **options: Any) -> Iterator["Checkpoint"]:
-    """The checkpoint that the source options name, open; what of it is lost is told."""
+    """The checkpoint that the source options name, open; what is lost, chosen or unused is said on stderr."""
     from ..checkpoint import open_checkpoint
 
     with open_checkpoint(src, strategy, dec_key=_key(dec_key), **options) as checkpoint:
         for rank, file in checkpoint.lost.items():
             say(f"rank {rank} is lost: {file.reason}", err=True)
+        for note in checkpoint.notes:
+            say(in_options(f"Note: {note}", click.get_current_context().command), err=True)
         yield checkpoint
 
 
@@ -151,6 +170,7 @@ def planned(
     dtype: str | None,
     select: tuple[str, ...],
     rename: tuple[str, ...],
+    allow_missing: tuple[str, ...],
 ) -> "ConversionPlan":
     """The plan that the target options name; slices of which nobody says how they lie have none."""
     from ..reshard import check_beginnings, plan_checkpoint
@@ -170,6 +190,7 @@ def planned(
         dtype=dtype,
         select=select or None,
         rename=names,
+        allow_missing=allow_missing,
     )
 
 

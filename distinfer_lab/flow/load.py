@@ -1,6 +1,7 @@
 """Step 3: a sliced checkpoint into a net on the cards, each card its share and no more."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,8 @@ def load_distributed_checkpoint(
     cards: CardGroup | None = None,
     allow_missing: Sequence[str] = (),
     check_replicas: bool = True,
+    file: str | Sequence[str] | None = None,
+    step: str | int | None = None,
 ) -> LoadResult:
     """Load a sliced checkpoint into a net on the cards; each card reads its own share and no more.
 
@@ -110,6 +113,9 @@ def load_distributed_checkpoint(
         Patterns ("head.*") of parameters that may be left as they are.
     check_replicas
         Compare slices that should be equal, which reads all files once more.
+    file, step
+        Which files of a folder, and which save, see `open_checkpoint`. What was chosen by itself, and what is
+        not used, is warned of.
 
     Raises
     ------
@@ -128,7 +134,9 @@ def load_distributed_checkpoint(
     train = train_strategy_filename or parallel_context().strategy_ckpt_load_file or None
     params = network.parameters_dict()
     try:
-        opened = open_checkpoint(checkpoint_filenames, train, dec_key=dec_key, dec_mode=dec_mode)
+        opened = open_checkpoint(
+            checkpoint_filenames, train, dec_key=dec_key, dec_mode=dec_mode, file=file, step=step
+        )
     except CheckpointError as err:
         if train and not train_strategy_filename:
             err.add_note(
@@ -137,6 +145,8 @@ def load_distributed_checkpoint(
             )
         raise
     with opened as checkpoint:
+        for note in checkpoint.notes:
+            warnings.warn(note, stacklevel=2)
         matching = Matching(params, checkpoint, strict_load, name_map or {}, allow_missing)
         if check_replicas:
             checkpoint.check_replicas(list(matching.entries.values()))

@@ -5,8 +5,9 @@ a Hugging Face folder      its config.json says which net it is
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,8 @@ class Predictor(NamedTuple):
     """Whether the strategy file speaks of the net's operators, and belongs in the context."""
     goes_on: bool
     """Whether it is a model of language, which goes on with texts."""
+    chosen: Mapping[str, Any] = MappingProxyType({})
+    """`file` and `step` of `open_checkpoint`."""
 
 
 def of_sample(folder: str | os.PathLike[str], cards: int) -> Predictor:
@@ -62,7 +65,9 @@ def of_sample(folder: str | os.PathLike[str], cards: int) -> Predictor:
 
 
 def of_folder(
-    folder: str | os.PathLike[str], strategy: str | os.PathLike[str] | Strategy | None
+    folder: str | os.PathLike[str],
+    strategy: str | os.PathLike[str] | Strategy | None,
+    chosen: Mapping[str, Any] = MappingProxyType({}),
 ) -> Predictor:
     """The net of a folder that has a config.json.
 
@@ -84,4 +89,5 @@ def of_folder(
         "strategy",
         has_training_strategy=False,
         goes_on=True,
+        chosen=chosen,
     )

@@ -259,6 +259,9 @@ class Session:
         folder: str | os.PathLike[str],
         strategy: str | os.PathLike[str] | Strategy | None = None,
         cancelled: Callable[[], bool] = lambda: False,
+        *,
+        file: str | Sequence[str] | None = None,
+        step: str | int | None = None,
     ) -> Checkpoint:
         """Open a checkpoint that is there already; headers only. A config.json in it tells which net it is of.
 
@@ -268,6 +271,8 @@ class Session:
         ----------
         cancelled
             Asked before each file is opened; True ends it.
+        file, step
+            Which files, and which save, see `open_checkpoint`.
 
         Raises
         ------
@@ -275,7 +280,8 @@ class Session:
             See `open_checkpoint`; if the files are slices, and nothing says how they lie.
         """
         count = self._count
-        found = open_checkpoint(folder, strategy, cancelled=cancelled)
+        chosen = {"file": file, "step": step}
+        found = open_checkpoint(folder, strategy, cancelled=cancelled, file=file, step=step)
         try:
             check_beginnings(found)
         except CheckpointError:
@@ -283,11 +289,13 @@ class Session:
             raise
         predictor, no_net = None, ""
         try:
-            predictor = of_folder(folder, strategy)
+            predictor = of_folder(folder, strategy, chosen)
         except GraphError as err:
             no_net = str(err)
         source = {"checkpoint": found, "predictor": predictor, "folder": os.fspath(folder)}
-        self._enter("source", count, session_code.bringing(folder, strategy), _no_net=no_net, **source)
+        self._enter(
+            "source", count, session_code.bringing(folder, strategy, chosen), _no_net=no_net, **source
+        )
         return found
 
     # 2: the layout
@@ -372,7 +380,7 @@ class Session:
         def work(run: Run) -> LoadResult:
             with self.context():
                 return load_distributed_checkpoint(
-                    model.network, source.files, layout, source.strategy, cards=model.cards
+                    model.network, source.files, layout, source.strategy, cards=model.cards, **source.chosen
                 )
 
         run = model.cards.start(work)

@@ -4,7 +4,7 @@ Code of later steps may speak of what earlier ones set: `folder`, `strategy`, `c
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pprint import pformat
 from typing import Any
 
@@ -30,7 +30,11 @@ def training(folder: str, cards: int) -> list[str]:
     return [f"folder, train_cards = {folder!r}, {cards}", *train]
 
 
-def bringing(folder: str | os.PathLike[str], strategy: str | os.PathLike[str] | Strategy | None) -> list[str]:
+def bringing(
+    folder: str | os.PathLike[str],
+    strategy: str | os.PathLike[str] | Strategy | None,
+    chosen: Mapping[str, Any],
+) -> list[str]:
     """Open a folder."""
     lines = [f"folder = {os.fspath(folder)!r}"]
     if isinstance(strategy, Strategy):
@@ -38,7 +42,11 @@ def bringing(folder: str | os.PathLike[str], strategy: str | os.PathLike[str] | 
     elif strategy is not None:
         lines.append(f"strategy = {os.fspath(strategy)!r}")
     cut = "" if strategy is None else ", strategy"
-    return [*lines, f"checkpoint = dl.open_checkpoint(folder{cut})"]
+    return [*lines, f"checkpoint = dl.open_checkpoint(folder{cut}{_keywords(chosen)})"]
+
+
+def _keywords(chosen: Mapping[str, Any]) -> str:
+    return "".join(f", {name}={value!r}" for name, value in chosen.items() if value is not None)
 
 
 def laying_out(predictor: Predictor, cards: int) -> list[str]:
@@ -65,7 +73,7 @@ def loading(predictor: Predictor) -> list[str]:
     cut = "" if predictor.strategy is None else f", {predictor.strategy_code}"
     return [
         f"files = {predictor.files_code}",
-        f"result = dl.load_distributed_checkpoint(net, files, layout{cut})",
+        f"result = dl.load_distributed_checkpoint(net, files, layout{cut}{_keywords(predictor.chosen)})",
     ]
 
 

@@ -10,9 +10,8 @@ states   what becomes of optimizer states that the destination's strategy does n
 """
 
 import re
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
@@ -38,6 +37,7 @@ from .explain import Explanation, explain
 from .float_dtypes import check_no_codes, converted_dtypes, float_dtype
 from .plan import ReshardPlan, plan_holdings
 from .rules import Rules
+from .selection import check_missing, selected
 from .shares import Share, share_of
 from .sizes import BUFFER_BYTES, size_of
 from .together import check_together
@@ -60,6 +60,8 @@ class ConversionPlan(ReshardPlan):
     states: str
     plain: tuple[str, ...]
     """Entries, by their new names, that are no parameters and no states: all ranks hold them whole."""
+    allow_missing: tuple[str, ...] = ()
+    """Patterns of tensors that the destination may lack."""
 
     def share(self, rank: int) -> Share:
         """What one destination rank reads."""
@@ -144,6 +146,7 @@ def plan_checkpoint(
     dtype: str | np.dtype[Any] | None = None,
     select: Sequence[str] | None = None,
     rename: Mapping[str, str] | None = None,
+    allow_missing: Sequence[str] = (),
     same_cards: bool = False,
 ) -> ConversionPlan:
     """Plan the way of a checkpoint's tensors to a destination strategy.
@@ -155,19 +158,28 @@ def plan_checkpoint(
         rank 0 gets everything.
     states, dtype, select, rename
         See above.
+    allow_missing
+        Patterns of tensors that a strategy or an index names, and that may be missing in the result.
     same_cards
         See `plan_reshard`.
 
     Raises
     ------
     ReshardError
-        If `dst` lacks a parameter, slices are lost that no other rank holds, a pattern fits nothing, two
-        entries would have one name, or holes or overlaps are found.
+        If `dst` lacks a parameter, a tensor is named that no file holds, slices are lost that no other rank
+        holds, a pattern fits nothing, two entries would have one name, or holes or overlaps are found.
     """
     if states not in STATES:
         raise ReshardError(f"states={states!r} is not one of {', '.join(STATES)}")
     wanted = float_dtype(dtype)
-    chosen = set(_selected([*checkpoint.tensors, *checkpoint.texts, *checkpoint.unreadable], select))
+    named = dst if isinstance(dst, Strategy) else None
+    chosen = set(
+        selected(
+            [*checkpoint.tensors, *checkpoint.texts, *checkpoint.unreadable],
+            select,
+            [*checkpoint.missing, *(named or ())],
+        )
+    )
     _check_readable(checkpoint, chosen)
     records = [record for name, record in checkpoint.tensors.items() if name in chosen]
     names = _renamed([record.name for record in records], rename or {}, checkpoint)
@@ -186,6 +198,7 @@ def plan_checkpoint(
     holdings = [_destination(record, names[record.name], dst, states, stated) for record in records]
     layouts = {r.name: h for r, h in zip(records, holdings, strict=True) if isinstance(h, Layout)}
     check_together(weights, layouts)
+    check_missing(checkpoint, named, {*names.values(), *checkpoint.texts}, select, allow_missing)
     plan = plan_holdings(
         [record.name for record in records],
         [record.shape for record in records],
@@ -205,6 +218,7 @@ def plan_checkpoint(
         texts={name: text for name, text in checkpoint.texts.items() if name in chosen},
         states=states,
         plain=tuple(names[r.name] for r in records if _stays_plain(r, names[r.name], dst, stated)),
+        allow_missing=(allow_missing,) if isinstance(allow_missing, str) else tuple(allow_missing),
     )
 
 
@@ -239,7 +253,6 @@ def _sources(checkpoint: Checkpoint, records: Sequence[TensorRecord]) -> list[Ho
     covered = checkpoint.coverage()
     holes = {record.name: covered[record.name].holes for record in records if len(covered[record.name].holes)}
     words = [f"{name}: {listed(map(box_in_words, boxes.tolist()))}" for name, boxes in holes.items()]
-    words += [f"{name}: all of it" for name in checkpoint.missing]
     if words:
         lost = in_lines(f"rank {rank} is lost: {file.reason}" for rank, file in checkpoint.lost.items())
         raise ReshardError(f"{lost}\nNo other rank holds\n{in_lines(words)}")
@@ -259,23 +272,6 @@ def _quantised(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> tupl
         {name: record.dtype for name, record in tensors.items()},
         config,
     )
-
-
-def _selected(names: Sequence[str], select: Sequence[str] | None) -> list[str]:
-    """The names that some pattern takes and none with "!" leaves out."""
-    if select is None:
-        return list(names)
-    patterns = [select] if isinstance(select, str) else list(select)
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in names):
-            raise ReshardError(f"select: no entry fits {pattern!r}; the checkpoint has {listed(names)}")
-    taken = [p for p in patterns if not p.startswith("!")] or ["*"]
-    left = [p[1:] for p in patterns if p.startswith("!")]
-    return [n for n in names if _fits(n, taken) and not _fits(n, left)]
-
-
-def _fits(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _renamed(names: Sequence[str], rename: Mapping[str, str], checkpoint: Checkpoint) -> dict[str, str]:

@@ -28,6 +28,7 @@ from ..checkpoint import (
     ManifestBeside,
     ManifestFile,
     ManifestTensor,
+    NamedTensor,
     NoFile,
     SliceFile,
     check_specs,
@@ -41,6 +42,7 @@ from ..layout import Box, Strategy
 from ..layout.dialects.plain import strategy_to_json
 from ..version import __version__
 from .conversion import ConversionPlan, plan_checkpoint
+from .likeness import check_like
 from .output import Output
 from .progress import Progress, Watch
 from .result import ReshardResult
@@ -163,10 +165,20 @@ def checked_tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:
     """
     _check_apart(plan, output)
     check_target(Path(os.path.abspath(output.folder)), output.overwrite)
+    if output.like is not None:
+        check_like(_written(plan), output.like, plan.allow_missing)
     tasks = _tasks(plan, output)
     for task in tasks:
         check_specs(task.path, task.specs, task.options["format"])
     return tasks
+
+
+def _written(plan: ConversionPlan) -> dict[str, NamedTensor]:
+    """All tensors of the output, by their new names."""
+    return {
+        name: NamedTensor(plan.class_named(source).shape, str(dtype))
+        for source, (name, dtype) in plan.targets.items()
+    }
 
 
 def _tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:
@@ -364,10 +376,10 @@ def _beside(output: Output, tasks: Sequence[WriteTask]) -> Iterator[tuple[str, b
     for path in output.copied:
         data = read_companion(path)
         yield path.name, config_with_dtype(data, dtypes) if path.name == "config.json" else data
-    if output.format == "huggingface" and len(tasks) > 1:
+    if output.format == "huggingface" and (len(tasks) > 1 or output.index_name):
         weights = {tensor.name: task.path for task in tasks for tensor in task.share.tensors}
         elements = sum(Box.whole(t.shape).size for task in tasks for t in task.share.tensors)
-        yield INDEX, index_json(weights, sum(t.nbytes for t in tasks), elements)
+        yield output.index_name or INDEX, index_json(weights, sum(t.nbytes for t in tasks), elements)
 
 
 def _check_apart(plan: ConversionPlan, output: Output) -> None:
@@ -390,6 +402,7 @@ def reshard_files(
     dtype: str | np.dtype[Any] | None = None,
     select: Sequence[str] | None = None,
     rename: Mapping[str, str] | None = None,
+    allow_missing: Sequence[str] = (),
     threads: int = 1,
     cards: Workers | None = None,
     route: str = "auto",
@@ -413,7 +426,7 @@ def reshard_files(
     ----------
     dst
         Who shall hold what; None: one whole file, in `rank_0`.
-    states, dtype, select, rename
+    states, dtype, select, rename, allow_missing
         What is written of the checkpoint, see `plan_checkpoint`.
     threads, cards, route, verify_source, progress, cancelled
         Who does it, what is compared before, and how it is watched, see `run_plan`.
@@ -443,7 +456,15 @@ def reshard_files(
     if Path(out_dir).exists() and not overwrite:
         with Stage(out_dir, {}):  # refuses it, before anything is planned or read
             pass
-    plan = plan_checkpoint(checkpoint, dst, states=states, dtype=dtype, select=select, rename=rename)
+    plan = plan_checkpoint(
+        checkpoint,
+        dst,
+        states=states,
+        dtype=dtype,
+        select=select,
+        rename=rename,
+        allow_missing=allow_missing,
+    )
     return run_plan(
         plan,
         output,

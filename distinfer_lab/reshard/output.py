@@ -93,10 +93,14 @@ class Output:
             raise ReshardError(f"like={os.fspath(like)!r} is for format='huggingface'; give both, or neither")
         if self.partition is not None:
             raise ReshardError("like= and partition= both say which tensor goes into which file; give one")
-        object.__setattr__(self, "partition", partition_like(like))
+        files = partition_like(like)
+        object.__setattr__(self, "partition", files.partition)
+        object.__setattr__(self, "index_name", files.index_name)
         object.__setattr__(self, "copied", tuple(companions(like)))
 
     buffer_bytes: int = field(init=False, default=BUFFER_BYTES)
     """The buffer, in bytes."""
     copied: tuple[Path, ...] = field(init=False, default=())
     """The files that are copied along."""
+    index_name: str = field(init=False, default="")
+    """How the index is called; "" writes one by the usual name where there are several files."""

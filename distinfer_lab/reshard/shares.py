@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import Checkpoint, FileSet, SliceFile, open_files, secret_key
+from ..checkpoint import Checkpoint, FileSet, PartFiles, SliceFile, open_files, secret_key
 from ..layout import Box, windows
 from .plan import ReshardPlan
 
@@ -88,7 +88,7 @@ class Share:
     rank
         The destination rank.
     paths
-        Source rank -> file.
+        Source rank -> file, or files.
     tensors
         The shards.
     dec_key, dec_mode
@@ -98,7 +98,7 @@ class Share:
     """
 
     rank: int
-    paths: dict[int, str]
+    paths: dict[int, str | PartFiles]
     tensors: tuple[ShareTensor, ...]
     dec_key: bytes | None = None
     dec_mode: str = "AES-GCM"
@@ -215,7 +215,7 @@ def share_of(
     )
     used = sorted({part.src_rank for tensor in tensors for part in tensor.parts})
     held = checkpoint.held
-    paths = {} if held else {r: checkpoint.files[r].path for r in used}
+    paths = {} if held else {r: checkpoint.files[r].source for r in used}
     return Share(rank, paths, tensors, checkpoint.dec_key, checkpoint.dec_mode, held)
 
 

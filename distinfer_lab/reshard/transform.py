@@ -1,7 +1,9 @@
 """MindSpore's offline jobs by its names: a folder of slices in, a folder of other slices out."""
 
 import os
+import warnings
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -33,6 +35,9 @@ def transform_checkpoints(
     buffer: int | str = BUFFER_BYTES,
     dec_key: bytes | None = None,
     dec_mode: str = "AES-GCM",
+    file: str | Sequence[str] | None = None,
+    step: str | int | None = None,
+    allow_missing: Sequence[str] = (),
 ) -> ReshardResult:
     """Cut a checkpoint another way, for any number of ranks on either side.
 
@@ -55,6 +60,11 @@ def transform_checkpoints(
         See `reshard_files`.
     dec_key, dec_mode
         For encrypted sources.
+    file, step
+        Which files of the folder, and which save, see `open_checkpoint`. What was chosen by itself, and what is
+        not used, is warned of.
+    allow_missing
+        Patterns of tensors that a strategy names, and that the result may lack.
 
     Raises
     ------
@@ -65,8 +75,10 @@ def transform_checkpoints(
         raise ReshardError(f"process_num={process_num} is below 1")
     dst = None if dst_strategy_file is None else as_strategy(dst_strategy_file)
     with open_checkpoint(
-        src_checkpoints_dir, src_strategy_file, dec_key=dec_key, dec_mode=dec_mode
+        src_checkpoints_dir, src_strategy_file, dec_key=dec_key, dec_mode=dec_mode, file=file, step=step
     ) as checkpoint:
+        for note in checkpoint.notes:
+            warnings.warn(note, stacklevel=2)
         return reshard_files(
             checkpoint,
             dst,
@@ -78,6 +90,7 @@ def transform_checkpoints(
             threads=process_num,
             buffer=buffer,
             overwrite=overwrite,
+            allow_missing=allow_missing,
         )
 
 

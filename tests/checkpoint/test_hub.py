@@ -78,11 +78,11 @@ def test_only_small_regular_files_are_companions(folder):
 
 def test_a_partition_is_that_of_the_index(folder):
     """One file has none; what is no Hugging Face folder says what would be one."""
-    assert partition_like(folder) is None
+    assert partition_like(folder) == (None, "")
     (folder / INDEX).write_text('{"weight_map": {"w": "model-1.safetensors"}}')
-    assert partition_like(folder) == partition_like(folder / INDEX) == {"w": "model-1.safetensors"}
+    assert partition_like(folder) == partition_like(folder / INDEX) == ({"w": "model-1.safetensors"}, INDEX)
     assert hub_files(folder.parent) is None
     with pytest.raises(
-        CheckpointFileError, match=r"no Hugging Face folder; give one with model\.safetensors or"
+        CheckpointFileError, match=r"not a Hugging Face folder; give one with model\.safetensors or"
     ):
         partition_like(folder.parent)

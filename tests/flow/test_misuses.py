@@ -99,7 +99,7 @@ def misuses(bad, cards):
         "too few files": (load(files=three), "the strategy is for 4 ranks, but 3 files were given"),
         "files in wrong order (silent)": (
             load(files=[FILES[1], FILES[0], *FILES[2:]]),
-            "stands at place 0, but its",
+            "stands at place 0, where .* belongs by its",
         ),
         "predict is a list": (
             load(predict=[1]),

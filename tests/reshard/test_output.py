@@ -178,7 +178,7 @@ def test_like_is_for_hugging_face_alone(like, tmp_path):
         Output(tmp_path / "out", like="a")
     with pytest.raises(ReshardError, match="like= and partition= both say which tensor goes"):
         Output(tmp_path / "out", format="huggingface", like=like, partition={})
-    with pytest.raises(CheckpointFileError, match="it is no Hugging Face folder"):
+    with pytest.raises(CheckpointFileError, match="it is not a Hugging Face folder"):
         Output(tmp_path / "out", format="huggingface", like=tmp_path)
     for more in ([], ["--format", "safetensors"], ["--dry-run"]):
         words = ["reshard", LLAMA, tmp_path / "out", "--like", like, *more]
@@ -186,7 +186,7 @@ def test_like_is_for_hugging_face_alone(like, tmp_path):
         assert (done.exit_code, "add --format huggingface" in done.output) == (2, True)
     (like / INDEX).write_text('{"weight_map": {"w": "model-1.safetensors"}}')
     with open_checkpoint(LLAMA) as checkpoint:
-        with pytest.raises(ReshardError, match="like= names no file for it; leave like= out"):
+        with pytest.raises(ReshardError, match="like has w, which the output lacks"):
             checkpoint.plan().run(tmp_path / "out", format="huggingface", like=like)
 
 
@@ -201,8 +201,8 @@ def test_a_dry_run_refuses_what_a_run_refuses(like, tmp_path):
         ([LLAMA, tmp_path / "there"], f"{tmp_path}/there exists; choose another folder, or pass --overwrite"),
         ([LLAMA, tmp_path / "there", "--overwrite"], f"it has no {MANIFEST}"),
         ([LLAMA, LLAMA, "--overwrite"], "is read from, and lies in"),
-        ([LLAMA, tmp_path / "out", *hub, "--like", like], "names no file for it; leave --like out"),
-        ([LLAMA, tmp_path / "out", *hub, "--like", tmp_path], "it is no Hugging Face folder"),
+        ([LLAMA, tmp_path / "out", *hub, "--like", like], "like has w, which the output lacks"),
+        ([LLAMA, tmp_path / "out", *hub, "--like", tmp_path], "it is not a Hugging Face folder"),
         ([LLAMA, tmp_path / "out", "--memory-limit", "1"], "files are written through a buffer of at least"),
         ([LLAMA, like / "config.json/out"], f"{like}/config.json cannot be written; choose a folder"),
     ):

@@ -37,6 +37,7 @@ def checkpoint_html(checkpoint: "Checkpoint") -> str:
     )
     for rank, file in first(checkpoint.lost.items()):
         line += f"<p>rank {rank} is lost: {escape(file.reason)}</p>"
+    line += "".join(f"<p>Note: {escape(note)}</p>" for note in first(checkpoint.notes))
     gone = (
         [name for name, found in checkpoint.coverage().items() if len(found.holes)] if checkpoint.lost else []
     )

@@ -1,0 +1,242 @@
+"""Several files as one: the shards of a Hugging Face folder, or the parts that one rank saved.
+
+Where an index says which file a tensor is in, it decides; what index and files do not agree on is said in notes.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..display import Displayed, counted
+from ..errors import CheckpointError, CheckpointFileError, listed
+from ..layout import Box
+from ..text import printable
+from .entry import Entry
+from .hub import hub_files, index_of, read_index
+from .slice_file import WINDOW_BYTES, SliceFile, open_slice
+
+__all__ = ["FileSet", "PartFiles", "open_files"]
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class PartFiles(os.PathLike[str]):
+    """Several files that together hold one rank's slices, to be opened as one `FileSet`."""
+
+    path: str
+    """The folder that they lie in, for texts."""
+    files: tuple[str, ...]
+
+    def __fspath__(self) -> str:
+        return self.path
+
+
+class FileSet(Displayed):
+    """Several files that together hold one rank's slices; used like a `SliceFile`.
+
+    Parameters
+    ----------
+    path
+        What holds them: a folder or an index.
+    files
+        File name -> file.
+    listed_in
+        Tensor -> file name, as an index has it. It decides where two files have a tensor.
+
+    Raises
+    ------
+    CheckpointError
+        If two files have an entry of one name, and no index says whose counts.
+    """
+
+    def __init__(
+        self,
+        path: str | PartFiles,
+        files: Mapping[str, SliceFile],
+        listed_in: Mapping[str, str] | None = None,
+    ) -> None:
+        self.path, self.source, self._files = os.fspath(path), path, dict(files)
+        self._of: dict[str, SliceFile] = {}
+        self._twice: dict[str, str] = {}
+        self._index = listed_in
+        entries: dict[str, Entry] = {}
+        for short, file in self._files.items():
+            for name, entry in file.entries.items():
+                here = listed_in is not None and listed_in.get(name) == short
+                if name in entries:
+                    self._twice[name] = self._of[name].path if here else file.path
+                    self._check_once(file, name, entry)
+                if here or name not in entries:
+                    self._of[name], entries[name] = file, entry
+        self.entries: Mapping[str, Entry] = MappingProxyType(entries)
+
+    def _check_once(self, file: SliceFile, name: str, entry: Entry) -> None:
+        other = self._of[name]
+        # Each part may carry the same counters and texts.
+        if _equal_scalars(file, other, name):
+            del self._twice[name]
+        elif self._index is None or name not in self._index:
+            raise CheckpointError(
+                f"{file.path}: {name} is also in {other.path}, so they are not parts of one save; choose one by "
+                f"file={Path(file.path).name!r}, or, if they are the slices of ranks, give strategy="
+            )
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Tensors that the index lists, and no file holds."""
+        return tuple(name for name in self._index or () if name not in self.entries)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of the index and the files does not agree."""
+        if self._index is None:
+            return ()
+        index, out = self._index, []
+        if self.missing:
+            first = self.missing[0]
+            out.append(
+                f"{self.path}: the index lists {listed(self.missing)}, which {index[first]} does not hold"
+            )
+        forgotten = [n for n, entry in self.entries.items() if n not in index and not entry.is_text]
+        if forgotten:
+            out.append(
+                f"{self.path}: the index does not list {listed(forgotten)}; they are in its files, and are used"
+            )
+        moved = [n for n in index if n in self._of and Path(self._of[n].path).name != index[n]]
+        if moved:
+            here = self._of[moved[0]].path
+            out.append(
+                f"{here} holds {listed(moved)}, which the index lists in {index[moved[0]]}; they are used"
+            )
+        for name, file in self._twice.items():
+            out.append(
+                f"{file} holds {name} too, which is taken from {self._of[name].path}, as the index says"
+            )
+        return tuple(out)
+
+    @property
+    def format(self) -> str:
+        """The format of the files."""
+        return next((file.format for file in self.files), "safetensors")
+
+    @property
+    def files(self) -> list[SliceFile]:
+        """The files, in order."""
+        return list(self._files.values())
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def nbytes_read(self) -> int:
+        """Bytes of content read so far."""
+        return sum(file.nbytes_read for file in self.files)
+
+    def __enter__(self) -> "FileSet":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        counts = f"{counted(len(self.files), 'file')}, {counted(len(self.entries), 'entry')}"
+        return f"FileSet({printable(self.path)}, {counts})"
+
+    def _holder(self, name: str) -> SliceFile:
+        if name not in self._of:
+            raise CheckpointError(f"{self.path} has no entry {name!r}; it has {listed(self.entries)}")
+        return self._of[name]
+
+    def entry(self, name: str) -> Entry:
+        """See `SliceFile.entry`."""
+        return self._holder(name).entry(name)
+
+    def text(self, name: str) -> str:
+        """See `SliceFile.text`."""
+        return self._holder(name).text(name)
+
+    def read(self, name: str, box: Box | None = None) -> Array:
+        """See `SliceFile.read`."""
+        return self._holder(name).read(name, box)
+
+    def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int = WINDOW_BYTES) -> int:
+        """See `SliceFile.read_into`."""
+        return self._holder(name).read_into(name, box, out, buffer_bytes)
+
+    def fill(self, name: str, start: int, target: memoryview) -> None:
+        """See `SliceFile.fill`."""
+        self._holder(name).fill(name, start, target)
+
+    def scatter(self, name: str, start: int, targets: Sequence[memoryview], nbytes: int) -> None:
+        """See `SliceFile.scatter`."""
+        self._holder(name).scatter(name, start, targets, nbytes)
+
+    def check_unchanged(self) -> None:
+        """See `SliceFile.check_unchanged`."""
+        for file in self.files:
+            file.check_unchanged()
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in self.files:
+            file.close()
+
+
+def _equal_scalars(file: SliceFile, other: SliceFile, name: str) -> bool:
+    """Whether two files hold the same text, or the same tensor of one element, by a name."""
+    one, two = file.entries[name], other.entries[name]
+    if one.is_text or two.is_text:
+        return one.is_text and two.is_text and file.text(name) == other.text(name)
+    if one.shape != two.shape or one.dtype != two.dtype or math.prod(one.shape) != 1:
+        return False
+    return bool(file.read(name).tobytes() == other.read(name).tobytes())
+
+
+def open_files(path: str | os.PathLike[str], **options: Any) -> SliceFile | FileSet:
+    """Open what holds one rank's slices: a file, several, or a Hugging Face folder or its index.
+
+    Parameters
+    ----------
+    options
+        Of `open_slice`.
+
+    Raises
+    ------
+    CheckpointFileError, CheckpointError, EncryptionError
+        As `open_slice`; and if a file that the index lists is missing.
+    """
+    paths = path.files if isinstance(path, PartFiles) else hub_files(path)
+    if paths is None:
+        return open_slice(path, **options)
+    index = None if isinstance(path, PartFiles) else index_of(path)
+    if index is not None:
+        _check_shards(index, paths)
+    with ExitStack() as stack:
+        files = {Path(p).name: stack.enter_context(open_slice(p, **options)) for p in paths}
+        source = path if isinstance(path, PartFiles) else os.fspath(path)
+        out = FileSet(source, files, None if index is None else read_index(index))
+        stack.pop_all()
+        return out
+
+
+def _check_shards(index: Path, paths: Sequence[str]) -> None:
+    """Every file that an index lists must be there."""
+    missing = [path for path in paths if not os.path.lexists(path)]
+    if not missing:
+        return
+    there = [Path(path).name for path in paths if path not in missing]
+    some = f", or open what is there by file={there[0]!r}" if there else ""
+    raise CheckpointFileError(
+        f"{missing[0]}: the index {index.name} lists this file, and it is not there "
+        f"({len(missing)} of {len(paths)} are missing); put it there{some}"
+    )

@@ -1,0 +1,92 @@
+"""What a config.json says of the weights beside it, as far as it can be seen: layers, rows of words, quantisation.
+
+A loader makes the model by its configuration, and fills what the weights lack with random numbers.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+__all__ = ["NamedTensor", "config_problems", "has_tied_head", "kind_of_dtype"]
+
+PLAIN_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_MODEL = r"(?:model|transformer|model\.language_model|language_model\.model)\."
+_EMBEDDING = re.compile(rf"{_MODEL}(?:embed_tokens|wte)\.weight")
+_LAYER = re.compile(rf"({_MODEL}(?:layers|h)\.)(\d{{1,6}})\.")
+
+
+class NamedTensor(NamedTuple):
+    """What a tensor is; its name is the key."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def kind_of_dtype(dtype: str) -> str:
+    """The dtypes of weights are of one kind; any other is its own, as quantised codes are."""
+    return "float" if dtype in PLAIN_FLOATS else dtype
+
+
+def has_tied_head(config: Mapping[str, Any]) -> bool:
+    """Whether the head is the embedding, and need not be among the weights."""
+    return _text_config(config).get("tie_word_embeddings", config.get("tie_word_embeddings")) is True
+
+
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
+
+
+def config_problems(
+    config: Mapping[str, Any], tensors: Mapping[str, NamedTensor], allow_missing: Sequence[str] = ()
+) -> Iterator[str]:
+    """What a config.json says that is not true of some weights: a phrase each, which begins with what it says.
+
+    Parameters
+    ----------
+    config
+        Its fields; {} has no problems.
+    tensors
+        All weights.
+    allow_missing
+        Patterns of tensors that may be missing.
+    """
+    if not config:
+        return
+    text = _text_config(config)
+    rows = text.get("vocab_size")
+    for name, tensor in tensors.items():
+        if _EMBEDDING.fullmatch(name) and tensor.shape and type(rows) is int and tensor.shape[0] != rows:
+            yield f"vocab_size {rows}, but {name} has {tensor.shape[0]} rows"
+    yield from _of_layers(tensors, text, allow_missing)
+    quantised = [name for name, tensor in tensors.items() if tensor.dtype.startswith("float8")]
+    if quantised and "quantization_config" not in config and "quantization_config" not in text:
+        yield f"no quantization_config, but {quantised[0]} is quantised"
+    codes = any(
+        kind_of_dtype(tensor.dtype) != "float" and len(tensor.shape) > 1 for tensor in tensors.values()
+    )
+    if config.get("quantization_config") and not codes:
+        yield "a quantization_config, but no tensor is quantised"
+
+
+def _of_layers(
+    tensors: Mapping[str, NamedTensor], text: Mapping[str, Any], allow_missing: Sequence[str]
+) -> Iterator[str]:
+    count = text.get("num_hidden_layers", text.get("n_layer"))
+    found = [match for name in tensors if (match := _LAYER.match(name))]
+    if not found or type(count) is not int:
+        return
+    seen = {int(match[2]) for match in found}
+    # Layers that predict further tokens are numbered after the others.
+    more = text.get("num_nextn_predict_layers")
+    most = count + (more if type(more) is int else 0)
+    lacking = next((n for n in range(min(count, max(seen) + 2)) if n not in seen), None)
+    if lacking is not None and not _allows(allow_missing, f"{found[0][1]}{lacking}.*"):
+        yield f"{count} layers, but there is no {found[0][1]}{lacking}"
+    if max(seen) >= most:
+        yield f"{count} layers, but there is {found[0][1]}{max(seen)}"
+
+
+def _allows(patterns: Sequence[str], name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,0 +1,227 @@
+"""What is named against what is there: an index, a strategy, a destination, `like` and its config.json."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.cli import main
+from distinfer_lab.errors import CheckpointFileError, DistinferError, ReshardError
+from distinfer_lab.layout import Layout, Strategy
+
+FEW = settings(max_examples=settings().max_examples // 4)
+INDEX = "model.safetensors.index.json"
+CONFIG = {"num_hidden_layers": 2, "vocab_size": 6, "tie_word_embeddings": False}
+LLAMA = {
+    "model.embed_tokens.weight": (6, 4),
+    "model.layers.0.mlp.up_proj.weight": (8, 4),
+    "model.layers.1.mlp.up_proj.weight": (8, 4),
+    "lm_head.weight": (6, 4),
+}
+
+
+def filled(shapes, dtype=np.float32):
+    return {name: np.full(shape, i, dtype) for i, (name, shape) in enumerate(shapes.items())}
+
+
+def hub(folder, tensors, config=None, shards=1, weight_map=None):
+    """A Hugging Face folder; with several shards, or with a map of its own, it has an index."""
+    names = list(tensors)
+    folder.mkdir(parents=True)
+    files = {}
+    for shard in range(shards):
+        name = f"model-{shard + 1:05}-of-{shards:05}.safetensors" if shards > 1 else "model.safetensors"
+        files |= dict.fromkeys(names[shard::shards], name)
+        held = {n: tensors[n] for n in names[shard::shards]}
+        save_slice(folder / name, held, sync=False, format="safetensors")
+    if shards > 1:
+        (folder / INDEX).write_text(json.dumps({"weight_map": files | (weight_map or {})}))
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+names = st.sets(st.sampled_from("abcdefgh"), min_size=3)
+
+
+@FEW
+@given(names, st.integers(2, 3), st.data())
+def test_an_index_and_its_files(tmp_path_factory, names, shards, data):
+    """Everything arrives without a word; or what is missing or forgotten is named, and the way out works."""
+    folder = tmp_path_factory.mktemp("index") / "m"
+    tensors = filled(dict.fromkeys(sorted(names), (2, 2)))
+    hub(folder, tensors, shards=shards)
+    index = json.loads((folder / INDEX).read_text())["weight_map"]
+    ghosts = data.draw(st.sets(st.sampled_from(["x.ghost", "y.ghost"])))
+    forgotten = data.draw(st.sets(st.sampled_from(sorted(names)), max_size=len(names) - shards))
+    kept = {name: file for name, file in index.items() if name not in forgotten}
+    opened = set(kept.values())
+    there = {name for name, file in index.items() if file in opened}
+    files = kept | dict.fromkeys(ghosts, next(iter(kept.values())))
+    (folder / INDEX).write_text(json.dumps({"weight_map": files}))
+    with open_checkpoint(folder) as checkpoint:
+        assert set(checkpoint.tensors) == there
+        said = "\n".join(checkpoint.notes)
+        assert all(name in said for name in ghosts | (forgotten & there))
+        assert all(file in said for file in set(index.values()) - opened)
+        assert bool(said) == bool(ghosts | forgotten)
+        if ghosts:
+            with pytest.raises(ReshardError, match=f"{min(ghosts)}.*no file holds it.* by allow_missing="):
+                checkpoint.plan()
+        for options in ({"allow_missing": ["*.ghost"]}, {"select": [f"!{name}" for name in ghosts] or None}):
+            assert set(checkpoint.plan(**options).targets) == there
+
+
+def test_a_tensor_that_the_index_puts_elsewhere_or_two_files_have(tmp_path):
+    """It is taken from the file that the index names, if that has it."""
+    folder = hub(tmp_path / "m", filled({"a": (2,), "b": (2,)}), shards=2)
+    one, two = (f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
+    save_slice(
+        folder / two, filled({"b": (2,), "a": (2,)}) | {"a": np.ones(2, np.float32)}, format="safetensors"
+    )
+    with open_checkpoint(folder) as checkpoint:
+        assert checkpoint.read(0, "a").tolist() == [0, 0]
+        assert f"{two} holds a too, which is taken from" in checkpoint.notes[0]
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"a": two, "b": two}}))
+    with open_checkpoint(folder) as checkpoint:
+        assert checkpoint.read(0, "a").tolist() == [1, 1]
+        assert f"does not name them: {one}" in checkpoint.notes[0]
+    (folder / INDEX).unlink()
+    with pytest.raises(
+        DistinferError, match=r"a is also in .* not parts of one save; choose one by file='model"
+    ):
+        open_checkpoint(folder)
+    (folder / two).unlink()
+    with pytest.raises(CheckpointFileError, match=r"part 2 of 2 of model is missing"):
+        open_checkpoint(folder)
+    open_checkpoint(folder, file=one).close()
+
+
+def test_a_shard_that_is_missing(tmp_path):
+    """It is said to be listed; the pattern opens the rest."""
+    folder = hub(tmp_path / "m", filled({"a": (2,), "b": (2,)}), shards=2)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(CheckpointFileError, match=r"00002\.safetensors: the index .* lists this file, and"):
+        open_checkpoint(folder)
+    with open_checkpoint(folder, file="model-00001-of-00002.safetensors") as checkpoint:
+        assert set(checkpoint.tensors) == {"a"}
+
+
+def test_other_names_of_indices_and_files(tmp_path):
+    """Diffusers' index is found, and an output like it has an index of that name; a single file may have any name."""
+    folder = hub(tmp_path / "m", filled({"a": (2,), "b": (2,)}), shards=2)
+    other = folder / "diffusion_pytorch_model.safetensors.index.json"
+    (folder / INDEX).rename(other)
+    with open_checkpoint(folder) as checkpoint:
+        result = checkpoint.plan().run(tmp_path / "out", format="huggingface", like=folder)
+    assert (tmp_path / "out" / other.name).is_file()
+    assert not (tmp_path / "out" / INDEX).exists()
+    with open_checkpoint(result.folder) as again, open_checkpoint(other) as before:
+        assert set(again.tensors) == set(before.tensors) == {"a", "b"}
+    save_slice(tmp_path / "peft/adapter_model.safetensors", filled({"a": (2,)}), format="safetensors")
+    open_checkpoint(tmp_path / "peft").close()
+
+
+@FEW
+@given(st.sets(st.sampled_from("abcd"), min_size=1), st.sets(st.sampled_from("abcd"), min_size=1), st.data())
+def test_a_destination_and_a_strategy(tmp_path_factory, source, named, data):
+    """Names that the source's strategy or the destination has and no file holds are refused, or allowed by name."""
+    folder = tmp_path_factory.mktemp("named")
+    save_slice(folder / "a.ckpt", filled(dict.fromkeys(sorted(source), (2,))), sync=False)
+    one = Layout.replicated(1, 1)
+    strategy = Strategy(dict.fromkeys(sorted(source | named), one))
+    dst = Strategy(dict.fromkeys(sorted(source | data.draw(st.sets(st.sampled_from("abcdef")))), one))
+    lacking = sorted((set(strategy) | set(dst)) - source)
+    with open_checkpoint(folder / "a.ckpt", strategy) as checkpoint:
+        assert set(checkpoint.missing) == set(strategy) - source
+        if lacking:
+            with pytest.raises(ReshardError, match="(?s)no file holds it|has no entry of this name"):
+                checkpoint.plan(dst)
+        plan = checkpoint.plan(dst, allow_missing=lacking)
+        assert set(plan.targets) == set(
+            checkpoint.plan(dst, select=[f"!{n}" for n in lacking] or None).targets
+        )
+        assert set(plan.targets) == source
+
+
+def test_states_that_were_left_out_are_no_fault(tmp_path):
+    """Weights are often passed on without the states that the strategy of training names; a note says it."""
+    save_slice(tmp_path / "a.ckpt", filled({"w": (2,)}))
+    one = Layout.replicated(1, 1)
+    strategy = Strategy({"w": one, "adam_m.w": one, "global_step": one})
+    with open_checkpoint(tmp_path / "a.ckpt", strategy) as checkpoint:
+        assert checkpoint.missing == ()
+        assert checkpoint.notes == (
+            "states that the strategy names, and no file holds: adam_m.w, global_step",
+        )
+        assert set(checkpoint.plan(strategy).targets) == {"w"}
+
+
+LIKE_FAULTS = {
+    "a layer too few": (
+        {"model.layers.1.mlp.up_proj.weight": None},
+        r"has model\.layers\.1.*which the output lacks",
+    ),
+    "no head": ({"lm_head.weight": None}, r"has lm_head\.weight, which the output lacks"),
+    "a tensor too many": ({"extra.weight": (2, 2)}, r"has no extra\.weight, which the output has"),
+    "other rows": ({"lm_head.weight": (7, 4)}, r"lm_head\.weight has shape \[6, 4\] there, but \[7, 4\]"),
+}
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("fault", LIKE_FAULTS)
+def test_an_output_that_is_not_like_its_model(tmp_path, fault, shards):
+    """Names and shapes, with one file and with an index; without `like` it is written."""
+    changes, words = LIKE_FAULTS[fault]
+    shapes = {name: shape for name, shape in (LLAMA | changes).items() if shape is not None}
+    like = hub(tmp_path / "like", filled(LLAMA), CONFIG, shards)
+    with open_checkpoint(hub(tmp_path / "src", filled(shapes))) as checkpoint:
+        with pytest.raises(ReshardError, match=words):
+            checkpoint.plan().run(tmp_path / "out", format="huggingface", like=like)
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("lacking", "allowed"), [("lm_head", ["lm_head.weight"]), ("model.layers.1", ["*"])])
+def test_what_an_output_may_lack(tmp_path, lacking, allowed):
+    """As the refusal says it."""
+    like = hub(tmp_path / "like", filled(LLAMA), CONFIG)
+    shapes = {name: shape for name, shape in LLAMA.items() if not name.startswith(lacking)}
+    with open_checkpoint(hub(tmp_path / "src", filled(shapes))) as checkpoint:
+        plan = checkpoint.plan(allow_missing=allowed)
+        assert len(plan.run(tmp_path / "out", format="huggingface", like=like).paths) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"vocab_size": 7}, "vocab_size 7, but model.embed_tokens.weight has 6 rows"),
+        ({"num_hidden_layers": 3}, "3 layers, but there is no model.layers.2"),
+        ({"num_hidden_layers": 1}, "1 layers, but there is model.layers.1"),
+        (
+            {"quantization_config": {"quant_method": "fp8"}},
+            "a quantization_config, but no tensor is quantised",
+        ),
+        ({"text_config": {"vocab_size": 9}}, "vocab_size 9"),
+    ],
+)
+def test_a_config_of_another_model(tmp_path, config, words):
+    """Refused where it would be copied; a note where it lies next to what is opened."""
+    like = hub(tmp_path / "like", filled(LLAMA), CONFIG | config)
+    runner = CliRunner()
+    command = ["reshard", str(like), str(tmp_path / "out"), "--format", "huggingface"]
+    refused = runner.invoke(main, [*command, "--like", str(like)])
+    assert (refused.exit_code, f"its config.json has {words}" in refused.output) == (1, True)
+    told = runner.invoke(main, command)
+    assert (told.exit_code, f"its config.json has {words}" in told.stderr) == (0, True)
+
+
+def test_a_tied_head_may_be_left_out(tmp_path):
+    """Where config.json says that it is the embedding."""
+    like = hub(tmp_path / "like", filled(LLAMA), CONFIG | {"tie_word_embeddings": True})
+    shapes = {name: shape for name, shape in LLAMA.items() if name != "lm_head.weight"}
+    with open_checkpoint(hub(tmp_path / "src", filled(shapes))) as checkpoint:
+        checkpoint.plan().run(tmp_path / "out", format="huggingface", like=like)
