@@ -101,7 +101,7 @@ def parse_name(path: str) -> SliceName:
     --------
     >>> parse_name("llama_rank_3_1-9_100.ckpt")[1:4]
     ('llama', SaveKey(run=1, epoch=9, step=100), 3)
-    >>> parse_name("x/model-00002-of-00005.safetensors")[1:]
+    >>> parse_name("x/model-00002-of-00005.safetensors")[1:6]
     ('model', SaveKey(run=0, epoch=-1, step=-1), None, 2, 5)
     """
     *folders, file = re.split(r"[/\\]", path)
