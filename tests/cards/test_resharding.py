@@ -208,7 +208,7 @@ def test_a_card_writes_what_it_reads():
     eight, four = (Layout(Mesh(("tp",), (n,)), (("tp",),)) for n in (8, 4))
     src, dst = (Strategy({"w": one}, {"w": (16,)}) for one in (eight, four))
     plan = plan_reshard(src, dst)
-    paths = tuple(SimpleNamespace(path=f"rank_{rank}") for rank in range(8))
+    paths = tuple(SimpleNamespace(source=f"rank_{rank}") for rank in range(8))
     shares = shares_of(plan, SimpleNamespace(files=paths, held="", dec_key=None, dec_mode=""))
     homes = {rank: rank % 4 for rank in range(8)}
     assert [share.bytes_by_giver(homes) for share in shares] == [{0: 8, 1: 8}, {2: 8, 3: 8}] * 2
