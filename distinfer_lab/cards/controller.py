@@ -113,7 +113,11 @@ class Controller(Displayed):
 
     @property
     def client(self) -> Client:
-        """The Dask client behind the group."""
+        """The Dask client behind the group.
+
+        Another client of an embedded cluster of processes needs this one's certificate:
+        `Client(cards.client.scheduler.address, security=cards.client.security)`.
+        """
         return self._client
 
     @property

@@ -38,7 +38,7 @@ class CardGroup(Controller):
     cards
         How many; on a given cluster by default all its workers.
     processes
-        For an embedded cluster: every card is a process of its own.
+        For an embedded cluster: every card is a process of its own. Other users of the machine cannot reach them.
     address
         The scheduler of a Dask cluster that runs already, e.g. "tcp://10.0.0.5:8786".
     client

@@ -43,13 +43,22 @@ def private_folder() -> Iterator[Path]:
         If there is nowhere to make it.
     """
     folder, lock = _make()
+    maker = os.getpid()
     try:
         yield folder
     finally:
-        # Dask leaves them there: who made a folder of the same name later could have modules imported.
-        sys.path[:] = [path for path in sys.path if not path.startswith(f"{folder}{os.sep}")]
-        shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+        if maker == os.getpid():  # what ends may be a forked child, whose parent goes on
+            _leave(folder)
+
+
+def _leave(folder: Path) -> None:
+    """Remove a folder, and Dask's own from the path of imports.
+
+    Dask leaves them there: who made a folder of the same name later could have modules imported.
+    """
+    sys.path[:] = [path for path in sys.path if not path.startswith(f"{folder}{os.sep}")]
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def holds_sockets(folder: Path) -> bool:

@@ -217,6 +217,20 @@ def test_a_private_folder_is_its_users_and_goes(base):
     assert folders(base) == []
 
 
+def test_a_forked_child_leaves_its_parents_folder(base):
+    """When it ends, what its parent made is its parent's."""
+    made = contextlib.ExitStack()
+    folder = made.enter_context(private_folder())
+    child = os.fork()
+    if not child:
+        made.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert folder.is_dir()
+    made.close()
+    assert folders(base) == []
+
+
 def test_the_next_group_removes_what_a_killed_one_left(base):
     """That is what no process has locked; what is in use, open to others or of another kind stays."""
     with private_folder() as used:

@@ -237,7 +237,7 @@ class Listener:
         magic, nonce, number, rank = HELLO.unpack(_read_exactly(connection, HELLO.size, deadline))
         epoch = self._epoch
         if epoch is None or not _is_member(epoch, magic, nonce, number, rank):
-            raise PermissionError("it is no member of this epoch")
+            raise PermissionError("it is not a member of this epoch")
         self._greetings.end(connection)
         self._welcome(connection, epoch, rank, deadline)
 
