@@ -4,7 +4,7 @@ from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, is
 from .contents import gaps, unnamed_paths
 from .coverage import Coverage, Surviving, box_in_words, coverage
 from .dtypes import dtype_name
-from .encryption import SecretKey, is_encrypted, secret_key, with_secret_key
+from .encryption import is_encrypted, with_secret_key
 from .entry import ByteSource, Entry, Piece, TensorSpec
 from .file_set import FileSet, PartFiles, open_files
 from .holdable import check_specs
@@ -59,7 +59,6 @@ __all__ = [
     "Piece",
     "QuantisedTensor",
     "QuantisedWeight",
-    "SecretKey",
     "SliceFile",
     "SliceWriter",
     "StrategyFile",
@@ -98,7 +97,6 @@ __all__ = [
     "read_operators",
     "read_strategy",
     "save_slice",
-    "secret_key",
     "unnamed_paths",
     "with_secret_key",
     "write_strategy",

@@ -16,10 +16,10 @@ from ..errors import (
     listed,
 )
 from ..layout import Box, Layout, Strategy
+from ..secret import secret_key
 from ..text import printable
 from .coverage import Coverage, box_in_words, coverage
 from .dtypes import dtype_name
-from .encryption import secret_key
 from .entry import Entry
 from .file_set import FileSet
 from .slice_file import SliceFile

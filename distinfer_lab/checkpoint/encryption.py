@@ -12,16 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from ..errors import ArgumentTypeError, EncryptionError
+from ..secret import secret_key
 
 __all__ = [
     "MAGICS",
     "MODES",
-    "SecretKey",
     "check_key",
     "decrypt",
     "encrypt",
     "is_encrypted",
-    "secret_key",
     "with_secret_key",
 ]
 
@@ -34,29 +33,6 @@ MODES = {mode: magic for magic, mode in MAGICS.items()}
 KEY_BYTES = {"AES-GCM": (16, 24, 32), "AES-CBC": (16, 24, 32), "SM4-CBC": (16,)}
 # Padding adds up to a block of the cipher; the lengths and the iv are fixed.
 LARGEST_CIPHER = BLOCK_BYTES + 16
-
-
-class SecretKey(bytes):
-    """A key that no repr shows: not its own, nor that of a record, a task's arguments or an error that it is part of.
-
-    Examples
-    --------
-    >>> key = SecretKey(b"0123456789abcdef")
-    >>> print(key, [key], f"{key}", key == b"0123456789abcdef")
-    SecretKey(...) [SecretKey(...)] SecretKey(...) True
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "SecretKey(...)"
-
-    __str__ = __repr__
-
-
-def secret_key(key: bytes | None) -> bytes | None:
-    """The key as a `SecretKey`; what is not bytes stays as it is, and is refused where it is used."""
-    return SecretKey(key) if isinstance(key, bytes) else key
 
 
 def with_secret_key(file_options: Mapping[str, Any]) -> dict[str, Any]:

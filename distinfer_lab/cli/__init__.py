@@ -12,6 +12,7 @@ from ..errors import DistinferError
 from ..version import __version__
 from .beginning import demo, lab, notebooks
 from .checkpoints import inspect, plan, reshard, verify
+from .keys import ARGUMENTS
 from .rules import rules
 from .words import in_options
 
@@ -20,6 +21,10 @@ __all__ = ["main"]
 
 class _Group(click.Group):
     """Tells our own errors, in the words of the command that failed, and leaves with status 1."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

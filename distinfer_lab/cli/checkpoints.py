@@ -1,6 +1,7 @@
 """The commands that look at checkpoints and cut them another way: inspect, plan, reshard, verify."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..display import bytes_in_words
 from ..errors import DistinferError
+from .keys import ARGUMENTS, EnvironmentKey, shown_command
 from .options import PATH, opened, planned, source_options, target_options
 from .words import in_options, say
 
@@ -32,7 +35,8 @@ def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> N
     from ..layout.dialects.plain import strategy_to_json
     from ..reshard import check_beginnings
 
-    found = None if src.is_dir() or source["dec_key"] or strategy else _strategy_or_none(src)
+    stated = source["dec_key"] is not None and not isinstance(source["dec_key"], EnvironmentKey)
+    found = None if src.is_dir() or stated or strategy else _strategy_or_none(src)
     if found is not None:
         say(json.dumps(strategy_to_json(found[0])) if as_json else found[1])
         return
@@ -75,7 +79,7 @@ def _strategy_or_none(path: Path) -> Any:
 def plan(
     src: Path,
     strategy: Path | None,
-    dec_key: str | None,
+    dec_key: bytes | None,
     dec_mode: str,
     rebuild: bool,
     without: tuple[int, ...],
@@ -129,7 +133,7 @@ def plan(
 )
 @click.option("--buffer", default="32 MiB", show_default=True, help="The memory for data of each worker.")
 @click.option("--memory-limit", help="Refuse what needs more memory for data in a worker.")
-@click.option("--resume/--no-resume", default=True, show_default=True, help="Go on with an interrupted run.")
+@click.option("--resume/--no-resume", default=True, show_default=True, help="Resume an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Replace DST if an earlier reshard wrote it.")
 @click.option(
     "--verify-source", is_flag=True, help="Compare all replicas in SRC first, and all with its manifest."
@@ -140,7 +144,7 @@ def reshard(
     src: Path,
     dst: Path,
     strategy: Path | None,
-    dec_key: str | None,
+    dec_key: bytes | None,
     dec_mode: str,
     rebuild: bool,
     without: tuple[int, ...],
@@ -165,13 +169,13 @@ def reshard(
     """Cut the checkpoint in SRC another way and write it to DST.
 
     SRC is a folder of rank_N folders, a Hugging Face folder, or one file. No tensor is ever whole in
-    memory; DST appears when it is complete. A run that was interrupted is gone on with by the same command.
+    memory; DST appears when it is complete. A run that was interrupted is resumed by the same command.
     """
     if cards is not None and scheduler is not None:
         raise click.UsageError("--cards and --scheduler both say who works; give one of them")
     if like is not None and format != "huggingface":
         raise click.UsageError("--like says how a Hugging Face folder is to be; add --format huggingface")
-    with ExitStack() as stack:
+    with _saying_what_is_kept(dst), ExitStack() as stack:
         checkpoint = stack.enter_context(
             opened(
                 src,
@@ -206,6 +210,24 @@ def reshard(
     if not as_json:
         for path in result.paths:
             say(f"  {path}")
+
+
+@contextmanager
+def _saying_what_is_kept(dst: Path) -> Iterator[None]:
+    """Say of a run that was stopped what it leaves, where, and how to resume it."""
+    from ..reshard import staged
+
+    try:
+        yield
+    except KeyboardInterrupt as err:
+        stage, nbytes = staged(dst)
+        if not nbytes:
+            raise click.ClickException("stopped; nothing was written") from err
+        command = shown_command(click.get_current_context().find_root().meta[ARGUMENTS])
+        raise click.ClickException(
+            f"stopped. What was written so far is kept in {stage} ({bytes_in_words(nbytes)} on the disk).\n"
+            f"To resume:  {command}\nTo drop it: rm -r {shlex.quote(str(stage))}"
+        ) from err
 
 
 def _cards(cards: int | None, scheduler: str | None) -> Any:

@@ -1,14 +1,15 @@
 """What several commands ask alike: which checkpoint, and where it shall go."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import DistinferError
+from ..errors import DistinferError, EncryptionError
 from ..untrusted import parse_json, read_file
+from .keys import EnvironmentKey, key_options
 from .words import in_options, say
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ source_options = _options(
         type=PATH,
         help="The strategy file of SRC. Without it, SRC's manifest says who holds what; else every file is whole.",
     ),
-    click.option("--key", "dec_key", help="The key of an encrypted checkpoint, in hex."),
+    *key_options(),
     click.option(
         "--mode", "dec_mode", default="AES-GCM", show_default=True, help="AES-GCM, AES-CBC or SM4-CBC."
     ),
@@ -138,26 +139,26 @@ target_options = _options(
 )
 
 
-def _key(text: str | None) -> bytes | None:
-    if text is None:
-        return None
-    try:
-        return bytes.fromhex(text)
-    except ValueError as err:
-        raise click.BadParameter("a key is given in hex, e.g. 000102...", param_hint="--key") from err
-
-
 @contextmanager
-def opened(src: Path, strategy: Path | None, dec_key: str | None, **options: Any) -> Iterator["Checkpoint"]:
+def opened(src: Path, strategy: Path | None, dec_key: bytes | None, **options: Any) -> Iterator["Checkpoint"]:
     """The checkpoint that the source options name, open; what is lost, chosen or unused is said on stderr."""
-    from ..checkpoint import open_checkpoint
-
-    with open_checkpoint(src, strategy, dec_key=_key(dec_key), **options) as checkpoint:
+    with _opened(src, strategy, dec_key, options) as checkpoint:
         for rank, file in checkpoint.lost.items():
             say(f"rank {rank} is lost: {file.reason}", err=True)
         for note in checkpoint.notes:
             say(in_options(f"Note: {note}", click.get_current_context().command), err=True)
         yield checkpoint
+
+
+def _opened(
+    src: Path, strategy: Path | None, dec_key: bytes | None, options: Mapping[str, Any]
+) -> "Checkpoint":
+    from ..checkpoint import open_checkpoint
+
+    if isinstance(dec_key, EnvironmentKey):
+        with suppress(EncryptionError):  # it is encrypted, so the key is needed
+            return open_checkpoint(src, strategy, **options)
+    return open_checkpoint(src, strategy, dec_key=dec_key, **options)
 
 
 def planned(

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint import secret_key
 from ..display import Displayed
 from ..errors import ArgumentTypeError, ContextError
+from ..secret import secret_key
 
 if TYPE_CHECKING:
     from .model import Model

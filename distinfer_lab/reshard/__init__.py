@@ -16,7 +16,7 @@ from .schedule import Step, plan_steps, warnings_of
 from .serial import execute
 from .shares import Share, Source, share_of, shares_of
 from .sizes import BUFFER_BYTES, size_of
-from .stage import probe_of
+from .stage import probe_of, staged
 from .topology import Topology
 from .transform import rank_list_for_transform, transform_checkpoints
 from .verify import Verification, check_beginnings, check_source, verify_folder
@@ -73,6 +73,7 @@ __all__ = [
     "share_of",
     "shares_of",
     "size_of",
+    "staged",
     "transform_checkpoints",
     "verify_folder",
     "warnings_of",

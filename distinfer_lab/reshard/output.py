@@ -43,7 +43,7 @@ class Output:
     resume
         Go on with what an earlier run of the same work has left.
     digests
-        Take the digest of every shard; without them nothing can be verified or gone on with.
+        Take the digest of every shard; without them nothing can be verified or resumed.
     file_options
         `chunk_bytes`, `crc_check`, `enc_key`, `enc_mode`, `sync` of `SliceWriter`.
 

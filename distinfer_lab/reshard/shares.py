@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import Checkpoint, FileSet, PartFiles, SliceFile, open_files, secret_key
+from ..checkpoint import Checkpoint, FileSet, PartFiles, SliceFile, open_files
 from ..layout import Box, windows
+from ..secret import secret_key
 from .plan import ReshardPlan
 
 __all__ = ["Part", "Share", "ShareTensor", "Source", "share_of", "shares_of"]

@@ -28,7 +28,7 @@ from ..errors import CheckpointError, CheckpointFileError, ReshardError, listed
 from ..text import printable
 from ..untrusted import parse_json, read_file
 
-__all__ = ["Stage", "check_target", "journal_of", "open_private", "probe_of"]
+__all__ = ["Stage", "check_target", "journal_of", "open_private", "probe_of", "staged"]
 
 JOB = "job.json"
 FILES = "files"
@@ -53,6 +53,13 @@ def open_private(path: Path, flags: int) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | flags, 0o600), "wb")
 
 
+def staged(target: str | os.PathLike[str]) -> tuple[Path, int]:
+    """The staging folder of an output, and the bytes that it takes on the disk; 0 if there is none."""
+    path = Path(os.path.abspath(target))
+    stage = path.with_name(f".{path.name}.stage")
+    return stage, sum(file.lstat().st_blocks * 512 for file in stage.rglob("*"))
+
+
 class Stage:
     """The work on one output folder; a context manager, which holds the lock.
 
@@ -61,7 +68,7 @@ class Stage:
     target
         The folder to be.
     job
-        What is made, from what, as JSON can say it: a stage of an equal job is gone on with.
+        What is made, from what, as JSON can say it: a stage of an equal job is resumed.
     overwrite
         Replace `target` if it exists.
     resume
