@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,7 @@ class CheckpointConfig(Displayed):
     """
 
     save_checkpoint_steps: int = 1
+    _: KW_ONLY  # MindSpore has other arguments in between
     keep_checkpoint_max: int = 5
     integrated_save: bool = True
     format: str = "ckpt"

@@ -74,6 +74,10 @@ class Model(Displayed):
     ) -> None:
         if not isinstance(network, Cell):
             raise ArgumentTypeError(f"network is a Cell, not {type(network).__name__}")
+        if cards is not None and not isinstance(cards, CardGroup):
+            raise ArgumentTypeError(
+                f"Model: cards={cards!r:.60} is not a CardGroup; MindSpore's metrics are not supported"
+            )
         self.network, self.loss_fn, self.optimizer = network, loss_fn, optimizer
         self._cards = cards
         self._programs: dict[Any, Any] = {}

@@ -24,6 +24,7 @@ def load_checkpoint(
     filter_prefix: str | Sequence[str] | None = None,
     dec_key: bytes | None = None,
     dec_mode: str = "AES-GCM",
+    *,
     crc_check: bool = False,
 ) -> dict[str, Any]:
     """Read one file whole: name -> Parameter (text entries: the text), and into `net` if one is given.
@@ -82,6 +83,7 @@ def save_checkpoint(
     append_dict: Mapping[str, Any] | None = None,
     enc_key: bytes | None = None,
     enc_mode: str = "AES-GCM",
+    *,
     format: str = "ckpt",
     crc_check: bool = False,
 ) -> None:

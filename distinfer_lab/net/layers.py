@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GraphError
+from ..errors import ArgumentTypeError, GraphError
 from . import ops
 from .cell import Cell
 from .initializer import Initializer, initializer
@@ -178,10 +178,36 @@ def _activation(activation: Any) -> Any:
 
 
 class Embedding(Cell):
-    """Rows of a table of shape [vocab_size, embedding_size]; `embedding.gather.shard(...)` cuts it."""
+    """Rows of a table of shape [vocab_size, embedding_size]; `embedding.gather.shard(...)` cuts it.
 
-    def __init__(self, vocab_size: int, embedding_size: int, embedding_table: Any = "normal") -> None:
+    Parameters
+    ----------
+    vocab_size, embedding_size
+        The shape of the table.
+    use_one_hot
+        Only False is supported.
+    embedding_table
+        A name, a number, a Tensor or an array.
+
+    Raises
+    ------
+    GraphError
+        If the table has the wrong shape, or `use_one_hot` is not False.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        embedding_size: int,
+        use_one_hot: bool = False,
+        embedding_table: Any = "normal",
+    ) -> None:
         super().__init__()
+        if use_one_hot is not False:
+            raise GraphError(
+                f"Embedding: use_one_hot={use_one_hot!r:.60} is not supported; use False, and embedding_table= for "
+                "initial values"
+            )
         shape = (vocab_size, embedding_size)
         self.embedding_table = Parameter(
             _initial(embedding_table, shape, "embedding_table"), "embedding_table"
@@ -193,14 +219,47 @@ class Embedding(Cell):
 
 
 class LayerNorm(Cell):
-    """gamma * normalised(x) + beta over the last dims, of shape `normalized_shape`."""
+    """gamma * normalised(x) + beta over the last dims, of shape `normalized_shape`.
 
-    def __init__(self, normalized_shape: Any, epsilon: float = 1e-7) -> None:
+    Parameters
+    ----------
+    normalized_shape
+        The sizes of the dims that gamma and beta have.
+    begin_norm_axis, begin_params_axis
+        The first of the dims that are normalised together, and of those that gamma and beta have; by
+        default the last dims, as many as `normalized_shape` has.
+    gamma_init, beta_init
+        A name, a number, a Tensor or an array.
+    epsilon
+        Added to the variance.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If an axis is not an integer.
+    """
+
+    def __init__(
+        self,
+        normalized_shape: Any,
+        begin_norm_axis: int | None = None,
+        begin_params_axis: int | None = None,
+        gamma_init: Any = "ones",
+        beta_init: Any = "zeros",
+        epsilon: float = 1e-7,
+    ) -> None:
         super().__init__()
         shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        self.gamma = Parameter(initializer("ones", shape, np.float32), "gamma")
-        self.beta = Parameter(initializer("zeros", shape, np.float32), "beta")
-        self.layer_norm = ops.LayerNorm(-len(shape), -len(shape), epsilon)
+        self.gamma = Parameter(_initial(gamma_init, shape, "gamma_init"), "gamma")
+        self.beta = Parameter(_initial(beta_init, shape, "beta_init"), "beta")
+        norm_axis = self._axis("begin_norm_axis", begin_norm_axis, shape)
+        params_axis = self._axis("begin_params_axis", begin_params_axis, shape)
+        self.layer_norm = ops.LayerNorm(norm_axis, params_axis, epsilon)
+
+    def _axis(self, name: str, axis: Any, shape: tuple[int, ...]) -> int:
+        if axis is not None and (not isinstance(axis, int) or isinstance(axis, bool)):
+            raise ArgumentTypeError(f"LayerNorm: {name}={axis!r:.60} is not an integer")
+        return -len(shape) if axis is None else axis
 
     def construct(self, *inputs: Any) -> Any:
         return self.layer_norm(inputs[0], self.gamma, self.beta)

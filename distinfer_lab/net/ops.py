@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..display import Displayed
 from ..errors import ArgumentTypeError, GraphError
 from . import operators
@@ -216,6 +218,9 @@ class RmsNorm(Primitive):
 class Reshape(Primitive):
     """Called with (x, shape)."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def bind(self, args: tuple[Any, ...]) -> tuple[Operator, tuple[Any, ...]]:
         x, shape = args
         return operators.Reshape(operators.Reshape(tuple(shape)).infer(_spec(x)).shape), (x,)
@@ -223,6 +228,9 @@ class Reshape(Primitive):
 
 class Transpose(Primitive):
     """Called with (x, perm)."""
+
+    def __init__(self) -> None:
+        super().__init__()
 
     def bind(self, args: tuple[Any, ...]) -> tuple[Operator, tuple[Any, ...]]:
         x, perm = args
@@ -253,15 +261,36 @@ class ReduceMean(ReduceSum):
 class Gather(Primitive):
     """Called with (table, ids, axis), where axis is 0."""
 
+    def __init__(self, batch_dims: int = 0) -> None:
+        if batch_dims != 0:
+            raise GraphError(f"Gather: batch_dims={batch_dims} is not supported; use 0")
+        super().__init__()
+
     def bind(self, args: tuple[Any, ...]) -> tuple[Operator, tuple[Any, ...]]:
         return operators.Gather(args[2] if len(args) > 2 else 0), args[:2]
 
 
 class OneHot(Primitive):
-    """Called with (ids, depth)."""
+    """Called with (ids, depth), and with MindSpore's on_value and off_value, which must be 1 and 0.
+
+    The result has the dtype of on_value; float32 without one.
+    """
+
+    def __init__(self, axis: int = -1) -> None:
+        if axis != -1:
+            raise GraphError(f"OneHot: axis={axis} is not supported; use -1, and a Transpose after it")
+        super().__init__()
 
     def bind(self, args: tuple[Any, ...]) -> tuple[Operator, tuple[Any, ...]]:
-        return operators.OneHot(int(args[1])), args[:1]
+        ids, depth, *values = args
+        if not values:
+            return operators.OneHot(int(depth)), (ids,)
+        on, off = (np.asarray(getattr(value, "asnumpy", lambda value=value: value)()) for value in values)
+        if on.size != 1 or off.size != 1 or on != 1 or off != 0:
+            raise GraphError(
+                f"OneHot: on_value={on} and off_value={off} are not supported; use 1 and 0, and scale the result"
+            )
+        return operators.OneHot(int(depth), str(on.dtype)), (ids,)
 
 
 def _spec(value: Any) -> Any:

@@ -280,6 +280,7 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         loss_scale: float = 1.0,
         use_amsgrad: bool = False,
+        *,
         use_lazy: bool = False,
         use_offload: bool = False,
     ) -> None:

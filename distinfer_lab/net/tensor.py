@@ -164,6 +164,7 @@ class Parameter(Arithmetic):
         default_input: Any,
         name: str | None = None,
         requires_grad: bool = True,
+        *,
         parallel_optimizer: bool = True,
     ) -> None:
         if not isinstance(default_input, Initializer):

@@ -193,3 +193,34 @@ def test_bad_arguments_of_layers_are_named():
         ops.MatMul().shard((2, (1, 4)))
     with pytest.raises(GraphError, match=r"w: a value of shape \[3\] for a parameter of shape \[2\]"):
         Parameter(np.zeros(2), name="w").set_data(np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: nn.Embedding(4, 2, True), "Embedding: use_one_hot=True is not supported"),
+        (lambda: nn.Embedding(4, 2, "zeros"), "use_one_hot='zeros' is not supported; .* embedding_table="),
+        (lambda: nn.LayerNorm(4, 1e-5), "LayerNorm: begin_norm_axis=1e-05 is not an integer"),
+        (lambda: nn.LayerNorm((4,), gamma_init=np.zeros(3)), "gamma_init has shape"),
+        (lambda: ops.OneHot(0), "OneHot: axis=0 is not supported"),
+        (lambda: ops.Gather(1), "Gather: batch_dims=1 is not supported"),
+        (
+            lambda: ops.OneHot()(Tensor(np.arange(3)), 3, Tensor(0.75), Tensor(0.25)),
+            "OneHot: on_value=0.75 and off_value=0.25 are not supported; use 1 and 0",
+        ),
+    ],
+)
+def test_what_mindspore_has_and_this_has_not_is_refused(make, text):
+    """By name, where it was taken for another argument or left out."""
+    with pytest.raises((GraphError, ArgumentTypeError), match=text):
+        make()
+
+
+def test_one_hot_has_the_dtype_of_its_values():
+    """As MindSpore's takes them: Tensors of 1 and 0."""
+    ids = Tensor(np.array([2, 0]))
+    for dtype in ("float32", "float16", "int32"):
+        found = ops.OneHot()(ids, 3, Tensor(1, dtype), Tensor(0, dtype)).asnumpy()
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, np.eye(3)[[2, 0]])
+    assert ops.OneHot()(ids, 3).dtype == np.float32

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distinfer_lab.errors import ArgumentTypeError, ShardingError
+from distinfer_lab.layout import SPLITS
 from distinfer_lab.net import AxisStrategy, Graph, GraphBuilder, Node, Spec, evaluate, operators
 from distinfer_lab.parallel import MODES, assemble, cut, partition, propagate, run_serial
 
@@ -22,16 +23,19 @@ def run_whole(program, params, inputs):
 
 
 def axis_strategy(draw: st.DrawFn, graph: Graph, node: Node, devices: int) -> AxisStrategy:
-    """Named axes in any order, several on one dim, for the factors of a node's inputs."""
+    """Named axes in any order, several on one dim, evenly or not, for the factors of a node's inputs."""
     specs = [graph.specs[name] for name in node.inputs]
     rule = node.op.rule(*specs)
     sizes = shared_sizes(node.op, *specs)
+    split = draw(st.sampled_from(SPLITS))
+    even = {*rule.within, *rule.within.values(), *(f for f, run in rule.runs.items() if run > 1)}
+    uneven = set() if split == "even" or rule.fused else sizes.keys() - even
     grids = [g for n in (1, 2, 3) for g in itertools.product(range(1, devices + 1), repeat=n)]
     grid = draw(st.sampled_from([g for g in grids if devices % math.prod(g) == 0]))
     names, axes = ("a", "b", "repeat")[: len(grid)], {}
     for axis, size in draw(st.permutations(list(zip(names, grid, strict=True)))):
         factor = draw(st.sampled_from([None, *sorted(sizes.keys() - rule.within.keys())]))
-        if factor is not None and sizes[factor] % size == 0:
+        if factor in uneven or (factor is not None and sizes[factor] % size == 0):
             axes[factor] = (*axes.get(factor, ()), axis)
             sizes[factor] //= size
     for inner, outer in rule.within.items():  # by none or by the leading ones of the other's axes
@@ -40,11 +44,11 @@ def axis_strategy(draw: st.DrawFn, graph: Graph, node: Node, devices: int) -> Ax
         if sizes[inner] % math.prod(grid[names.index(a)] for a in cut_by) == 0:
             axes[inner] = cut_by
     dims = tuple(tuple(axes.get(f, ()) for f in factors) for factors in rule.inputs)
-    return AxisStrategy(names, grid, dims)
+    return AxisStrategy(names, grid, dims, split)
 
 
 @given(random_nets(), st.data())
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(150, 5000))
 def test_every_mode_and_named_axes_compute_the_uncut_net(drawn, data):
     """Tuples, named axes and nothing, mixed over a net, in all four modes, optimizer shards or not."""
     graph, devices, params, inputs = drawn
