@@ -312,7 +312,7 @@ class Adam(Optimizer):
     def _step(
         self, grad: Traced, own: Mapping[str, Traced], numbers: Mapping[str, Traced]
     ) -> tuple[Traced, dict[str, Traced]]:
-        rest1, rest2 = (float(np.float32(1) - np.float32(beta)) for beta in (self.beta1, self.beta2))
+        rest1, rest2 = 1 - self.beta1, 1 - self.beta2
         mean = own["moment1"] + (grad - own["moment1"]) * rest1
         square = own["moment2"] + (apply(Square(), grad) - own["moment2"]) * rest2
         ahead = mean * self.beta1 + grad * rest1 if self.nesterov else mean

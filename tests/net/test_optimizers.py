@@ -106,6 +106,15 @@ def test_a_parameter_that_the_loss_does_not_reach_decays():
     np.testing.assert_array_equal(new["b"], np.float32(6))
 
 
+def test_the_first_step_of_sgd_takes_no_older_velocity():
+    """Where `stat` is 1 the gradient replaces `accum`, whatever it was, and is not dampened."""
+    optimizer = nn.SGD([Parameter(np.ones(2, np.float32), name="w")], 0.5, momentum=0.5, dampening=0.25)
+    optimizer.states["accum.w"].set_data(np.full(2, 8, np.float32))
+    first, second = trajectory(optimizer, [{"w": np.full(2, 2, np.float32)}] * 2)
+    np.testing.assert_array_equal([first["accum.w"], first["stat.w"], first["w"]], [[2, 2], [0, 0], [0, 0]])
+    np.testing.assert_array_equal(second["accum.w"], np.full(2, 0.5 * 2 + 0.75 * 2, np.float32))
+
+
 W = [Parameter(np.zeros((2, 2), np.float32), name="w")]
 
 
