@@ -238,7 +238,7 @@ def _part(draw: st.DrawFn, dim: int, size: int, step: int) -> Operator:
 def _parts_of_parts(
     draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..., str], value: str
 ) -> str:
-    """A part, of which a part; other operators may read what lies between."""
+    """A part of a part, along one dim or two."""
     for dim in draw(st.sampled_from([(0, 0), (1, 1), (0, 1), (1, 0)])):
         size = build.spec(value).shape[dim]
         if size >= 4:

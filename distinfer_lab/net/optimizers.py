@@ -295,7 +295,7 @@ class Adam(Optimizer):
         self.beta1, self.beta2, self.eps = (float(np.float32(number)) for number in numbers)
         if not (0 < self.beta1 < 1 and 0 < self.beta2 < 1 and self.eps > 0):
             raise ContextError(
-                f"Adam: beta1={beta1}, beta2={beta2}, eps={eps}; as float32, betas must lie between 0 and 1, and "
+                f"Adam: beta1={beta1}, beta2={beta2}, eps={eps}; as float32, betas must be between 0 and 1, and "
                 "eps above 0"
             )
         self.nesterov = use_nesterov

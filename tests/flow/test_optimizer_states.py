@@ -55,7 +55,7 @@ def test_states_after_training_are_those_of_the_cards():
 
 
 def test_states_that_nothing_changes_are_held_cut_and_saved(cards, tmp_path):
-    """Plain SGD: `accum` and `stat` lie as their parameter does, and stand in every card's file."""
+    """Plain SGD: `accum` and `stat` have the layout of their parameter, and every card's file has its slices."""
     net = Line()
     optimizer = nn.SGD(net.trainable_params(), 0.1)
     model = Model(net, nn.MSELoss(), optimizer, cards=cards)
@@ -108,7 +108,7 @@ def test_a_learning_rate_set_between_two_trainings_is_used(cards):
 
 
 def test_weights_set_after_a_prediction_are_predicted_with(cards):
-    """By `set_data` or `load_param_into_net`, on a net that lies on the cards."""
+    """By `set_data` or `load_param_into_net`, on a net that is on the cards."""
     net = Line()
     model = Model(net, cards=cards)
     np.testing.assert_array_equal(model.predict(Tensor(X)).asnumpy(), X @ np.ones((2, 2), np.float32))

@@ -148,7 +148,7 @@ W = [Parameter(np.zeros((2, 2), np.float32), name="w")]
         ),
         (lambda: nn.Momentum(W, 0.1, None), ArgumentTypeError, "Momentum: momentum=None is not supported"),
         (lambda: nn.Adam(W, beta1=1.0), ContextError, "Adam: beta1=1.0, beta2=0.999"),
-        (lambda: nn.Adam(W, beta2=1 - 1e-12), ContextError, "betas must lie between 0 and 1"),
+        (lambda: nn.Adam(W, beta2=1 - 1e-12), ContextError, "betas must be between 0 and 1"),
         (lambda: nn.Adam(W, eps=0.0), ContextError, "eps above 0"),
         (lambda: nn.Adam(W, 0.1, 0.9, 0.999, 1e-8, 0.01), ArgumentTypeError, "use_locking=0.01 is not True"),
         (lambda: nn.Adam(W, use_amsgrad=True), ContextError, "use_amsgrad=True is not supported"),
