@@ -101,17 +101,22 @@ def misfit(mesh: Mesh, factor: str, cut: Cut, rule: Rule, specs: Sequence[Spec])
         Of the inputs, and last of the output.
     """
     axes = [mesh.axis_size(axis) for axis in cut.axes]
-    n = math.prod(axes)
-    for i, (spec, factors) in enumerate(zip(specs, (*rule.inputs, rule.output), strict=True)):
+    dims = [
+        (i, dim, size)
+        for i, (spec, factors) in enumerate(zip(specs, (*rule.inputs, rule.output), strict=True))
+        for dim, size in enumerate(spec.shape)
+        if factors[dim] == factor and math.prod(axes) > 1
+    ]
+    # Dims of different sizes, as a reshape has them, are cut at the same elements only where all are cut evenly.
+    split = cut.split if len({size for *_, size in dims}) == 1 else "even"
+    for i, dim, size in dims:
         operand, name = (i, f"input {i}") if i < len(rule.inputs) else (-1, "the output")
-        for dim, size in enumerate(spec.shape):
-            if factors[dim] == factor and n > 1:
-                parts = _parts_of(rule, operand, dim, cut)
-                reason = _uneven(size, n, parts, cut.split) or _run_apart(
-                    size, axes, parts, cut.split, rule.runs.get(factor)
-                )
-                if reason is not None:
-                    return f"{name}, dim {dim} {reason}"
+        parts = _parts_of(rule, operand, dim, cut)
+        reason = _uneven(size, math.prod(axes), parts, split) or _run_apart(
+            size, axes, parts, split, rule.runs.get(factor)
+        )
+        if reason is not None:
+            return f"{name}, dim {dim} {reason}"
     return None
 
 

@@ -29,6 +29,13 @@ def axis_strategy(draw: st.DrawFn, graph: Graph, node: Node, devices: int) -> Ax
     sizes = shared_sizes(node.op, *specs)
     split = draw(st.sampled_from(SPLITS))
     even = {*rule.within, *rule.within.values(), *(f for f, run in rule.runs.items() if run > 1)}
+    dims = [
+        (f, n)
+        for spec, factors in zip(specs, rule.inputs, strict=True)
+        for f, n in zip(factors, spec.shape, strict=True)
+    ]
+    dims += zip(rule.output, graph.specs[node.output].shape, strict=True)
+    even |= {f for f, n in dims if any(f == g and n != m for g, m in dims)}  # a reshape's
     uneven = set() if split == "even" or rule.fused else sizes.keys() - even
     grids = [g for n in (1, 2, 3) for g in itertools.product(range(1, devices + 1), repeat=n)]
     grid = draw(st.sampled_from([g for g in grids if devices % math.prod(g) == 0]))
@@ -260,6 +267,23 @@ def test_as_many_cards_as_runs_share_the_classes():
     assert [c.kind for c in program.collectives] == ["ReduceScatter"]
 
 
+def reshaped(shape, *strategies):
+    """A negated input of shape [5, 4], reshaped."""
+    build = GraphBuilder()
+    x = build.input("x", Spec((5, 4), np.dtype("float64")))
+    h = build.add(operators.Neg(), x, strategy=strategies[0])
+    return build.graph([build.add(operators.Reshape(shape), h, strategy=strategies[-1])])
+
+
+@pytest.mark.parametrize("split", ["gspmd_ceil", "torch_chunk"])
+def test_an_uneven_cut_does_not_spread_to_dims_of_another_size(split):
+    """Rows 3 and 2 of five are not elements 10 and 10 of twenty."""
+    graph = reshaped((20,), AxisStrategy(("a",), (2,), ((("a",), ()),), split), None)
+    x = np.arange(20.0).reshape(5, 4)
+    found = run_whole(partition(graph, propagate(graph, 2, mode="auto_parallel")), {}, {"x": x})
+    np.testing.assert_array_equal(found[graph.outputs[0]], -x.ravel())
+
+
 def part_of(sizes, strategy):
     """The first part of eight or so rows."""
     build = GraphBuilder()
@@ -278,6 +302,10 @@ def part_of(sizes, strategy):
         (
             classified(4, None, AxisStrategy(("a",), (2,), (((), ("a",)), ((),)), "gspmd_ceil"), classes=10),
             "in runs of 3, which 2 parts do not leave whole; use 1 parts",
+        ),
+        (
+            reshaped((20,), None, AxisStrategy(("a",), (2,), ((("a",), ()),), "gspmd_ceil")),
+            "input 0, dim 0 has 5 elements, which 2 parts cannot share evenly; use 1 parts",
         ),
         (part_of((4, 6, 2), ((4, 1),)), "consists of 4, 6, 2 elements, .* 4 cards cannot .*, use 2 parts"),
     ],
