@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -162,7 +163,7 @@ class QuickNanny(Nanny):  # type: ignore[misc]  # distributed has no types
 
     @contextlib.contextmanager
     def _quick_processes(self) -> Iterator[None]:
-        if "forkserver" not in multiprocessing.get_all_start_methods():
+        if not _can_fork_from_server():
             yield
             return
         with self._lock:
@@ -179,6 +180,13 @@ class QuickNanny(Nanny):  # type: ignore[misc]  # distributed has no types
                 self._starting.remove(self)
                 if len(self._starting) == 1:
                     self._starting.pop().__exit__(None, None, None)
+
+
+def _can_fork_from_server() -> bool:
+    """Whether Python can start processes from one that is prepared; where it cannot, Dask starts each by itself."""
+    # Python talks to that one by a Unix socket in the folder for temporary files, under a name of 31 bytes.
+    has_room = len(os.fsencode(tempfile.gettempdir())) + 31 < 104
+    return has_room and "forkserver" in multiprocessing.get_all_start_methods()
 
 
 class Given(NamedTuple):

@@ -18,10 +18,9 @@ import numpy as np
 import psutil
 import pytest
 
-from distinfer_lab.cards import CardGroup
+from distinfer_lab.cards import CardGroup, cluster
 from distinfer_lab.cards.certificates import temporary_security
 from distinfer_lab.cards.channels import InProcessDoor, TcpDoor, UnixDoor, listener
-from distinfer_lab.cards.cluster import ClosingClient
 from distinfer_lab.cards.private_folder import PREFIX, SCRATCH, holds_sockets, private_folder
 from distinfer_lab.errors import CardError
 
@@ -111,6 +110,22 @@ def test_a_door_outlives_a_failed_accept(monkeypatch):
         listening, door._socket = door._socket, Failing()
         socket.create_connection(door.address[:2]).close()  # it waits in the one that it has
         assert failed.wait(10)
+        assert exchange(cards) < listener.HELLO_SECONDS
+
+
+def test_a_door_outlives_a_lack_of_threads(monkeypatch):
+    """The connection that nobody can greet is closed; the next one is let in."""
+    with net(2, "sockets") as cards:
+        door = cards.listeners[0]._door
+        start = threading.Thread.start
+
+        def refuse(thread):
+            monkeypatch.setattr(threading.Thread, "start", start)
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with door.connect(door.address, 10) as connection:
+            assert connection.recv(1) == b""
         assert exchange(cards) < listener.HELLO_SECONDS
 
 
@@ -276,6 +291,13 @@ def test_a_folder_is_where_sockets_have_room(base, monkeypatch):
     assert not holds_sockets(deep)
 
 
+def test_a_long_path_for_temporary_files_does_for_processes(base, monkeypatch):
+    """Python's own server of processes has a Unix socket there, and would not start."""
+    assert cluster._can_fork_from_server()
+    monkeypatch.setattr(tempfile, "tempdir", str(base / ("d" * 80)))
+    assert not cluster._can_fork_from_server()
+
+
 def test_nowhere_to_make_a_folder_is_an_error(monkeypatch):
     """Which says what to set."""
 
@@ -321,11 +343,9 @@ def tree():
 
 def ports_of(cards):
     """Where the scheduler, the nannies and the workers of a group listen."""
-    cluster = cards.client.cluster
-    nannies = [nanny.address for nanny in cluster.workers.values()]
-    found = {
-        int(a.rpartition(":")[2]) for a in (cluster.scheduler_address, *nannies, *cards._gangs.addresses)
-    }
+    dask = cards.client.cluster
+    nannies = [nanny.address for nanny in dask.workers.values()]
+    found = {int(a.rpartition(":")[2]) for a in (dask.scheduler_address, *nannies, *cards._gangs.addresses)}
     workers = set(cards.client.run(os.getpid).values())
     listening = {
         one.laddr.port
@@ -368,11 +388,11 @@ def test_a_client_without_the_groups_key_runs_nothing(group):
     address = group.client.scheduler.address
     assert address.startswith("tls://127.0.0.1:")
     with pytest.raises(TypeError, match="TLS expects a `ssl_context`"):
-        ClosingClient(address, set_as_default=False, timeout=5)
+        cluster.ClosingClient(address, set_as_default=False, timeout=5)
     with pytest.raises(OSError, match="TLS certificate does not match"):
-        ClosingClient(address, security=temporary_security(), set_as_default=False, timeout=5)
+        cluster.ClosingClient(address, security=temporary_security(), set_as_default=False, timeout=5)
     with pytest.raises(OSError):
-        ClosingClient(address.replace("tls", "tcp"), set_as_default=False, timeout=2)
+        cluster.ClosingClient(address.replace("tls", "tcp"), set_as_default=False, timeout=2)
 
 
 @needs_root
@@ -397,8 +417,8 @@ def test_no_key_is_shown(group):
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
             assert secret not in " ".join(process.cmdline())
             assert secret not in str(process.environ())
-    cluster = group.client.cluster
-    seen = (security, group, group.client, cluster, cluster.worker_spec, cluster.scheduler_spec, group._terms)
+    dask = group.client.cluster
+    seen = (security, group, group.client, dask, dask.worker_spec, dask.scheduler_spec, group._terms)
     shown = [repr(one) for one in seen] + [security._repr_html_(), group.client._repr_html_()]
     assert not any(secret in text or "PRIVATE KEY" in text for text in shown)
     epoch = group._gangs.epoch

@@ -77,7 +77,13 @@ class _Greetings:
         self._lock = threading.Lock()
 
     def begin(self, connection: socket.socket) -> None:
-        """Greet a connection in a thread of its own."""
+        """Greet a connection in a thread of its own.
+
+        Raises
+        ------
+        OSError
+            If there is none.
+        """
         with self._lock:
             self._pending.append(connection)
             surplus = len(self._pending) - self.cards - SLOW_CONNECTIONS
@@ -85,7 +91,11 @@ class _Greetings:
             del self._pending[: len(oldest)]
         for one in oldest:
             _hang_up(one)
-        threading.Thread(target=self._carry_out, args=(connection,), daemon=True).start()
+        try:
+            threading.Thread(target=self._carry_out, args=(connection,), daemon=True).start()
+        except RuntimeError as err:  # the system gives no thread more
+            self.end(connection)
+            raise ConnectionAbortedError(str(err)) from err
 
     def _carry_out(self, connection: socket.socket) -> None:
         try:
