@@ -167,7 +167,7 @@ def _gap(rank: int, files: Mapping[int, Sequence[SliceName]], where: str) -> str
     last = max(files)
     path = files[last][0].path
     # In a folder that is called as the others are.
-    place = re.sub(rf"(?<!\d){last}(?!\d)", str(rank), path.split("/")[-2]) if "/" in path else ""
+    place = re.sub(rf"(?<!\d)(0*){last}(?!\d)", rf"\g<1>{rank}", path.split("/")[-2]) if "/" in path else ""
     into = f"into {os.path.join(os.path.dirname(os.path.dirname(path)), place)}" if place else "there"
     return (
         f"{where}: there is no file of rank {rank}, though there is one of rank {last}; put it {into}, or open the "
@@ -195,7 +195,7 @@ def _rank_folders(folder: Path, choice: Choice) -> tuple[dict[int, list[SliceNam
             word = "rank" if word == "device" else word
             held.setdefault(word, {}).setdefault(int(number[1]), {})[inner.name] = files
     if not held:
-        return {}, []
+        return _numbered_folders(folder, choice), []
     word = "rank" if "rank" in held else next(iter(held))
     for rank, folders in held[word].items():
         if len(folders) > 1:
@@ -212,6 +212,24 @@ def _rank_folders(folder: Path, choice: Choice) -> tuple[dict[int, list[SliceNam
         )
     notes = [f"{listed(others)} of {folder} are not used; file='{others[0]}/*' chooses"] if others else []
     return {rank: next(iter(found.values())) for rank, found in held[word].items()}, notes
+
+
+def _numbered_folders(folder: Path, choice: Choice) -> dict[int, list[SliceName]]:
+    """Rank -> all files of its folder, whatever they are called, if one number counts the strategy's ranks."""
+    files: dict[str, list[str]] = {}
+    for inner in _entries(folder):
+        if choice.ranks > 1 and inner.is_dir() and folder_key(inner.name) == NO_KEY:
+            names = [f"{inner.name}/{name}" for name in _slice_files(inner, choice.file)]
+            files[inner.name] = [name for name in names if _fits(name, choice.file)]
+    held = [name for name, names in files.items() if names]
+    series = series_of(held) if len(held) == choice.ranks else []
+    if len(series) != 1:
+        return {}
+    first = min(series[0].values)
+    return {
+        number - first: [parse_name(os.fspath(folder / name)) for name in files[inner]]
+        for inner, number in zip(held, series[0].values, strict=True)
+    }
 
 
 def _flat(folder: Path, choice: Choice) -> tuple[dict[int, list[SliceName]], list[str]]:
@@ -352,7 +370,8 @@ def _nothing_in(folder: Path, choice: Choice) -> str:
         return f"{folder}: {known}"
     return (
         f"{folder}: no rank_0, rank_1 ... with .ckpt or .safetensors files in it, nor a Hugging Face folder's "
-        f"{SINGLE} or {INDEX}; there is {_in_words(folder)}"
+        f"{SINGLE} or {INDEX}; there is {_in_words(folder)}; call the ranks' folders rank_0, rank_1 ..., give one of "
+        "the folders or files that are there, or in Python the files as a list in rank order"
     )
 
 

@@ -5,6 +5,7 @@ rank 1   1_100  2_100        -> 1_100, and a note that rank 2 lacks 2_100
 rank 2   1_100                  step="2_100": refused; with rebuild=True rank 2 is missing
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -71,7 +72,12 @@ def chosen_save(names: Mapping[int, Sequence[SliceName]], choice: Choice, where:
             f"{where}: rank {lacking[0]} has no file of step {label(key)}; it has {in_words(saves[lacking[0]])}; "
             f"{other}; or go on without it, if other ranks hold the same, by rebuild=True"
         )
-    notes = [*_other_steps(stepped, key, choice), *_incomplete(files, choice, where), *_joined(files)]
+    notes = [
+        *_other_steps(stepped, key, choice),
+        *_incomplete(files, choice, where),
+        *_joined(files),
+        *_unlike(files),
+    ]
     return ChosenSave(files, tuple(notes))
 
 
@@ -177,3 +183,22 @@ def _joined(files: Mapping[int, Sequence[SliceName]]) -> list[str]:
             paths = listed(name.path for name in names)
             return [f"rank {rank}: {counted(len(names), 'file')} are joined as parts of one save: {paths}"]
     return []
+
+
+def _unlike(files: Mapping[int, Sequence[SliceName]]) -> list[str]:
+    """That ranks' files are called differently beyond their ranks, so that they may be of different saves."""
+    held = {rank: names for rank, names in files.items() if names}
+    stems = {rank: sorted(name.stem for name in names) for rank, names in held.items()}
+    # A number that counts the ranks, from 0 or from 1, may differ.
+    counted_from_0, counted_from_1 = (
+        {tuple(re.sub(rf"(?<!\d)0*{rank + first}(?!\d)", "#", stem) for stem in stems[rank]) for rank in held}
+        for first in (0, 1)
+    )
+    other = next((rank for rank in held if stems[rank] != stems[next(iter(held))]), None)
+    if other is None or len(counted_from_0) == 1 or len(counted_from_1) == 1:
+        return []
+    one, unlike = held[next(iter(held))][0].path, held[other][0].path
+    return [
+        f"the ranks' files have different names ({one}, {unlike}); if they are of different saves, choose by "
+        f"file={unlike.rsplit('/', 1)[-1]!r}"
+    ]

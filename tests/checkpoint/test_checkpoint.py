@@ -99,13 +99,13 @@ def test_a_missing_rank_is_named(folder):
 def test_a_folder_of_no_checkpoint_says_what_is_there_instead(tmp_path):
     """And what would do: folders of ranks, or a Hugging Face folder."""
     would = r"nor a Hugging Face folder's model\.safetensors or model\.safetensors\.index\.json; there is "
-    with pytest.raises(CheckpointFileError, match=f"{would}nothing$"):
+    with pytest.raises(CheckpointFileError, match=f"{would}nothing;"):
         open_checkpoint(tmp_path)
     (tmp_path / "rank_0").mkdir()
     (tmp_path / "rank_1").mkdir()
     (tmp_path / "rank_1/model.dat").touch()
     (tmp_path / "data.bak").touch()
-    there = r"data\.bak, rank_0 with nothing in it, rank_1 with model\.dat in it$"
+    there = r"data\.bak, rank_0 with nothing in it, rank_1 with model\.dat in it;"
     with pytest.raises(CheckpointFileError, match=f"no rank_0, rank_1 .* in it, {would}{there}"):
         open_checkpoint(tmp_path)
 

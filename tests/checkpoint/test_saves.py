@@ -39,6 +39,8 @@ PLAIN_FORMS = (
     "tp{r}/model.safetensors",
     "shard-{r}-of-{n}.safetensors",
     "mp_rank_{r:02d}/m.safetensors",
+    "worker{r}/m.safetensors",
+    "{r}/m.safetensors",
     "net-{r}_1.ckpt",
     "x{r}.ckpt",
 )
@@ -257,3 +259,24 @@ def test_files_that_nothing_joins_are_refused(tmp_path):
     ):
         open_checkpoint(tmp_path)
     open_checkpoint(tmp_path, file="clip.safetensors").close()
+
+
+def test_ranks_whose_files_are_called_differently_are_said(tmp_path):
+    """A number that is not the rank's own may be a step that no word tells."""
+    for rank in range(4):
+        write(tmp_path, f"rank_{rank}/{1 if rank == 2 else 2}.safetensors", row(rank, 0))
+        write(tmp_path, f"alike/rank_{rank}/w{rank}.safetensors", row(rank, 0))
+    with open_checkpoint(tmp_path, rows(4)) as checkpoint:
+        assert ["rank_2/1.safetensors" in note for note in checkpoint.notes] == [True]
+    with open_checkpoint(tmp_path, rows(4), file="2.safetensors", rebuild=True) as checkpoint:
+        assert list(checkpoint.lost) == [2]
+    with open_checkpoint(tmp_path / "alike", rows(4)) as checkpoint:
+        assert checkpoint.notes == ()
+
+
+def test_a_gap_names_the_folder_in_which_a_file_is_missing(tmp_path):
+    """As the other folders are called, leading zeros included."""
+    for rank in (0, 1, 3):
+        write(tmp_path, f"mp_rank_{rank:02d}/m.ckpt", row(rank, 0))
+    with pytest.raises(CheckpointFileError, match="no file of rank 2, .*put it into .*mp_rank_02"):
+        open_checkpoint(tmp_path, rows(4))
