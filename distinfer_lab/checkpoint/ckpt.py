@@ -174,6 +174,7 @@ class _Index:
         self.path, self.table = path, EntryTable()
         self._open: tuple[str, str, tuple[int, ...], int] | None = None
         """Name, type, dims and bytes of the entry that a further message may go on with."""
+        self._numbers = _Numbers()
         self._known: dict[tuple[bytes, int], tuple[int, str, tuple[int, ...]]] = {}
 
     def add(self, name: str, tensor: "_Tensor") -> str:
@@ -216,21 +217,23 @@ class _Index:
         -------
         Bytes of the messages; the last may end behind the window. 0 where the first is not of that kind.
         """
-        at, known, add = 0, self._known, self.table.add
+        at, known, number, add = 0, self._known, self._numbers, self.table.add
         last = None
-        while at < len(window):
-            head = ENTRY_HEAD.match(window, at)
+        while head := ENTRY_HEAD.match(window, at):
+            value_size, name_size = head.groups()
+            first = head.end()
             # A regular expression takes no start above int64, so what a damaged number says is cut to the window.
-            body = head and TENSOR_HEAD.match(window, min(head.end() + _number(head[2]), len(window)))
-            if not head or not body:
+            body = TENSOR_HEAD.match(window, min(first + number[name_size], len(window)))
+            if not body:
                 break
-            end, nbytes = head.end(1) + _number(head[1]), _number(body[3])
+            tensor_size, form, content_size = body.groups()
+            content, nbytes, end = body.end(), number[content_size], head.end(1) + number[value_size]
             # Both lengths end where the content does, and that is within the file.
-            if not body.end() + nbytes == body.end(1) + _number(body[1]) == end <= size - start:
+            if not content + nbytes == body.end(1) + number[tensor_size] == end <= size - start:
                 break
-            found = known.get((body[2], nbytes)) or self._learn(body[2], nbytes)
+            found = known.get((form, nbytes)) or self._learn(form, nbytes)
             try:
-                name = window[head.end() : body.start()].decode()
+                name = window[first : body.start()].decode()
             except UnicodeDecodeError:
                 break
             if not found or not name or len(name) > LONGEST_NAME:
@@ -239,10 +242,11 @@ class _Index:
                 if self._open is not None and self._open[0] == name:
                     break
                 self.close()
-            if not add(name, found[0], start + body.end(), nbytes):
+            if not add(name, found[0], start + content, nbytes):
                 break
-            at, last = end, (name, found[1], found[2], nbytes)
-        self._open = last or self._open
+            at, last = end, (name, found, nbytes)
+        if last:
+            self._open = last[0], last[1][1], last[1][2], last[2]
         return at
 
     def _learn(self, form: bytes, nbytes: int) -> tuple[int, str, tuple[int, ...]] | None:
@@ -259,10 +263,18 @@ class _Index:
         return found
 
 
+class _Numbers(dict[bytes, int]):
+    """Varints by their bytes: most are short, and come again."""
+
+    def __missing__(self, data: bytes) -> int:
+        if len(self) >= MOST_KNOWN:
+            self.clear()
+        found = self[data] = _number(data)
+        return found
+
+
 def _number(data: bytes) -> int:
     """A varint."""
-    if len(data) == 1:
-        return data[0]
     value = 0
     for i, byte in enumerate(data):
         value |= (byte & 0x7F) << (7 * i)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,10 +20,12 @@ from ..text import shown
 from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, is_state_of
 from .entry import Entry
 from .file_set import FileSet, PartFiles, open_files
+from .holders import Holders
 from .hub import config_beside
 from .manifest import read_manifest
 from .model_config import NamedTensor, config_problems
 from .rank_files import Files, RankFiles, find_files
+from .record_table import RecordTable
 from .saves_choice import Choice
 from .slice_file import SliceFile
 from .strategy_file import StrategyFile, as_strategy
@@ -186,13 +189,10 @@ class _Reconciliation:
     ) -> None:
         self.files, self.strategy, self.plain = files, strategy, plain
         self.lost = {rank for rank, file in enumerate(files) if isinstance(file, NoFile)}
-        self.holders: dict[str, dict[int, Entry]] = {}
-        for rank, file in enumerate(files):
-            for name, entry in file.entries.items():
-                self.holders.setdefault(name, {})[rank] = entry
+        self.holders = Holders(files)
 
     def checkpoint(self) -> Checkpoint:
-        tensors: dict[str, TensorRecord] = {}
+        tensors = RecordTable()
         texts: dict[str, str] = {}
         unreadable: dict[str, str] = {}
         for name, held in self.holders.items():
@@ -343,8 +343,11 @@ class _Reconciliation:
 
 def _held_whole(held: Mapping[int, Entry]) -> Layout:
     """Every rank that has the entry holds all of it."""
-    ndim = len(next(iter(held.values())).shape)
-    ranks = sorted(held)
-    if ranks == list(range(ranks[0], ranks[0] + len(ranks))):
+    return _whole(tuple(sorted(held)), len(next(iter(held.values())).shape))
+
+
+@lru_cache(maxsize=256)
+def _whole(ranks: tuple[int, ...], ndim: int) -> Layout:
+    if list(ranks) == list(range(ranks[0], ranks[0] + len(ranks))):
         return Layout(Mesh(("repeat",), (len(ranks),)), ((),) * ndim, first_ranks=(ranks[0],))
-    return Layout(Mesh(("repeat",), (1,)), ((),) * ndim, first_ranks=tuple(ranks))
+    return Layout(Mesh(("repeat",), (1,)), ((),) * ndim, first_ranks=ranks)

@@ -1,6 +1,7 @@
 """A checkpoint: files and strategy put against each other before a byte of data is read."""
 
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -136,3 +137,20 @@ def test_entries_that_should_be_equal_and_are_not_are_named(folder):
         save_slice(folder / f"rank_{rank}" / "a.ckpt", {"note": f"text {rank}"})
     with pytest.raises(CheckpointError, match="note: its text differs between"):
         open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_a_file_of_many_tensors_takes_little(suffix, tmp_path):
+    """30,000 tensors of a byte: some 250 bytes each beside the header, however they are looked at."""
+    count = 30_000
+    save_slice(tmp_path / f"a.{suffix}", {f"l{i:x}": np.zeros(1, np.int8) for i in range(count)}, sync=False)
+    open_checkpoint(tmp_path / f"a.{suffix}").close()
+    header = (tmp_path / f"a.{suffix}").stat().st_size
+    tracemalloc.start()
+    with open_checkpoint(tmp_path / f"a.{suffix}") as opened:
+        kept, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(opened.tensors) == count
+        assert opened.tensors["l7"] == opened.tensors["l8"]._replace(name="l7")
+    assert kept < 250 * count
+    assert peak < 250 * count + 3 * header

@@ -1,0 +1,41 @@
+"""The records of a checkpoint's tensors: a million take some 40 bytes each, as what they share is there once."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .checkpoint import TensorRecord
+
+__all__ = ["RecordTable"]
+
+
+class RecordTable(Mapping[str, TensorRecord]):
+    """Name -> record, in the order in which they were added; records are made on demand."""
+
+    def __init__(self) -> None:
+        self._number: dict[str, int] = {}
+        self._forms: list[tuple[Any, ...]] = []
+        self._known: dict[tuple[Any, ...], int] = {}
+
+    def __repr__(self) -> str:
+        return f"RecordTable({len(self)} tensors, {len(self._forms)} forms)"
+
+    def __setitem__(self, name: str, record: TensorRecord) -> None:
+        form = record.dtype, record.shape, record.layout, record.kind
+        key = record.dtype, record.shape, id(record.layout), record.kind  # the layout lives on in `_forms`
+        number = self._known.get(key)
+        if number is None:
+            number = self._known[key] = len(self._forms)
+            self._forms.append(form)
+        self._number[name] = number
+
+    def __getitem__(self, name: str) -> TensorRecord:
+        return TensorRecord(name, *self._forms[self._number[name]])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._number
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._number)
+
+    def __len__(self) -> int:
+        return len(self._number)
