@@ -124,8 +124,11 @@ def _config_notes(files: Files, checkpoint: Checkpoint) -> Iterator[str]:
     """What a config.json next to whole weights says that is not true of them."""
     if checkpoint.ranks != 1 or not isinstance(files, str | os.PathLike):
         return
+    config = config_beside(files)
+    if not config:
+        return
     tensors = {name: NamedTensor(r.shape, str(r.dtype)) for name, r in checkpoint.tensors.items()}
-    for words in config_problems(config_beside(files) or {}, tensors):
+    for words in config_problems(config, tensors):
         yield f"{os.fspath(files)}: its config.json has {words}"
 
 
