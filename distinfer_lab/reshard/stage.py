@@ -4,10 +4,12 @@
     .out.stage/             job.json      what is being made, from what
                             files/        what will be `out`
                             journals/     which tensors of each file are finished
+                            exchange      which folder `files` is, once it is to replace `out`
     .out.lock               held by the process at work; a dead process holds nothing
 
 A run that dies leaves the stage; the next run of the same job goes on with it, up to the very
-rename. A stage of another job is cleared away: nobody can use it any more.
+rename. A stage of another job is cleared away: nobody can use it any more. So is one of another user,
+who could have put anything into it.
 """
 
 import contextlib
@@ -18,6 +20,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +36,8 @@ __all__ = ["Stage", "check_target", "journal_of", "open_private", "probe_of", "s
 JOB = "job.json"
 FILES = "files"
 JOURNALS = "journals"
+EXCHANGE = "exchange"
+LOCK_BEGINS = b"process "
 LARGEST_JOB = 4 << 30
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -126,21 +131,38 @@ class Stage:
         return self
 
     def _begin(self) -> None:
-        if self.target.exists() and not self._overwrite and not self.folder.exists():
-            shutil.rmtree(self._base, ignore_errors=True)  # of a run that died just after its rename
+        _check_surplus(self._base)
+        if self._has_committed():
+            shutil.rmtree(self._base, ignore_errors=True)
         check_target(self.target, self._overwrite)
         try:
-            self.resumed = self._resume and self._same_job()
+            self.resumed = self._resume and _is_own(self._base) and self._same_job()
             self.discarded = "" if self.resumed or not self._has_files() else self._why_discarded()
             if not self.resumed:
                 shutil.rmtree(self._base, ignore_errors=True)
-                self._base.mkdir(mode=0o700)
+                self._make_base()
                 self._write(self._base / JOB, self._job.encode())
             self.folder.mkdir(exist_ok=True)
         except OSError as err:
             raise CheckpointFileError(
                 f"{self.target}: {err.strerror}; choose a folder that can be written"
             ) from err
+
+    def _make_base(self) -> None:
+        try:
+            self._base.mkdir(mode=0o700)
+        except FileExistsError as err:
+            text = f"{self._base} is in the way, which another user made or which is not a folder; remove it"
+            raise OSError(errno.EEXIST, text) from err
+
+    def _has_committed(self) -> bool:
+        """Whether the last run died just after its rename, so that `files` is gone, or is what the target was."""
+        if not self.target.exists():
+            return False
+        try:
+            return read_file(self._base / EXCHANGE, 100) != _identity(self.folder)
+        except OSError:
+            return not self.folder.exists()
 
     def _same_job(self) -> bool:
         try:
@@ -155,6 +177,8 @@ class Stage:
         """Why what an earlier run has left is of no use."""
         if not self._resume:
             return "resume=False"
+        if not _is_own(self._base):
+            return "it belongs to another user"
         try:
             before, now = parse_json(read_file(self._base / JOB, LARGEST_JOB)), json.loads(self._job)
             differing = [key for key in now if before.get(key) != now[key]]
@@ -210,6 +234,9 @@ class Stage:
                     Path(inner, name).chmod(permissions)
                 self._sync_folder(inner)
             if self.target.exists():
+                # Afterwards `files` is what the target was: a run that took it for its own would write into that.
+                self._write(self._base / EXCHANGE, _identity(self.folder))
+                self._sync_folder(self._base)
                 exchange(self.folder, self.target)
             else:
                 self.folder.rename(self.target)
@@ -233,14 +260,45 @@ class Stage:
             # Whoever held it may have removed the file between our two calls.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(fd), os.stat(self._lock_path)):
+                    self._check_lock(fd)
                     os.ftruncate(fd, 0)
                     os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
                     return fd
             os.close(fd)
 
+    def _check_lock(self, fd: int) -> None:
+        """Refuse a file that is not a lock, before it is cut to nothing."""
+        if os.pread(fd, len(LOCK_BEGINS), 0) not in (b"", LOCK_BEGINS):
+            os.close(fd)
+            raise OSError(errno.EEXIST, f"{self._lock_path} is in the way, which is not a lock; move it away")
+
     def _unlock(self) -> None:
         self._lock_path.unlink(missing_ok=True)
         os.close(self._lock)
+
+
+def _check_surplus(base: Path) -> None:
+    """Refuse a folder in the place of a stage that holds what no run has left there."""
+    if base.is_symlink() or not base.is_dir():
+        return
+    surplus = {path.name for path in base.iterdir()} - {JOB, FILES, JOURNALS, EXCHANGE}
+    if surplus:
+        raise CheckpointFileError(
+            f"{base} holds what no run left there ({listed(map(printable, sorted(surplus)))}); move that "
+            "away, or choose another folder"
+        )
+
+
+def _is_own(base: Path) -> bool:
+    """Whether a folder is this user's, so that only what this user let in is in it."""
+    with contextlib.suppress(FileNotFoundError):
+        status = base.lstat()
+        return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    return False
+
+
+def _identity(folder: Path) -> bytes:
+    return str(folder.stat().st_ino).encode()
 
 
 def check_target(target: Path, overwrite: bool) -> None:
