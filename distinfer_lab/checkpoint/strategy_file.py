@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +41,10 @@ LARGEST_BYTES = 1 << 30
 LARGEST_NUMBER = (1 << 31) - 1
 """Of what is int32 in the protobuf form."""
 MOST_STAGE_DIGITS = 6
+EMPTY_MESSAGES = (b"\x0a\x00", b"\x12\x00", b"\x1a\x00", b"\x22\x00")
+BYTES_PER_MESSAGE = 8
+FREE_MESSAGES = 1 << 16
+"""An empty message takes 2 bytes of a file and some 50 of memory; a parameter's layout has three in 40 bytes."""
 STAGE_NAME = re.compile(r"(\d+)-(.+)", re.DOTALL)
 
 
@@ -204,6 +209,10 @@ def _read(name: str, data: bytes) -> StrategyFile:
 
 def _from_protobuf(path: str, data: bytes) -> StrategyFile:
     message = message_class("ParallelStrategyMap")()
+    if sum(map(data.count, EMPTY_MESSAGES)) > FREE_MESSAGES + len(data) // BYTES_PER_MESSAGE:
+        raise CheckpointError(
+            f"{path}: not a valid strategy file, or damaged (it consists of empty messages)"
+        )
     try:
         message.ParseFromString(data)
     except DecodeError as err:
@@ -232,7 +241,7 @@ def _from_protobuf(path: str, data: bytes) -> StrategyFile:
 
 def _lacking(message: Any) -> list[str]:
     """Fields that the first incomplete message lacks; of all together there may be millions."""
-    items = (*message.parallel_strategy_item, *message.parallel_layout_item)
+    items = chain(message.parallel_strategy_item, message.parallel_layout_item)
     first = next((item for item in items if not item.IsInitialized()), message)
     return list(first.FindInitializationErrors())
 
