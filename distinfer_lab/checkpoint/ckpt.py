@@ -39,6 +39,8 @@ WINDOW_BYTES = 1 << 12
 LARGEST_WINDOW = 1 << 20
 MOST_SIZES = 64
 MOST_KNOWN = 1 << 16
+FREE_SINGLE, BYTES_PER_SINGLE = 1 << 15, 256
+"""Messages that are read field by field, some 30 us each; parts of a large tensor have MiB each."""
 MAP_TENSOR = "map tensor"
 LEN, VARINT = 2, 0
 
@@ -143,7 +145,7 @@ def index_ckpt(path: str, read_at: ReadAt, size: int) -> EntryTable:
     """
     cursor = _Cursor(path, read_at, 0, size)
     index = _Index(path)
-    window_bytes = WINDOW_BYTES
+    window_bytes, single = WINDOW_BYTES, 0
     while cursor.at < size:
         window = read_at(cursor.at, min(window_bytes, size - cursor.at))
         passed = index.add_common(window, cursor.at, size)
@@ -151,6 +153,11 @@ def index_ckpt(path: str, read_at: ReadAt, size: int) -> EntryTable:
         window_bytes = min(4 * window_bytes, LARGEST_WINDOW) if 0 < passed < len(window) else WINDOW_BYTES
         cursor.at += passed
         if not passed:
+            single += 1
+            if single > FREE_SINGLE + size // BYTES_PER_SINGLE:
+                raise cursor.fail(
+                    f"{single} entries are in parts that are tiny, or in a spelling of their own"
+                )
             _add_any(cursor, index)
     index.close()
     return index.table

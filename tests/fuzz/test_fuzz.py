@@ -71,9 +71,16 @@ def changed(**changes):
     return change
 
 
+MESSAGES = "strategy_mlp_adam_8_to_4/src_strategy.ckpt"
+MILLION_AXES = [
+    [1, 2, b"w"],
+    [2, 2, [[1, 2, b"\x08\x01" * 10**6], [2, 2, b"\x08\x00"], [5, 0, 0], [6, 0, 0], [7, 0, 0]]],
+]
+
 ONCE_FAILED = {
     "a size of 0 that hides 2**63": (CKPT, entry(b"w", (0, 2**63), "Float32")),
     "a dim of -1 as it is written": (CKPT, entry(b"w", (0, 2**64 - 1), "Float32")),
+    "a tensor in 50,000 parts": (CKPT, entry(b"w", (50_000,), "UInt8", b"0") * 50_000),
     "64 dims": (CKPT, entry(b"w", (1,) * 64, "Float32", b"0000")),
     "a name that orders a terminal": (CKPT, entry(b"\x1b[2J\x1b]0;x\x07", (1,), "Float32", b"0000")),
     "a length of a name above int64": (CKPT, b"\n\x7f\n\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"),
@@ -87,6 +94,8 @@ ONCE_FAILED = {
     ),
     "half a surrogate pair as a name": (ST, safetensors(HALF, b"0000")),
     "half a surrogate pair as a text": (ST, safetensors(HALF_TEXT, b"0000")),
+    "empty messages": (MESSAGES, b"\x08\x01" + b"\x1a\x00" * (1 << 20)),
+    "a mesh of a million axes": (MESSAGES, b"\x08\x01" + encode_wire([[3, 2, MILLION_AXES]])),
     "a stage of 5,000 digits": (MINDSPORE, mindspore("9" * 5000 + "-w")),
     "stage 10**30": (MINDSPORE, mindspore("1" + "0" * 30 + "-w")),
     "2**40 ranks": (MINDSPORE, mindspore("w", dev_matrix=[2**20, 2**20])),
