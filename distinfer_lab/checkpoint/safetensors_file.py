@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import CheckpointError
+from ..text import shown
 from ..untrusted import LARGEST_SIZE, parse_json
 from .dtypes import (
     SAFETENSORS_TYPES,
@@ -141,21 +142,26 @@ class _Index:
     def _described(self, name: str, pairs: Any) -> tuple[int, int, int]:
         """As `_description`, of an object that `item` did not take: it has further keys, or is wrong."""
         item = dict(pairs) if isinstance(pairs, tuple) else {}
+        if len(item) < len(pairs if isinstance(pairs, tuple) else ()):
+            raise self._fail(name, "its header entry has a field twice")
         if not {"dtype", "shape", "data_offsets"} <= item.keys():
             raise self._fail(name, "its header entry lacks dtype, shape or data_offsets")
         shape, offsets = item["shape"], item["data_offsets"]
         if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
             raise self._fail(
-                name, f"shape {shape!r:.60} or data_offsets {offsets!r:.60} are not lists of sizes"
+                name, f"shape {shown(shape)} or data_offsets {shown(offsets)} are not lists of sizes"
             )
         if not isinstance(item["dtype"], str):
             raise self._fail(name, f"dtype {item['dtype']!r:.40} is not a text")
         found = self._description(item)
         if found is None:
-            nbytes = self._kind(item["dtype"], shape)[1]
+            try:
+                takes = f"{self._kind(item['dtype'], shape)[1]} bytes"
+            except ValueError:  # elements of less than a byte
+                takes = "a part of a byte"
             raise self._fail(
                 name,
-                f"shape {shape!r:.60} of {item['dtype']:.40} takes {nbytes} bytes; its data_offsets {offsets} do not "
+                f"shape {shown(shape)} of {item['dtype']:.40} takes {takes}; its data_offsets {offsets} do not "
                 f"fit that, or the file of {self._size} bytes",
             )
         return found

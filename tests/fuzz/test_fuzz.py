@@ -88,6 +88,10 @@ ONCE_FAILED = {
         ST,
         safetensors({"w": {"dtype": "F32", "shape": [0, 2**63 - 1], "data_offsets": [0, 0]}}),
     ),
+    "half a byte of a tensor of no dims": (
+        ST,
+        safetensors({"w": {"dtype": "F4", "shape": [], "data_offsets": [0, 8]}}, b"00000000"),
+    ),
     "metadata that is a tensor": (
         ST,
         safetensors({"__metadata__": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"0000"),
