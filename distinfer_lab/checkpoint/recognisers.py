@@ -22,6 +22,8 @@ HEAD_BYTES = 1024
 MOST_NAMES = 10_000
 """So many names of a folder are looked at."""
 
+PLAIN = re.compile(r"[\w./+@:=][\w./+@:=-]*")
+
 TORCH_SAVE = (
     'where you trust it, convert it: python -c "import torch, safetensors.torch as s; s.save_file({k: v.clone() for '
     "k, v in torch.load('{path}', map_location='cpu', weights_only=True).items()}, 'model.safetensors')\""
@@ -143,6 +145,12 @@ FORMATS = (
         name=r".*\.(?:incomplete|part|crdownload|aria2)",
     ),
     Foreign(
+        "a part of a torch DCP checkpoint",
+        "join the whole folder: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt; "
+        "then, where you trust it, save the tensors of model.pt by safetensors.torch.save_file",
+        name=r".*\.distcp|\.metadata",
+    ),
+    Foreign(
         "an archive or a pickle, as torch.save writes them, which may run code when it is loaded",
         TORCH_SAVE,
         rb"PK\x03\x04.{26}[^/]{1,200}/(?:data\.pkl|\.format_version|\.storage_alignment|byteorder|version|data/)",
@@ -157,7 +165,7 @@ FORMATS = (
         "an archive or a pickle, as torch.save writes them, which may run code when it is loaded",
         TORCH_SAVE,
         rb"PK\x03\x04|\x80[\x02-\x05]",
-        r".*\.(?:pt|pth|bin|pkl|ckpt|distcp|pdparams)",
+        r".*\.(?:pt|pth|bin|pkl|ckpt|pdparams)",
     ),
     Foreign("a zip archive", UNPACK, rb"PK\x03\x04|PK\x05\x06"),
     Foreign(
@@ -308,5 +316,9 @@ def _names(folder: Path) -> Iterator[str]:
 
 
 def _in_words(row: Foreign, path: str, name: str) -> str:
+    """A path goes into a command only if a shell and Python take every character of it for itself."""
+    path, name = (
+        text if PLAIN.fullmatch(text) else other for text, other in ((path, "PATH"), (name, "NAME"))
+    )
     advice = row.advice.replace("{path}", path).replace("{name}", name)
     return f"it is {row.what}; {advice}"

@@ -127,6 +127,7 @@ class SliceFile(Displayed):
         self.size = handle.size
         self.nbytes_read = 0
         self._counting = threading.Lock()
+        self._last: Entry | None = None
         self._texts: dict[str, str] = {}
         self.entries: Mapping[str, Entry]
         self.format = "safetensors" if path.endswith(".safetensors") else "ckpt"
@@ -293,6 +294,13 @@ class SliceFile(Displayed):
             window.of(out)[...] = part
         return read
 
+    def _readable(self, name: str) -> Entry:
+        """As `entry`; that of the last call is kept, as many reads of one tensor follow each other."""
+        last = self._last
+        if last is None or last.name != name:
+            self._last = last = self.entry(name)
+        return last
+
     def fill(self, name: str, start: int, target: memoryview) -> None:
         """Fill `target` with the content of an entry from byte `start` on.
 
@@ -301,7 +309,7 @@ class SliceFile(Displayed):
         CheckpointError, CheckpointFileError
             If the file cannot be read, or ends too early.
         """
-        self._fill(self.entries[name], start, target)
+        self._fill(self._readable(name), start, target)
 
     def scatter(self, name: str, start: int, targets: Sequence[memoryview], nbytes: int) -> None:
         """Fill `targets`, one after the other, with the content of an entry from byte `start` on.
@@ -316,7 +324,7 @@ class SliceFile(Displayed):
         CheckpointError, CheckpointFileError
             If the file cannot be read, or ends too early.
         """
-        entry = self.entries[name]
+        entry = self._readable(name)
         for first in range(0, len(targets), MOST_BUFFERS):
             part = targets[first : first + MOST_BUFFERS]
             count = nbytes if len(part) == len(targets) else sum(map(len, part))

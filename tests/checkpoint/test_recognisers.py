@@ -54,6 +54,7 @@ FILES = {
     "a.zip": (zipped("readme.txt"), "a zip archive; unpack it"),
     "zip.safetensors": (zipped("readme.txt"), "a zip archive; unpack it"),
     "a.pickle": (b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00}\x94.", "a pickle, which may run code"),
+    "__0_0.distcp": (zipped("archive/data.pkl"), "a part of a torch DCP checkpoint.*dcp_to_torch FOLDER"),
     "a.gguf": (b"GGUF\x03\x00\x00\x00", "a GGUF file.*gguf_file"),
     "a.h5": (b"\x89HDF\r\n\x1a\n", "an HDF5 file.*h5py"),
     "h5.ckpt": (b"\x89HDF\r\n\x1a\n", "an HDF5 file.*h5py"),
@@ -151,6 +152,14 @@ def test_a_folder_of_pointers_is_called_that(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "weights.safetensors.part2").write_bytes(POINTER)
     assert "a Git LFS pointer" in recognise_folder(tmp_path)
+
+
+def test_no_name_gets_into_a_command():
+    """A path that a shell or Python would take apart is not part of the advice."""
+    for path in ("a'); evil('.pt", "a b.pt", "$(x).pt", "-x.pt", 'a".pt', "a;b.pt", "a\nb.pt"):
+        found = recognise_file(path, zipped("a/data.pkl"))
+        assert "torch.load('PATH'" in found
+    assert "torch.load('dir/é-1.pt'" in recognise_file("dir/é-1.pt", zipped("a/data.pkl"))
 
 
 def test_every_row_is_tried():
