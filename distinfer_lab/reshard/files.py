@@ -7,10 +7,9 @@ of a group. No tensor is ever whole in memory.
 """
 
 import os
-import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -288,23 +287,25 @@ def _write_here(
 
     if threads <= 1:
         return [write(task) for task in tasks]
-    failed = threading.Event()
-
-    def write_or_stop(task: WriteTask) -> FileReport | None:
-        if failed.is_set():
-            return None
-        try:
-            return write(task)
-        except BaseException:
-            failed.set()
-            raise
-
     # The largest first, so that none is left over at the end.
     order = sorted(range(len(tasks)), key=lambda i: -tasks[i].nbytes)
     with ThreadPoolExecutor(threads) as pool:
-        running = {i: pool.submit(write_or_stop, tasks[i]) for i in order}
-        found = [running[i].result() for i in range(len(tasks))]
-    return [report for report in found if report is not None]
+        running = {i: pool.submit(write, tasks[i]) for i in order}
+        try:
+            wait(running.values(), return_when=FIRST_EXCEPTION)
+            _raise_first(running.values())
+            return [running[i].result() for i in range(len(tasks))]
+        except BaseException:  # Ctrl-C, too, which only this thread sees
+            watch.stop()
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _raise_first(running: Iterable[Future[FileReport]]) -> None:
+    """Raise the first error of those that ended; one that was stopped because of it comes later."""
+    for future in running:
+        if future.done():
+            future.result()
 
 
 def _check_replicas(plan: ConversionPlan, reports: Sequence[FileReport]) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from distinfer_lab.cards import tasks
 from distinfer_lab.checkpoint import open_checkpoint, save_slice
 from distinfer_lab.errors import CheckpointFileError, ReshardError
 from distinfer_lab.layout import Layout, Mesh, Strategy
+from distinfer_lab.reshard import files
 from distinfer_lab.reshard.stage import Stage
 
 from ..strategies import examples
@@ -167,3 +170,26 @@ def test_a_copy_on_another_host_is_compared_by_its_content(tmp_path, at):
     a, b = (tasks.sees((str(tmp_path / name),))[str(tmp_path / name)] for name in "ab")
     assert a[:2] == b[:2]
     assert a[2] != b[2]
+
+
+def test_ctrl_c_stops_threads_at_their_next_window(tmp_path, monkeypatch):
+    """It reaches the main thread only, which waits for the others: they do not go on to the end."""
+    for rank in range(2):
+        write_source(tmp_path, 1, rank)
+    begun = threading.Event()
+
+    def interrupted(*arguments, **options):
+        begun.wait(10)
+        raise KeyboardInterrupt
+
+    def slow(progress):
+        begun.set()
+        time.sleep(0.02)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, threads=2, progress=slow)
+    result = run(tmp_path)
+    assert result.resumed
+    assert result.reused_bytes <= 4 * TENSOR_BYTES < result.written_bytes
