@@ -204,7 +204,11 @@ class _Reconciliation:
                 unreadable[name] = f"{self.files[broken].path}: {held[broken].problem}"
                 continue
             if next(iter(held.values())).is_text:
-                texts[name] = self._text(name, held)
+                first, other = self._text(name, held)
+                if other:  # such as a host's name: the tensors can be read all the same
+                    unreadable[name] = other
+                else:
+                    texts[name] = first
                 continue
             self._check_dtypes(name, held)
             tensors[name] = self._record(name, held)
@@ -255,17 +259,17 @@ class _Reconciliation:
         assert not isinstance(file, NoFile)
         return file
 
-    def _text(self, name: str, held: Mapping[int, Entry]) -> str:
-        found = {rank: self._file(rank).text(name) for rank in held if held[rank].is_text}
+    def _text(self, name: str, held: Mapping[int, Entry]) -> tuple[str, str]:
+        """The first text of an entry, and how those of other ranks differ from it; "" if they are equal."""
+        found = {rank: self._file(rank).text(name) if entry.is_text else "" for rank, entry in held.items()}
         first = next(iter(found))
-        for rank in held:
-            if found.get(rank) != found[first]:
-                raise CheckpointError(
-                    f"{name}: its text differs between {self.files[first].path} ({shown(found[first])}) and "
-                    f"{self.files[rank].path} ({shown(found.get(rank))}), so they are not of one save; choose files "
-                    f"of one save, or leave a rank out by without=[{rank}] if others hold the same"
+        for rank, text in found.items():
+            if text != found[first] or not held[rank].is_text:
+                return found[first], (
+                    f"its text differs between {self.files[first].path} ({shown(found[first])}) and "
+                    f"{self.files[rank].path} ({shown(text)})"
                 )
-        return found[first]
+        return found[first], ""
 
     def _check_dtypes(self, name: str, held: Mapping[int, Entry]) -> None:
         first = next(iter(held))

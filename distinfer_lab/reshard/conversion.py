@@ -37,7 +37,7 @@ from .explain import Explanation, explain
 from .float_dtypes import check_no_codes, converted_dtypes, float_dtype
 from .plan import ReshardPlan, plan_holdings
 from .rules import Rules
-from .selection import check_missing, selected
+from .selection import check_missing, check_shapes, selected
 from .shares import Share, share_of
 from .sizes import BUFFER_BYTES, size_of
 from .together import check_together
@@ -198,6 +198,7 @@ def plan_checkpoint(
     holdings = [_destination(record, names[record.name], dst, states, stated) for record in records]
     layouts = {r.name: h for r, h in zip(records, holdings, strict=True) if isinstance(h, Layout)}
     check_together(weights, layouts)
+    check_shapes(named or Strategy({}), {names[record.name]: record.shape for record in records})
     check_missing(checkpoint, named, {*names.values(), *checkpoint.texts}, select, allow_missing)
     plan = plan_holdings(
         [record.name for record in records],

@@ -1,6 +1,8 @@
 """What `dtype=` of a conversion may be, and what it converts: floats, but no codes of quantised weights."""
 
 from collections.abc import Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any
 
 import ml_dtypes
@@ -8,6 +10,7 @@ import numpy as np
 
 from ..checkpoint import QuantisedWeight, TensorRecord, dtype_name
 from ..errors import ReshardError, listed
+from ..text import pattern_of
 
 __all__ = ["DTYPES", "check_no_codes", "converted_dtypes", "float_dtype"]
 
@@ -17,6 +20,9 @@ DTYPES = {name: np.dtype(name) for name in ("float16", "float32", "float64")} | 
     "float8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
 }
 """What `dtype` may be, and what it converts."""
+
+MOST_PATTERNS = 24
+"""How many patterns a message lists."""
 
 ALIASES = {
     "bf16": "bfloat16",
@@ -114,14 +120,32 @@ def check_no_codes(
         refused |= dict.fromkeys(sorted(lone), "by quantization_config")
     if refused:
         codes, how = next(iter(refused.items()))
+        patterns = _leaving_out(refused, weights, records)
+        rest = f", or convert the rest by select={patterns}" if len(patterns) <= MOST_PATTERNS else ""
         raise ReshardError(
             f"quantised weights cannot be converted by dtype=: {listed(refused, 3)} "
-            f"({dtype_name(records[codes].dtype)} codes {how}); leave dtype= out, or convert the rest by "
-            f"select={sorted({_pattern(name) for name in refused})}"
+            f"({dtype_name(records[codes].dtype)} codes {how}); leave dtype= out{rest}"
         )
 
 
-def _pattern(codes: str) -> str:
-    """What leaves out codes and their scales, in all layers."""
-    above, _, module = codes.rpartition(".")[0].rpartition(".")
-    return f"!*.{module}.*" if above else f"!{module}.*" if module else f"!{codes}*"
+def _leaving_out(
+    refused: Collection[str], weights: Iterable[QuantisedWeight], records: Collection[str]
+) -> list[str]:
+    """Patterns that leave out codes and their scales, and nothing else of the checkpoint."""
+    belonging = {weight.codes.name: [tensor.name for tensor in weight.tensors] for weight in weights}
+    left = {name for codes in refused for name in belonging.get(codes, [codes])}
+    kept = [name for name in records if name not in left]
+
+    @cache
+    def is_exact(pattern: str) -> bool:
+        return not any(fnmatchcase(name, pattern) for name in kept)
+
+    chosen = {next(filter(is_exact, _patterns(name)), pattern_of(name)) for name in left}
+    return [f"!{pattern}" for pattern in sorted(chosen)]
+
+
+def _patterns(name: str) -> tuple[str, ...]:
+    """Patterns for a tensor in all layers: of its module, and of itself."""
+    module, _, last = pattern_of(name).rpartition(".")
+    above, _, inner = module.rpartition(".")
+    return (f"*.{inner}.*", f"*.{inner}.{last}") if above else (f"{module}.*",) if module else ()

@@ -4,14 +4,15 @@ select         ["*.weight", "!lm_head*"]   which entries; "!" leaves out
 allow_missing  ["mtp.*"]                   which tensors may be missing, though something names them
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from ..checkpoint import Checkpoint, is_state_of
 from ..errors import ReshardError, listed
 from ..layout import Strategy
+from ..text import pattern_of
 
-__all__ = ["check_missing", "fits", "selected"]
+__all__ = ["check_missing", "check_shapes", "fits", "selected"]
 
 NOT_HELD = "the strategy or the index names it, and no file holds it; open the file that does too"
 NOT_THERE = "the destination names it, and the checkpoint has no entry of this name; give it one by rename="
@@ -81,6 +82,30 @@ def check_missing(
             raise ReshardError(
                 f"{lost}{left[0]}{more}: {words}, or leave it out by allow_missing={_pattern(left)!r}"
             )
+
+
+def check_shapes(dst: Strategy, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a destination that knows a tensor by another shape: it is for another net.
+
+    Parameters
+    ----------
+    shapes
+        The full shape of each tensor that is written, by its name in the destination.
+
+    Raises
+    ------
+    ReshardError
+        With the shapes that differ.
+    """
+    other = [n for n, shape in shapes.items() if dst.shapes.get(n, shape) != shape]
+    if other:
+        name, more = other[0], f" (and {len(other) - 1} more: {listed(other[1:], 3)})" if other[1:] else ""
+        patterns = [f"!{pattern_of(n)}" for n in other]
+        leaving_out = f", or leave out what differs by select={patterns}" if len(other) <= 3 else ""
+        raise ReshardError(
+            f"{name}{more}: the destination says shape {list(dst.shapes[name])}, but the checkpoint has "
+            f"{list(shapes[name])}; give the strategy of this net{leaving_out}"
+        )
 
 
 def _all_names(checkpoint: Checkpoint, dst: Strategy | None) -> set[str]:

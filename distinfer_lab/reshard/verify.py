@@ -34,8 +34,8 @@ __all__ = ["Verification", "check_beginnings", "check_source", "check_taken_for_
 BLOCK_BYTES = 4 << 20
 BEGINNINGS, BEGINNING_BYTES = 64, 4 << 10
 TAKEN_FOR_EQUAL = (
-    "no strategy was given, so every file was taken to hold everything; but {}. If they are slices, give the "
-    "strategy that they were saved with: strategy="
+    "no strategy names any tensor of these files, so each was taken to hold everything; but {}. If they are "
+    "slices, give the strategy that they were saved with: strategy="
 )
 
 

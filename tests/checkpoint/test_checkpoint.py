@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from distinfer_lab.checkpoint import open_checkpoint, rank_files, save_slice
-from distinfer_lab.errors import ArgumentTypeError, CheckpointError, CheckpointFileError
+from distinfer_lab.errors import ArgumentTypeError, CheckpointError, CheckpointFileError, ReshardError
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
 from ..oracle import CASES, case
@@ -128,15 +128,18 @@ def test_slices_that_disagree_with_the_strategy_are_named(folder):
 
 
 def test_entries_that_should_be_equal_and_are_not_are_named(folder):
-    """Texts at once; tensors held whole when replicas are compared; shapes without a strategy."""
+    """Texts, which may be left out; tensors held whole when replicas are compared; shapes without a strategy."""
     with pytest.raises(CheckpointError, match=r"v has shape \[1\] .* but \[2\] in .*give the strategy"):
         for rank in range(4):
             save_slice(folder / f"rank_{rank}" / "a.ckpt", {"v": np.zeros(1 + rank)})
         open_checkpoint(folder)
     for rank in range(4):
-        save_slice(folder / f"rank_{rank}" / "a.ckpt", {"note": f"text {rank}"})
-    with pytest.raises(CheckpointError, match="note: its text differs between"):
-        open_checkpoint(folder)
+        save_slice(folder / f"rank_{rank}" / "a.ckpt", {"note": f"text {rank}", "w": np.ones(2)})
+    with open_checkpoint(folder) as checkpoint:
+        said = r"note cannot be read: its text differs between .*'text 0'.*'text 1'.* select=\['!note'\]"
+        with pytest.raises(ReshardError, match=said):
+            checkpoint.plan()
+        assert set(checkpoint.plan(select=["!note"]).targets) == {"w"}
 
 
 @pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from distinfer_lab.checkpoint import open_checkpoint, save_slice
 from distinfer_lab.cli import main
 from distinfer_lab.errors import CheckpointFileError, DistinferError, ReshardError
-from distinfer_lab.layout import Layout, Strategy
+from distinfer_lab.layout import Layout, Mesh, Strategy
 
 FEW = settings(max_examples=settings().max_examples // 4)
 INDEX = "model.safetensors.index.json"
@@ -146,6 +146,25 @@ def test_a_destination_and_a_strategy(tmp_path_factory, source, named, data):
             checkpoint.plan(dst, select=[f"!{n}" for n in lacking] or None).targets
         )
         assert set(plan.targets) == source
+
+
+@FEW
+@given(st.dictionaries(st.sampled_from("abcde"), st.permutations((2, 4)).map(tuple), min_size=1))
+def test_a_destination_that_says_other_shapes(tmp_path_factory, said):
+    """Whatever strategy of another net is given is refused by tensor and both shapes; renamed tensors, too."""
+    folder = tmp_path_factory.mktemp("shapes")
+    save_slice(folder / "a.ckpt", filled(dict.fromkeys("abcde", (2, 4))), sync=False)
+    dst = Strategy(dict.fromkeys("Abcde", Layout(Mesh(("x",), (2,)), (("x",), ()))), {"A": (2, 4)} | said)
+    other = sorted(name for name, shape in said.items() if shape != (2, 4) and name != "a")
+    with open_checkpoint(folder / "a.ckpt") as checkpoint:
+        if other:
+            words = rf"{other[0]}.*: the destination says shape \[4, 2\], but the checkpoint has \[2, 4\]"
+            with pytest.raises(ReshardError, match=words):
+                checkpoint.plan(dst, rename={"a": "A"})
+        select = [f"!{name}" for name in other] or None
+        assert len(checkpoint.plan(dst, rename={"a": "A"}, select=select).targets) == 5 - len(other)
+        with pytest.raises(ReshardError, match="^A.*leave out what differs by select="):
+            checkpoint.plan(Strategy(dst, {"A": (4, 2)}), rename={"a": "A"})
 
 
 def test_states_that_were_left_out_are_no_fault(tmp_path):

@@ -1,5 +1,6 @@
 """Quantised weights: what a rank holds dequantises, with its own scales, to its slice of the whole; or a refusal."""
 
+import ast
 from math import ceil
 from typing import NamedTuple
 
@@ -235,6 +236,10 @@ def test_what_is_not_known_is_refused_when_it_is_cut():
         ),
         ({"w.W_q": (12, 4), "w.scale": (2, 6)}, "how its scales could be cut is not known"),
         ({"w.weight": (24, 4), "w.scale": (7,)}, "how its scales could be cut is not known"),
+        (
+            {"w.qweight": (4, 24), "w.scales": (5,)},
+            r"w.qweight .*with dims null \(rules know it as w.weight\)",
+        ),
     ]:
         with pytest.raises(LayoutError, match=said):
             Rules(two, half, None).strategy(shapes)
@@ -307,6 +312,23 @@ def test_codes_are_never_converted(folder, tmp_path):
         assert str(told.value).endswith("select=['!*.up_proj.*']")
         rest = plan_checkpoint(checkpoint, None, dtype="bf16", select=["!*.up_proj.*"])
         assert {str(dtype) for _, dtype in rest.targets.values()} == {"bfloat16"}
+    (tmp_path / "partly").mkdir()
+    tensors = {
+        "layers.1.up_proj.weight": np.ones((8, 4), np.float32),
+        "w_gate.weight": np.ones(4, np.float32),
+    }
+    for name in ("layers.0.up_proj", "w"):
+        scale, end = np.ones((8, 1), np.float32), "" if name == "w" else ".weight"
+        tensors |= {f"{name}{end}": np.ones((8, 4), np.int8), f"{name}{end}_scale": scale}
+    save_slice(tmp_path / "partly/model.safetensors", tensors, format="safetensors")
+    with open_checkpoint(tmp_path / "partly") as checkpoint:
+        with pytest.raises(ReshardError) as told:
+            checkpoint.plan(dtype="bf16")
+        select = ast.literal_eval(str(told.value).partition("select=")[2])
+        assert set(checkpoint.plan(dtype="bf16", select=select).targets) == {
+            "layers.1.up_proj.weight",
+            "w_gate.weight",
+        }
     (tmp_path / "lone").mkdir()
     save_slice(tmp_path / "lone/model.safetensors", {"w": np.ones((4, 4), F8)}, format="safetensors")
     with open_checkpoint(tmp_path / "lone") as checkpoint:

@@ -244,7 +244,10 @@ class _Laying:
         ways = {axis: self._way_out(axis) for _, axis in causes if axis is not None}
         for (cause, axis), names in causes.items():
             if axis is None:
-                yield f"{listed([f'{name} {list(self.shapes[name])}' for name in names], 1)}: {cause}"
+                known = (
+                    "" if self.names[names[0]] == names[0] else f" (rules know it as {self.names[names[0]]})"
+                )
+                yield f"{listed([f'{name} {list(self.shapes[name])}' for name in names], 1)}: {cause}{known}"
             else:
                 yield f"{cause} of {listed(map(repr, names), 1)}: {ways[axis]}"
 
