@@ -38,7 +38,7 @@ MAX_DIMS = 30
 """Dims of a tensor. numpy 1.26 stops at 32, and some arrays of ours have two dims more than the tensor."""
 MAX_AXES = 32
 """Axes of a mesh."""
-MOST_RANKS = 1 << 16
+MOST_RANKS = 1 << 15
 """Ranks of a layout; every rank costs some hundred bytes of plan for each layout."""
 LARGEST_SIZE = 1 << 60
 """Bytes of a tensor, and a bound of offsets: sums and products of a few stay within int64."""

@@ -47,7 +47,7 @@ class Mesh(Displayed):
     ------
     LayoutError
         If names and sizes disagree in number, a name repeats, a size is below 1, or there are more than
-        32 axes or 65,536 ranks.
+        32 axes or 32,768 ranks.
 
     Examples
     --------

@@ -22,7 +22,7 @@ TP = Layout(Mesh(("tp",), (4,)), ((), ("tp",)))
 RECORDS = {
     "mesh": Mesh(("dp", "tp"), (2, 4)),
     "mesh of no axes": Mesh((), ()),
-    "large mesh": Mesh(("dp", "tp"), (256, 256)),
+    "large mesh": Mesh(("dp", "tp"), (128, 256)),
     "layout": TP,
     "layout of no dims": Layout(Mesh(("dp",), (8,)), ()),
     "uneven layout": Layout(Mesh(("tp",), (3,)), (("tp",),), sizes=((0, 0, 0),)),

@@ -23,6 +23,7 @@ from ...display import Displayed
 from ...errors import ArgumentTypeError, CheckpointFileError, LayoutError, in_lines, listed
 from ...layout import Layout, Mesh, Strategy
 from ...text import printable
+from ...untrusted import MOST_RANKS
 from ..together import PartedError
 from .alike import unlike
 from .configuration import Part, layer_of, model_types, part_of
@@ -33,7 +34,6 @@ from .stages import AXIS, on_stages, stages_of
 
 __all__ = ["Rules", "mesh_of", "read_rules"]
 
-MOST_RANKS = 1 << 22
 MOST_TRIED = 1 << 10
 """Sizes of an axis, below and above one that does not fit, that are tried to find one that does."""
 
