@@ -141,7 +141,7 @@ def test_generated_code(folder, strategy):
             editor.dialect.value = dialect
             check_code([editor.code.value])
         editor.close()
-    check_code(bringing(folder, strategy))
+    check_code(bringing(folder, strategy, {"file": folder.name}))
     check_code(laying_out_as(strategy, False))
     check_code(writing(folder, on_cards=True, overwrite=True))
     session = Session()
