@@ -1,6 +1,7 @@
 """The doors: the command line, the names of the package, and what is shown of its records."""
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -136,6 +137,20 @@ def test_an_axis_that_cuts_nothing_is_told():
     done = distinfer("plan", folder, "--to", "pt=2,tp=2", "--rules", "llama", "--config", folder)
     assert (done.exit_code, done.stderr) == (0, "no rule cuts by pt: along it ranks hold the same\n")
     assert distinfer("plan", folder, "--to", "tp=2", "--rules", "llama").stderr == ""
+
+
+def test_a_configuration_of_another_model_is_reported(tmp_path):
+    """What --config says is compared with the weights, of slices, too."""
+    folder = ROOT / "tests/data/oracle/hf/llama_gqa_tiny"
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 99}))
+    options = ("--to", "tp=2", "--rules", "llama", "--config", tmp_path)
+    assert distinfer("reshard", folder, tmp_path / "tp", *options[:-1], folder).exit_code == 0
+    done = distinfer("plan", tmp_path / "tp", *options)
+    assert (done.exit_code, f"Note: {tmp_path}: it has 99 layers, but there is no" in done.stderr) == (
+        0,
+        True,
+    )
 
 
 def test_modules_are_where_mindspore_has_them():

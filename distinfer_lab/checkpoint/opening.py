@@ -205,6 +205,10 @@ class _Reconciliation:
                 continue
             if next(iter(held.values())).is_text:
                 first, other = self._text(name, held)
+                if other and name in COUNTERS:
+                    raise CheckpointError(
+                        f"{name}: {other}, so they are not of one save; choose files of one save"
+                    )
                 if other:  # such as a host's name: the tensors can be read all the same
                     unreadable[name] = other
                 else:

@@ -95,7 +95,12 @@ def find_files(source: Files, choice: Choice) -> RankFiles:
         if not folder.exists():
             raise CheckpointFileError(f"{folder}: no such file or folder; check the path")
         return RankFiles((os.fspath(folder),), tuple(_siblings(folder, choice)))
-    return _of_folder(folder, choice)
+    found = _of_folder(folder, choice)
+    return (
+        found
+        if len(found.paths) > 1
+        else RankFiles(found.paths, (*found.notes, *_ranks_near(folder, choice)))
+    )
 
 
 def _held(path: str) -> list[SliceName]:
@@ -342,11 +347,16 @@ def _siblings(file: Path, choice: Choice) -> Iterator[str]:
             f"{file} is part {name.part} of {name.parts}, and the others are not opened; open the folder "
             f"{file.parent} for all of them"
         )
-    rank = RANK_FOLDER.fullmatch(file.parent.name)
-    near = _readable(file.parent.parent) if rank else []
-    if any(path != file.parent and RANK_FOLDER.fullmatch(path.name) for path in near):
+    yield from _ranks_near(file.parent, choice)
+
+
+def _ranks_near(folder: Path, choice: Choice) -> Iterator[str]:
+    """That a folder is one rank's, where what it holds is opened as if it were everything."""
+    rank = RANK_FOLDER.fullmatch(folder.name)
+    near = _readable(folder.parent) if rank and choice.ranks <= 1 else []
+    if any(path != folder and RANK_FOLDER.fullmatch(path.name) for path in near):
         yield (
-            f"{file} is the file of one rank, and other ranks' lie in {file.parent.parent}; open that folder, "
+            f"{folder} is the folder of one rank, and other ranks' lie in {folder.parent}; open that folder, "
             "with strategy=, unless each of them holds everything"
         )
 

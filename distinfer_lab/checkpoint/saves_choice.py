@@ -85,7 +85,8 @@ def _asked(saves: Saves, choice: Choice, where: str) -> SaveKey:
     keys = {key for held in saves.values() for key in held if key != NO_KEY}
     fitting = {key for key in keys if fits_step(key, choice.step)}
     if not fitting:
-        raise CheckpointError(f"{where}: step={choice.step!r} is not there; there are {in_words(keys)}")
+        there = f"there are {in_words(keys)}" if keys else "no file's name carries a step; leave step= out"
+        raise CheckpointError(f"{where}: step={choice.step!r} is not there; {there}")
     if len(fitting) > 1:
         raise CheckpointError(
             f"{where}: step={choice.step!r} fits several saves; write one of {in_words(fitting)}"

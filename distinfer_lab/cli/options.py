@@ -174,7 +174,8 @@ def planned(
     allow_missing: tuple[str, ...],
 ) -> "ConversionPlan":
     """The plan that the target options name; slices of which nobody says how they lie have none."""
-    from ..reshard import check_beginnings, plan_checkpoint
+    from ..checkpoint import NamedTensor, config_problems
+    from ..reshard import Rules, check_beginnings, plan_checkpoint
 
     names: dict[str, str] = {}
     for item in rename:
@@ -183,6 +184,12 @@ def planned(
             raise click.BadParameter(f"{item!r}: write OLD=NEW", param_hint="--rename")
         names[old] = new
     destination = _destination(src, to, rules, config)
+    if config is not None and isinstance(
+        destination, Rules
+    ):  # that of a whole source is compared when it is opened
+        tensors = {name: NamedTensor(r.shape, str(r.dtype)) for name, r in checkpoint.tensors.items()}
+        for problem in config_problems(destination.config or {}, tensors):
+            say(f"Note: {config}: it has {problem}", err=True)
     check_beginnings(checkpoint)
     return plan_checkpoint(
         checkpoint,

@@ -29,9 +29,9 @@ from ..checkpoint import (
     quantised_weights,
 )
 from ..display import counted
-from ..errors import ReshardError, in_lines, listed
+from ..errors import ArgumentTypeError, ReshardError, in_lines, listed
 from ..layout import Layout, Regions, Strategy
-from ..text import pattern_of
+from ..text import pattern_of, shown
 from .classes import Holding
 from .explain import Explanation, explain
 from .float_dtypes import check_no_codes, converted_dtypes, float_dtype
@@ -172,6 +172,10 @@ def plan_checkpoint(
     if states not in STATES:
         raise ReshardError(f"states={states!r} is not one of {', '.join(STATES)}")
     wanted = float_dtype(dtype)
+    if not isinstance(dst, Strategy | Rules | None):
+        raise ArgumentTypeError(
+            f"a destination is a Strategy, Rules or the path of a strategy file, not {shown(dst)}"
+        )
     named = dst if isinstance(dst, Strategy) else None
     chosen = set(
         selected(

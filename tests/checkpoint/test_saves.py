@@ -247,7 +247,13 @@ def test_one_file_of_several_is_said(tmp_path):
     for rank in range(2):
         file = write(tmp_path, "run/rank_{r}/a.ckpt", row(rank, 0), r=rank)
     with open_checkpoint(file) as checkpoint:
-        assert "is the file of one rank, and other ranks' lie in" in checkpoint.notes[0]
+        assert "is the folder of one rank, and other ranks' lie in" in checkpoint.notes[0]
+    with open_checkpoint(file.parent) as checkpoint:
+        assert f"{file.parent} is the folder of one rank" in checkpoint.notes[0]
+    with pytest.raises(
+        CheckpointError, match="step='7' is not there; no file's name carries a step; leave step="
+    ):
+        open_checkpoint(file.parent.parent, step=7)
 
 
 def test_files_that_nothing_joins_are_refused(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from distinfer_lab.checkpoint import open_checkpoint, save_slice
 from distinfer_lab.cli import main
-from distinfer_lab.errors import CheckpointFileError, DistinferError, ReshardError
+from distinfer_lab.errors import ArgumentTypeError, CheckpointFileError, DistinferError, ReshardError
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
 FEW = settings(max_examples=settings().max_examples // 4)
@@ -165,6 +165,10 @@ def test_a_destination_that_says_other_shapes(tmp_path_factory, said):
         assert len(checkpoint.plan(dst, rename={"a": "A"}, select=select).targets) == 5 - len(other)
         with pytest.raises(ReshardError, match="^A.*leave out what differs by select="):
             checkpoint.plan(Strategy(dst, {"A": (4, 2)}), rename={"a": "A"})
+        with pytest.raises(
+            ArgumentTypeError, match="a destination is a Strategy, Rules or .*, not {'A': None}"
+        ):
+            checkpoint.plan({"A": None})
 
 
 def test_states_that_were_left_out_are_no_fault(tmp_path):
