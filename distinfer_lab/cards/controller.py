@@ -23,6 +23,7 @@ from ..errors import ArgumentTypeError, CardError, ContextError
 from ..reshard import size_of
 from . import cluster, tasks
 from .gang import Gangs
+from .origin import Origin, leave_to_parent
 from .owner import Owner
 from .private_folder import holds_sockets, private_folder
 from .quiet import silent
@@ -34,6 +35,8 @@ from .store import CardRestartedError
 
 __all__ = ["Controller"]
 
+_used_dask: list[Origin] = []
+"""The process that made the first group: a fork of it has none of the threads that Dask keeps for all clusters."""
 _still_open: "weakref.WeakSet[Controller]" = weakref.WeakSet()
 
 
@@ -52,6 +55,10 @@ class Controller(Displayed):
         card_memory: int | str | None = None,
         replace_seconds: float = 60.0,
     ) -> None:
+        self._origin = Origin("card group")
+        _used_dask.append(Origin("copy of Dask"))
+        _used_dask[0].check()
+        del _used_dask[1:]
         given = cluster.Given(address, client, scheduler_file, security)
         _check_arguments(cards, processes, given)
         self.embedded = not given
@@ -118,6 +125,7 @@ class Controller(Displayed):
         Another client of an embedded cluster of processes needs this one's certificate:
         `Client(cards.client.scheduler.address, security=cards.client.security)`.
         """
+        self._origin.check()
         return self._client
 
     @property
@@ -126,8 +134,11 @@ class Controller(Displayed):
         return frozenset() if self._closed else frozenset(self._recovery.placements)
 
     def close(self) -> None:
-        """Forget all shards, and end the cluster if it is an embedded one. May be called twice."""
-        if self._closed:
+        """Forget all shards, and end the cluster if it is an embedded one. May be called twice.
+
+        In a child made by fork it does nothing: the group is its parent's.
+        """
+        if self._closed or not self._origin.is_here:
             return
         self._closed = self._at_work.cancelled = True
         _still_open.discard(self)
@@ -144,6 +155,7 @@ class Controller(Displayed):
 
     def start(self, work: Callable[[Run], Any]) -> Run:
         """Begin work in the owner thread; gives a handle at once."""
+        self._origin.check()
         if self._closed:
             raise CardError("the card group is closed; make a new one")
         run = Run()
@@ -170,19 +182,19 @@ class Controller(Displayed):
         try:
             found = members.ask(tasks.memory, self._terms.name)
         except CardRestartedError:
-            self.wait_for(self._gangs.join)
-            found = members.ask(tasks.memory, self._terms.name)
+            found = self.repeated(lambda run: members.ask(tasks.memory, self._terms.name))
         return GroupMemory(tuple(found))
 
     def sees(self, paths: Sequence[str]) -> bool:
         """Whether every card sees the same files under these paths as this process does."""
-        return all(len(seen) == len(set(paths)) for seen in self._seen(paths))
+        found: list[set[str]] = self.repeated(lambda run: self._seen(paths))
+        return all(len(seen) == len(set(paths)) for seen in found)
 
     def _seen(self, paths: Iterable[str]) -> list[set[str]]:
-        """For each card which of these files it sees as this process does."""
+        """For each card which of these files it sees as this process does; part of work that is repeated."""
         asked = tuple(dict.fromkeys(paths))
         here = tasks.sees(asked)
-        there = self.repeated(lambda run: self._gangs.members.ask(tasks.sees, asked))
+        there = self._gangs.members.ask(tasks.sees, asked)
         return [
             {path for path in asked if here[path] is not None and seen[path] == here[path]} for seen in there
         ]
@@ -227,3 +239,14 @@ def _close_all() -> None:
 
 
 atexit.register(_close_all)
+
+
+def _leave_all_to_parent() -> None:
+    for group in list(_still_open):
+        if group.embedded:
+            leave_to_parent(group._client.cluster)
+    _still_open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all_to_parent)

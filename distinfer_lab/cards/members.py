@@ -19,6 +19,7 @@ from distributed import Client
 
 from ..errors import CardError
 from . import cluster, tasks
+from .origin import Origin
 from .records import GroupTerms, Peer
 from .store import CardRestartedError
 
@@ -51,6 +52,7 @@ class Members:
 
     def __init__(self, client: Client, terms: GroupTerms, addresses: list[str]) -> None:
         self.addresses = addresses
+        self._origin = Origin("card group")
         self._client, self._terms = client, terms
         there = self.workers()
         self._names = [str(there.get(address, {}).get("name")) for address in addresses]
@@ -63,8 +65,9 @@ class Members:
         Raises
         ------
         CardError
-            If the scheduler does not answer.
+            If the scheduler does not answer, or this is a child made by fork.
         """
+        self._origin.check()
         if self._client.status == "running":
             with contextlib.suppress(OSError, TimeoutError, RuntimeError, ValueError):
                 return cluster.workers_of(self._client)

@@ -4,7 +4,8 @@
     came over channels   from a card that holds the same; else moved there once more
     trained since        from a card that holds the same (a data-parallel copy); else it is lost
 
-Work that changes nothing is then done once more; a second failure is told.
+Work that may be repeated is then repeated, and so it is when further cards are lost meanwhile: up to
+`MOST_LOSSES` times, for work that itself ends its process would be repeated for ever.
 """
 
 import contextlib
@@ -23,9 +24,16 @@ from .placement import Placement
 from .run import Run
 from .store import CardRestartedError
 
-__all__ = ["Recovery", "givers"]
+__all__ = ["MOST_LOSSES", "Recovery", "ShardsLostError", "givers"]
 
 T = TypeVar("T")
+
+MOST_LOSSES = 5
+"""How many losses one piece of work survives."""
+
+
+class ShardsLostError(CardRestartedError):
+    """What a lost card held exists nowhere else, so repeating the work is of no use."""
 
 
 class Recovery:
@@ -47,12 +55,24 @@ class Recovery:
             placement.lost.update(r for r in ranks if r < len(placement.sources))
 
     def repeat(self, work: Callable[[], T], run: Run) -> T:
-        """Do work that may be done twice; when a card was lost on the way, do it once more."""
-        try:
-            return work()
-        except (CardRestartedError, ChannelClosedError):
-            self._gangs.join(run)
-            return work()
+        """Do work that may be repeated; whenever a card is lost meanwhile, join again and repeat it.
+
+        Raises
+        ------
+        CardRestartedError
+            If a card was lost in each of `MOST_LOSSES` + 1 attempts, or with it shards that exist nowhere else.
+        """
+        for attempt in itertools.count(1):
+            try:
+                if attempt > 1:
+                    self._gangs.join(run)
+                return work()
+            except ShardsLostError:
+                raise
+            except (CardRestartedError, ChannelClosedError) as err:
+                if attempt > MOST_LOSSES:
+                    raise _repeated(err, attempt) from None
+        raise AssertionError("unreachable")
 
     @contextlib.contextmanager
     def forgotten_on_failure(self, placement: Placement) -> Iterator[None]:
@@ -72,8 +92,8 @@ class Recovery:
 
         Raises
         ------
-        CardRestartedError
-            If it cannot be had any more.
+        ShardsLostError
+            If it exists nowhere else.
         """
         if placement.key not in self.placements:
             raise CardError("this placement was dropped; load or initialise the net again")
@@ -90,7 +110,7 @@ class Recovery:
         if found is not None:
             self._copy(placement, found, run)
         elif placement.trained or placement.fetch is None:
-            raise CardRestartedError(
+            raise ShardsLostError(
                 f"card {listed(map(str, ranks))} was lost with shards that were trained since they were loaded, and "
                 "no other card holds the same; go back to the last checkpoint (load_distributed_checkpoint)"
             )
@@ -138,6 +158,14 @@ class Recovery:
             takes = {g: [(n, *kinds[g][n]) for n in names] for g, names in names_by_giver.items()}
             work[taker] = (placement.key, {}, takes)
         self._gangs.run(tasks.hand_over, work, run)
+
+
+def _repeated(err: CardError, attempts: int) -> CardError:
+    """The error of work in whose every attempt a card was lost."""
+    return type(err)(
+        f"{err}; {attempts} attempts ended like this, so the work itself may end the card's process: look for one that "
+        "was killed for its memory (dmesg), and cut the work over more cards"
+    )
 
 
 def givers(strategy: Strategy | None, lost: Sequence[int]) -> dict[int, dict[int, list[str]]] | None:

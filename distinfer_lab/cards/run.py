@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from ..display import Displayed
+from .origin import Origin
 from .store import CancelledError
 
 __all__ = ["Progress", "Run"]
@@ -34,6 +35,7 @@ class Run(Displayed):
     def __init__(self) -> None:
         self.progress = Progress(0, 0)
         self.cancelled = False
+        self._origin = Origin("run")
         self._future: Future[Any] | None = None
 
     def bind(self, future: "Future[Any]") -> None:
@@ -69,6 +71,7 @@ class Run(Displayed):
 
     def cancel(self) -> None:
         """Ask the cards to stop; `result()` then raises CardError. No effect on a run that is done."""
+        self._origin.check()
         if not self.done:
             self.cancelled = True
 
@@ -80,8 +83,9 @@ class Run(Displayed):
         TimeoutError
             If it is not done in time; it goes on.
         CardError
-            If a card failed or the run was cancelled; or whatever error the work raised.
+            If a card failed or the run was cancelled, or in a child made by fork; or whatever error the work raised.
         """
+        self._origin.check()
         assert self._future is not None
         try:
             return self._future.result(timeout)
@@ -92,6 +96,7 @@ class Run(Displayed):
             raise
 
     def __await__(self) -> Generator[Any, None, Any]:
+        self._origin.check()
         assert self._future is not None
         try:
             return (yield from asyncio.wrap_future(self._future).__await__())

@@ -18,8 +18,8 @@ from ..errors import CardError
 from . import tasks
 from .group import CardGroup
 from .records import CardMemory
+from .recovery import ShardsLostError
 from .run import Run
-from .store import CardRestartedError
 
 __all__ = ["CardState", "GroupState", "kill_card", "recover", "state_of"]
 
@@ -132,16 +132,16 @@ def recover(group: CardGroup, begun: Callable[[Run], None] = lambda run: None) -
 
     def work(run: Run) -> None:
         group._gangs.join(run)
-        gone: list[CardRestartedError] = []
+        gone: list[ShardsLostError] = []
         for placement in list(group._recovery.placements.values()):
             try:
                 group._recovery.ready(placement, run)
-            except CardRestartedError as err:  # it does not keep the others from coming back
+            except ShardsLostError as err:  # it does not keep the others from coming back
                 gone.append(err)
         if gone:
             raise gone[0]
 
-    run = group.start(work)
+    run = group.start(lambda run: group._recovery.repeat(lambda: work(run), run))
     begun(run)
     run.result()
 

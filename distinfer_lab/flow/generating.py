@@ -32,6 +32,9 @@ __all__ = ["Choice", "Generation"]
 Array = NDArray[Any]
 Ids = NDArray[np.int64]
 
+MOST_LOSSES = 5
+"""How many lost caches one call gets over."""
+
 
 class Choice(NamedTuple):
     """How the next token is chosen."""
@@ -90,7 +93,7 @@ class Generation:
                 f"{self.net.most_tokens} positions; {_room(self.net.most_tokens - self.texts.shape[1])}"
             )
         self.caches: PlacedNet | None = None
-        self.lost = 0
+        self.losses = 0
 
     def run(self) -> Tensor:
         """The texts with what was added."""
@@ -114,15 +117,15 @@ class Generation:
             self.caches = None
 
     def _logits(self, placed: PlacedNet) -> Array:
-        """Those after the last token; all tokens are run again, once, if the caches were lost with a card."""
-        try:
-            return self._run(placed)
-        except CardRestartedError:
-            self.lost += 1
-            if self.lost > 1:
-                raise
-            self._drop()
-            return self._run(placed)
+        """Those after the last token; all tokens are run again whenever the caches are lost with a card."""
+        while True:
+            try:
+                return self._run(placed)
+            except CardRestartedError:
+                self.losses += 1
+                if self.losses > MOST_LOSSES:
+                    raise
+                self._drop()
 
     def _run(self, placed: PlacedNet) -> Array:
         tokens = self.texts.shape[1]
