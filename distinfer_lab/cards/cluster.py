@@ -30,7 +30,9 @@ from distributed.utils import get_mp_context
 
 from ..errors import ArgumentTypeError, CardError, ContextError
 from ..version import __version__
+from .asking import ANSWER_SECONDS, answers_of, is_silent
 from .certificates import temporary_security
+from .store import CardRestartedError
 
 PRELOADED = ["distributed", "distributed.nanny", "distributed.worker"] + [
     f"distinfer_lab.{name}" for name in ("cards", "cards.forerunner", "net", "parallel", "reshard")
@@ -261,6 +263,13 @@ class ClosingClient(Client):  # type: ignore[misc]  # distributed has no types
             self.close()
             raise
 
+    def close(self, *args: Any, **options: Any) -> Any:
+        """See `Client`; its thread ends too where the scheduler was lost, or was never there."""
+        closing = super().close(*args, **options)
+        if not self.asynchronous:
+            self._loop_runner.stop()
+        return closing
+
 
 def warn_if_open(client: Client) -> None:
     """Say that a cluster without TLS beyond this machine lets anyone who can connect run code."""
@@ -328,10 +337,14 @@ def check_versions(client: Client, addresses: list[str]) -> None:
         If one does, or cannot import this package.
     """
     here = versions()
-    found = {
-        f"worker {a}": there
-        for a, there in client.run(versions, workers=addresses, on_error="return").items()
-    }
+    answers = answers_of(client, versions, (), ANSWER_SECONDS, addresses)
+    silent = [a for a in addresses if is_silent(answers.get(a))]
+    if silent:
+        known = workers_of(client)
+        address = next((a for a in silent if a not in known), silent[0])
+        what = "does not answer" if address in known else "was lost"
+        raise CardRestartedError(f"worker {address} {what}; start a worker and try again")
+    found = {f"worker {a}": there for a, there in answers.items()}
     try:
         # It reads the tasks that it hands on, so it needs what they name.
         found["the scheduler"] = client.run_on_scheduler(versions)

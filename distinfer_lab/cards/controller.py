@@ -14,6 +14,7 @@ import os
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
 from distributed import Client
@@ -95,17 +96,33 @@ class Controller(Displayed):
         return cluster.embed(cards, processes, folder)
 
     def _open(self, cards: int | None) -> None:
-        if not self.embedded:
-            cluster.warn_if_open(self._client)
-        with contextlib.suppress(TimeoutError):  # too few of them have a text of their own
-            self._client.wait_for_workers(cards or 1, timeout=60 if self.embedded else 5)
-        addresses = cluster.ranked_addresses(self._client, cards)
-        cluster.check_versions(self._client, addresses)
-        self._gangs = Gangs(self._client, self._terms, addresses, self._mark_lost)
+        """Make the workers cards.
+
+        Raises
+        ------
+        CardError
+            That names the worker or scheduler which is lost meanwhile.
+        """
+        address = self._client.scheduler.address
+        try:
+            if not self.embedded:
+                cluster.warn_if_open(self._client)
+            with contextlib.suppress(TimeoutError):  # too few of them have a text of their own
+                self._client.wait_for_workers(cards or 1, timeout=60 if self.embedded else 5)
+            addresses = cluster.ranked_addresses(self._client, cards)
+            cluster.check_versions(self._client, addresses)
+            self._gangs = Gangs(self._client, self._terms, addresses, self._mark_lost)
+        except (OSError, TimeoutError, RuntimeError, ValueError, futures.CancelledError) as err:
+            if isinstance(err, CardError):
+                raise
+            raise CardError(
+                f"the scheduler at {address} was lost while the card group opened ({type(err).__name__}: {err}); "
+                "start it again, and make a new CardGroup"
+            ) from err
         self._recovery = Recovery(self._gangs)
         self._room = Room(self._terms.card_bytes, self._recovery.placements, self._given_workers)
         self._opened = True
-        self.wait_for(self._gangs.join)
+        self.repeated(lambda run: None if self._gangs.epoch else self._gangs.join(run))
 
     def __len__(self) -> int:
         return len(self._gangs.addresses)
@@ -143,7 +160,7 @@ class Controller(Displayed):
         self._closed = self._at_work.cancelled = True
         _still_open.discard(self)
         self._owner.close()
-        if self._opened and self._client.status == "running":
+        if self._opened:
             self._gangs.close()
         if self.embedded:
             owned = self._client.cluster

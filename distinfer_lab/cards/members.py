@@ -12,21 +12,19 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from typing import Any
 
 from distributed import Client
 
 from ..errors import CardError
 from . import cluster, tasks
+from .asking import ANSWER_SECONDS, answers_of, is_silent
 from .origin import Origin
 from .records import GroupTerms, Peer
 from .store import CardRestartedError
 
 __all__ = ["CardGoneError", "Members"]
 
-ASK_SECONDS = 10.0
-"""How long a worker may take to answer."""
 TELL_SECONDS = 1.0
 """How long to wait for workers that need not answer."""
 PAUSE_SECONDS = 0.05
@@ -54,6 +52,7 @@ class Members:
         self.addresses = addresses
         self._origin = Origin("card group")
         self._client, self._terms = client, terms
+        self._where = f" at {client.scheduler.address}" if terms.processes else ""
         there = self.workers()
         self._names = [str(there.get(address, {}).get("name")) for address in addresses]
         self._anchors: dict[str, Any] = {}
@@ -72,7 +71,8 @@ class Members:
             with contextlib.suppress(OSError, TimeoutError, RuntimeError, ValueError):
                 return cluster.workers_of(self._client)
         raise CardError(
-            "the cluster's scheduler cannot be reached any more; start it again, and make a new CardGroup"
+            f"the cluster's scheduler{self._where} cannot be reached any more; start it again, and "
+            "make a new CardGroup"
         )
 
     def missing(self) -> list[int]:
@@ -110,11 +110,11 @@ class Members:
             If a card's worker is not there, or does not answer.
         """
         self.watch()
-        found = self._call(task, args, ASK_SECONDS)
+        found = self.answers(task, *args, seconds=ANSWER_SECONDS)
         out = []
         for rank, address in enumerate(self.addresses):
             answer = found.get(address, OSError("no answer"))
-            if isinstance(answer, OSError | TimeoutError) and not isinstance(answer, CardError):
+            if is_silent(answer):
                 raise lost(rank, address, answer)
             if isinstance(answer, BaseException):
                 raise answer
@@ -125,30 +125,22 @@ class Members:
         """Call a function on the cards that are there; what does not answer soon is left alone."""
         with contextlib.suppress(CardError):
             there = self.workers()
-            self._call(task, args, TELL_SECONDS, [a for a in self.addresses if a in there])
+            mine = [a for a in self.addresses if a in there]
+            self.answers(task, *args, seconds=TELL_SECONDS, addresses=mine)
 
-    def _call(
-        self,
-        task: Callable[..., Any],
-        args: tuple[Any, ...],
-        seconds: float,
-        addresses: list[str] | None = None,
+    def answers(
+        self, task: Callable[..., Any], *args: Any, seconds: float, addresses: list[str] | None = None
     ) -> dict[str, Any]:
-        # Dask itself would go on for half a minute to reach a worker that has just gone.
+        """What some cards, by default all, answer in time; see `asking.answers_of`.
+
+        Raises
+        ------
+        CardError
+            In a child made by fork.
+        """
+        self._origin.check()
         workers = self.addresses if addresses is None else addresses
-        answers: Future[dict[str, Any]] = Future()
-
-        def call() -> None:
-            try:
-                answers.set_result(self._client.run(task, *args, workers=workers, on_error="return"))
-            except BaseException as err:
-                answers.set_exception(err)
-
-        threading.Thread(target=call, name="ask-cards", daemon=True).start()
-        try:
-            return answers.result(seconds)
-        except (OSError, TimeoutError, RuntimeError, ValueError):
-            return {}
+        return answers_of(self._client, task, args, seconds, workers)
 
     def renew(self, check: Callable[[], None]) -> tuple[Peer, ...]:
         """Let other workers take the places of lost ones, and make every worker a card.
@@ -209,6 +201,8 @@ class Members:
         if address not in self._unfit and not self._terms.embedded:
             try:
                 cluster.check_versions(self._client, [address])
+            except CardRestartedError:
+                return False
             except CardError as err:
                 self._unfit[address] = str(err)
             except OSError:

@@ -163,8 +163,8 @@ class Recovery:
 def _repeated(err: CardError, attempts: int) -> CardError:
     """The error of work in whose every attempt a card was lost."""
     return type(err)(
-        f"{err}; {attempts} attempts ended like this, so the work itself may end the card's process: look for one that "
-        "was killed for its memory (dmesg), and cut the work over more cards"
+        f"{err}; {attempts} attempts ended like this, so the work itself may end the card's process; if the system "
+        "killed it for its memory (see dmesg), cut the work over more cards"
     )
 
 

@@ -8,7 +8,7 @@ A gang that lost a card is done once more when the card is back: what was finish
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoint import Checkpoint, NoFile, PartFiles, TensorRecord, hub_files
@@ -16,6 +16,7 @@ from ..errors import CardError
 from ..layout import Strategy
 from ..reshard import Control, ConversionPlan, Share, WriteTask, Written, probe_of
 from . import tasks
+from .asking import asking
 from .moving import Move, Moved, move
 from .placement import Placement
 from .routes import Taken, homes_of, jobs_of, spread
@@ -152,36 +153,38 @@ class Resharding:
         self, jobs: Mapping[int, Move], control: Callable[[int], Control], run: Run
     ) -> dict[int, Moved]:
         told: dict[int, int] = {}
-        # In a thread of its own: asking a card that was just lost takes its time.
-        pool = ThreadPoolExecutor(1, thread_name_prefix="progress")
-        asked = [pool.submit(self._progress)]
+        # Not waited for: to ask a card that was just lost takes its time.
+        asked = [self._ask_progress()]
 
         def look() -> None:
             control(0).check()
             if asked[0].done():
-                for rank, nbytes in asked[0].result().items():
+                for rank, nbytes in _progress(asked[0]).items():
                     control(rank).advance(max(nbytes - told.get(rank, 0), 0))
                     told[rank] = max(nbytes, told.get(rank, 0))
-                asked[0] = pool.submit(self._progress)
+                asked[0] = self._ask_progress()
 
         try:
             done = self._gangs.run(move, {card: (job,) for card, job in jobs.items()}, run, look)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            asked[0].cancel()
         for job in jobs.values():
             for rank, nbytes in job.nbytes_by_rank.items():
                 control(rank).advance(max(nbytes - told.get(rank, 0), 0))
         return done
 
-    def _progress(self) -> dict[int, int]:
-        """Destination rank -> bytes done, as far as the cards answer."""
-        try:
-            found = self._client.run(
-                tasks.progress, self._group._terms.name, workers=self._gangs.addresses, on_error="ignore"
-            )
-        except (OSError, TimeoutError, RuntimeError):
-            return {}
-        return {rank: n for part in found.values() if part for rank, n in part.items()}
+    def _ask_progress(self) -> "Future[dict[str, Any]]":
+        name = self._group._terms.name
+        return asking(self._client, tasks.progress, (name,), list(self._gangs.addresses))
+
+
+def _progress(answers: "Future[dict[str, Any]]") -> dict[int, int]:
+    """Destination rank -> bytes done, as far as the cards answered."""
+    try:
+        found = answers.result()
+    except (OSError, TimeoutError, RuntimeError, ValueError, CancelledError):
+        return {}
+    return {rank: n for part in found.values() if isinstance(part, dict) for rank, n in part.items()}
 
 
 def _sums(found: Mapping[int, Moved]) -> tuple[int, int, int | None]:

@@ -159,7 +159,7 @@ def _answers(group: CardGroup, task: Callable[..., Any], addresses: list[str], *
         return {}
 
     def ask(some: list[str]) -> dict[str, Any]:
-        return group._gangs.members._call(task, args, ANSWER_SECONDS, some)
+        return group._gangs.members.answers(task, *args, seconds=ANSWER_SECONDS, addresses=some)
 
     found = ask(addresses)
     if found or len(addresses) == 1:
