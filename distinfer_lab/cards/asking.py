@@ -13,7 +13,7 @@ from distributed import Client
 
 from ..errors import CardError
 
-__all__ = ["ANSWER_SECONDS", "answers_of", "asking", "is_silent"]
+__all__ = ["ANSWER_SECONDS", "NO_ANSWER", "answers_of", "asking", "is_silent"]
 
 ANSWER_SECONDS = 10.0
 """How long a worker may take to answer."""
@@ -47,7 +47,9 @@ def answers_of(
 
 
 def is_silent(answer: object) -> bool:
-    """Whether what stands for a worker's answer is none: there is nothing, or its connection failed."""
-    if isinstance(answer, OSError | TimeoutError):
-        return not isinstance(answer, CardError)
-    return answer is None
+    """Whether a worker could not answer: its connection failed (and not what it was asked to do)."""
+    return isinstance(answer, OSError | TimeoutError) and not isinstance(answer, CardError)
+
+
+NO_ANSWER = OSError("no answer")
+"""In place of an answer that did not come."""

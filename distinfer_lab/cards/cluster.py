@@ -30,7 +30,7 @@ from distributed.utils import get_mp_context
 
 from ..errors import ArgumentTypeError, CardError, ContextError
 from ..version import __version__
-from .asking import ANSWER_SECONDS, answers_of, is_silent
+from .asking import ANSWER_SECONDS, NO_ANSWER, answers_of, is_silent
 from .certificates import temporary_security
 from .store import CardRestartedError
 
@@ -338,7 +338,7 @@ def check_versions(client: Client, addresses: list[str]) -> None:
     """
     here = versions()
     answers = answers_of(client, versions, (), ANSWER_SECONDS, addresses)
-    silent = [a for a in addresses if is_silent(answers.get(a))]
+    silent = [a for a in addresses if is_silent(answers.get(a, NO_ANSWER))]
     if silent:
         known = workers_of(client)
         address = next((a for a in silent if a not in known), silent[0])

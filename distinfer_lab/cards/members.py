@@ -18,7 +18,7 @@ from distributed import Client
 
 from ..errors import CardError
 from . import cluster, tasks
-from .asking import ANSWER_SECONDS, answers_of, is_silent
+from .asking import ANSWER_SECONDS, NO_ANSWER, answers_of, is_silent
 from .origin import Origin
 from .records import GroupTerms, Peer
 from .store import CardRestartedError
@@ -113,7 +113,7 @@ class Members:
         found = self.answers(task, *args, seconds=ANSWER_SECONDS)
         out = []
         for rank, address in enumerate(self.addresses):
-            answer = found.get(address, OSError("no answer"))
+            answer = found.get(address, NO_ANSWER)
             if is_silent(answer):
                 raise lost(rank, address, answer)
             if isinstance(answer, BaseException):

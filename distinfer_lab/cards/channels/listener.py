@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ...errors import CardError
+from ..origin import Origin
 from ..records import Epoch
 from .doors import Door
 from .outbox import OFFER_BYTES, Neighbour, Offer, Outbox, make_outbox
@@ -134,6 +135,7 @@ class Listener:
         self.sockets_only = sockets_only or door.has_tls
         self.outbox: Outbox | None = None
         self._door = door
+        self._origin = Origin("listener")
         self._epoch: Epoch | None = None
         self._rank = -1
         self._arrived: dict[tuple[int, int], Line] = {}
@@ -143,6 +145,7 @@ class Listener:
 
     def admit(self, epoch: Epoch) -> None:
         """From now on let in the members of this epoch only."""
+        self._origin.check()
         with self._changed:
             self._epoch = epoch
             self._rank = [peer.address for peer in epoch.peers].index(self.address)
@@ -168,6 +171,7 @@ class Listener:
         ChannelClosedError
             If the card's own door is gone, so that it will not come any more.
         """
+        self._origin.check()
         probed = time.monotonic()
         while True:
             check()
@@ -187,6 +191,7 @@ class Listener:
         ChannelClosedError
             If it does not let this card in.
         """
+        self._origin.check()
         address = epoch.peers[peer].address
         try:
             connection = self._door.connect(address, HELLO_SECONDS)
@@ -220,7 +225,9 @@ class Listener:
             raise ChannelClosedError(f"card {peer} at {address} is gone: {err}") from err
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Let nobody in any more; in a child made by fork, leave the door to its parent."""
+        if not self._origin.is_here:
+            return
         self._door.close()
         self._greetings.close()
         with self._changed:
