@@ -16,8 +16,10 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -30,7 +32,7 @@ from distributed.utils import get_mp_context
 
 from ..errors import ArgumentTypeError, CardError, ContextError
 from ..version import __version__
-from .asking import ANSWER_SECONDS, NO_ANSWER, answers_of, is_silent
+from .asking import NO_ANSWER, asking, is_silent
 from .certificates import temporary_security
 from .store import CardRestartedError
 
@@ -57,6 +59,10 @@ CALM = {
 }
 """Workers look at themselves, and at what their threads do, many times a second: 128 cards of one process that had
 nothing to do took three quarters of a core."""
+IMPORT_SECONDS = 60.0
+"""How long a worker may take to import this package."""
+LOOK_SECONDS = 0.25
+"""How often to look meanwhile whether it is there."""
 
 
 def embed(cards: int, processes: bool, folder: Path) -> Client:
@@ -328,6 +334,35 @@ def versions() -> dict[str, str]:
     }
 
 
+def _versions_of(client: Client, addresses: list[str]) -> dict[str, Any]:
+    """What runs on workers, which may take long to import this package; one that is lost meanwhile is not waited for.
+
+    Raises
+    ------
+    CardRestartedError
+        If one is lost, or does not answer within `IMPORT_SECONDS`.
+    """
+    deadline = time.monotonic() + IMPORT_SECONDS
+    asked = asking(client, versions, (), addresses)
+    try:
+        while not futures.wait([asked], LOOK_SECONDS).done:
+            gone = [address for address in addresses if address not in workers_of(client)]
+            if gone or time.monotonic() > deadline:
+                what = f"{gone[0]} was lost" if gone else f"of {', '.join(addresses)} did not answer"
+                raise CardRestartedError(
+                    f"worker {what} while the card group opened; start a worker and try again"
+                )
+    finally:
+        asked.cancel()
+    answers = asked.result()
+    for address in addresses:
+        if is_silent(answers.get(address, NO_ANSWER)):
+            raise CardRestartedError(
+                f"worker {address} was lost while the card group opened; start a worker and try again"
+            )
+    return answers
+
+
 def check_versions(client: Client, addresses: list[str]) -> None:
     """Name the first worker that runs other versions than the controller, or the scheduler if it does.
 
@@ -337,13 +372,7 @@ def check_versions(client: Client, addresses: list[str]) -> None:
         If one does, or cannot import this package.
     """
     here = versions()
-    answers = answers_of(client, versions, (), ANSWER_SECONDS, addresses)
-    silent = [a for a in addresses if is_silent(answers.get(a, NO_ANSWER))]
-    if silent:
-        known = workers_of(client)
-        address = next((a for a in silent if a not in known), silent[0])
-        what = "does not answer" if address in known else "was lost"
-        raise CardRestartedError(f"worker {address} {what}; start a worker and try again")
+    answers = _versions_of(client, addresses)
     found = {f"worker {a}": there for a, there in answers.items()}
     try:
         # It reads the tasks that it hands on, so it needs what they name.
