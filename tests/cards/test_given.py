@@ -142,12 +142,11 @@ def test_another_python_is_named(monkeypatch):
     here = cluster.versions()
 
     class Other:
-        def run(self, function, workers, on_error):
-            return {address: {**here, "Python": "3.0"} for address in workers}
-
         def run_on_scheduler(self, function):
             return here
 
+    answers = {"tcp://a:1": {**here, "Python": "3.0"}}
+    monkeypatch.setattr(cluster, "_versions_of", lambda client, addresses: answers)
     with pytest.raises(CardError, match=r"worker tcp://a:1 has Python 3.0 \(here 3\.\d+\)"):
         cluster.check_versions(Other(), ["tcp://a:1"])
 
