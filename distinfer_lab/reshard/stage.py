@@ -248,7 +248,8 @@ class Stage:
 
     def _locked(self) -> int:
         while True:
-            fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            # Who can open a file can lock it, and would keep its owner out.
+            fd = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as err:
@@ -310,7 +311,7 @@ def check_target(target: Path, overwrite: bool) -> None:
         If `target` exists, and may not be replaced, or its place cannot be written. Only an intact earlier
         output that holds nothing else, or an empty folder, is replaced.
     """
-    if not os.path.exists(target):  # as Path.exists, but False in a folder that may not be looked into
+    if not os.path.lexists(target):  # a link to nothing is in the way, too
         near = next(path for path in target.parents if os.path.exists(path))
         if not (near.is_dir() and os.access(near, os.W_OK | os.X_OK)):
             raise CheckpointFileError(

@@ -131,3 +131,21 @@ def test_what_no_run_left_there_is_kept(tmp_path):
     assert not any((tmp_path / "elsewhere").iterdir())
     run(tmp_path)
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")]
+
+
+@pytest.mark.parametrize(("overwrite", "text"), [(False, "out exists"), (True, "it is not a folder")])
+def test_a_link_to_nothing_is_refused_before_anything_is_written(tmp_path, overwrite, text):
+    """The rename at the end would fail."""
+    save_source(tmp_path, 1)
+    (tmp_path / "out").symlink_to("nowhere")
+    with pytest.raises(CheckpointFileError, match=text):
+        run(tmp_path, overwrite=overwrite, progress=lambda progress: pytest.fail("it was begun"))
+    assert not (tmp_path / ".out.stage").exists()
+
+
+def test_only_its_owner_can_open_the_lock(tmp_path):
+    """Who can read a file can lock it."""
+    save_source(tmp_path, 1)
+    modes = set()
+    run(tmp_path, progress=lambda progress: modes.add((tmp_path / ".out.lock").stat().st_mode & 0o777))
+    assert modes == {0o600}
