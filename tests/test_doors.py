@@ -153,6 +153,20 @@ def test_a_configuration_of_another_model_is_reported(tmp_path):
     )
 
 
+def test_slices_that_the_strategy_does_not_name_are_reported(tmp_path):
+    """One rank's is taken for the whole, which a line of every command says; equal ones are no matter."""
+    layout = dl.Layout(dl.Mesh(("x",), (2,)), (("x",),))
+    dl.write_strategy(tmp_path / "s.json", dl.Strategy({"w": layout}, {"w": (4,)}))
+    for rank in range(2):
+        folder = tmp_path / f"src/rank_{rank}"
+        folder.mkdir(parents=True)
+        dl.save_slice(folder / "a.ckpt", {"w": np.ones(2), "u": np.full(3, rank), "v": np.ones(3)})
+    for command in (["inspect"], ["plan"], ["reshard", tmp_path / "out"]):
+        done = distinfer(command[0], tmp_path / "src", *command[1:], "--strategy", tmp_path / "s.json")
+        assert (done.exit_code, done.stderr.count("the strategy does not name it")) == (0, 1)
+        assert re.search("Note: u: .* differs between .*rank_0/a.ckpt and .*rank_1/a.ckpt", done.stderr)
+
+
 def test_modules_are_where_mindspore_has_them():
     """Imported by their dotted names too, and the same as those of the package."""
     for name, member in (("nn", "Cell"), ("ops", "MatMul"), ("context", "set_auto_parallel_context")):

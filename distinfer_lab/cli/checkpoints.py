@@ -33,7 +33,7 @@ def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> N
     the files are equal.
     """
     from ..layout.dialects.plain import strategy_to_json
-    from ..reshard import check_beginnings
+    from ..reshard import check_beginnings, unnamed_slices
 
     stated = source["dec_key"] is not None and not isinstance(source["dec_key"], EnvironmentKey)
     found = None if src.is_dir() or stated or strategy else _strategy_or_none(src)
@@ -45,6 +45,8 @@ def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> N
         say(json.dumps(strategy_to_json(checkpoint.strategy)) if as_json else repr(shown))
         try:
             check_beginnings(checkpoint)
+            for note in unnamed_slices(checkpoint):
+                say(f"Note: {note}", err=True)
         except DistinferError as err:
             say(in_options(f"Warning: {err}", click.get_current_context().command), err=True)
 

@@ -175,7 +175,7 @@ def planned(
 ) -> "ConversionPlan":
     """The plan that the target options name; slices of which nobody says how they lie have none."""
     from ..checkpoint import NamedTensor, config_problems
-    from ..reshard import Rules, check_beginnings, plan_checkpoint
+    from ..reshard import Rules, check_beginnings, plan_checkpoint, unnamed_slices
 
     names: dict[str, str] = {}
     for item in rename:
@@ -191,6 +191,8 @@ def planned(
         for problem in config_problems(destination.config or {}, tensors):
             say(f"Note: {config}: it has {problem}", err=True)
     check_beginnings(checkpoint)
+    for note in unnamed_slices(checkpoint):
+        say(f"Note: {note}", err=True)
     return plan_checkpoint(
         checkpoint,
         destination,

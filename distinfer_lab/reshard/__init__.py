@@ -19,7 +19,7 @@ from .sizes import BUFFER_BYTES, size_of
 from .stage import probe_of, staged
 from .topology import Topology
 from .transform import rank_list_for_transform, transform_checkpoints
-from .verify import Verification, check_beginnings, check_source, verify_folder
+from .verify import Verification, check_beginnings, check_source, unnamed_slices, verify_folder
 from .write import Control, FileReport, FileWork, Unwatched, WriteTask, Written, write_file
 
 __all__ = [
@@ -75,6 +75,7 @@ __all__ = [
     "size_of",
     "staged",
     "transform_checkpoints",
+    "unnamed_slices",
     "verify_folder",
     "warnings_of",
     "window_bytes",

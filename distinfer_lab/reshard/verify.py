@@ -5,9 +5,10 @@ manifest does not name is a difference, too.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,14 @@ from ..text import printable
 from ..untrusted import open_regular
 from .rules.configuration import layer_of
 
-__all__ = ["Verification", "check_beginnings", "check_source", "check_taken_for_equal", "verify_folder"]
+__all__ = [
+    "Verification",
+    "check_beginnings",
+    "check_source",
+    "check_taken_for_equal",
+    "unnamed_slices",
+    "verify_folder",
+]
 
 BLOCK_BYTES = 4 << 20
 BEGINNINGS, BEGINNING_BYTES = 64, 4 << 10
@@ -149,7 +157,29 @@ def check_beginnings(checkpoint: Checkpoint) -> None:
     """
     if checkpoint.ranks < 2 or not _taken_for_equal(checkpoint):
         return
-    for name in list(checkpoint.tensors)[:BEGINNINGS]:
+    for name, one, other in _unlike_beginnings(checkpoint):
+        text = f"{name} differs between {one} and {other}"
+        raise CheckpointError(TAKEN_FOR_EQUAL.format(text) + _stages(checkpoint))
+
+
+def unnamed_slices(checkpoint: Checkpoint) -> Iterator[str]:
+    """Tensors that the strategy does not name, and that differ from rank to rank: a phrase each.
+
+    Nobody says that they are cut, so one rank's is taken for the whole.
+    """
+    if checkpoint.ranks < 2 or checkpoint.held or _taken_for_equal(checkpoint):
+        return
+    for name, one, other in _unlike_beginnings(checkpoint):
+        yield (
+            f"{name}: the strategy does not name it, so the first rank's is taken for the whole, but it differs "
+            f"between {one} and {other}; if these are slices, give a strategy that names it"
+        )
+
+
+def _unlike_beginnings(checkpoint: Checkpoint) -> Iterator[tuple[str, str, str]]:
+    """Tensors that nobody says are cut, and two files in which their first bytes differ."""
+    plain = (name for name, record in checkpoint.tensors.items() if record.kind == "plain")
+    for name in islice(plain, BEGINNINGS):
         seen: dict[bytes, str] = {}
         for file in checkpoint.files:
             if name in file.entries and not isinstance(file, NoFile):
@@ -158,8 +188,7 @@ def check_beginnings(checkpoint: Checkpoint) -> None:
                 seen.setdefault(bytes(begin), file.path)
         if len(seen) > 1:
             one, other, *_ = seen.values()
-            text = f"{name} differs between {one} and {other}"
-            raise CheckpointError(TAKEN_FOR_EQUAL.format(text) + _stages(checkpoint))
+            yield name, one, other
 
 
 def _taken_for_equal(checkpoint: Checkpoint) -> bool:
