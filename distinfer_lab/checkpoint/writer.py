@@ -161,8 +161,15 @@ class SliceWriter:
             return tempfile.TemporaryFile(dir=Path(self.path).parent)
         if self._keep and Path(self.path).exists():
             Path(self.path).replace(self._temporary)
+        return os.fdopen(self._open_temporary(), "r+b")
+
+    def _open_temporary(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-        return os.fdopen(os.open(self._temporary, flags, self._permissions), "r+b")
+        if not self._keep:
+            # One that is there may be another user's, who could write to it for ever.
+            Path(self._temporary).unlink(missing_ok=True)
+            flags |= os.O_EXCL
+        return os.open(self._temporary, flags, self._permissions)
 
     def _holds(self, heads: Sequence[tuple[int, bytes]]) -> bool:
         """Whether the file that is there has this layout."""
@@ -313,8 +320,7 @@ class SliceWriter:
     def _encrypt(self, key: bytes) -> None:
         self._file.seek(0)
         digest = xxhash.xxh3_128()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-        with os.fdopen(os.open(self._temporary, flags, self._permissions), "wb") as target:
+        with os.fdopen(self._open_temporary(), "wb") as target:
 
             def write(data: bytes) -> None:
                 target.write(data)

@@ -451,3 +451,19 @@ def test_a_full_disk_is_told_before_anything_is_written(resume, tmp_path, monkey
     with pytest.raises(CheckpointFileError, match=r"a.ckpt: No space left on device.* it takes 1 MiB"):
         SliceWriter(tmp_path / "a.ckpt", [spec], resume=resume)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
+
+
+@pytest.mark.parametrize("enc_key", [None, b"k" * 16])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_temporary_file_that_is_there_is_not_written_to(tmp_path, enc_key, is_link):
+    """Another user may have made it, and could change what is in it later; a link may lead to a file to keep."""
+    path, temporary, kept = tmp_path / "w.ckpt", tmp_path / "w.ckpt.tmp", tmp_path / "kept"
+    kept.write_bytes(b"as it was")
+    (temporary.symlink_to if is_link else temporary.hardlink_to)(kept)
+    save_slice(path, {"w": np.ones(3, np.float32)}, enc_key=enc_key, sync=False)
+    assert kept.read_bytes() == b"as it was"
+    assert not path.is_symlink()
+    assert not path.samefile(kept)
+    assert not temporary.exists()
+    with open_slice(path, dec_key=enc_key) as found:
+        np.testing.assert_array_equal(found.read("w", Box((0,), (3,))), [1, 1, 1])
