@@ -229,6 +229,8 @@ def _destination(src: Path, to: str | None, rules: tuple[str, ...], config: Path
             "check the plan, or give rules of your own",
             err=True,
         )
+    for axis in by_rules.absent_axes:
+        say(f"rules cut by {axis}, which --to {to} has not: nothing is cut there", err=True)
     for axis in by_rules.idle_axes:
         say(f"no rule cuts by {axis}: along it ranks hold the same", err=True)
     return by_rules

@@ -93,6 +93,14 @@ class Rules(Displayed):
         return tuple(axis for axis in self.mesh.axis_names if axis not in cut and axis != AXIS)
 
     @property
+    def absent_axes(self) -> tuple[str, ...]:
+        """The axes that rules of one's own cut by, and that the mesh lacks: there they cut nothing."""
+        known = {rule for rules in RULES.values() for rule in rules}
+        own = (rule for rule in self.rules if rule not in known)
+        axes = dict.fromkeys(axis for rule in own for dim in rule.dims or () for axis in dim)
+        return tuple(axis for axis in axes if axis not in self.mesh.axis_names)
+
+    @property
     def unknown_model_types(self) -> tuple[str, ...]:
         """What the configuration says of the kind of model, if the rules were not written for it.
 
