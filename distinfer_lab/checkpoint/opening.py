@@ -15,11 +15,12 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import CheckpointError, CheckpointFileError, EncryptionError, LayoutError, listed
-from ..layout import Layout, Mesh, Strategy
+from ..layout import Layout, Mesh, Regions, Strategy
 from ..text import shown
 from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, is_state_of
 from .entry import Entry
 from .file_set import FileSet, PartFiles, open_files
+from .handles import FileIdentity
 from .holders import Holders
 from .hub import config_beside
 from .manifest import read_manifest
@@ -193,6 +194,11 @@ class _Reconciliation:
         self.files, self.strategy, self.plain = files, strategy, plain
         self.lost = {rank for rank, file in enumerate(files) if isinstance(file, NoFile)}
         self.holders = Holders(files)
+        identities: dict[FileIdentity, list[int]] = {}
+        for rank, file in enumerate(files):
+            if isinstance(file, SliceFile):
+                identities.setdefault(file.identity, []).append(rank)
+        self.shared = [ranks for ranks in identities.values() if len(ranks) > 1]
 
     def checkpoint(self) -> Checkpoint:
         tensors = RecordTable()
@@ -316,9 +322,12 @@ class _Reconciliation:
         self, name: str, layout: Layout, shape: tuple[int, ...], held: Mapping[int, Entry]
     ) -> None:
         try:
-            shapes = layout.regions(shape).shard_shapes(self.strategy.ranks)
+            regions = layout.regions(shape)
+            shapes = regions.shard_shapes(self.strategy.ranks)
         except LayoutError as err:
             raise CheckpointError(f"{name}: {err}; the strategy is of another net") from err
+        if self.shared:
+            self._check_not_one_file(name, regions)
         wanted = {rank: shapes[rank].tolist() for rank in layout.ranks.tolist()}
         for rank, extent in wanted.items():
             if rank in self.lost:
@@ -339,6 +348,17 @@ class _Reconciliation:
                 f"{self.files[extra[0]].path} (rank {extra[0]}) has {name}, though the strategy puts none of it "
                 "there; is it another rank's file?"
             )
+
+    def _check_not_one_file(self, name: str, regions: Regions) -> None:
+        """Refuse one file, or links to one, for ranks that hold different boxes."""
+        for ranks in self.shared:
+            boxes = [regions.boxes[regions.ranks == rank].tolist() for rank in ranks]
+            other = next((rank for rank, box in zip(ranks, boxes, strict=True) if box != boxes[0]), None)
+            if other is not None:
+                raise CheckpointError(
+                    f"{self.files[ranks[0]].path} and {self.files[other].path} are one file, given for ranks "
+                    f"{ranks[0]} and {other}, which hold different parts of {name}; give each its own"
+                )
 
     def _whole_shape(self, name: str, held: Mapping[int, Entry]) -> tuple[int, ...]:
         first = next(iter(held))

@@ -286,3 +286,16 @@ def test_a_gap_names_the_folder_in_which_a_file_is_missing(tmp_path):
         write(tmp_path, f"mp_rank_{rank:02d}/m.ckpt", row(rank, 0))
     with pytest.raises(CheckpointFileError, match="no file of rank 2, .*put it into .*mp_rank_02"):
         open_checkpoint(tmp_path, rows(4))
+
+
+def test_one_file_for_ranks_of_different_parts_is_refused(tmp_path):
+    """By its path or by links; ranks that hold the same may share one."""
+    first = write(tmp_path, "a.ckpt", row(0, 0))
+    (tmp_path / "b.ckpt").symlink_to(first)
+    (tmp_path / "c.ckpt").hardlink_to(first)
+    for other in ("a.ckpt", "b.ckpt", "c.ckpt"):
+        with pytest.raises(CheckpointError, match=rf"a.ckpt and .*{other} are one file, .*ranks 0 and 1"):
+            open_checkpoint({0: first, 1: tmp_path / other}, rows(2))
+    replicas = Strategy({"w": Layout(Mesh(("x",), (2,)), ((), ()))}, {"w": (1, 2)})
+    with open_checkpoint({0: first, 1: tmp_path / "b.ckpt"}, replicas) as checkpoint:
+        np.testing.assert_array_equal(checkpoint.read(1, "w"), row(0, 0)["w"])
