@@ -127,22 +127,35 @@ def check(folder, complete):
                 np.testing.assert_array_equal(checkpoint.read(rank, name), expected)
 
 
-def finish(process):
-    """Wait for the end of a client: its status and stderr; nobody of its processes stays."""
+def tree_of(process):
+    """The processes of a client; none once it has ended."""
     with contextlib.suppress(psutil.Error):
-        tree = psutil.Process(process.pid).children(recursive=True)
+        return psutil.Process(process.pid).children(recursive=True)
+    return []
+
+
+def finish(process, tree=()):
+    """Wait for the end of a client: its status and stderr; none of its processes stays.
+
+    Parameters
+    ----------
+    tree
+        Its processes before it was killed: after that nothing tells whose they were.
+    """
+    tree = {*tree, *tree_of(process)}
     _, err = process.communicate(timeout=END_SECONDS)
     deadline = time.monotonic() + 20
     for one in tree:
-        while one.is_running() and one.status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline, f"a process of the client stays: {one}"
-            time.sleep(0.05)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while one.is_running() and one.status() != psutil.STATUS_ZOMBIE:
+                assert time.monotonic() < deadline, f"a process of the client stays: {one}"
+                time.sleep(0.05)
     return process.returncode, err
 
 
 def kill_one(folder, process, name, cluster, chance):
-    """Wait for the moment and kill; gives whether the output was being written."""
-    writing = chance.random() < 0.75
+    """Wait for the moment and kill; whether the output was being written, and the client's processes before."""
+    writing = chance.random() < 0.9
     if writing:
         while process.poll() is None and not is_writing(folder):
             time.sleep(0.002)
@@ -150,11 +163,12 @@ def kill_one(folder, process, name, cluster, chance):
     else:
         time.sleep(chance.uniform(0.2, 4))
     victim = victim_of(name, process, cluster, chance)
+    tree = tree_of(process)
     was_writing = process.poll() is None and is_writing(folder)
     if victim is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
-    return was_writing
+    return was_writing, tree
 
 
 def one_round(folder, kind, name, chance):
@@ -166,10 +180,10 @@ def one_round(folder, kind, name, chance):
             cluster.wait()
         address = "" if cluster is None else cluster.address
         process = start(folder, kind, address)
-        writing = kill_one(folder, process, name, cluster, chance)
+        writing, tree = kill_one(folder, process, name, cluster, chance)
         if name == "worker" and cluster is not None:
             cluster.add()
-        status, err = finish(process)
+        status, err = finish(process, tree)
         allowed = {"worker": {0}, "scheduler": {0, 1}, "client": {0, -signal.SIGKILL}}[name]
         assert status in allowed, err[-3000:]
         assert status != 1 or err.splitlines()[-1].startswith("distinfer_lab."), err[-3000:]
