@@ -379,8 +379,11 @@ def test_every_port_of_a_group_wants_its_certificate(group):
             assert answer(port, None) in {b"", b"\x15"}, "an alert of TLS at most"
         with pytest.raises(ssl.SSLCertVerificationError):
             answer(port, other)
-        with pytest.raises(ssl.SSLError, match="(?i)certificate.required|alert|EOF"):
-            answer(port, bare)
+        # A reset may overtake the alert that says why; then the answer is nothing.
+        said = b""
+        with contextlib.suppress(ssl.SSLError):
+            said = answer(port, bare)
+        assert said == b""
 
 
 def test_a_client_without_the_groups_key_runs_nothing(group):
