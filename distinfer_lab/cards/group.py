@@ -115,7 +115,7 @@ class CardGroup(Controller):
 
         def work(run: Run) -> None:
             self._recovery.ready(placement, run)
-            self._recovery.fill(placement, range(len(more)), more, run, afresh=False)
+            self._recovery.fill(placement, range(len(more)), more, run, replace=False)
 
         self.repeated(work)
         placement.extend(more, strategy)

@@ -143,7 +143,7 @@ def move(ticket: Ticket, job: Move) -> Moved:
             work.write(sources)
         for key, share in job.places:
             control = StoreControl(store, share.rank)
-            store.put(key, share.read_from(sources, job.window_bytes, control.advance), afresh=True)
+            store.put(key, share.read_from(sources, job.window_bytes, control.advance), replace=True)
         channels.drain()
         for file in files:
             file.check_unchanged()

@@ -124,14 +124,14 @@ class Recovery:
         ranks: Sequence[int],
         sources: Sequence[tuple[tasks.Source, ...]],
         run: Run,
-        afresh: bool = True,
+        replace: bool = True,
     ) -> None:
         """Let some cards read their shards of a placement, beside what they hold of it or in its place."""
-        if afresh:
+        if replace:
             placement.lost.update(ranks)
-        asked = {r: (placement.key, sources[r], afresh, placement.complete) for r in ranks}
+        asked = {r: (placement.key, sources[r], replace, placement.complete) for r in ranks}
         self._gangs.run(tasks.place, asked, run)
-        if afresh:
+        if replace:
             placement.lost.difference_update(ranks)
 
     def _copy(self, placement: Placement, found: Mapping[int, Mapping[int, list[str]]], run: Run) -> None:

@@ -218,9 +218,9 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
             raise CardError(f"card {self.rank} holds no placement {key!r}; load or initialise it first")
         return self.placements[key]
 
-    def put(self, key: str, values: Mapping[str, Array], afresh: bool) -> None:
+    def put(self, key: str, values: Mapping[str, Array], replace: bool) -> None:
         """Keep these shards as a placement's values, in place of those before or beside them."""
-        if afresh or key not in self.placements:
+        if replace or key not in self.placements:
             self.placements[key] = Placed()
         self.placements[key].values.update(values)
         self.count(0)

@@ -60,10 +60,10 @@ class CardProgram(Protocol):
         """Compute, by the collectives of `card`."""
 
 
-def place(ticket: Ticket, key: str, sources: Sequence[Source], afresh: bool, complete: int) -> int:
+def place(ticket: Ticket, key: str, sources: Sequence[Source], replace: bool, complete: int) -> int:
     """Fill a placement from its sources, beside what it holds or in place of it; gives the bytes read."""
     with open_store(ticket.store).work(ticket) as store:
-        if afresh:
+        if replace:
             store.placements.pop(key, None)
         elif key in store.placements:
             # Else the last step's values would later replace what is placed now.
@@ -72,7 +72,7 @@ def place(ticket: Ticket, key: str, sources: Sequence[Source], afresh: bool, com
         for source in sources:
             store.check()
             values |= _settled(source.read())
-        store.put(key, values, afresh)
+        store.put(key, values, replace)
         return sum(v.nbytes for v in values.values())
 
 
@@ -130,7 +130,7 @@ def hand_over(
                 channels.receive(peer, values[name])
         channels.drain()
         if takes:
-            store.put(key, values, afresh=True)
+            store.put(key, values, replace=True)
 
 
 def _value(placed: Placed, name: str, rank: int) -> Array:

@@ -10,6 +10,7 @@ it was. Files without a name cannot be opened again: several share one (see `Spo
 import errno
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable
 from tempfile import TemporaryFile
@@ -54,7 +55,7 @@ class _Pool:
 _pool = _Pool()
 
 
-class Handle:
+class Handle(ABC):
     """An open file; entered, it gives a descriptor that is valid until it is left.
 
     Attributes
@@ -71,17 +72,17 @@ class Handle:
     size: int
     stat: os.stat_result
 
-    def __enter__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __enter__(self) -> int: ...
 
+    @abstractmethod
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        raise NotImplementedError
+    ) -> None: ...
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of the file for good."""
-        raise NotImplementedError
 
 
 class NamedHandle(Handle):

@@ -459,7 +459,7 @@ def test_where_sockets_cannot_be_private_cards_use_tls(monkeypatch):
 
 
 def test_a_certificate_stands_up_to_a_strict_reader():
-    """Python 3.13 reads certificates by the letter of RFC 5280 unless it is told otherwise."""
+    """Python 3.13 reads certificates by the letter of RFC 5280 by default."""
     security = temporary_security()
     ends = [
         security.get_listen_args("scheduler")["ssl_context"],
