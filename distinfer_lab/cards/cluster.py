@@ -255,11 +255,14 @@ def attach(given: Given) -> Client:
 
 
 class ClosingClient(Client):  # type: ignore[misc]  # distributed has no types
-    """A client that is closed when it cannot start.
+    """A client that is closed when it cannot start, and never by the garbage collector.
 
-    Dask's own is left to the garbage collector, which closes it at any time; if that is while another client starts,
-    it waits for ever for a lock that its own thread holds.
+    The collector runs at any time; while another client starts, a close would wait forever for a lock that its own
+    thread holds.
     """
+
+    def __del__(self) -> None:
+        pass
 
     def start(self, **options: Any) -> Any:
         """See `Client`."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from distributed.utils import LoopRunner
 
 from distinfer_lab.cards import CardGroup, cluster
 from distinfer_lab.cards.certificates import temporary_security
@@ -396,6 +397,19 @@ def test_a_client_without_the_groups_key_runs_nothing(group):
         cluster.ClosingClient(address, security=temporary_security(), set_as_default=False, timeout=5)
     with pytest.raises(OSError):
         cluster.ClosingClient(address.replace("tls", "tcp"), set_as_default=False, timeout=2)
+
+
+def test_a_collected_client_waits_for_no_lock_of_dask(group):
+    """The collector may run while another client starts, in the very thread that holds the lock of Dask's loops."""
+    client = cluster.ClosingClient(
+        group.client.scheduler.address, security=group.client.security, set_as_default=False, timeout=5
+    )
+    client.close()
+    with LoopRunner._lock:
+        collected = threading.Thread(target=type(client).__del__, args=(client,), daemon=True)
+        collected.start()
+        collected.join(5)
+        assert not collected.is_alive()
 
 
 @needs_root
