@@ -4,7 +4,7 @@ from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, is
 from .contents import gaps, unnamed_paths
 from .coverage import Coverage, Surviving, box_in_words, coverage
 from .dtypes import dtype_name
-from .encryption import is_encrypted, with_secret_key
+from .encryption import with_secret_key
 from .entry import ByteSource, Entry, Piece, TensorSpec
 from .file_set import FileSet, PartFiles, open_files
 from .holdable import check_specs
@@ -80,7 +80,6 @@ __all__ = [
     "hub_files",
     "index_json",
     "index_of",
-    "is_encrypted",
     "is_quantised_config",
     "is_state_of",
     "kind_of_dtype",

@@ -15,12 +15,11 @@ from ..errors import ArgumentTypeError, EncryptionError
 from ..secret import secret_key
 
 __all__ = [
-    "MAGICS",
     "MODES",
     "check_key",
     "decrypt",
     "encrypt",
-    "is_encrypted",
+    "encrypted_by",
     "with_secret_key",
 ]
 
@@ -40,9 +39,9 @@ def with_secret_key(file_options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: secret_key(value) if name == "enc_key" else value for name, value in file_options.items()}
 
 
-def is_encrypted(head: bytes) -> bool:
-    """Whether a file that begins with these four bytes is."""
-    return int.from_bytes(head, "little") in MAGICS
+def encrypted_by(head: bytes) -> str:
+    """The mode of a file that begins with these four bytes; "" if it is not encrypted."""
+    return MAGICS.get(int.from_bytes(head[:4], "little"), "")
 
 
 def check_key(key: bytes, mode: str) -> None:

@@ -22,7 +22,7 @@ from .entry import Entry
 from .hub import hub_files, index_of, read_index
 from .slice_file import WINDOW_BYTES, SliceFile, open_slice
 
-__all__ = ["FileSet", "PartFiles", "open_files"]
+__all__ = ["FileSet", "PartFiles", "open_files", "paths_of"]
 
 Array = NDArray[Any]
 
@@ -202,6 +202,20 @@ def _equal_scalars(file: SliceFile, other: SliceFile, name: str) -> bool:
     return bool(file.read(name).tobytes() == other.read(name).tobytes())
 
 
+def paths_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The files that `open_files` opens.
+
+    Raises
+    ------
+    CheckpointError
+        If they are those of an index, and it is damaged.
+    """
+    if isinstance(path, PartFiles):
+        return path.files
+    inside = hub_files(path)
+    return (os.fspath(path),) if inside is None else tuple(inside)
+
+
 def open_files(path: str | os.PathLike[str], **options: Any) -> SliceFile | FileSet:
     """Open what holds one rank's slices: a file, several, or a Hugging Face folder or its index.
 
@@ -215,8 +229,8 @@ def open_files(path: str | os.PathLike[str], **options: Any) -> SliceFile | File
     CheckpointFileError, CheckpointError, EncryptionError
         As `open_slice`; and if a file that the index lists is missing.
     """
-    paths = path.files if isinstance(path, PartFiles) else hub_files(path)
-    if paths is None:
+    paths = paths_of(path)
+    if paths == (os.fspath(path),):
         return open_slice(path, **options)
     index = None if isinstance(path, PartFiles) else index_of(path)
     if index is not None:

@@ -18,8 +18,9 @@ from ..errors import CheckpointError, CheckpointFileError, EncryptionError, Layo
 from ..layout import Layout, Mesh, Regions, Strategy
 from ..text import shown
 from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, is_state_of
+from .ciphers import unlike_ciphers
 from .entry import Entry
-from .file_set import FileSet, PartFiles, open_files
+from .file_set import FileSet, PartFiles, open_files, paths_of
 from .handles import FileIdentity
 from .holders import Holders
 from .hub import config_beside
@@ -170,7 +171,11 @@ def _open_all(
         if rank in choice.without:
             opened.append(NoFile(os.fspath(path), f"{os.fspath(path)} is not to be used"))
             continue
-        opened.append(_open(path, choice.rebuild, options))
+        try:
+            opened.append(_open(path, choice.rebuild, options))
+        except EncryptionError as err:
+            used = {r: paths_of(path) for r, path in enumerate(paths) if r not in choice.without}
+            raise EncryptionError(unlike_ciphers(used) or _other_key(err, opened)) from err
         stack.callback(opened[-1].close)
     return tuple(opened)
 
@@ -183,6 +188,12 @@ def _open(path: str | PartFiles, rebuild: bool, options: Mapping[str, Any]) -> S
         if not rebuild or isinstance(err, EncryptionError):
             raise
         return NoFile(os.fspath(path), str(err))
+
+
+def _other_key(err: EncryptionError, opened: Sequence[SliceFile | FileSet | NoFile]) -> str:
+    """An error of a key, and that this key opened other files."""
+    first = next((file.path for file in opened if not isinstance(file, NoFile)), "")
+    return f"{err}; the same key opened {first}, so the files may be of several saves" if first else str(err)
 
 
 class _Reconciliation:

@@ -22,7 +22,7 @@ from ..errors import CheckpointError, CheckpointFileError, EncryptionError, list
 from ..layout import Box, windows
 from ..text import printable
 from .ckpt import CRC_BYTES, CRC_WORD, index_ckpt
-from .encryption import MAGICS, decrypt
+from .encryption import decrypt, encrypted_by
 from .entry import Entry, byte_runs, stretches
 from .handles import FileIdentity, Handle, NamedHandle, Spool
 from .recognisers import HEAD_BYTES, recognise_file
@@ -80,9 +80,8 @@ def open_slice(
     try:
         with handle as fd:
             head = os.pread(fd, HEAD_BYTES, 0)
-        magic = int.from_bytes(head[:4], "little")
-        if magic in MAGICS:
-            return _open_decrypted(name, handle, MAGICS[magic], dec_key, dec_mode)
+        if mode := encrypted_by(head):
+            return _open_decrypted(name, handle, mode, dec_key, dec_mode)
         if dec_key is not None:
             raise EncryptionError(f"{name} is not encrypted; leave out dec_key=")
         return SliceFile(name, handle, crc_check)
