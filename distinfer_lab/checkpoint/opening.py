@@ -231,8 +231,11 @@ class _Reconciliation:
                 else:
                     texts[name] = first
                 continue
-            self._check_dtypes(name, held)
-            tensors[name] = self._record(name, held)
+            unlike = self._disagreement(name, held)
+            if unlike:
+                unreadable[name] = unlike
+            else:
+                tensors[name] = self._record(name, held)
         self._check_counters(tensors)
         sets = [file for file in self.files if isinstance(file, FileSet)]
         missing, states = self._missing(self.strategy)
@@ -292,25 +295,35 @@ class _Reconciliation:
                 )
         return found[first], ""
 
-    def _check_dtypes(self, name: str, held: Mapping[int, Entry]) -> None:
-        first = next(iter(held))
+    def _disagreement(self, name: str, held: Mapping[int, Entry]) -> str:
+        """How ranks disagree on a tensor that the others can be read without, as a sentence; "" if they agree."""
+        first, one = next(iter(held.items()))
+        # Without a strategy slices are no exception: `_whole_shape` asks for one.
+        alone = bool(self.strategy) and name not in self.strategy and self._followed(name) is None
         for rank, entry in held.items():
-            if entry.dtype != held[first].dtype or entry.is_text:
-                raise CheckpointError(
-                    f"{name} is {held[first].type_name} in {self.files[first].path}, but {entry.type_name} in "
-                    f"{self.files[rank].path}"
-                )
+            where = f"in {self.files[first].path}", f"in {self.files[rank].path}"
+            if entry.dtype != one.dtype or entry.is_text:
+                return f"its dtype differs: {one.type_name} {where[0]}, but {entry.type_name} {where[1]}"
+            if alone and entry.shape != one.shape:
+                shapes = f"{list(one.shape)} {where[0]}, but {list(entry.shape)} {where[1]}"
+                return f"the strategy has no layout for it, and its shape differs: {shapes}"
+        return ""
+
+    def _followed(self, name: str) -> str | None:
+        """The parameter of the strategy that an entry is a state of, if the files have both."""
+        followed = followed_parameter(name, self.strategy)
+        return followed if followed is not None and followed in self.holders else None
 
     def _record(self, name: str, held: Mapping[int, Entry]) -> TensorRecord:
         dtype = next(iter(held.values())).dtype
-        followed = followed_parameter(name, self.strategy)
         if name in self.strategy:
             layout = self.strategy[name]
             shape = self._full_shape(name, layout, held)
             self._check_slices(name, layout, shape, held)
-            named = "parameter" if followed is None else "state"
+            named = "parameter" if followed_parameter(name, self.strategy) is None else "state"
             return TensorRecord(name, dtype, shape, layout, "plain" if name in self.plain else named)
-        if followed is not None and followed in self.holders:
+        followed = self._followed(name)
+        if followed is not None:
             layout = self.strategy[followed]
             shape = self._full_shape(followed, layout, self.holders[followed])
             if not all(entry.shape == shape for entry in held.values()) or not layout.dims:

@@ -44,6 +44,9 @@ from .together import check_together
 
 __all__ = ["STATES", "ConversionPlan", "plan_checkpoint"]
 
+MOST_PATTERNS = 8
+"""So many names of entries are written out in an error."""
+
 STATES = ("follow", "replicate", "mindspore")
 
 
@@ -232,10 +235,12 @@ def _check_readable(checkpoint: Checkpoint, chosen: Collection[str]) -> None:
     if broken:
         name, why = next(iter(broken.items()))
         more = f", and {len(broken) - 1} more entries like it" if len(broken) > 1 else ""
-        raise ReshardError(
-            f"{name} cannot be read{more}: {why}; leave out what cannot be read by "
-            f"select={['!' + pattern_of(n) for n in broken]}"
-        )
+        patterns = f"select={['!' + pattern_of(n) for n in broken]}"
+        if len(broken) > MOST_PATTERNS:
+            patterns = (
+                "select=, with a ! before its names or patterns of them (`distinfer inspect` lists all)"
+            )
+        raise ReshardError(f"{name} cannot be read{more}: {why}; leave out what cannot be read by {patterns}")
 
 
 def _stays_plain(record: TensorRecord, name: str, dst: Strategy | None, stated: bool) -> bool:
