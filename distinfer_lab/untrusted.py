@@ -3,6 +3,7 @@
     path   -> open_regular   a FIFO, a device or a folder is refused; nothing waits
            -> read_file      and no more than a stated number of bytes
     bytes  -> parse_json     UTF-8, no name twice, no deep nesting, no NaN, no lone surrogate
+    object -> read_fields    an object, with the fields that it must have
     number -> read_int       between two stated bounds: before it sizes a loop or an allocation
     shape  -> read_shape     each size, their number and their product
 
@@ -29,6 +30,7 @@ __all__ = [
     "check_shape",
     "open_regular",
     "parse_json",
+    "read_fields",
     "read_file",
     "read_int",
     "read_shape",
@@ -175,6 +177,28 @@ def _float(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
         raise ValueError(f"the number {digits:.40} is too large")
+    return value
+
+
+def read_fields(value: Any, name: str, *required: str) -> dict[str, Any]:
+    """The value, if it is an object of JSON with these fields.
+
+    Raises
+    ------
+    ValueError
+        If it is not; the text names the first field that it lacks.
+
+    Examples
+    --------
+    >>> read_fields({"a": 1}, "the tensor", "a", "shape")
+    Traceback (most recent call last):
+    ValueError: the tensor lacks the field 'shape'
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is {shown(value)}; it should be an object")  # noqa: TRY004 - of a file
+    lacking = next((field for field in required if field not in value), None)
+    if lacking is not None:
+        raise ValueError(f"{name} lacks the field {lacking!r}")
     return value
 
 

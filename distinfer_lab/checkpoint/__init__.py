@@ -20,6 +20,7 @@ from .hub import (
     read_companion,
     read_index,
 )
+from .json_kinds import kind_of_json
 from .manifest import MANIFEST, Manifest, ManifestBeside, ManifestFile, ManifestTensor, read_manifest
 from .model_config import NamedTensor, config_problems, has_tied_head, kind_of_dtype
 from .opening import open_checkpoint
@@ -83,6 +84,7 @@ __all__ = [
     "is_quantised_config",
     "is_state_of",
     "kind_of_dtype",
+    "kind_of_json",
     "merge_pipeline_strategys",
     "open_checkpoint",
     "open_files",

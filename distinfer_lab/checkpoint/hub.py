@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, CheckpointFileError, listed
 from ..text import shown
-from ..untrusted import parse_json, read_file
+from ..untrusted import parse_json, read_fields, read_file
+from .json_kinds import kind_of_json
 
 __all__ = [
     "COMPANIONS",
@@ -247,15 +248,17 @@ def read_index(index: Path) -> dict[str, str]:
     CheckpointFileError, CheckpointError
         If it cannot be read or is damaged, or a name leaves the folder.
     """
+    found: Any = None
     try:
         found = parse_json(read_file(index, LARGEST_INDEX))
-        names = dict(found["weight_map"].items())
+        names = read_fields(
+            read_fields(found, "its content", "weight_map")["weight_map"], "its field weight_map"
+        )
     except OSError as err:
         raise CheckpointFileError(f"{index}: {err.strerror}; check the path") from err
-    except (ValueError, TypeError, KeyError, AttributeError) as err:
-        raise CheckpointError(
-            f"{index}: not a valid index of safetensors files ({type(err).__name__}: {err!s:.200})"
-        ) from err
+    except ValueError as err:
+        known = kind_of_json(found, "index") or f"{err!s:.200}; copy or download it again"
+        raise CheckpointError(f"{index}: not a valid index of safetensors files: {known}") from err
     for name in names.values():
         if not isinstance(name, str):
             raise CheckpointError(f"{index}: it names the file {shown(name)}; a name is a text")

@@ -31,7 +31,7 @@ from ..errors import CheckpointError, CheckpointFileError
 from ..layout import Strategy
 from ..layout.dialects.plain import strategy_from_json, strategy_to_json
 from ..text import shown
-from ..untrusted import parse_json, read_file, read_int, read_shape
+from ..untrusted import parse_json, read_fields, read_file, read_int, read_shape
 
 __all__ = [
     "MANIFEST",
@@ -192,15 +192,14 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
         if not _is_sealed(data):
             raise ValueError("its own digest differs, so it was changed since it was written")
         return _manifest(found)
-    except (ValueError, TypeError, KeyError, AttributeError) as err:
+    except ValueError as err:
         if isinstance(err, CheckpointError):
             raise
-        raise CheckpointError(
-            f"{path}: the manifest is damaged ({type(err).__name__}: {err!s:.200}); {WAY_OUT}"
-        ) from err
+        raise CheckpointError(f"{path}: the manifest is damaged: {err!s:.200}; {WAY_OUT}") from err
 
 
-def _check_version(path: Path, found: Any) -> None:
+def _check_version(path: Path, content: Any) -> None:
+    found = read_fields(content, "its content", "format", "version")
     if found["format"] != "distinfer-manifest":
         raise ValueError(f"format {shown(found['format'])}, not 'distinfer-manifest'")
     if found["version"] == VERSION:
@@ -212,13 +211,16 @@ def _check_version(path: Path, found: Any) -> None:
     raise ValueError(f"version {shown(found['version'])}; version {VERSION} is supported")
 
 
-def _manifest(found: Any) -> Manifest:
+def _manifest(content: Any) -> Manifest:
+    found = read_fields(
+        content, "its content", "strategy", "files", "plain", "texts", "source", "program", "beside"
+    )
     strategy = strategy_from_json(found["strategy"])
     return Manifest(
         tuple(_file(item, strategy.ranks) for item in _list(found["files"])),
         strategy,
-        {name: _text(text) for name, text in found["texts"].items()},
-        tuple(dict(item) for item in _list(found["source"])),
+        {name: _text(text) for name, text in read_fields(found["texts"], "texts").items()},
+        tuple(read_fields(item, "a source") for item in _list(found["source"])),
         _text(found["program"]),
         tuple(_beside(item) for item in _list(found["beside"])),
         tuple(map(_text, _list(found["plain"]))),
@@ -227,13 +229,13 @@ def _manifest(found: Any) -> Manifest:
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise TypeError(f"{shown(value)} should be a list")
+        raise ValueError(f"{shown(value)} should be a list")  # noqa: TRY004 - of a file
     return value
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{shown(value)} should be a text")
+        raise ValueError(f"{shown(value)} should be a text")  # noqa: TRY004 - of a file
     return value
 
 
@@ -246,17 +248,22 @@ def _inner_path(item: Any) -> str:
     return name
 
 
-def _beside(item: Any) -> ManifestBeside:
+def _beside(found: Any) -> ManifestBeside:
+    item = read_fields(found, "a file", "path", "size", "xxh3_128")
     return ManifestBeside(_inner_path(item), read_int(item["size"], "size"), _text(item["xxh3_128"]))
 
 
-def _file(item: Any, ranks: int) -> ManifestFile:
+def _file(found: Any, ranks: int) -> ManifestFile:
+    item = read_fields(found, "a file", "rank", "path", "size", "tensors", "frame", "cipher")
     size = read_int(item["size"], "size")
     return ManifestFile(
         read_int(item["rank"], "rank", 0, ranks - 1),
         _inner_path(item),
         size,
-        {name: _tensor(name, tensor, size) for name, tensor in item["tensors"].items()},
+        {
+            name: _tensor(name, tensor, size)
+            for name, tensor in read_fields(item["tensors"], "tensors").items()
+        },
         _digest_or_none(item["frame"]),
         _digest_or_none(item["cipher"]),
     )
@@ -266,8 +273,9 @@ def _digest_or_none(value: Any) -> str | None:
     return None if value is None else _text(value)
 
 
-def _tensor(name: str, item: Any, size: int) -> ManifestTensor:
+def _tensor(name: str, found: Any, size: int) -> ManifestTensor:
     """A shard, whose bytes lie within a file of `size` bytes."""
+    item = read_fields(found, f"{name:.80}", "dtype", "shape", "pieces", "xxh3_128")
     pieces = []
     for piece in _list(item["pieces"]):
         offset, length = _list(piece)

@@ -16,18 +16,38 @@ from typing import NamedTuple
 
 from ..untrusted import open_regular
 
-__all__ = ["FORMATS", "HEAD_BYTES", "Foreign", "recognise_file", "recognise_folder"]
+__all__ = [
+    "FORMATS",
+    "HEAD_BYTES",
+    "Foreign",
+    "is_strategy",
+    "recognise_file",
+    "recognise_folder",
+    "recognise_slices",
+]
 
 HEAD_BYTES = 1024
 MOST_NAMES = 10_000
 """So many names of a folder are looked at."""
 
+NO_WEIGHTS = ("it is a text file", "it is a JSON file", "it is a strategy file")
+"""How the texts of what is no weights begin."""
 PLAIN = re.compile(r"[\w./+@:=][\w./+@:=-]*")
 
 TORCH_SAVE = (
     'where you trust it, convert it: python -c "import torch, safetensors.torch as s; s.save_file({k: v.clone() for '
     "k, v in torch.load('{path}', map_location='cpu', weights_only=True).items()}, 'model.safetensors')\""
 )
+SAFETENSORS_HEAD = rb".{8}\{\s*\""
+CKPT_HEAD = rb"\x0a[\x80-\xff]{0,9}[\x00-\x7f]\x0a[\x80-\xff]{0,2}[\x00-\x7f][ -~]{1,500}\x12"
+STRATEGY_HEADS = (
+    # current_stage, and the first operator or parameter with its name.
+    rb"\x08[\x80-\xff]{0,4}[\x00-\x7f][\x12\x1a][\x80-\xff]{0,4}[\x00-\x7f]"
+    rb"\x0a[\x80-\xff]?[\x00-\x7f][ -~]{1,500}\x12",
+    rb"\s*\{[^{}]*\"(?:current_stage|parallel_layout_item|parallel_strategy_item)\"\s*:",
+    rb"\s*\{\s*\"ranks\"\s*:\s*\d+,\s*\"(?:layouts|tensors)\"\s*:",  # JSON layouts
+)
+STRATEGY = "a strategy file, which says who holds what, not a checkpoint"
 UNPACK = "unpack it, and open what is in it"
 AGAIN = "copy or download it again"
 
@@ -215,14 +235,18 @@ FORMATS = (
     Foreign(
         "a safetensors file by its content, under another name",
         "rename it to end in .safetensors",
-        rb".{8}\{\s*\"",
+        SAFETENSORS_HEAD,
         r"(?!.*\.safetensors$).*",
     ),
     Foreign(
         "a MindSpore .ckpt file by its content, under another name",
         "rename it to end in .ckpt",
-        rb"\x0a[\x80-\xff]{0,9}[\x00-\x7f]\x0a[\x80-\xff]{0,2}[\x00-\x7f][ -~]{1,500}\x12",
+        CKPT_HEAD,
         r".*\.safetensors",
+    ),
+    *(
+        Foreign(STRATEGY, "give the folder of the slices as the checkpoint, and this file as strategy=", head)
+        for head in STRATEGY_HEADS
     ),
     Foreign(
         "a JSON file, not a checkpoint",
@@ -261,6 +285,24 @@ def recognise_file(path: str, head: bytes) -> str:
     return ""
 
 
+def recognise_slices(path: str, head: bytes) -> str:
+    """That a file which is no strategy holds slices, or what else it is by its first bytes; "" if no row fits."""
+    if re.match(CKPT_HEAD, head, re.DOTALL) or re.match(SAFETENSORS_HEAD, head, re.DOTALL):
+        return "it holds tensors; give it, or the folder of all ranks' files, as the checkpoint"
+    known = recognise_file(path, head)
+    return "" if known.startswith(NO_WEIGHTS) else known
+
+
+def is_strategy(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a strategy file by its first bytes."""
+    try:
+        with open_regular(path) as file:
+            head = file.read(HEAD_BYTES)
+    except OSError:
+        return False
+    return any(re.match(pattern, head, re.DOTALL) for pattern in STRATEGY_HEADS)
+
+
 def recognise_folder(folder: str | os.PathLike[str]) -> str:
     """What a folder is that holds no checkpoint of ours, and what to do; "" if no row fits.
 
@@ -293,12 +335,8 @@ def _file_inside(folder: str, name: str) -> str:
             found = recognise_file(path, file.read(HEAD_BYTES))
     except OSError:
         return ""
-    # Texts and JSON lie beside weights of any kind, and do not say what a folder is.
-    return (
-        f"{name}: {found}"
-        if found and not found.startswith(("it is a text file", "it is a JSON file"))
-        else ""
-    )
+    # These lie beside weights of any kind, and do not say what a folder is.
+    return "" if found.startswith(NO_WEIGHTS) or not found else f"{name}: {found}"
 
 
 def _names(folder: Path) -> Iterator[str]:

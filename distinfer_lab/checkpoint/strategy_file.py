@@ -24,7 +24,9 @@ from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import MindSporeLayout, from_layout, to_layout
 from ..layout.dialects.plain import strategy_from_json, strategy_to_json
 from ..text import printable, shown
-from ..untrusted import parse_json, read_file, read_int, read_shape
+from ..untrusted import parse_json, read_fields, read_file, read_int, read_shape
+from .json_kinds import kind_of_json
+from .recognisers import HEAD_BYTES, recognise_slices
 from .strategy_schema import message_class
 
 __all__ = [
@@ -45,6 +47,9 @@ EMPTY_MESSAGES = (b"\x0a\x00", b"\x12\x00", b"\x1a\x00", b"\x22\x00")
 BYTES_PER_MESSAGE = 8
 FREE_MESSAGES = 1 << 16
 """An empty message takes 2 bytes of a file and some 50 of memory; a parameter's layout has three in 40 bytes."""
+NUMBERS = ("opt_weight_shard_step", "opt_weight_shard_size", "field")
+"""Fields of a layout in JSON that are one number each."""
+A_STRATEGY = "a strategy file is what training saved by strategy_ckpt_save_file, or JSON layouts"
 STAGE_NAME = re.compile(r"(\d+)-(.+)", re.DOTALL)
 
 
@@ -216,10 +221,9 @@ def _from_protobuf(path: str, data: bytes) -> StrategyFile:
     try:
         message.ParseFromString(data)
     except DecodeError as err:
-        raise CheckpointError(f"{path}: not a valid strategy file, or damaged ({err})") from err
+        raise _not_a_strategy(path, data, str(err)) from err
     if not message.IsInitialized():
-        lacking = listed(_lacking(message))
-        raise CheckpointError(f"{path}: not a valid strategy file, or damaged (it lacks {lacking})")
+        raise _not_a_strategy(path, data, f"it lacks {listed(_lacking(message))}")
     names = [item.node_name for item in message.parallel_strategy_item]
     names += [item.param_name for item in message.parallel_layout_item]
     for name in names:
@@ -237,6 +241,13 @@ def _from_protobuf(path: str, data: bytes) -> StrategyFile:
         for item in message.parallel_layout_item
     }
     return StrategyFile(message.current_stage, operators, layouts)
+
+
+def _not_a_strategy(path: str, data: bytes, why: str) -> CheckpointError:
+    known = recognise_slices(path, data[:HEAD_BYTES])
+    if known:
+        return CheckpointError(f"{path}: {known}; {A_STRATEGY}")
+    return CheckpointError(f"{path}: not a valid strategy file, or damaged ({why})")
 
 
 def _lacking(message: Any) -> list[str]:
@@ -266,25 +277,34 @@ def _item(path: str, param: str, found: Any) -> MindSporeLayout:
 
 
 def _from_json(path: str, data: bytes) -> StrategyFile:
+    found: Any = None
     try:
         found = parse_json(data)
-        operators = {
-            name: OperatorStrategy(
-                read_int(item["stage"], "stage", high=LARGEST_NUMBER),
-                tuple(_numbers(sizes, "parallel_strategy") for sizes in _list(item, "parallel_strategy")),
-            )
-            for name, item in found.get("parallel_strategy_item", {}).items()
-        }
-        layouts = {name: _json_item(name, item) for name, item in found["parallel_layout_item"].items()}
-        stage = read_int(found["current_stage"], "current_stage", high=LARGEST_NUMBER)
-        return StrategyFile(stage, operators, layouts)
-    except (ValueError, TypeError, KeyError, AttributeError) as err:
-        raise CheckpointError(
-            f"{path}: not a valid strategy file, or damaged ({type(err).__name__}: {err!s:.200})"
-        ) from err
+        fields = read_fields(found, "its content", "current_stage", "parallel_layout_item")
+        operators = read_fields(fields.get("parallel_strategy_item", {}), "parallel_strategy_item")
+        layouts = read_fields(fields["parallel_layout_item"], "parallel_layout_item")
+        return StrategyFile(
+            read_int(fields["current_stage"], "current_stage", high=LARGEST_NUMBER),
+            {name: _json_operator(name, item) for name, item in operators.items()},
+            {name: _json_item(name, item) for name, item in layouts.items()},
+        )
+    except ValueError as err:
+        known = kind_of_json(found, "strategy")
+        words = f"{known}; {A_STRATEGY}" if known else f"not a valid strategy file, or damaged: {err!s:.300}"
+        raise CheckpointError(f"{path}: {words}") from err
 
 
-def _json_item(name: str, item: Any) -> MindSporeLayout:
+def _json_operator(name: str, item: Any) -> OperatorStrategy:
+    fields = read_fields(item, f"{name:.80}", "stage", "parallel_strategy")
+    return OperatorStrategy(
+        read_int(fields["stage"], f"{name:.80}: stage", high=LARGEST_NUMBER),
+        tuple(_numbers(sizes, "parallel_strategy") for sizes in _list(fields, "parallel_strategy")),
+    )
+
+
+def _json_item(name: str, found: Any) -> MindSporeLayout:
+    item = read_fields(found, f"{name:.80}", "dev_matrix", "tensor_map", *NUMBERS)
+
     def number(key: str) -> int:
         return read_int(item[key], f"{name:.80}: {key}", -LARGEST_NUMBER, LARGEST_NUMBER)
 
@@ -303,13 +323,13 @@ def _json_item(name: str, item: Any) -> MindSporeLayout:
 
 def _list(item: Any, key: str) -> list[Any]:
     if not isinstance(item[key], list):
-        raise TypeError(f"{key} is {shown(item[key])}; it should be a list")
+        raise ValueError(f"{key} is {shown(item[key])}; it should be a list")  # noqa: TRY004 - of a file
     return list(item[key])
 
 
 def _numbers(value: Any, name: str) -> tuple[int, ...]:
     if not isinstance(value, list):
-        raise TypeError(f"{name} has {shown(value)}; it should be a list of integers")
+        raise ValueError(f"{name} has {shown(value)}; it should be a list of integers")  # noqa: TRY004
     return tuple(read_int(number, name, -1) for number in value)
 
 

@@ -237,12 +237,16 @@ def _destination(src: Path, to: str | None, rules: tuple[str, ...], config: Path
 
 
 def _config(path: Path) -> dict[str, Any]:
+    from ..checkpoint import kind_of_json
+
     path = path / "config.json" if path.is_dir() else path
     try:
         found = parse_json(read_file(path, LARGEST_CONFIG), finite=False)
     except (OSError, ValueError) as err:
         why = err.strerror if isinstance(err, OSError) else err
         raise click.BadParameter(f"{path}: {why}", param_hint="--config") from err
-    if not isinstance(found, dict):
-        raise click.BadParameter(f"{path}: it is no JSON object", param_hint="--config")
+    known = kind_of_json(found, "config")
+    if known or not isinstance(found, dict):
+        text = in_options(f"{path}: {known or 'it is no JSON object'}", click.get_current_context().command)
+        raise click.BadParameter(text, param_hint="--config")
     return found

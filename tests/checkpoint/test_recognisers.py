@@ -68,6 +68,10 @@ FILES = {
     "a.7z": (b"7z\xbc\xaf\x27\x1c", "a 7-zip archive"),
     "a.nemo": (b"./model_config.yaml".ljust(257, b"\0") + b"ustar\x0000" + bytes(300), "a tar archive"),
     "a.safetensors.incomplete": (b"\x10\x00\x00\x00", "an unfinished download"),
+    "strategy.ckpt": (
+        b"\x08\x01\x12\x17\n\x0bMatMul_l0.w\x12\x08\x08\x00\x12\x04\x08\x01\x08\x01",
+        "a strategy file, .* not a checkpoint; .* as strategy=",
+    ),
     "config.json": (b'{"model_type": "llama"}', "a JSON file"),
     "train.txt": (b"step 1: loss 2.3\n" * 40, "a text file"),
     "zeros.safetensors": (bytes(4096), "all zeros"),

@@ -13,6 +13,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ...checkpoint import kind_of_json
 from ...errors import CheckpointError, CheckpointFileError
 from ...text import shown
 from ...untrusted import parse_json, read_file
@@ -112,7 +113,8 @@ def read_rule_file(path: str | os.PathLike[str], known: str) -> tuple[Rule, ...]
     except ValueError as err:
         raise CheckpointError(f"{path}: it is not valid JSON: {err}") from err
     if not isinstance(items, list):
-        raise CheckpointError(f'{path}: rules are a list of {{"match", "dims"}} objects')
+        words = kind_of_json(items, "rules") or f"it holds {shown(items)}"
+        raise CheckpointError(f'{path}: {words}; rules are a list of {{"match", "dims"}} objects')
     return tuple(_rule(path, number, item) for number, item in enumerate(items))
 
 

@@ -1,0 +1,67 @@
+"""What a JSON file is, by its fields, where it was given for something else."""
+
+from typing import Any, NamedTuple
+
+__all__ = ["kind_of_json"]
+
+
+class _Kind(NamedTuple):
+    role: str
+    fields: frozenset[str]
+    """An object that has all of them is of this kind."""
+    what: str
+    advice: str
+
+
+KINDS = (
+    _Kind(
+        "manifest",
+        frozenset({"format", "files", "strategy"}),
+        "the manifest of an output",
+        "its folder opens without a strategy, for the manifest says who holds what",
+    ),
+    _Kind(
+        "strategy",
+        frozenset({"parallel_layout_item"}),
+        "a strategy file",
+        "give it as strategy=, or as the destination",
+    ),
+    _Kind(
+        "strategy",
+        frozenset({"layouts", "tensors"}),
+        "JSON layouts, which are a strategy file",
+        "give it as strategy=, or as the destination",
+    ),
+    _Kind(
+        "index",
+        frozenset({"weight_map"}),
+        "an index of safetensors files",
+        "give it, or its folder, as the checkpoint",
+    ),
+    _Kind("config", frozenset({"model_type"}), "a model's config.json", "give it as config="),
+    _Kind("config", frozenset({"architectures"}), "a model's config.json", "give it as config="),
+)
+RULES = frozenset({"match", "dims"})
+
+
+def kind_of_json(found: Any, given_for: str) -> str:
+    """What a parsed JSON file is, and what to do with it, as "it is ..."; "" if its fields do not tell.
+
+    Parameters
+    ----------
+    given_for
+        What it should be: "manifest", "strategy", "index", "config" or "rules"; "" if it is that, too.
+
+    Examples
+    --------
+    >>> index = {"metadata": {}, "weight_map": {}}
+    >>> kind_of_json(index, "strategy")
+    'it is an index of safetensors files; give it, or its folder, as the checkpoint'
+    >>> kind_of_json(index, "index"), kind_of_json([], "strategy"), kind_of_json({"a": 1}, "strategy")
+    ('', '', '')
+    """
+    if isinstance(found, dict):
+        kind = next((kind for kind in KINDS if kind.fields <= found.keys()), None)
+        return "" if kind is None or kind.role == given_for else f"it is {kind.what}; {kind.advice}"
+    rules = isinstance(found, list) and found and isinstance(found[0], dict) and found[0].keys() >= RULES
+    return "it is a list of rules; give it as rules=" if rules and given_for != "rules" else ""
