@@ -22,7 +22,7 @@ from .hub import (
 )
 from .json_kinds import kind_of_json
 from .manifest import MANIFEST, Manifest, ManifestBeside, ManifestFile, ManifestTensor, read_manifest
-from .model_config import NamedTensor, config_problems, has_tied_head, kind_of_dtype
+from .model_config import NamedTensor, config_problems, has_tied_head, kind_of_dtype, layer_patterns
 from .opening import open_checkpoint
 from .quantised import Along, QuantisedTensor, QuantisedWeight, is_quantised_config, quantised_weights
 from .rank_files import rank_files
@@ -85,6 +85,7 @@ __all__ = [
     "is_state_of",
     "kind_of_dtype",
     "kind_of_json",
+    "layer_patterns",
     "merge_pipeline_strategys",
     "open_checkpoint",
     "open_files",

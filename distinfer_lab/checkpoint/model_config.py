@@ -4,12 +4,13 @@ A loader makes the model by its configuration, and fills what the weights lack w
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-__all__ = ["NamedTensor", "config_problems", "has_tied_head", "kind_of_dtype"]
+__all__ = ["NamedTensor", "config_problems", "has_tied_head", "kind_of_dtype", "layer_patterns"]
 
+MOST_LAYERS = 10_000
 PLAIN_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _MODEL = r"(?:model|transformer|model\.language_model|language_model\.model)\."
 _EMBEDDING = re.compile(rf"{_MODEL}(?:embed_tokens|wte)\.weight")
@@ -73,9 +74,9 @@ def config_problems(
 def _of_layers(
     tensors: Mapping[str, NamedTensor], text: Mapping[str, Any], allow_missing: Sequence[str]
 ) -> Iterator[str]:
-    count = text.get("num_hidden_layers", text.get("n_layer"))
+    count = _layers(text)
     found = [match for name in tensors if (match := _LAYER.match(name))]
-    if not found or type(count) is not int:
+    if not found or count is None:
         return
     seen = {int(match[2]) for match in found}
     # Layers that predict further tokens are numbered after the others.
@@ -86,6 +87,18 @@ def _of_layers(
         yield f"{count} layers, but there is no {found[0][1]}{lacking}"
     if max(seen) >= most:
         yield f"{count} layers, but there is {found[0][1]}{max(seen)}"
+
+
+def _layers(text: Mapping[str, Any]) -> int | None:
+    count = text.get("num_hidden_layers", text.get("n_layer"))
+    return count if type(count) is int else None
+
+
+def layer_patterns(config: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """Patterns for the tensors of each layer that a config.json speaks of, by which `allow_missing` may name it."""
+    prefix = next((match[1] for name in names if (match := _LAYER.match(name))), None)
+    count = _layers(_text_config(config)) or 0
+    return [] if prefix is None else [f"{prefix}{n}.*" for n in range(min(count, MOST_LAYERS))]
 
 
 def _allows(patterns: Sequence[str], name: str) -> bool:

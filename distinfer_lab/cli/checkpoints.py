@@ -98,8 +98,10 @@ def plan(
     with opened(
         src, strategy, dec_key, dec_mode=dec_mode, rebuild=rebuild, without=without, file=file, step=step
     ) as checkpoint:
-        found = planned(checkpoint, src, **target).explain(buffer)
-        say(json.dumps(found.to_json()) if as_json else repr(found))
+        found = planned(checkpoint, src, **target)
+        found.check_patterns()
+        told = found.explain(buffer)
+        say(json.dumps(told.to_json()) if as_json else repr(told))
 
 
 @click.command()

@@ -47,6 +47,11 @@ class Matching:
                     f"{listed(checkpoint.tensors)}. Pass name_map={{entry: {name!r}}}, or "
                     f"allow_missing=[{name!r}] to leave it as it is"
                 )
+        for pattern in allow_missing:
+            if not fnmatch.filter(params, pattern):
+                raise CheckpointError(
+                    f"allow_missing=[{pattern!r}]: no parameter of the net fits it; it has {listed(params)}"
+                )
         self.missing = tuple(lost)
         self.renamed = {name: entry for name, entry in self.entries.items() if name != entry}
         self._check_unique()

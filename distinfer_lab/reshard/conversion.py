@@ -37,7 +37,7 @@ from .explain import Explanation, explain
 from .float_dtypes import check_no_codes, converted_dtypes, float_dtype
 from .plan import ReshardPlan, plan_holdings
 from .rules import Rules
-from .selection import check_missing, check_shapes, selected
+from .selection import all_names, check_missing, check_shapes, selected, unmatched
 from .shares import Share, share_of
 from .sizes import BUFFER_BYTES, size_of
 from .together import check_together
@@ -65,10 +65,30 @@ class ConversionPlan(ReshardPlan):
     """Entries, by their new names, that are no parameters and no states: all ranks hold them whole."""
     allow_missing: tuple[str, ...] = ()
     """Patterns of tensors that the destination may lack."""
+    unmatched: tuple[str, ...] = ()
+    """Those of `allow_missing` that fit no name of the source or the destination."""
 
     def share(self, rank: int) -> Share:
         """What one destination rank reads."""
         return share_of(self, self.checkpoint, rank, names=self.targets)
+
+    def check_patterns(self, also: Collection[str] = ()) -> None:
+        """See that each pattern of `allow_missing` fits a name; a run does so, too.
+
+        Parameters
+        ----------
+        also
+            Names that a pattern may fit beside those of the source and the destination: those of `like=`.
+
+        Raises
+        ------
+        ReshardError
+            If one fits none.
+        """
+        left = unmatched(self.unmatched, also)
+        if left:
+            known = listed([*also, *(name for name, _ in self.targets.values())])
+            raise ReshardError(f"allow_missing=[{left[0]!r}]: no tensor fits it; there is {known}")
 
     def explain(self, buffer: int | str = BUFFER_BYTES) -> Explanation:
         """Destination by destination and file by file what a run reads and writes."""
@@ -227,6 +247,7 @@ def plan_checkpoint(
         states=states,
         plain=tuple(names[r.name] for r in records if _stays_plain(r, names[r.name], dst, stated)),
         allow_missing=(allow_missing,) if isinstance(allow_missing, str) else tuple(allow_missing),
+        unmatched=unmatched(allow_missing, all_names(checkpoint, named) | set(names.values())),
     )
 
 

@@ -41,7 +41,7 @@ from ..layout import Box, Strategy
 from ..layout.dialects.plain import strategy_to_json
 from ..version import __version__
 from .conversion import ConversionPlan, plan_checkpoint
-from .likeness import check_like
+from .likeness import check_like, names_of
 from .output import Output
 from .progress import Progress, Watch
 from .result import ReshardResult
@@ -166,6 +166,7 @@ def checked_tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:
     check_target(Path(os.path.abspath(output.folder)), output.overwrite)
     if output.like is not None:
         check_like(_written(plan), output.like, plan.allow_missing)
+    plan.check_patterns(() if output.like is None or not plan.unmatched else names_of(output.like))
     tasks = _tasks(plan, output)
     for task in tasks:
         check_specs(task.path, task.specs, task.options["format"])

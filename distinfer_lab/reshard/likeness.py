@@ -19,19 +19,22 @@ from ..checkpoint import (
     hub_files,
     index_of,
     kind_of_dtype,
+    layer_patterns,
     open_files,
     read_index,
 )
 from ..errors import DistinferError, ReshardError, listed
 from .selection import fits
 
-__all__ = ["check_like"]
+__all__ = ["check_like", "names_of"]
 
 HEADS = ("lm_head.weight",)
 
 
 def check_like(
-    written: Mapping[str, NamedTensor], like: str | os.PathLike[str], allow_missing: Sequence[str]
+    written: Mapping[str, NamedTensor],
+    like: str | os.PathLike[str],
+    allow_missing: Sequence[str],
 ) -> None:
     """Refuse an output that is of another model than the folder `like`.
 
@@ -77,6 +80,12 @@ def check_like(
             f"like={os.fspath(like)!r} is of another model: {problems[0]}{more}; give the folder of the same model, "
             "or leave like= out"
         )
+
+
+def names_of(like: str | os.PathLike[str]) -> list[str]:
+    """What `allow_missing` may name of a folder: its tensors, and all tensors of each layer of its config.json."""
+    known = _tensors(like)
+    return [*known, *layer_patterns(config_beside(like) or {}, known)]
 
 
 def _tensors(like: str | os.PathLike[str]) -> dict[str, NamedTensor | None]:

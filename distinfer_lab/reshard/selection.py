@@ -12,7 +12,7 @@ from ..errors import ReshardError, listed
 from ..layout import Strategy
 from ..text import pattern_of
 
-__all__ = ["check_missing", "check_shapes", "fits", "selected"]
+__all__ = ["all_names", "check_missing", "check_shapes", "fits", "selected", "unmatched"]
 
 NOT_HELD = "the strategy or the index names it, and no file holds it; open the file that does too"
 NOT_THERE = "the destination names it, and the checkpoint has no entry of this name; give it one by rename="
@@ -41,6 +41,12 @@ def selected(names: Sequence[str], select: Sequence[str] | str | None, also: Ite
     taken = [p for p in patterns if not p.startswith("!")] or ["*"]
     left = [p[1:] for p in patterns if p.startswith("!")]
     return [n for n in names if fits(n, taken) and not fits(n, left)]
+
+
+def unmatched(patterns: Sequence[str] | str, names: Collection[str]) -> tuple[str, ...]:
+    """The patterns that no name fits."""
+    each = [patterns] if isinstance(patterns, str) else patterns
+    return tuple(pattern for pattern in each if not any(fnmatchcase(name, pattern) for name in names))
 
 
 def fits(name: str, patterns: Iterable[str]) -> bool:
@@ -75,7 +81,7 @@ def check_missing(
     unmet = [name for name in dst or () if name not in there and not is_state_of(name, dst or {})]
     for names, words in ((checkpoint.missing, NOT_HELD), (unmet, NOT_THERE)):
         left = [
-            name for name in selected(names, select, _all_names(checkpoint, dst)) if not fits(name, allowed)
+            name for name in selected(names, select, all_names(checkpoint, dst)) if not fits(name, allowed)
         ]
         if left:
             more = f" (and {len(left) - 1} more: {listed(left[1:], 3)})" if len(left) > 1 else ""
@@ -108,7 +114,8 @@ def check_shapes(dst: Strategy, shapes: Mapping[str, tuple[int, ...]]) -> None:
         )
 
 
-def _all_names(checkpoint: Checkpoint, dst: Strategy | None) -> set[str]:
+def all_names(checkpoint: Checkpoint, dst: Strategy | None) -> set[str]:
+    """Every name that the files hold, or a strategy or an index names."""
     return {*checkpoint.tensors, *checkpoint.texts, *checkpoint.unreadable, *checkpoint.missing, *(dst or ())}
 
 

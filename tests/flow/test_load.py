@@ -172,6 +172,8 @@ def test_names_are_not_guessed(folder, two):
     lost = {"w": ((4, 3), "float32"), "head": ((2,), "float32")}
     with pytest.raises(CheckpointError, match=r"head: the files have no entry .*allow_missing=\['head'\]"):
         load(folder, lost, two, train=both, name_map={"b.w": "w"})
+    with pytest.raises(CheckpointError, match=r"allow_missing=\['haed'\]: no param.*fits it; it has .*head"):
+        load(folder, lost, two, train=both, name_map={"b.w": "w"}, allow_missing=["hea*", "haed"])
     _, result = load(folder, lost, two, train=both, name_map={"b.w": "w"}, allow_missing=["hea*"])
     assert result.missing == ("head",)
 

@@ -1,6 +1,7 @@
 """What is named against what is there: an index, a strategy, a destination, `like` and its config.json."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -216,6 +217,32 @@ def test_what_an_output_may_lack(tmp_path, lacking, allowed):
     with open_checkpoint(hub(tmp_path / "src", filled(shapes))) as checkpoint:
         plan = checkpoint.plan(allow_missing=allowed)
         assert len(plan.run(tmp_path / "out", format="huggingface", like=like).paths) == 1
+
+
+@pytest.mark.parametrize("pattern", ["lm_hed.*", "mtp.*"])
+def test_a_pattern_of_what_may_be_missing_fits_something(tmp_path, pattern):
+    """A slip of the pen is refused by `plan`, a dry run and a run, as one of `--select` is."""
+    source = hub(tmp_path / "src", filled(LLAMA), CONFIG)
+    command = [str(source), "--allow-missing", "model.*", "--allow-missing", pattern]
+    said = f"--allow-missing {shlex.quote(pattern)}: no tensor fits it; there is lm_head.weight, model"
+    like = ["--format", "huggingface", "--like", str(source)]
+    for words in (
+        ["plan", *command],
+        ["reshard", *command, str(tmp_path / "out"), "--dry-run"],
+        ["reshard", *command, str(tmp_path / "out"), *like],
+    ):
+        found = CliRunner().invoke(main, words)
+        assert (found.exit_code, said in found.output) == (1, True), found.output
+
+
+def test_a_pattern_may_fit_a_layer_that_only_a_config_speaks_of(tmp_path):
+    """What `like` has, or its config.json says, may be allowed though the source and the destination lack it."""
+    like = hub(tmp_path / "like", filled(LLAMA), CONFIG | {"num_hidden_layers": 3})
+    with open_checkpoint(hub(tmp_path / "src", filled(LLAMA), CONFIG)) as checkpoint:
+        plan = checkpoint.plan(allow_missing=["model.layers.2.*"])
+        assert plan.run(tmp_path / "out", format="huggingface", like=like).paths
+        with pytest.raises(ReshardError, match=r"allow_missing=\['model\.layers\.2\.\*'\]: no tensor fits"):
+            plan.run(tmp_path / "other")
 
 
 @pytest.mark.parametrize(
