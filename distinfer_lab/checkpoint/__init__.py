@@ -1,5 +1,6 @@
 """Files: slices, strategies, and the checkpoint that they make together. Headers are read, data on demand."""
 
+from .beside import strategy_files
 from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, is_state_of
 from .contents import gaps, unnamed_paths
 from .coverage import Coverage, Surviving, box_in_words, coverage
@@ -99,6 +100,7 @@ __all__ = [
     "read_operators",
     "read_strategy",
     "save_slice",
+    "strategy_files",
     "unnamed_paths",
     "with_secret_key",
     "write_strategy",

@@ -17,6 +17,7 @@ from typing import Any
 from ..errors import CheckpointError, CheckpointFileError, EncryptionError, LayoutError, listed
 from ..layout import Layout, Mesh, Regions, Strategy
 from ..text import shown
+from .beside import strategy_words
 from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, is_state_of
 from .ciphers import unlike_ciphers
 from .entry import Entry
@@ -113,8 +114,14 @@ def open_checkpoint(
     with ExitStack() as stack:
         options = {"dec_key": dec_key, "dec_mode": dec_mode, "crc_check": crc_check}
         opened = _open_all(stack, paths, choice, options, cancelled)
-        found = _Reconciliation(opened, layouts, plain).checkpoint()
-        notes = (*notes, *found.notes, *_config_notes(files, found))
+        beside = strategy_words(folder) if folder and not layouts and paths != (folder,) else ""
+        found = _Reconciliation(opened, layouts, plain, beside).checkpoint()
+        notes = (
+            *notes,
+            *([f"{folder}: {beside}"] if beside else []),
+            *found.notes,
+            *_config_notes(files, found),
+        )
         out = replace(
             found, dec_key=dec_key, dec_mode=dec_mode, folder="" if manifest is None else folder, notes=notes
         )
@@ -197,11 +204,24 @@ def _other_key(err: EncryptionError, opened: Sequence[SliceFile | FileSet | NoFi
 
 
 class _Reconciliation:
-    """Puts files and strategy against each other; `plain` are names of it that are no parameters."""
+    """Puts files and strategy against each other.
+
+    Parameters
+    ----------
+    plain
+        Names of the strategy that are no parameters.
+    beside
+        Where a strategy lies that was not given, as a sentence; "" if none does.
+    """
 
     def __init__(
-        self, files: tuple[SliceFile | FileSet | NoFile, ...], strategy: Strategy, plain: Collection[str]
+        self,
+        files: tuple[SliceFile | FileSet | NoFile, ...],
+        strategy: Strategy,
+        plain: Collection[str],
+        beside: str = "",
     ) -> None:
+        self.beside = f"; {beside}" if beside else ""
         self.files, self.strategy, self.plain = files, strategy, plain
         self.lost = {rank for rank, file in enumerate(files) if isinstance(file, NoFile)}
         self.holders = Holders(files)
@@ -391,7 +411,7 @@ class _Reconciliation:
                 raise CheckpointError(
                     f"{name} has shape {list(held[first].shape)} in {self.files[first].path}, but "
                     f"{list(entry.shape)} in {self.files[rank].path}; the strategy has no layout for it: "
-                    "give the strategy that the files were saved with"
+                    f"give the strategy that the files were saved with{self.beside}"
                 )
         return held[first].shape
 

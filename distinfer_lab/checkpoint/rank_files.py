@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, listed
+from .beside import unnamed_notes
 from .file_set import PartFiles
 from .hub import INDEX, SINGLE, hub_files, hub_notes
 from .manifest import Manifest, read_manifest
@@ -117,7 +118,7 @@ def _of_folder(folder: Path, choice: Choice) -> RankFiles:
             return RankFiles((os.fspath(folder),), tuple(hub_notes(folder)))
         manifest = read_manifest(folder)
         if manifest is not None:
-            return RankFiles(_of_manifest(folder, manifest))
+            return RankFiles(_of_manifest(folder, manifest), tuple(unnamed_notes(folder, manifest)))
     names, notes = _rank_folders(folder, choice)
     if not names:
         names, notes = _flat(folder, choice)

@@ -6,7 +6,7 @@ from typing import Any
 import ipywidgets
 import traitlets
 
-from ...checkpoint import MANIFEST, as_strategy, hub_files
+from ...checkpoint import MANIFEST, as_strategy, hub_files, strategy_files
 from ...checkpoint.rank_files import rank_files
 from ...display import counted
 from ...errors import DistinferError
@@ -90,7 +90,8 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
             return
         folders = [path for path in found if path.is_dir() and not path.name.startswith(".")]
         self.inside.options = [(_label(path), path.name) for path in folders[:MOST_LISTED]]
-        own, beside = _strategy_files(found), _strategy_files(_listed(here.parent))
+        own = strategy_files(here)
+        beside = [path for path in strategy_files(here.parent) if path not in own]
         self.files.options = [
             (NO_STRATEGY, ""),
             *((printable(str(path)), str(path)) for path in (*own, *beside)),
@@ -146,20 +147,3 @@ def _ranks(file: str) -> int:
 def _says_its_layout(folder: Path) -> bool:
     """Whether a folder has a manifest, or is a whole checkpoint of Hugging Face."""
     return (folder / MANIFEST).exists() or _is_of_hub(folder)
-
-
-def _listed(folder: Path) -> list[Any]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []
-
-
-def _strategy_files(found: list[Any]) -> list[Path]:
-    return [
-        path for path in found if path.suffix in (".ckpt", ".json") and path.is_file() and _is_strategy(path)
-    ]
-
-
-def _is_strategy(path: Path) -> bool:
-    return "strategy" in path.name.lower() or "layout" in path.name.lower()
