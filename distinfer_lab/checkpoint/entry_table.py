@@ -73,6 +73,10 @@ class EntryTable(Mapping[str, Entry]):
         """Give an entry another kind."""
         self._kind[self._row[name]] = self.number_of(kind)
 
+    def kind_of(self, name: str) -> Kind:
+        """The kind of an entry."""
+        return self._kinds[self._kind[self._row[name]]]
+
     def __getitem__(self, name: str) -> Entry:
         row = self._row[name]
         kind = self._kinds[self._kind[row]]

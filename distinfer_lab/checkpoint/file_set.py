@@ -133,6 +133,11 @@ class FileSet(Displayed):
         return list(self._files.values())
 
     @property
+    def cut(self) -> str:
+        """See `SliceFile`: of the first file that is cut."""
+        return next((file.cut for file in self.files if file.cut), "")
+
+    @property
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)

@@ -120,7 +120,7 @@ def check_read_back(
     """
     texts: Mapping[str, str] = {}
     if format == "safetensors":
-        found, texts = index_safetensors(path, read_at, size)
+        found, texts, _ = index_safetensors(path, read_at, size)
     else:
         found = index_ckpt(path, read_at, size)
     for spec in specs:

@@ -190,11 +190,15 @@ def _open_all(
 def _open(path: str | PartFiles, rebuild: bool, options: Mapping[str, Any]) -> SliceFile | FileSet | NoFile:
     """The files of one rank; if what is lost can be rebuilt, one that is missing or damaged says why."""
     try:
-        return open_files(path, **options)
+        file = open_files(path, **options)
     except (CheckpointError, CheckpointFileError) as err:
         if not rebuild or isinstance(err, EncryptionError):
             raise
         return NoFile(os.fspath(path), str(err))
+    if rebuild and file.cut:
+        file.close()
+        return NoFile(os.fspath(path), file.cut)
+    return file
 
 
 def _other_key(err: EncryptionError, opened: Sequence[SliceFile | FileSet | NoFile]) -> str:

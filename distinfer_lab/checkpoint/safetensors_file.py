@@ -12,7 +12,7 @@ The format is described at https://github.com/huggingface/safetensors.
 import json
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,16 +37,25 @@ LONGEST_HEADER = 100_000_000
 """As the safetensors library has it."""
 METADATA = "__metadata__"
 TEXT_KEY = "text:"
+AGAIN = "copy or download it again"
 LARGEST_UNIT = 16 << 10
 """A unit of elements that share bytes must fit into the smallest buffer, more than once."""
 TENSOR = ("a tensor",)
 """What stands for the description of a tensor that was entered."""
 
 
-def index_safetensors(
-    path: str, read_at: Callable[[int, int], bytes], size: int
-) -> tuple[EntryTable, dict[str, str]]:
-    """Name -> entry, and name -> text for the texts that we keep in the metadata.
+class Indexed(NamedTuple):
+    """What a header says."""
+
+    entries: EntryTable
+    texts: dict[str, str]
+    """The texts that we keep in the metadata."""
+    cut: str = ""
+    """That the file ends before its last tensor does, as a sentence; the tensors beyond can be listed only."""
+
+
+def index_safetensors(path: str, read_at: Callable[[int, int], bytes], size: int) -> Indexed:
+    """The entries and texts of a file; of one that is cut, too, if its header is whole.
 
     Raises
     ------
@@ -65,7 +74,7 @@ def index_safetensors(
         raise CheckpointError(f"{path}: the header is not JSON ({err}); no safetensors file") from err
     if not isinstance(found, tuple):
         raise CheckpointError(f"{path}: the header is not a JSON object; no safetensors file")
-    return index.entries(found)
+    return index.indexed(found)
 
 
 class _Index:
@@ -73,7 +82,7 @@ class _Index:
 
     The parser calls `item` with the pairs of every object, the innermost first. What describes a tensor is entered
     and replaced by a mark, so a header of a million tensors is never there as objects of Python. All else is kept,
-    and `entries` says by name what is wrong with it.
+    and `indexed` says by name what is wrong with it.
     """
 
     def __init__(self, path: str, data: int, size: int) -> None:
@@ -97,7 +106,7 @@ class _Index:
             kind, nbytes = self._kinds.get((type_name, *shape)) or self._kind(type_name, shape)
         except (KeyError, TypeError, ValueError):
             return None
-        if type(begin) is not int or type(end) is not int or not 0 <= begin <= end <= self._size - self._data:
+        if type(begin) is not int or type(end) is not int or not 0 <= begin <= end <= LARGEST_SIZE:
             return None
         return None if nbytes not in (None, end - begin) else (kind, self._data + begin, end - begin)
 
@@ -117,7 +126,7 @@ class _Index:
         self._kinds[type_name, *shape] = number, nbytes
         return number, nbytes
 
-    def entries(self, found: Sequence[tuple[str, Any]]) -> tuple[EntryTable, dict[str, str]]:
+    def indexed(self, found: Sequence[tuple[str, Any]]) -> Indexed:
         """The entries and the texts of a parsed header."""
         texts: dict[str, str] = {}
         marked = zip(*self._marked, strict=True)
@@ -132,9 +141,9 @@ class _Index:
             raise CheckpointError(
                 f"{self._path}: the header describes a tensor within another; the file is damaged"
             )
-        self._check_tiled()
+        cut = self._cut(self._tiled_end())
         self._add_texts(texts)
-        return self._table, texts
+        return Indexed(self._table, texts, cut)
 
     def _fail(self, name: str, what: str) -> CheckpointError:
         return CheckpointError(f"{self._path}: {name:.200}: {what}; the file is damaged")
@@ -162,12 +171,12 @@ class _Index:
             raise self._fail(
                 name,
                 f"shape {shown(shape)} of {item['dtype']:.40} takes {takes}; its data_offsets {offsets} do not "
-                f"fit that, or the file of {self._size} bytes",
+                "fit that",
             )
         return found
 
-    def _check_tiled(self) -> None:
-        """Contents lie one after another and fill the file: no overlap, no bytes that nothing owns."""
+    def _tiled_end(self) -> int:
+        """Where the last content ends; they lie one after another, without an overlap or a hole."""
         offset = np.frombuffer(self._table.offset, np.int64)
         nbytes = np.frombuffer(self._table.nbytes, np.int64)
         order = np.lexsort((nbytes, offset))
@@ -180,9 +189,27 @@ class _Index:
                 f"{self._path}: {list(self._table)[row]:.200}: its data begins at byte {offset[row]}, "
                 f"not {ends[first] - nbytes[row]}; tensors overlap or leave a hole"
             )
-        left = self._size - int(ends[-1] if len(ends) else self._data)
-        if left:
+        return int(ends[-1] if len(ends) else self._data)
+
+    def _cut(self, end: int) -> str:
+        """How much a file lacks of the contents, which end at `end`; the tensors that are not whole say so, too.
+
+        Raises
+        ------
+        CheckpointError
+            If bytes follow that nothing owns.
+        """
+        left = self._size - end
+        if left > 0:
             raise CheckpointError(f"{self._path}: {left} bytes follow the last tensor; the file is damaged")
+        if not left:
+            return ""
+        cut = f"the file is cut: its last {-left} bytes are missing (it has {self._size} of {end})"
+        for row, name in enumerate(list(self._table)):
+            begin, nbytes = self._table.offset[row], self._table.nbytes[row]
+            if nbytes and begin + nbytes > self._size:
+                self._table.change(name, self._table.kind_of(name)._replace(problem=f"{cut}; {AGAIN}"))
+        return cut
 
     def _add_texts(self, texts: Mapping[str, str]) -> None:
         kind = self._table.number_of(Kind("str", np.dtype("<U1"), ()))

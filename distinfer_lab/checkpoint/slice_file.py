@@ -119,6 +119,8 @@ class SliceFile(Displayed):
         In the order of the file.
     nbytes_read : int
         Bytes of content read so far.
+    cut : str
+        That the file, whose header is whole, ends before its last tensor does; "" if it does not.
     """
 
     def __init__(self, path: str, handle: Handle, crc_check: bool = False) -> None:
@@ -128,6 +130,7 @@ class SliceFile(Displayed):
         self._counting = threading.Lock()
         self._last: Entry | None = None
         self._texts: dict[str, str] = {}
+        self.cut = ""
         self.entries: Mapping[str, Entry]
         self.format = "safetensors" if path.endswith(".safetensors") else "ckpt"
         end = self._content_end(crc_check) if self.format == "ckpt" else self.size
@@ -135,7 +138,8 @@ class SliceFile(Displayed):
             if not self.size:
                 raise CheckpointError(f"{path}: the file is empty (0 bytes)")
             if self.format == "safetensors":
-                self.entries, self._texts = index_safetensors(path, self._read_at, end)
+                self.entries, self._texts, cut = index_safetensors(path, self._read_at, end)
+                self.cut = f"{path}: {cut}" if cut else ""
             else:
                 self.entries = index_ckpt(path, self._read_at, end)
         except CheckpointError as err:
