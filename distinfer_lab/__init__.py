@@ -18,16 +18,7 @@ from .version import __version__
 
 _HOMES = {
     ".cards": ("CardGroup", "CardMemory", "GroupMemory", "Run", "current_group"),
-    ".checkpoint": (
-        "Checkpoint",
-        "SliceFile",
-        "StrategyFile",
-        "open_checkpoint",
-        "open_slice",
-        "read_strategy",
-        "save_slice",
-        "write_strategy",
-    ),
+    ".checkpoint": ("Checkpoint", "ReshardResult", "open_checkpoint", "reshard_files", "verify_folder"),
     ".flow": (
         "Callback",
         "CheckpointConfig",
@@ -53,20 +44,12 @@ _HOMES = {
         "set_auto_parallel_context",
         "transform_checkpoints",
     ),
+    ".formats": ("SliceFile", "StrategyFile", "open_slice", "read_strategy", "save_slice", "write_strategy"),
     ".layout": ("Box", "Layout", "Mesh", "Strategy"),
     ".net": ("Cell", "Parameter", "Tensor", "initializer", "set_seed"),
     ".parallel": ("Program", "Sharding", "partition", "propagate"),
-    ".reshard": (
-        "ReshardPlan",
-        "ReshardResult",
-        "Rules",
-        "cheapest_placement",
-        "mesh_of",
-        "plan_reshard",
-        "read_rules",
-        "reshard_files",
-        "verify_folder",
-    ),
+    ".reshard": ("ReshardPlan", "cheapest_placement", "plan_reshard"),
+    ".rules": ("Rules", "mesh_of", "read_rules"),
     ".told": ("in_words",),
     ".trace": ("Span", "Trace"),
     ".widgets": (
@@ -89,13 +72,12 @@ if TYPE_CHECKING:
     from .cards import CardGroup, CardMemory, GroupMemory, Run, current_group
     from .checkpoint import (
         Checkpoint,
-        SliceFile,
-        StrategyFile,
+        ReshardResult,
         open_checkpoint,
-        open_slice,
-        read_strategy,
-        save_slice,
-        write_strategy,
+        rank_list_for_transform,
+        reshard_files,
+        transform_checkpoints,
+        verify_folder,
     )
     from .flow import (
         Callback,
@@ -115,27 +97,24 @@ if TYPE_CHECKING:
         load_checkpoint,
         load_distributed_checkpoint,
         load_param_into_net,
-        merge_pipeline_strategys,
-        rank_list_for_transform,
         reset_auto_parallel_context,
         save_checkpoint,
         set_auto_parallel_context,
-        transform_checkpoints,
+    )
+    from .formats import (
+        SliceFile,
+        StrategyFile,
+        merge_pipeline_strategys,
+        open_slice,
+        read_strategy,
+        save_slice,
+        write_strategy,
     )
     from .layout import Box, Layout, Mesh, Strategy
     from .net import Cell, Parameter, Tensor, initializer, set_seed
     from .parallel import Program, Sharding, partition, propagate
-    from .reshard import (
-        ReshardPlan,
-        ReshardResult,
-        Rules,
-        cheapest_placement,
-        mesh_of,
-        plan_reshard,
-        read_rules,
-        reshard_files,
-        verify_folder,
-    )
+    from .reshard import ReshardPlan, cheapest_placement, plan_reshard
+    from .rules import Rules, mesh_of, read_rules
     from .told import in_words
     from .trace import Span, Trace
     from .widgets import (

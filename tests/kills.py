@@ -27,9 +27,9 @@ import numpy as np
 import psutil
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.checkpoint import open_checkpoint, verify_folder
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import verify_folder
 
 from .cards.clusters import ROOT, Cluster
 

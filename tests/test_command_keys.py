@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from distinfer_lab.checkpoint import save_slice
+from distinfer_lab.checkpoint import verify_folder
+from distinfer_lab.checkpoint.progress import Watch
 from distinfer_lab.cli import main
-from distinfer_lab.reshard import verify_folder
-from distinfer_lab.reshard.progress import Watch
+from distinfer_lab.formats import save_slice
 
 KEY = bytes(range(1, 17))
 

@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 from distributed import LocalCluster
 
-from distinfer_lab.checkpoint import open_checkpoint, open_slice, save_slice
+from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.cli import main
+from distinfer_lab.formats import open_slice, save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.layout.dialects.plain import strategy_to_json
 

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 import distinfer_lab as dl
-from distinfer_lab.checkpoint import SliceFile, open_slice
 from distinfer_lab.cli import main
 from distinfer_lab.errors import CheckpointFileError
 from distinfer_lab.flow.sample import strategy_for
+from distinfer_lab.formats import SliceFile, open_slice
 
 from .oracle import case
 

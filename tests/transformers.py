@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from distinfer_lab.checkpoint import open_files
+from distinfer_lab.formats import open_files
 from distinfer_lab.layout import Mesh, Strategy
 from distinfer_lab.net.models import CausalLM, from_pretrained_config
-from distinfer_lab.reshard import Rules, read_rules
+from distinfer_lab.rules import Rules, read_rules
 
 from .oracle import ORACLE
 

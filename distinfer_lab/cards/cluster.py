@@ -37,7 +37,7 @@ from .certificates import temporary_security
 from .store import CardRestartedError
 
 PRELOADED = ["distributed", "distributed.nanny", "distributed.worker"] + [
-    f"distinfer_lab.{name}" for name in ("cards", "cards.forerunner", "net", "parallel", "reshard")
+    f"distinfer_lab.{name}" for name in ("cards", "cards.forerunner", "checkpoint", "net", "parallel")
 ]
 
 __all__ = [

@@ -19,12 +19,13 @@ from typing import Any
 
 from distributed import Client
 
+from ..comm import Origin
 from ..display import Displayed, counted
 from ..errors import ArgumentTypeError, CardError, ContextError
-from ..reshard import size_of
+from ..sizes import size_of
 from . import cluster, tasks
+from .dask_patches import leave_to_parent
 from .gang import Gangs
-from .origin import Origin, leave_to_parent
 from .owner import Owner
 from .private_folder import holds_sockets, private_folder
 from .quiet import silent

@@ -21,12 +21,12 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from distributed import Client, wait
 from threadpoolctl import ThreadpoolController
 
+from ..comm import ChannelClosedError, Epoch, Peer
 from ..errors import CardError
 from . import tasks
-from .channels import ChannelClosedError
 from .leases import Leases
 from .members import Members, lost
-from .records import Epoch, GroupTerms, Peer, Ticket
+from .records import GroupTerms, Ticket
 from .run import Run
 from .store import CancelledError, CardRestartedError
 

@@ -12,10 +12,10 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, Control, ConversionPlan, Unwatched, WriteTask, Written
 from ..errors import CardError, ContextError
 from ..layout import Strategy
-from ..reshard import BUFFER_BYTES, Control, ConversionPlan, Unwatched, WriteTask, Written, size_of
+from ..sizes import BUFFER_BYTES, size_of
 from . import tasks
 from .controller import Controller
 from .gang import Work

@@ -16,11 +16,11 @@ from typing import Any
 
 from distributed import Client
 
+from ..comm import Origin, Peer
 from ..errors import CardError
 from . import cluster, tasks
 from .asking import ANSWER_SECONDS, NO_ANSWER, answers_of, is_silent
-from .origin import Origin
-from .records import GroupTerms, Peer
+from .records import GroupTerms
 from .store import CardRestartedError
 
 __all__ = ["CardGoneError", "Members"]

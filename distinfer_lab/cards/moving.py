@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import FileSet, SliceFile, open_files
+from ..checkpoint import FileReport, FileWork, Share, Source, WriteTask
+from ..comm import Channels
 from ..errors import CardError
+from ..formats import FileSet, SliceFile, open_files
 from ..layout import Box
-from ..reshard import FileReport, FileWork, Share, Source, WriteTask
-from .channels import Channels
 from .records import Ticket
 from .store import CardStore, open_store
 

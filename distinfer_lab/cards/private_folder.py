@@ -19,8 +19,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..comm import can_check_users
 from ..errors import CardError
-from .channels import can_check_users
 
 __all__ = ["holds_sockets", "private_folder"]
 

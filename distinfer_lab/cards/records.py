@@ -1,6 +1,6 @@
 """What the controller and the cards say to each other, and what they report; all frozen, all small."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ..display import Displayed, counted, show
 
-__all__ = ["Address", "CardMemory", "Epoch", "GroupMemory", "GroupTerms", "Peer", "Ticket"]
+__all__ = ["CardMemory", "GroupMemory", "GroupTerms", "Ticket"]
 
 
 @dataclass(frozen=True)
@@ -29,40 +29,6 @@ class GroupTerms:
     """The memory of each card for shards, working values and buffers; None where none is declared."""
     folder: str | None = None
     """Where cards that are processes of one host have their Unix sockets; None where they have none."""
-
-
-class Address(NamedTuple):
-    """Where a card is reached by the others."""
-
-    host: str
-    """A worker's interface, "this host" or "this process"; equal where cards may share memory."""
-    port: int = 0
-    """Or a number within this process."""
-    path: str = ""
-    """Of a Unix socket."""
-
-    def __str__(self) -> str:
-        return self.path or f"{self.host}:{self.port}"
-
-
-class Peer(NamedTuple):
-    """A card as the others of its group know it."""
-
-    address: Address
-    incarnation: str
-    """A word that a card makes up when it starts: a restarted card is another card."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One membership of the group: who is who, until a card is lost."""
-
-    number: int
-    nonce: bytes = field(repr=False)
-    """32 random bytes that every channel opens with."""
-    peers: tuple[Peer, ...]
-    threads: int
-    """BLAS threads of each card."""
 
 
 class Ticket(NamedTuple):

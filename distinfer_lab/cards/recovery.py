@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..comm import ChannelClosedError
 from ..errors import CardError, listed
 from ..layout import Strategy
 from . import tasks
-from .channels import ChannelClosedError
 from .gang import Gangs
 from .placement import Placement
 from .run import Run

@@ -11,10 +11,20 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint import Checkpoint, NoFile, PartFiles, TensorRecord, hub_files
+from ..checkpoint import (
+    Checkpoint,
+    Control,
+    ConversionPlan,
+    NoFile,
+    Share,
+    TensorRecord,
+    WriteTask,
+    Written,
+    probe_of,
+)
 from ..errors import CardError
+from ..formats import PartFiles, hub_files
 from ..layout import Strategy
-from ..reshard import Control, ConversionPlan, Share, WriteTask, Written, probe_of
 from . import tasks
 from .asking import asking
 from .moving import Move, Moved, move

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from ..checkpoint import Share, WriteTask, window_bytes
 from ..errors import CardError
-from ..reshard import Share, WriteTask, window_bytes
 from .moving import Move
 
 __all__ = ["Taken", "homes_of", "jobs_of", "spread"]

@@ -12,8 +12,8 @@ from concurrent import futures
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
+from ..comm import Origin
 from ..display import Displayed
-from .origin import Origin
 from .store import CancelledError
 
 __all__ = ["Progress", "Run"]

@@ -27,9 +27,9 @@ from distributed.comm import get_address_host
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from ..comm import Channels, Door, Epoch, InProcessDoor, Listener, TcpDoor, UnixDoor
 from ..errors import CardError
-from .channels import Channels, Door, InProcessDoor, Listener, TcpDoor, UnixDoor
-from .records import CardMemory, Epoch, GroupTerms, Ticket
+from .records import CardMemory, GroupTerms, Ticket
 
 __all__ = [
     "CancelledError",

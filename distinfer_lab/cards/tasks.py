@@ -10,9 +10,10 @@ import xxhash
 from distributed import get_worker
 from numpy.typing import NDArray
 
+from ..comm import Epoch, Peer
 from ..errors import CardError, listed
 from ..untrusted import open_regular
-from .records import CardMemory, Epoch, GroupTerms, Peer, Ticket
+from .records import CardMemory, GroupTerms, Ticket
 from .store import CardRestartedError, CardStore, Placed, open_store
 
 __all__ = [

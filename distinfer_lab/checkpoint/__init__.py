@@ -1,107 +1,63 @@
-"""Files: slices, strategies, and the checkpoint that they make together. Headers are read, data on demand."""
+"""Checkpoints: open them, plan their conversion, write and verify the result.
+
+Above `formats` (what bytes mean) and `reshard` (what must move); no cluster is known here.
+"""
 
 from .beside import strategy_files
 from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, is_state_of
-from .contents import gaps, unnamed_paths
+from .conversion import ConversionPlan, plan_checkpoint
 from .coverage import Coverage, Surviving, box_in_words, coverage
-from .dtypes import dtype_name
-from .encryption import with_secret_key
-from .entry import ByteSource, Entry, Piece, TensorSpec
-from .file_set import FileSet, PartFiles, open_files
-from .holdable import check_specs
-from .hub import (
-    INDEX,
-    companions,
-    config_beside,
-    config_with_dtype,
-    hub_files,
-    index_json,
-    index_of,
-    partition_like,
-    read_companion,
-    read_index,
-)
-from .json_kinds import kind_of_json
-from .manifest import MANIFEST, Manifest, ManifestBeside, ManifestFile, ManifestTensor, read_manifest
-from .model_config import NamedTensor, config_problems, has_tied_head, kind_of_dtype, layer_patterns
+from .file_writer import Control, FileReport, FileWork, Unwatched, WriteTask, Written
+from .float_dtypes import float_dtype
 from .opening import open_checkpoint
-from .quantised import Along, QuantisedTensor, QuantisedWeight, is_quantised_config, quantised_weights
+from .output import Output
+from .progress import Progress
 from .rank_files import rank_files
-from .slice_file import READ_COST_BYTES, SliceFile, open_slice
-from .strategy_file import (
-    OperatorStrategy,
-    StrategyFile,
-    as_strategy,
-    merge_pipeline_strategys,
-    read_operators,
-    read_strategy,
-    write_strategy,
-)
-from .writer import CHUNK_BYTES, SliceWriter, save_slice
+from .rank_reads import Share, Source, shares_of
+from .result import ReshardResult
+from .shard_reader import window_bytes
+from .staging import probe_of, staged
+from .transform import rank_list_for_transform, transform_checkpoints
+from .verify import Verification, check_beginnings, check_source, unnamed_slices, verify_folder
+from .write import reshard_files
 
 __all__ = [
-    "CHUNK_BYTES",
-    "INDEX",
-    "MANIFEST",
-    "READ_COST_BYTES",
-    "Along",
-    "ByteSource",
     "Checkpoint",
+    "Control",
+    "ConversionPlan",
     "Coverage",
-    "Entry",
-    "FileSet",
-    "Manifest",
-    "ManifestBeside",
-    "ManifestFile",
-    "ManifestTensor",
-    "NamedTensor",
+    "FileReport",
+    "FileWork",
     "NoFile",
-    "OperatorStrategy",
-    "PartFiles",
-    "Piece",
-    "QuantisedTensor",
-    "QuantisedWeight",
-    "SliceFile",
-    "SliceWriter",
-    "StrategyFile",
+    "Output",
+    "Progress",
+    "ReshardResult",
+    "Share",
+    "Source",
     "Surviving",
     "TensorRecord",
-    "TensorSpec",
-    "as_strategy",
+    "Unwatched",
+    "Verification",
+    "WriteTask",
+    "Written",
     "box_in_words",
-    "check_specs",
-    "companions",
-    "config_beside",
-    "config_problems",
-    "config_with_dtype",
+    "check_beginnings",
+    "check_source",
     "coverage",
-    "dtype_name",
+    "float_dtype",
     "followed_parameter",
-    "gaps",
-    "has_tied_head",
-    "hub_files",
-    "index_json",
-    "index_of",
-    "is_quantised_config",
     "is_state_of",
-    "kind_of_dtype",
-    "kind_of_json",
-    "layer_patterns",
-    "merge_pipeline_strategys",
     "open_checkpoint",
-    "open_files",
-    "open_slice",
-    "partition_like",
-    "quantised_weights",
+    "plan_checkpoint",
+    "probe_of",
     "rank_files",
-    "read_companion",
-    "read_index",
-    "read_manifest",
-    "read_operators",
-    "read_strategy",
-    "save_slice",
+    "rank_list_for_transform",
+    "reshard_files",
+    "shares_of",
+    "staged",
     "strategy_files",
-    "unnamed_paths",
-    "with_secret_key",
-    "write_strategy",
+    "transform_checkpoints",
+    "unnamed_slices",
+    "verify_folder",
+    "window_bytes",
 ]

@@ -12,10 +12,7 @@ from pathlib import Path
 
 from ..display import counted
 from ..errors import DistinferError, listed
-from .contents import unnamed_paths
-from .manifest import Manifest
-from .recognisers import is_strategy
-from .strategy_file import as_strategy
+from ..formats import Manifest, as_strategy, is_strategy, unnamed_paths
 
 __all__ = ["strategy_files", "strategy_words", "unnamed_notes"]
 

@@ -10,20 +10,17 @@ import numpy as np
 import xxhash
 
 from ..display import Displayed, counted
+from ..dtypes import dtype_name
 from ..errors import (
     CheckpointError,
     CheckpointFileError,
     listed,
 )
+from ..formats import Entry, FileSet, SliceFile, as_strategy
 from ..layout import Box, Layout, Strategy
 from ..secret import secret_key
 from ..text import printable
 from .coverage import Coverage, box_in_words, coverage
-from .dtypes import dtype_name
-from .entry import Entry
-from .file_set import FileSet
-from .slice_file import SliceFile
-from .strategy_file import as_strategy
 
 __all__ = [
     "STATE_PREFIXES",

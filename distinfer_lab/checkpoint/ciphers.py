@@ -7,8 +7,8 @@ rank 1   0a1c0a06 ...   not encrypted      -> they are not of one save, and no k
 from collections.abc import Mapping, Sequence
 
 from ..errors import listed
+from ..formats import encrypted_by
 from ..untrusted import open_regular
-from .encryption import encrypted_by
 
 __all__ = ["unlike_ciphers"]
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from .entry import Entry
+from ..formats import Entry
 
 __all__ = ["Holders"]
 

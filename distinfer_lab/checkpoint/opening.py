@@ -15,23 +15,30 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import CheckpointError, CheckpointFileError, EncryptionError, LayoutError, listed
+from ..formats import (
+    Entry,
+    FileIdentity,
+    FileSet,
+    NamedTensor,
+    PartFiles,
+    SliceFile,
+    StrategyFile,
+    as_strategy,
+    config_beside,
+    config_problems,
+    open_files,
+    paths_of,
+    read_manifest,
+)
 from ..layout import Layout, Mesh, Regions, Strategy
 from ..text import shown
 from .beside import strategy_words
 from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, is_state_of
 from .ciphers import unlike_ciphers
-from .entry import Entry
-from .file_set import FileSet, PartFiles, open_files, paths_of
-from .handles import FileIdentity
 from .holders import Holders
-from .hub import config_beside
-from .manifest import read_manifest
-from .model_config import NamedTensor, config_problems
 from .rank_files import Files, RankFiles, find_files
 from .record_table import RecordTable
 from .saves_choice import Choice
-from .slice_file import SliceFile
-from .strategy_file import StrategyFile, as_strategy
 
 __all__ = ["open_checkpoint"]
 

@@ -18,11 +18,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, listed
+from ..formats import (
+    INDEX,
+    SINGLE,
+    Manifest,
+    PartFiles,
+    hub_files,
+    hub_notes,
+    read_manifest,
+    recognise_folder,
+)
 from .beside import unnamed_notes
-from .file_set import PartFiles
-from .hub import INDEX, SINGLE, hub_files, hub_notes
-from .manifest import Manifest, read_manifest
-from .recognisers import recognise_folder
 from .saves import (
     NO_KEY,
     RANK_FOLDER,

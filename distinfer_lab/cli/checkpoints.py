@@ -18,7 +18,7 @@ from .options import PATH, opened, planned, source_options, target_options
 from .words import in_options, say
 
 if TYPE_CHECKING:
-    from ..reshard import Progress
+    from ..checkpoint import Progress
 
 __all__ = ["inspect", "plan", "reshard", "verify"]
 
@@ -32,8 +32,8 @@ def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> N
     Reads headers only; where no strategy says who holds what, the beginnings of some tensors, too, to see whether
     the files are equal.
     """
+    from ..checkpoint import check_beginnings, unnamed_slices
     from ..layout.dialects.plain import strategy_to_json
-    from ..reshard import check_beginnings, unnamed_slices
 
     stated = source["dec_key"] is not None and not isinstance(source["dec_key"], EnvironmentKey)
     found = None if src.is_dir() or stated or strategy else _strategy_or_none(src)
@@ -53,7 +53,7 @@ def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> N
 
 def _strategy_or_none(path: Path) -> Any:
     """The strategy of a strategy file, and what to tell of it; None if the file is none."""
-    from ..checkpoint import as_strategy, read_strategy
+    from ..formats import as_strategy, read_strategy
 
     if path.suffix not in (".ckpt", ".json"):
         return None
@@ -219,7 +219,7 @@ def reshard(
 @contextmanager
 def _saying_what_is_kept(dst: Path) -> Iterator[None]:
     """Say of a run that was stopped what it leaves, where, and how to resume it."""
-    from ..reshard import staged
+    from ..checkpoint import staged
 
     try:
         yield
@@ -276,7 +276,7 @@ def verify(folder: Path, threads: int, as_json: bool) -> None:
 
     Leaves with status 0 only if all is as it was written.
     """
-    from ..reshard import verify_folder
+    from ..checkpoint import verify_folder
 
     found = verify_folder(folder, threads=threads)
     say(json.dumps(found.to_json()) if as_json else repr(found))

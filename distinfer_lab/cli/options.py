@@ -13,8 +13,7 @@ from .keys import EnvironmentKey, key_options
 from .words import in_options, say
 
 if TYPE_CHECKING:
-    from ..checkpoint import Checkpoint
-    from ..reshard import ConversionPlan
+    from ..checkpoint import Checkpoint, ConversionPlan
 
 __all__ = ["PATH", "opened", "planned", "source_options", "target_options", "wrong_call"]
 
@@ -82,7 +81,7 @@ source_options = _options(
 
 def _checked_dtype(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """The name of a dtype, if floats can be converted to it."""
-    from ..reshard import float_dtype
+    from ..checkpoint import float_dtype
 
     with wrong_call("--dtype"):
         found = float_dtype(value)
@@ -174,8 +173,9 @@ def planned(
     allow_missing: tuple[str, ...],
 ) -> "ConversionPlan":
     """The plan that the target options name; slices of which nobody says how they lie have none."""
-    from ..checkpoint import NamedTensor, config_problems
-    from ..reshard import Rules, check_beginnings, plan_checkpoint, unnamed_slices
+    from ..checkpoint import check_beginnings, plan_checkpoint, unnamed_slices
+    from ..formats import NamedTensor, config_problems
+    from ..rules import Rules
 
     names: dict[str, str] = {}
     for item in rename:
@@ -205,8 +205,8 @@ def planned(
 
 
 def _destination(src: Path, to: str | None, rules: tuple[str, ...], config: Path | None) -> Any:
-    from ..checkpoint import as_strategy
-    from ..reshard import Rules, mesh_of, read_rules
+    from ..formats import as_strategy
+    from ..rules import Rules, mesh_of, read_rules
 
     if to is None:
         if rules:
@@ -237,7 +237,7 @@ def _destination(src: Path, to: str | None, rules: tuple[str, ...], config: Path
 
 
 def _config(path: Path) -> dict[str, Any]:
-    from ..checkpoint import kind_of_json
+    from ..json_kinds import kind_of_json
 
     path = path / "config.json" if path.is_dir() else path
     try:

@@ -28,7 +28,7 @@ def rules(names: tuple[str, ...]) -> None:
     Sizes and units are numbers, or expressions of fields of config.json such as
     "head_dim or hidden_size // num_attention_heads".
     """
-    from ..reshard import MODEL_TYPES, RULES, read_rules, rules_json
+    from ..rules import MODEL_TYPES, RULES, read_rules, rules_json
 
     if names:
         with wrong_call("NAME"):

@@ -1,7 +1,7 @@
 """The flow: the four steps, by MindSpore's names."""
 
-from ..checkpoint import merge_pipeline_strategys
-from ..reshard import rank_list_for_transform, transform_checkpoints
+from ..checkpoint import rank_list_for_transform, transform_checkpoints
+from ..formats import merge_pipeline_strategys
 from .callbacks import Callback, CheckpointConfig, LossMonitor, ModelCheckpoint, RunContext
 from .communication import get_group_size, get_rank, init
 from .comparison import Comparison, compare, compare_generated

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cards import CardGroup, current_group
-from ..checkpoint import Checkpoint, as_strategy, open_checkpoint
+from ..checkpoint import Checkpoint, open_checkpoint, shares_of
 from ..display import Displayed, counted
 from ..errors import ArgumentTypeError, CheckpointError, ContextError, listed
+from ..formats import as_strategy
 from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import strategy_from_tuples
 from ..net import Cell, Parameter
-from ..reshard import ReshardPlan, plan_reshard, shares_of
+from ..reshard import ReshardPlan, plan_reshard
 from ..text import printable
 from .context import parallel_context
 from .matching import Matching

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import Checkpoint, dtype_name, quantised_weights
+from ..checkpoint import Checkpoint
+from ..dtypes import dtype_name
 from ..errors import CheckpointError, listed
 from ..net import Parameter
+from ..rules import quantised_weights
 
 __all__ = ["Matching", "kind_of"]
 

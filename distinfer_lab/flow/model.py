@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..cards import CardGroup, Placement, current_group
-from ..checkpoint import with_secret_key
 from ..display import Displayed
 from ..errors import ArgumentTypeError, ContextError
+from ..formats import with_secret_key
 from ..net import Cell, Graph, Tensor, spec_of, trace
 from ..net.nn import Optimizer
 from ..parallel import (

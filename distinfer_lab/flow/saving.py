@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import SliceWriter, TensorSpec, save_slice
 from ..errors import CheckpointFileError
+from ..formats import SliceWriter, TensorSpec, save_slice
 from ..layout import Box
 from .placing import PlacedNet
 

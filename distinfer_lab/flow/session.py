@@ -22,12 +22,11 @@ from typing import Any
 import numpy as np
 
 from ..cards import CardGroup, Run
-from ..checkpoint import Checkpoint, open_checkpoint
+from ..checkpoint import Checkpoint, ConversionPlan, ReshardResult, check_beginnings, open_checkpoint
 from ..errors import CheckpointError, ContextError, GraphError
 from ..layout import Strategy
 from ..net import Tensor
 from ..net.models import FAMILIES
-from ..reshard import ConversionPlan, ReshardResult, check_beginnings
 from . import session_code
 from .code_file import write_code
 from .context import auto_parallel_context

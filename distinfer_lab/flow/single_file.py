@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import as_strategy, open_slice, save_slice
 from ..errors import ArgumentTypeError, CheckpointError, ContextError
+from ..formats import as_strategy, open_slice, save_slice
 from ..layout import Strategy
 from ..net import Cell, Parameter, Tensor
 from .matching import kind_of

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..checkpoint import OperatorStrategy, StrategyFile, followed_parameter, read_operators
+from ..checkpoint import followed_parameter
 from ..errors import LayoutError
+from ..formats import OperatorStrategy, StrategyFile, read_operators
 from ..layout import Strategy
 from ..net import NodeStrategy
 from ..parallel import Sharding

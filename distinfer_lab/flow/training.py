@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..cards import CardRestartedError
-from ..checkpoint import followed_parameter, write_strategy
+from ..checkpoint import followed_parameter
 from ..errors import CardError, ContextError
+from ..formats import write_strategy
 from ..net import Parameter, Tensor, training_graph
 from ..net.nn import Optimizer
 from ..parallel import CardProgram, Program, assemble, cut, partition, propagate

@@ -3,7 +3,6 @@
 from .batches import check_rows_apart
 from .card import CardRun, CardView, run_card, view_of
 from .card_program import SENT, TIMES, CardProgram
-from .channels import Channels
 from .communication import Communication, Sent
 from .partition import partition
 from .program import AllReduce, Collective, Compute, Held, Program, Redistribute, ReduceScatter
@@ -21,7 +20,6 @@ __all__ = [
     "CardProgram",
     "CardRun",
     "CardView",
-    "Channels",
     "Collective",
     "Communication",
     "Compute",

@@ -1,6 +1,6 @@
 """One card's view of a program, and how a card runs it.
 
-The cards differ only in what `Channels` connects them by: sockets between Dask workers, or, in
+The cards differ only in what `Communicator` connects them by: sockets between Dask workers, or, in
 the serial interpreter, plain hand-over in one process. A view holds a card's own steps only, with
 all that can be known beforehand, so that a run does little more than call operators.
 """
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..comm import Communicator
 from ..errors import GraphError
-from .channels import Channels
 from .program import AllReduce, Compute, Held, Instruction, Program, Redistribute, ReduceScatter
 from .shards import Index, Shards, shard_map
 from .steps import Apply, Cut, Move, Round, Sum, SumPart, Work
@@ -23,7 +23,6 @@ __all__ = [
     "CardRun",
     "CardStep",
     "CardView",
-    "Channels",
     "Shards",
     "run_card",
     "view_of",
@@ -182,7 +181,7 @@ def run_card(
     view: CardView,
     params: Mapping[str, Array],
     inputs: Mapping[str, Array],
-    channels: Channels,
+    channels: Communicator,
     check: Callable[[], None] = lambda: None,
     count: Callable[[int], None] = lambda nbytes: None,
 ) -> CardRun:

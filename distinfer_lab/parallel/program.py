@@ -17,13 +17,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..comm import reduced_elements
 from ..display import Displayed, counted
 from ..layout import Layout, Strategy, Transfers, volumes
 from ..net import Operator, Region, Spec
 from .communication import Communication, Sent
 from .redistribution import Piece, kind_of, pieces, transfers
 from .shards import shard_map
-from .traffic import reduced_elements
 
 __all__ = [
     "AllReduce",

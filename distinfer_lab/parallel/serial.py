@@ -9,7 +9,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .card import CardStep, Channels, view_of
+from ..comm import Communicator
+from .card import CardStep, view_of
 from .program import AllReduce, Compute, Instruction, Program, Redistribute, ReduceScatter
 from .shards import Shards, shard_map
 from .steps import Cut, SumPart
@@ -62,7 +63,7 @@ def _results(
 
 
 def _alone(step: CardStep, values: Shards) -> Array | None:
-    return step.work.run(values, cast(Channels, _Alone()))
+    return step.work.run(values, cast(Communicator, _Alone()))
 
 
 def _summed(

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..comm import Communicator
 from ..net import Operator
-from .channels import Channels
 from .shards import Index
 
 __all__ = ["Apply", "Cut", "Move", "Round", "Sum", "SumPart", "Work"]
@@ -29,7 +29,7 @@ Shards = Mapping[str, Array]
 class Work(Protocol):
     """What a card does for one instruction."""
 
-    def run(self, values: Shards, channels: Channels) -> Array | None:
+    def run(self, values: Shards, channels: Communicator) -> Array | None:
         """The shard that it gives; None if this card ends with nothing."""
 
 
@@ -40,7 +40,7 @@ class Apply:
     op: Operator
     inputs: tuple[str, ...]
 
-    def run(self, values: Shards, channels: Channels) -> Array | None:
+    def run(self, values: Shards, channels: Communicator) -> Array | None:
         """See `Work`."""
         return np.asarray(self.op.forward(*[values[name] for name in self.inputs]))
 
@@ -52,7 +52,7 @@ class Sum:
     value: str
     group: tuple[int, ...]
 
-    def run(self, values: Shards, channels: Channels) -> Array | None:
+    def run(self, values: Shards, channels: Communicator) -> Array | None:
         """See `Work`."""
         return channels.all_reduce(values[self.value], self.group)
 
@@ -66,7 +66,7 @@ class SumPart:
     parts: tuple[Index, ...]
     """What each of the group keeps."""
 
-    def run(self, values: Shards, channels: Channels) -> Array | None:
+    def run(self, values: Shards, channels: Communicator) -> Array | None:
         """See `Work`."""
         mine = values[self.value]
         return channels.reduce_scatter([mine[part] for part in self.parts], self.group)
@@ -81,7 +81,7 @@ class Cut:
     copied: bool
     """False: a view, of a value that stays in memory anyway."""
 
-    def run(self, values: Shards, channels: Channels) -> Array | None:
+    def run(self, values: Shards, channels: Communicator) -> Array | None:
         """See `Work`."""
         found = values[self.value][self.part]
         return found.copy() if self.copied else found
@@ -113,7 +113,7 @@ class Move:
     handed: bool
     """Nothing is put together here: what this card ends with, if anything, comes whole from one card."""
 
-    def run(self, values: Shards, channels: Channels) -> Array | None:
+    def run(self, values: Shards, channels: Communicator) -> Array | None:
         """See `Work`."""
         if self.handed:
             return self._hand(values, channels)
@@ -128,7 +128,7 @@ class Move:
             )
         return None if self.shape is None else new
 
-    def _hand(self, values: Shards, channels: Channels) -> Array | None:
+    def _hand(self, values: Shards, channels: Communicator) -> Array | None:
         """Without a copy, and without waiting for whoever receives, where the channels can."""
         (step,) = self.rounds
         # How an array lies in memory decides in which order numpy adds it up: all ways deliver it in C order.

@@ -19,10 +19,10 @@ import numpy as np
 
 from ..errors import LayoutError
 from ..layout import Layout, Mesh, Strategy
+from ..rules import name_fits
+from ..sizes import BUFFER_BYTES
 from .explain import card_costs
 from .plan import ReshardPlan, plan_reshard
-from .rules.patterns import name_fits
-from .sizes import BUFFER_BYTES
 
 __all__ = ["Assessment", "Cut", "Dims", "Draft"]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..checkpoint import dtype_name
 from ..display import Displayed, bytes_in_words, counted
+from ..dtypes import dtype_name
 from ..layout import Regions
 from ..text import printable
 from .bounds import MOST_CHOICES, choices

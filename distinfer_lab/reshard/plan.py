@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from ..display import Displayed, counted
 from ..errors import LayoutError, ReshardError, in_lines
 from ..layout import Layout, Matches, Regions, Strategy, Transfers, match_regions, volumes
+from ..sizes import BUFFER_BYTES, size_of
 from .bounds import held_elements, least_load
 from .classes import Holding, Pieces, TensorClass, interned, numbered
 from .explain import Explanation, explain
 from .senders import group_pieces
-from .sizes import BUFFER_BYTES, size_of
 from .topology import Topology
 
 __all__ = ["CardPieces", "ReshardPlan", "TensorPlan", "plan_holdings", "plan_reshard"]

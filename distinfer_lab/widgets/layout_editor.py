@@ -13,7 +13,9 @@ from ..errors import LayoutError, in_lines
 from ..layout import Mesh, Strategy
 from ..layout.dialects import jax, mindspore, torch
 from ..layout.dialects.mindspore import strategy_from_tuples
-from ..reshard import BUFFER_BYTES, Assessment, Cut, Draft, mesh_of, size_of
+from ..reshard import Assessment, Cut, Draft
+from ..rules import mesh_of
+from ..sizes import BUFFER_BYTES, size_of
 from ..text import escape, printable
 from ..views import Drawing
 from .parts import LayoutPair, Panel, Picture, SearchList, still_of

@@ -8,10 +8,10 @@ import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
+from ..checkpoint import ConversionPlan
 from ..display import bytes_in_words, counted
 from ..errors import ArgumentTypeError, LayoutError
-from ..reshard import ConversionPlan, ReshardPlan, Step, plan_steps, warnings_of
-from ..reshard.schedule import MOST_SCHEDULED
+from ..reshard import MOST_SCHEDULED, ReshardPlan, Step, plan_steps, warnings_of
 from ..text import escape
 from ..views import CARDS, FILES, Drawing, Window, bands_svg, link_moves, stored, traffic_svg
 from .layout_view import LayoutView

@@ -7,9 +7,9 @@ from typing import Any
 import ipywidgets
 import traitlets
 
+from ..checkpoint import ConversionPlan, Progress, ReshardResult, Verification
 from ..display import bytes_in_words, counted
 from ..errors import ArgumentTypeError, ContextError
-from ..reshard import ConversionPlan, Progress, ReshardResult, Verification
 from ..text import escape, printable
 from ..views import FILES, Drawing, traffic_svg
 from .parts import Lanes, Panel, Picture, Snapshot, Work, outcome_html, still_of, told

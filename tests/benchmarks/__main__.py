@@ -26,7 +26,7 @@ import click
 import psutil
 
 from distinfer_lab.display import bytes_in_words
-from distinfer_lab.reshard import size_of
+from distinfer_lab.sizes import size_of
 
 from .sides import SIDES, available
 from .works import WORKS, Work, make_source

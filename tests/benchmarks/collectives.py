@@ -22,7 +22,7 @@ from distributed import Client, wait
 
 from distinfer_lab import CardGroup
 from distinfer_lab.display import bytes_in_words
-from distinfer_lab.reshard import size_of
+from distinfer_lab.sizes import size_of
 
 __all__ = ["CALLS", "SIDES"]
 

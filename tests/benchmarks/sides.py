@@ -21,9 +21,9 @@ import numpy as np
 import psutil
 import xxhash
 
-from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.checkpoint import open_checkpoint, reshard_files
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout
-from distinfer_lab.reshard import reshard_files
 
 from .works import Work, whole
 

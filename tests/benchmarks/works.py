@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distinfer_lab.checkpoint import StrategyFile, save_slice, write_strategy
+from distinfer_lab.formats import StrategyFile, save_slice, write_strategy
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
 __all__ = ["WORKS", "Work", "make_source", "whole"]

@@ -10,10 +10,10 @@ from unittest import mock
 import numpy as np
 
 from distinfer_lab.cards.certificates import temporary_security
-from distinfer_lab.cards.channels import Channels, InProcessDoor, Listener, TcpDoor, UnixDoor
 from distinfer_lab.cards.cluster import PRELOADED
 from distinfer_lab.cards.private_folder import private_folder
-from distinfer_lab.cards.records import Address, Epoch, Peer
+from distinfer_lab.comm import Channels, InProcessDoor, Listener, TcpDoor, UnixDoor
+from distinfer_lab.comm.peers import Address, Epoch, Peer
 from distinfer_lab.errors import CardError
 
 NONCE = bytes(range(32))
@@ -67,7 +67,7 @@ class Net:
             listener.admit(self.epoch)
         self.cancelled = threading.Event()
         apart = way != "one process"  # then as between processes of one host
-        with mock.patch("distinfer_lab.cards.channels.channels.all_here", return_value=not apart):
+        with mock.patch("distinfer_lab.comm.channels.all_here", return_value=not apart):
             self.cards = [Channels(r, self.epoch, li, self.check) for r, li in enumerate(self.listeners)]
 
     def check(self):

@@ -7,9 +7,9 @@ import threading
 import numpy as np
 import pytest
 
-from distinfer_lab.cards.channels import ChannelClosedError
-from distinfer_lab.cards.channels.frames import FRAME
-from distinfer_lab.cards.channels.listener import HELLO, MAGIC
+from distinfer_lab.comm import ChannelClosedError
+from distinfer_lab.comm.frames import FRAME
+from distinfer_lab.comm.listener import HELLO, MAGIC
 
 from .peers import NONCE, WAYS, Net
 

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distinfer_lab.cards.channels import Counted
+from distinfer_lab.comm import Counted
+from distinfer_lab.comm.traffic import AT_ONCE_BYTES
 from distinfer_lab.errors import CardError
-from distinfer_lab.parallel.traffic import AT_ONCE_BYTES
 
 from ..strategies import examples
 from .peers import CALLS, WAYS, Processes, call, net
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int8, np.uint64, np.bool_, np.complex64]
-CHANNELS = "distinfer_lab.cards.channels"
+CHANNELS = "distinfer_lab.comm"
 
 
 @contextlib.contextmanager
@@ -34,7 +34,7 @@ def everything_is_large():
             f"{CHANNELS}.hand_over.COPIED_BYTES": 8,
             f"{CHANNELS}.sockets.WINDOW_BYTES": 128,
             f"{CHANNELS}.sockets.Sockets.window_bytes": 64,
-            "distinfer_lab.parallel.traffic.AT_ONCE_BYTES": 8,
+            "distinfer_lab.comm.traffic.AT_ONCE_BYTES": 8,
         }.items():
             stack.enter_context(mock.patch(name, value))
         yield

@@ -21,8 +21,8 @@ from distributed.utils import LoopRunner
 
 from distinfer_lab.cards import CardGroup, cluster
 from distinfer_lab.cards.certificates import temporary_security
-from distinfer_lab.cards.channels import InProcessDoor, TcpDoor, UnixDoor, listener
 from distinfer_lab.cards.private_folder import PREFIX, SCRATCH, holds_sockets, private_folder
+from distinfer_lab.comm import InProcessDoor, TcpDoor, UnixDoor, listener
 from distinfer_lab.errors import CardError
 
 from .clusters import until

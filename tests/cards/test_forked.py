@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.cards.channels import InProcessDoor, Listener
-from distinfer_lab.cards.records import Epoch, Peer
+from distinfer_lab.comm import InProcessDoor, Listener
+from distinfer_lab.comm.peers import Epoch, Peer
 from distinfer_lab.errors import CardError
 
 from .clusters import cluster_of

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distinfer_lab.cards.channels import Channels, Listener, TcpDoor
-from distinfer_lab.cards.channels.frames import FOLLOWS, FRAME, TOKEN
-from distinfer_lab.cards.channels.outbox import OFFER_BYTES, SLOT_BYTES, SLOTS, Offer, Outbox
-from distinfer_lab.cards.channels.windows import blocks, bytes_of, pieces_to_fill, pieces_to_send
-from distinfer_lab.cards.records import Epoch, Peer
+from distinfer_lab.comm import Channels, Listener, TcpDoor
+from distinfer_lab.comm.frames import FOLLOWS, FRAME, TOKEN
+from distinfer_lab.comm.peers import Epoch, Peer
+from distinfer_lab.comm.shared_memory import OFFER_BYTES, SLOT_BYTES, SLOTS, Offer, Outbox
+from distinfer_lab.comm.windows import blocks, bytes_of, pieces_to_fill, pieces_to_send
 from distinfer_lab.errors import CardError
 
 from .peers import net

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.checkpoint import open_checkpoint, reshard_files, verify_folder
 from distinfer_lab.errors import CardError
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import reshard_files, verify_folder
 
 from ..strategies import examples
 

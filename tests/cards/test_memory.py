@@ -5,9 +5,10 @@ import pytest
 from distributed import LocalCluster
 
 from distinfer_lab.cards import CardGroup, CardMemoryError
-from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.errors import ReshardError
 from distinfer_lab.flow import Model, auto_parallel_context
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.net import Cell, Parameter, Tensor, nn, ops
 

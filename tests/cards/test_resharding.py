@@ -10,10 +10,11 @@ from distributed import LocalCluster
 
 from distinfer_lab.cards import CardGroup
 from distinfer_lab.cards.routes import homes_of, spread
-from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.checkpoint import open_checkpoint, shares_of, verify_folder
 from distinfer_lab.errors import CardError, ReshardError
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import execute, plan_reshard, shares_of, verify_folder
+from distinfer_lab.reshard import execute, plan_reshard
 
 SHAPES = {"cols": (48, 32), "rows": (64, 24), "whole": (7,), "grid": (16, 16), "qkv": (24, 8), "step": ()}
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from distinfer_lab.checkpoint import open_checkpoint, save_slice, strategy_files, write_strategy
+from distinfer_lab.checkpoint import open_checkpoint, strategy_files
 from distinfer_lab.cli import main
 from distinfer_lab.errors import CheckpointError
+from distinfer_lab.formats import save_slice, write_strategy
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
 ROWS = Strategy({"w": Layout(Mesh(("tp",), (2,)), (("tp",), ()))}, {"w": (4, 3)})

@@ -6,8 +6,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from distinfer_lab.checkpoint import open_checkpoint, rank_files, save_slice
+from distinfer_lab.checkpoint import open_checkpoint, rank_files
 from distinfer_lab.errors import ArgumentTypeError, CheckpointError, CheckpointFileError, ReshardError
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
 from ..oracle import CASES, case

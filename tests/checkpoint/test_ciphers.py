@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.errors import EncryptionError
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
 KEY = b"0123456789abcdef"

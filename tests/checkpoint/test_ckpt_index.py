@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distinfer_lab.checkpoint import ckpt, save_slice
 from distinfer_lab.errors import CheckpointError
+from distinfer_lab.formats import ckpt, save_slice
 
 from ..strategies import examples
 

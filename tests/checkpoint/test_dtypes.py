@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from distinfer_lab.checkpoint import dtype_name, open_checkpoint, open_slice
+from distinfer_lab.checkpoint import open_checkpoint, verify_folder
+from distinfer_lab.dtypes import dtype_name
 from distinfer_lab.errors import CheckpointError, ReshardError
+from distinfer_lab.formats import open_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import verify_folder
 
 from ..strategies import examples
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distinfer_lab.checkpoint import open_slice, read_strategy
 from distinfer_lab.errors import DistinferError
+from distinfer_lab.formats import open_slice, read_strategy
 
 from ..oracle import ORACLE, case
 from ..strategies import examples

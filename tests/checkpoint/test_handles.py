@@ -8,8 +8,9 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from distinfer_lab.checkpoint import handles, open_checkpoint, open_slice, save_slice
+from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.errors import CheckpointError, CheckpointFileError
+from distinfer_lab.formats import handles, open_slice, save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
 KEY = b"0123456789abcdef"

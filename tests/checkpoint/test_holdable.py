@@ -8,16 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distinfer_lab.checkpoint import (
-    SliceWriter,
-    TensorSpec,
-    holdable,
-    open_checkpoint,
-    open_slice,
-    save_slice,
-)
-from distinfer_lab.checkpoint.writer import Entry
+from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.errors import ArgumentTypeError, CheckpointError, DistinferError
+from distinfer_lab.formats import SliceWriter, TensorSpec, limits, open_slice, save_slice
+from distinfer_lab.formats.slice_writer import Entry
 from distinfer_lab.text import pattern_of
 
 from ..strategies import examples
@@ -135,11 +129,11 @@ def test_an_index_that_differs_is_found(tmp_path, monkeypatch):
     def wrong(cls, name, kind, dtype, shape, pieces, problem=""):
         return right(cls, name, kind, dtype, (*shape, 1), pieces, problem)
 
-    monkeypatch.setattr("distinfer_lab.checkpoint.writer.Entry", lambda *args: wrong(Entry, *args))
+    monkeypatch.setattr("distinfer_lab.formats.slice_writer.Entry", lambda *args: wrong(Entry, *args))
     with pytest.raises(CheckpointError, match="'w' would not be read back as it is written"):
         SliceWriter(tmp_path / "a.safetensors", [TensorSpec("w", np.dtype("f4"), (2,))])
     assert not list(tmp_path.iterdir())
-    assert holdable.format_of("x") == "ckpt"
+    assert limits.format_of("x") == "ckpt"
 
 
 @given(st.text(max_size=20))

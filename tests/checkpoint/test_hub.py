@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from distinfer_lab.checkpoint import MANIFEST, companions, hub_files, partition_like, read_companion
-from distinfer_lab.checkpoint.hub import COMPANIONS, INDEX, LARGEST_COMPANION, SINGLE
 from distinfer_lab.errors import CheckpointError, CheckpointFileError
+from distinfer_lab.formats import MANIFEST, companions, hub_files, partition_like, read_companion
+from distinfer_lab.formats.hub import COMPANIONS, INDEX, LARGEST_COMPANION, SINGLE
 
 
 @pytest.fixture

@@ -6,20 +6,20 @@ import re
 import numpy as np
 import pytest
 
-from distinfer_lab.checkpoint import (
+from distinfer_lab.checkpoint import open_checkpoint
+from distinfer_lab.errors import CheckpointError, DistinferError
+from distinfer_lab.formats import (
     INDEX,
     MANIFEST,
     as_strategy,
-    open_checkpoint,
     read_index,
     read_manifest,
     read_strategy,
     save_slice,
     write_strategy,
 )
-from distinfer_lab.errors import CheckpointError, DistinferError
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import read_rules
+from distinfer_lab.rules import read_rules
 
 ROWS = Strategy({"w": Layout(Mesh(("tp",), (2,)), (("tp",), ()))}, {"w": (4, 3)})
 UNEVEN = Strategy({"w": Layout(Mesh(("tp",), (2,)), (("tp",), ()), sizes=((3, 1), None))}, {"w": (4, 3)})

@@ -9,9 +9,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from distinfer_lab.checkpoint import open_checkpoint, open_slice, save_slice
-from distinfer_lab.checkpoint.recognisers import FORMATS, recognise_file, recognise_folder
+from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.errors import CheckpointError, CheckpointFileError
+from distinfer_lab.formats import open_slice, save_slice
+from distinfer_lab.formats.recognisers import FORMATS, recognise_file, recognise_folder
 
 
 def zipped(*names):

@@ -16,8 +16,8 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distinfer_lab.checkpoint import SliceWriter, TensorSpec, allocation, open_slice, save_slice
 from distinfer_lab.errors import CheckpointError, CheckpointFileError, EncryptionError
+from distinfer_lab.formats import SliceWriter, TensorSpec, allocation, open_slice, save_slice
 from distinfer_lab.layout import Box
 
 from ..oracle import CASES, case

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from distinfer_lab.checkpoint import (
+from distinfer_lab.errors import CheckpointError, CheckpointFileError, LayoutError
+from distinfer_lab.formats import (
     OperatorStrategy,
     StrategyFile,
     as_strategy,
@@ -13,7 +14,6 @@ from distinfer_lab.checkpoint import (
     read_strategy,
     write_strategy,
 )
-from distinfer_lab.errors import CheckpointError, CheckpointFileError, LayoutError
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
 from ..oracle import CASES, ORACLE, case

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup, CardRestartedError
-from distinfer_lab.checkpoint import save_slice
 from distinfer_lab.flow import (
     Callback,
     CheckpointConfig,
@@ -16,6 +15,7 @@ from distinfer_lab.flow import (
     set_auto_parallel_context,
 )
 from distinfer_lab.flow.sample import SampleNet, sample_dataset
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.net import Cell, Parameter, nn, ops
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.checkpoint import as_strategy, followed_parameter, open_slice, save_slice, write_strategy
+from distinfer_lab.checkpoint import followed_parameter
 from distinfer_lab.errors import (
     ArgumentTypeError,
     CardError,
@@ -23,6 +23,7 @@ from distinfer_lab.flow import (
     save_checkpoint,
 )
 from distinfer_lab.flow.sample import SampleNet, create_ckpt_file_list
+from distinfer_lab.formats import as_strategy, open_slice, save_slice, write_strategy
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.net import Cell, Parameter, Tensor, ops
 

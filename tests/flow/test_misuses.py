@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
+from distinfer_lab.checkpoint import transform_checkpoints
 from distinfer_lab.errors import DistinferError
-from distinfer_lab.flow import (
-    build_searched_strategy,
-    load_checkpoint,
-    load_distributed_checkpoint,
-    transform_checkpoints,
-)
+from distinfer_lab.flow import build_searched_strategy, load_checkpoint, load_distributed_checkpoint
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.net import Cell, Parameter, ops
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.checkpoint import open_slice
 from distinfer_lab.flow import Model, load_param_into_net, set_auto_parallel_context
+from distinfer_lab.formats import open_slice
 from distinfer_lab.net import Cell, Parameter, Tensor, nn, ops
 
 from ..trained import MLP, MLP_CUTS, check_against_mindspore

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.checkpoint import open_checkpoint, read_strategy
+from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.errors import ContextError, ShardingError
 from distinfer_lab.flow import (
     CheckpointConfig,
@@ -14,6 +14,7 @@ from distinfer_lab.flow import (
     load_distributed_checkpoint,
     set_auto_parallel_context,
 )
+from distinfer_lab.formats import read_strategy
 from distinfer_lab.net import Cell, Tensor, nn, ops
 
 from ..parallel.test_stages import Language

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.checkpoint import open_checkpoint, save_slice, write_strategy
+from distinfer_lab.checkpoint import open_checkpoint, verify_folder
 from distinfer_lab.errors import CardError, CheckpointError, CheckpointFileError, ContextError, DistinferError
 from distinfer_lab.flow.sample import create_predict_data
 from distinfer_lab.flow.session import STEPS, Session
+from distinfer_lab.formats import save_slice, write_strategy
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import verify_folder
 from tests.transformers import by_rules, expected, folder_of, net_of
 
 ROWS = Layout(Mesh(("tp",), (2,)), (("tp",), ()))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.checkpoint import open_checkpoint, open_slice, read_strategy
+from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.flow import (
     Callback,
     CheckpointConfig,
@@ -21,6 +21,7 @@ from distinfer_lab.flow import (
     set_auto_parallel_context,
 )
 from distinfer_lab.flow.sample import SampleNet, create_ckpt_file_list, sample_dataset, train_sample
+from distinfer_lab.formats import open_slice, read_strategy
 from distinfer_lab.net import Tensor, nn
 
 from ..oracle import case

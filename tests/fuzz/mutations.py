@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from typing import Any
 
-from distinfer_lab.checkpoint.manifest import seal
+from distinfer_lab.formats.manifest import seal
 
 __all__ = ["WIRE_SCHEMAS", "Mutation", "mutate"]
 

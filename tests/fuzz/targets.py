@@ -11,21 +11,15 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from distinfer_lab.checkpoint import (
-    Checkpoint,
-    as_strategy,
-    open_checkpoint,
-    open_slice,
-    read_operators,
-    read_strategy,
-)
-from distinfer_lab.checkpoint.hub import companions, partition_like
+from distinfer_lab.checkpoint import Checkpoint, check_source, open_checkpoint, verify_folder
 from distinfer_lab.cli import main
 from distinfer_lab.display import show
 from distinfer_lab.errors import DistinferError
+from distinfer_lab.formats import as_strategy, open_slice, read_operators, read_strategy
+from distinfer_lab.formats.hub import companions, partition_like
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.net.models import from_pretrained_config
-from distinfer_lab.reshard import Rules, check_source, read_rules, verify_folder
+from distinfer_lab.rules import Rules, read_rules
 
 from .seeds import Seed
 

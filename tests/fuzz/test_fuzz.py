@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from distinfer_lab.checkpoint.manifest import sealed
+from distinfer_lab.formats.manifest import sealed
 
 from ..strategies import examples
 from .mutations import encode_wire

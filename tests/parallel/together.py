@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from distinfer_lab.comm.traffic import goes_at_once, runs
 from distinfer_lab.parallel import run_card, view_of
-from distinfer_lab.parallel.traffic import goes_at_once, runs
 
 __all__ = ["Together", "run_together"]
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import xxhash
 
 from distinfer_lab import reshard
-from distinfer_lab.checkpoint import open_checkpoint
-from distinfer_lab.reshard import files, reshard_files, stage
+from distinfer_lab.checkpoint import open_checkpoint, reshard_files, staging
 
 from .test_durability import DST, SRC
 
@@ -67,17 +66,17 @@ def main(folder, point, count, overwrite):
     elif point == "manifest":
         killing(os, "fsync", count)
     elif point == "rename":
-        real = stage.Stage.commit
+        real = staging.Stage.commit
 
         def commit(self):
             # Everything between the manifest and the end: unlink, fsync of the folders, the rename.
             killing(os, "fsync", count)
             killing(Path, "rename", count)
-            killing(stage, "exchange", count)
+            killing(staging, "exchange", count)
             real(self)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        stage.Stage.commit = commit
+        staging.Stage.commit = commit
     elif point == "full":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (count, count))
@@ -86,7 +85,6 @@ def main(folder, point, count, overwrite):
     with open_checkpoint(folder / "src", SRC) as checkpoint:
         print("ready", flush=True)
         reshard_files(checkpoint, DST, folder / "out", overwrite=overwrite)
-    return files
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distinfer_lab.checkpoint import open_checkpoint, read_manifest, save_slice
-from distinfer_lab.checkpoint.manifest import sealed
+from distinfer_lab.checkpoint import open_checkpoint, reshard_files, verify_folder
+from distinfer_lab.checkpoint.staging import Stage
 from distinfer_lab.errors import CheckpointError, CheckpointFileError, ReshardError
+from distinfer_lab.formats import read_manifest, save_slice
+from distinfer_lab.formats.manifest import sealed
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import reshard_files, verify_folder
-from distinfer_lab.reshard.stage import Stage
 
 from ..strategies import examples
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.checkpoint import check_source, open_checkpoint, verify_folder
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import check_source, verify_folder
 from distinfer_lab.views.shown.checkpoints import checkpoint_html
 
 TP2, TP4 = Mesh(("tp",), (2,)), Mesh(("tp",), (4,))

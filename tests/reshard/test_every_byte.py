@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from distinfer_lab.checkpoint import open_checkpoint, open_slice, save_slice
+from distinfer_lab.checkpoint import open_checkpoint, verify_folder
 from distinfer_lab.errors import CheckpointError, CheckpointFileError
+from distinfer_lab.formats import open_slice, save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import verify_folder
 
 KEY = bytes(range(16))
 DST = Strategy({"w": Layout(Mesh(("tp",), (2,)), ((), ("tp",))), "empty": Layout.replicated(2, 1)})

@@ -8,20 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distinfer_lab.checkpoint import open_checkpoint, open_slice, save_slice
-from distinfer_lab.checkpoint.manifest import sealed
-from distinfer_lab.errors import CheckpointError, CheckpointFileError, ReshardError
-from distinfer_lab.layout import Layout, Mesh, Strategy, windows
-from distinfer_lab.reshard import (
-    Rule,
-    Rules,
-    mesh_of,
+from distinfer_lab.checkpoint import (
+    open_checkpoint,
     plan_checkpoint,
     reshard_files,
     shares_of,
     transform_checkpoints,
     verify_folder,
 )
+from distinfer_lab.errors import CheckpointError, CheckpointFileError, ReshardError
+from distinfer_lab.formats import open_slice, save_slice
+from distinfer_lab.formats.manifest import sealed
+from distinfer_lab.layout import Layout, Mesh, Strategy, windows
+from distinfer_lab.rules import Rule, Rules, mesh_of
 
 MIB = 1 << 20
 

@@ -5,8 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.errors import DistinferError
+from distinfer_lab.formats import save_slice
 
 TENSORS = {f"w{i}": np.full((16, 16), i, np.float32) for i in range(6)}
 

@@ -6,8 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distinfer_lab.checkpoint import as_strategy, followed_parameter, open_checkpoint, open_slice
-from distinfer_lab.reshard import rank_list_for_transform, reshard_files, transform_checkpoints
+from distinfer_lab.checkpoint import (
+    followed_parameter,
+    open_checkpoint,
+    rank_list_for_transform,
+    reshard_files,
+    transform_checkpoints,
+)
+from distinfer_lab.formats import as_strategy, open_slice
 
 from ..oracle import CASES, Case, case
 

@@ -8,18 +8,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from distinfer_lab.checkpoint import (
-    INDEX,
-    MANIFEST,
-    config_with_dtype,
-    open_checkpoint,
-    read_manifest,
-    save_slice,
-)
+from distinfer_lab.checkpoint import Output, open_checkpoint, reshard_files, verify_folder
+from distinfer_lab.checkpoint.staging import Stage
 from distinfer_lab.cli import main
 from distinfer_lab.errors import CheckpointFileError, ReshardError
-from distinfer_lab.reshard import Output, reshard_files, verify_folder
-from distinfer_lab.reshard.stage import Stage
+from distinfer_lab.formats import INDEX, MANIFEST, config_with_dtype, read_manifest, save_slice
 
 LLAMA = Path(__file__).parents[1] / "data/oracle/hf/llama_gqa_tiny"
 

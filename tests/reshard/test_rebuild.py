@@ -6,12 +6,12 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distinfer_lab.checkpoint import coverage, open_checkpoint, save_slice
+from distinfer_lab.checkpoint import coverage, open_checkpoint, reshard_files
 from distinfer_lab.cli import main
 from distinfer_lab.errors import CheckpointError, CheckpointFileError, ReshardError
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.layout.dialects.plain import strategy_to_json
-from distinfer_lab.reshard import reshard_files
 
 from ..strategies import any_layouts
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 import distinfer_lab as dl
 from distinfer_lab.cards import tasks
-from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.checkpoint import open_checkpoint, write
+from distinfer_lab.checkpoint.staging import Stage
 from distinfer_lab.errors import CheckpointFileError, ReshardError
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import files
-from distinfer_lab.reshard.stage import Stage
 
 from ..strategies import examples
 
@@ -187,7 +187,7 @@ def test_ctrl_c_stops_threads_at_their_next_window(tmp_path, monkeypatch):
         time.sleep(0.02)
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "wait", interrupted)
+        patched.setattr(write, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, threads=2, progress=slow)
     result = run(tmp_path)

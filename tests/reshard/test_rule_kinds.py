@@ -11,13 +11,14 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.cli import main
 from distinfer_lab.errors import ArgumentTypeError, LayoutError
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout
-from distinfer_lab.reshard import MODEL_TYPES, RULES, Rule, Rules, mesh_of, read_rules, rules_json
-from distinfer_lab.reshard.rules.configuration import part_of
-from distinfer_lab.reshard.rules.rule import fits
+from distinfer_lab.rules import MODEL_TYPES, RULES, Rule, Rules, mesh_of, read_rules, rules_json
+from distinfer_lab.rules.configuration import part_of
+from distinfer_lab.rules.rule import fits
 
 from ..strategies import examples
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from distinfer_lab.checkpoint import open_checkpoint
+from distinfer_lab.checkpoint import open_checkpoint, plan_checkpoint, reshard_files
 from distinfer_lab.cli import main
 from distinfer_lab.errors import ArgumentTypeError, CheckpointError, CheckpointFileError, LayoutError
 from distinfer_lab.layout import Mesh
-from distinfer_lab.reshard import RULES, Rule, Rules, mesh_of, plan_checkpoint, read_rules, reshard_files
+from distinfer_lab.rules import RULES, Rule, Rules, mesh_of, read_rules
 
 HF = Path(__file__).parents[1] / "data/oracle/hf"
 LLAMA, GPT2 = HF / "llama_gqa_tiny", HF / "gpt2_tiny"

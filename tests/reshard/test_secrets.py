@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import distinfer_lab as dl
-from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.checkpoint import Output, open_checkpoint
+from distinfer_lab.checkpoint.write import checked_tasks
 from distinfer_lab.errors import ReshardError
-from distinfer_lab.reshard import Output
-from distinfer_lab.reshard.files import checked_tasks
+from distinfer_lab.formats import save_slice
 
 KEY = b"SECRET-key-16byt"
 FORMS = (

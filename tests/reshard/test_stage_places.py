@@ -7,10 +7,10 @@ import signal
 import numpy as np
 import pytest
 
-from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.checkpoint import open_checkpoint, reshard_files, staging, verify_folder
 from distinfer_lab.errors import CheckpointFileError, ReshardError
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import reshard_files, stage, verify_folder
 
 NAMES = ["a", "b"]
 SRC = Strategy(dict.fromkeys(NAMES, Layout(Mesh(("tp",), (2,)), (("tp",), ()))))
@@ -51,13 +51,13 @@ def test_a_run_killed_after_its_exchange_is_not_resumed_in_the_old_output(tmp_pa
     save_source(tmp_path, 2)
 
     def overwrite_and_die():
-        exchange = stage.exchange
+        exchange = staging.exchange
 
         def exchange_and_die(*folders):
             exchange(*folders)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        stage.exchange = exchange_and_die
+        staging.exchange = exchange_and_die
         run(tmp_path, overwrite=True)
 
     assert forked(overwrite_and_die) == -signal.SIGKILL
@@ -81,7 +81,7 @@ def test_a_run_killed_before_its_exchange_is_resumed(tmp_path, monkeypatch):
         raise OSError(5, "no exchange")
 
     with monkeypatch.context() as patched:
-        patched.setattr(stage, "exchange", fail)
+        patched.setattr(staging, "exchange", fail)
         with pytest.raises(CheckpointFileError, match="no exchange"):
             run(tmp_path, overwrite=True)
     result = run(tmp_path, overwrite=True)

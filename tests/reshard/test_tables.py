@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distinfer_lab.checkpoint import READ_COST_BYTES
+from distinfer_lab.checkpoint import row_blocks
+from distinfer_lab.checkpoint.rank_reads import Part, ShareTensor
+from distinfer_lab.checkpoint.row_blocks import BlockReader, table_of
+from distinfer_lab.formats import READ_COST_BYTES
 from distinfer_lab.layout import Box
-from distinfer_lab.reshard import tables
-from distinfer_lab.reshard.shares import Part, ShareTensor
-from distinfer_lab.reshard.tables import BlockReader, table_of
 
 F4 = np.dtype("f4")
 
@@ -79,7 +79,7 @@ def test_blocks_make_up_the_shard(grid, block_bytes, more, placed_run):
     for block in table.blocks(block_bytes):
         assert block.rows == 1 or block.rows * table.row_bytes <= block_bytes
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tables, "PLACED_RUN", placed_run)
+            patch.setattr(row_blocks, "PLACED_RUN", placed_run)
             found, count = reader.read("w", block, sources)
         content += found.tobytes()
         read += count

@@ -11,15 +11,16 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distinfer_lab.checkpoint import open_checkpoint, quantised_weights, save_slice
-from distinfer_lab.checkpoint.dtypes import in_units
-from distinfer_lab.checkpoint.quantised import Along
+from distinfer_lab.checkpoint import open_checkpoint, plan_checkpoint
 from distinfer_lab.cli import main
+from distinfer_lab.dtypes import in_units
 from distinfer_lab.errors import CheckpointError, GraphError, LayoutError, ReshardError
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.models import from_pretrained_config
-from distinfer_lab.reshard import Rule, Rules, mesh_of, plan_checkpoint, read_rules
-from distinfer_lab.reshard.together import check_together
+from distinfer_lab.net.models.family import from_pretrained_config
+from distinfer_lab.rules import Rule, Rules, mesh_of, quantised_weights, read_rules
+from distinfer_lab.rules.quantised import Along
+from distinfer_lab.rules.together import check_together
 
 from ..strategies import examples
 from ..transformers import LLAMA

@@ -7,7 +7,7 @@ import shutil, tempfile, threading
 import numpy as np
 from distinfer_lab import Layout, Mesh, RunPanel, Strategy, open_checkpoint, save_slice
 from distinfer_lab.errors import ReshardError
-from distinfer_lab.reshard import Progress
+from distinfer_lab.checkpoint import Progress
 folder = tempfile.mkdtemp()
 rows = Layout(Mesh(("tp",), (4,)), (("tp",), ()))
 names = [f"layers.{i}.weight" for i in range(6)]

@@ -10,9 +10,10 @@ import pytest
 
 import distinfer_lab as dl
 from distinfer_lab import display
-from distinfer_lab.checkpoint import NoFile, open_checkpoint, open_slice, save_slice
+from distinfer_lab.checkpoint import NoFile, open_checkpoint
 from distinfer_lab.display import Displayed
 from distinfer_lab.flow import sample
+from distinfer_lab.formats import open_slice, save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy, box_at
 from distinfer_lab.net import trace
 from distinfer_lab.reshard import Topology

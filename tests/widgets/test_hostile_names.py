@@ -10,13 +10,14 @@ import ipywidgets
 import numpy as np
 import pytest
 
-from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.checkpoint import open_checkpoint, verify_folder
 from distinfer_lab.display import show
 from distinfer_lab.errors import LayoutError
 from distinfer_lab.flow.session import Session
 from distinfer_lab.flow.session_code import bringing, laying_out_as, writing
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import Draft, verify_folder
+from distinfer_lab.reshard import Draft
 from distinfer_lab.widgets import LayoutEditor, LayoutView, PlanView, RunPanel
 
 HOSTILE = {

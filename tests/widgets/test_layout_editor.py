@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.errors import LayoutError, ReshardError
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.layout.dialects.mindspore import layout_tuple, strategy_from_tuples
 from distinfer_lab.reshard import Draft, plan_reshard

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.checkpoint import open_checkpoint, save_slice
+from distinfer_lab.checkpoint import open_checkpoint, verify_folder
 from distinfer_lab.errors import ArgumentTypeError, ContextError, ReshardError
+from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import verify_folder
 from distinfer_lab.widgets import RunPanel
 
 SECONDS = 60

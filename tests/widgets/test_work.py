@@ -5,9 +5,9 @@ import sys
 import threading
 
 from distinfer_lab.cards import Run
+from distinfer_lab.checkpoint import Progress
 from distinfer_lab.errors import ReshardError
 from distinfer_lab.flow import auto_parallel_context, get_auto_parallel_context
-from distinfer_lab.reshard import Progress
 from distinfer_lab.widgets.parts import Work
 
 SECONDS = 20

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.checkpoint import opening, save_slice, write_strategy
+from distinfer_lab.checkpoint import opening, verify_folder
 from distinfer_lab.errors import ArgumentTypeError, CheckpointFileError, ContextError
 from distinfer_lab.flow.session import Session
+from distinfer_lab.formats import save_slice, write_strategy
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import verify_folder
 from distinfer_lab.widgets import LayoutView, Workbench
 from distinfer_lab.widgets.parts import Later
 from tests.transformers import expected, folder_of

@@ -18,7 +18,7 @@ from ..drawing import Block, Pen, above, finish, heading, label, notes, path, sh
 from ..holdings import ranks_in_words
 
 if TYPE_CHECKING:
-    from ...reshard import ConversionPlan
+    from ...checkpoint import ConversionPlan
 
 __all__ = ["FileBytes", "ReadPiece", "file_name", "files_of", "files_svg"]
 

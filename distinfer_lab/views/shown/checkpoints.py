@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from ... import display
-from ...checkpoint import dtype_name
 from ...display import bytes_in_words, counted
+from ...dtypes import dtype_name
 from ...errors import DistinferError, listed
 from ...text import escape
 from ..holdings import cut_in_words, strategy_svg
@@ -12,8 +12,8 @@ from .layouts import strategy_html
 from .tables import BESIDE_PICTURE, ROWS, bars_html, first, kept, table_html
 
 if TYPE_CHECKING:
-    from ...checkpoint import Checkpoint, FileSet, SliceFile, StrategyFile
-    from ...reshard import Verification
+    from ...checkpoint import Checkpoint, Verification
+    from ...formats import FileSet, SliceFile, StrategyFile
 
 __all__ = ["checkpoint_html", "register", "slice_html"]
 
@@ -91,7 +91,7 @@ def verification_html(found: "Verification") -> str:
 def register() -> None:
     """Tell `display` how these are drawn."""
     display.register("distinfer_lab.checkpoint.Checkpoint", checkpoint_html)
-    display.register("distinfer_lab.checkpoint.SliceFile", slice_html)
-    display.register("distinfer_lab.checkpoint.FileSet", slice_html)
-    display.register("distinfer_lab.checkpoint.StrategyFile", strategy_file_html)
-    display.register("distinfer_lab.reshard.Verification", verification_html)
+    display.register("distinfer_lab.formats.SliceFile", slice_html)
+    display.register("distinfer_lab.formats.FileSet", slice_html)
+    display.register("distinfer_lab.formats.StrategyFile", strategy_file_html)
+    display.register("distinfer_lab.checkpoint.Verification", verification_html)

@@ -11,7 +11,8 @@ from ..holdings import cut_in_words, layout_svg, mesh_svg, plain_shape, strategy
 from .tables import BESIDE_TABLE, ROWS, first, kept, lines_html, table_html
 
 if TYPE_CHECKING:
-    from ...reshard import Rules, Topology
+    from ...reshard import Topology
+    from ...rules import Rules
 
 __all__ = ["layout_html", "mesh_html", "register", "strategy_html"]
 
@@ -90,5 +91,5 @@ def register() -> None:
     display.register(Layout, layout_html)
     display.register(Box, box_html)
     display.register(Strategy, strategy_html)
-    display.register("distinfer_lab.reshard.Rules", rules_html)
+    display.register("distinfer_lab.rules.Rules", rules_html)
     display.register("distinfer_lab.reshard.Topology", topology_html)

@@ -24,7 +24,8 @@ from ..moves import (
 from .tables import BESIDE_PICTURE, ROWS, bars_html, kept, lines_html, table_html
 
 if TYPE_CHECKING:
-    from ...reshard import ConversionPlan, Explanation, ReshardPlan, ReshardResult
+    from ...checkpoint import ConversionPlan, ReshardResult
+    from ...reshard import Explanation, ReshardPlan
 
 __all__ = ["conversion_html", "plan_html", "register"]
 
@@ -143,6 +144,6 @@ def result_html(result: "ReshardResult") -> str:
 def register() -> None:
     """Tell `display` how these are drawn."""
     display.register("distinfer_lab.reshard.ReshardPlan", plan_html)
-    display.register("distinfer_lab.reshard.ConversionPlan", conversion_html)
+    display.register("distinfer_lab.checkpoint.ConversionPlan", conversion_html)
     display.register("distinfer_lab.reshard.Explanation", explanation_html)
-    display.register("distinfer_lab.reshard.ReshardResult", result_html)
+    display.register("distinfer_lab.checkpoint.ReshardResult", result_html)

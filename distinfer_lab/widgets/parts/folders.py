@@ -6,10 +6,10 @@ from typing import Any
 import ipywidgets
 import traitlets
 
-from ...checkpoint import MANIFEST, as_strategy, hub_files, strategy_files
-from ...checkpoint.rank_files import rank_files
+from ...checkpoint import rank_files, strategy_files
 from ...display import counted
 from ...errors import DistinferError
+from ...formats import MANIFEST, as_strategy, hub_files
 from ...text import escape, printable
 from .guard import ErrorLine
 

@@ -3,8 +3,8 @@
 import ipywidgets
 import numpy as np
 
+from ...checkpoint import Progress
 from ...display import bytes_in_words, counted
-from ...reshard import Progress
 
 __all__ = ["MOST_LANES", "Lanes"]
 

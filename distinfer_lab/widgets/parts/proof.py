@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from ...checkpoint import ReshardResult
 from ...display import bytes_in_words, counted
-from ...reshard import ReshardResult
 from ...text import escape
 from ...views import table_html
 

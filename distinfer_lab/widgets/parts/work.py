@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ...cards import Run
+from ...checkpoint import Progress
 from ...errors import DistinferError
-from ...reshard import Progress
 from .guard import TURN
 
 __all__ = ["Control", "Job", "Snapshot", "State", "Work"]

@@ -1,0 +1,391 @@
+"""One destination file, written from source slices through a bounded buffer.
+
+A tensor comes step by step (see `filling`): each is converted if that is asked for, hashed and written in one go.
+A finished tensor is entered in the file's journal; a later run looks at the bytes again, and does not redo what has
+the digest that the journal says.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from ..display import counted
+from ..errors import CheckpointFileError, DistinferError
+from ..formats import SliceWriter, TensorSpec, with_secret_key
+from ..text import shown
+from ..untrusted import parse_json, read_file, read_int
+from .rank_reads import Share, ShareTensor, Source
+from .shard_reader import Filling
+from .staging import journal_of, open_private
+
+__all__ = [
+    "Control",
+    "FileReport",
+    "FileWork",
+    "TensorReport",
+    "Unwatched",
+    "WriteTask",
+    "Written",
+    "write_file",
+]
+
+Array = NDArray[Any]
+
+LARGEST_JOURNAL = 1 << 30
+
+
+class Control(Protocol):
+    """How a long work is watched and stopped."""
+
+    def advance(self, nbytes: int) -> None:
+        """So many more bytes of destination shards are there."""
+        ...
+
+    def check(self) -> None:
+        """Raise if the work is to stop."""
+        ...
+
+
+class Unwatched:
+    """`Control` of work that nobody watches."""
+
+    def __repr__(self) -> str:
+        return "Unwatched()"
+
+    def advance(self, nbytes: int) -> None:
+        """See `Control`."""
+
+    def check(self) -> None:
+        """See `Control`."""
+
+
+class TensorReport(NamedTuple):
+    """One tensor of a destination file."""
+
+    digest: str | None
+    """xxh3-128 of its bytes, in hex; None if none was asked for."""
+    pieces: tuple[tuple[int, int], ...]
+    """Offset and length of the runs in the file that make it up."""
+    overflowed: int
+    """Finite values that became infinite when they were converted."""
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What was written to one file, and what it took."""
+
+    path: str
+    """Relative to the output folder."""
+    rank: int
+    tensors: Mapping[str, TensorReport]
+    nbytes: int
+    """Bytes of all shards."""
+    read_bytes: int
+    """Bytes of content read from source files."""
+    reused_bytes: int
+    """Bytes that an earlier run had written."""
+    buffer_bytes: int
+    """The most memory that was used for data at one time."""
+    frame: str | None = None
+    """xxh3-128 of the file's bytes outside the tensors, in hex; None if no digests were taken."""
+    cipher: str | None = None
+    """xxh3-128 of all bytes of the file, in hex, if it is encrypted."""
+    started_over: bool = False
+    """Whether the journal of an earlier run was damaged, so that nothing of that run was used."""
+
+
+@dataclass(frozen=True)
+class WriteTask:
+    """What one destination file shall hold; small, and can be pickled.
+
+    Parameters
+    ----------
+    share
+        The shards, and where their pieces are.
+    folder, path
+        The stage, and the file's path within it.
+    texts
+        Text entries.
+    buffer_bytes
+        The most memory for data.
+    digests
+        Whether to take digests; without them nothing can be verified or resumed.
+    options
+        Of `SliceWriter`.
+    """
+
+    share: Share
+    folder: str
+    path: str
+    texts: Mapping[str, str] = field(default_factory=dict)
+    buffer_bytes: int = 32 << 20
+    digests: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", with_secret_key(self.options))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all shards."""
+        return self.share.nbytes
+
+    @property
+    def specs(self) -> list[TensorSpec]:
+        """The entries of the file."""
+        tensors = [TensorSpec(t.name, t.dtype, t.shape) for t in self.share.tensors]
+        return tensors + [TensorSpec(n, np.dtype("<U1"), (), text) for n, text in self.texts.items()]
+
+
+class Written(NamedTuple):
+    """What was written by whoever did the work, and what it took."""
+
+    files: tuple[FileReport, ...]
+    """In the order of the tasks."""
+    served_bytes: int = 0
+    """Bytes of content that cards read from source files for other cards."""
+    moved_bytes: int = 0
+    """Bytes that cards sent to other cards."""
+    private_bytes: int | None = None
+    """The most private memory that a worker took beyond what it has when idle; None if not measured."""
+
+
+def write_file(
+    task: WriteTask,
+    control: Control,
+    sources: Mapping[int, Source] | None = None,
+    *,
+    ahead: bool = False,
+) -> FileReport:
+    """Write a destination file, or what an earlier run has left to write of it.
+
+    Parameters
+    ----------
+    sources
+        Source rank -> what holds its slices. None: the share's files, opened for as long as it takes.
+    ahead
+        Read the next window in a thread while one is worked on.
+
+    Raises
+    ------
+    CheckpointError, CheckpointFileError
+        If a source file is damaged or changes, or the destination cannot be written.
+    """
+    with ExitStack() as stack:
+        given = task.share.opened(stack) if sources is None else sources
+        with FileWork(task, control, ahead) as work:
+            work.reuse()
+            work.write(given)
+            report = work.complete()
+        for file in given.values() if sources is None else ():
+            file.check_unchanged()  # type: ignore[attr-defined]  # they are files
+        return report
+
+
+class FileWork:
+    """One destination file at work; a context manager, at whose end the file is complete.
+
+    Parameters
+    ----------
+    ahead
+        Read the next window in a thread while one is worked on.
+
+    Attributes
+    ----------
+    left : tuple of ShareTensor
+        What is still to be written; all, until `reuse` was called.
+    """
+
+    def __init__(self, task: WriteTask, control: Control, ahead: bool = False) -> None:
+        self.task, self.control, self.ahead = task, control, ahead
+        self.left = task.share.tensors
+        self.reports: dict[str, TensorReport] = {}
+        self.reused = self._read = self._buffer = 0
+        self._stack = ExitStack()
+
+    def __repr__(self) -> str:
+        return f"FileWork({self.task.path}, {counted(len(self.left), 'tensor')} left)"
+
+    def __enter__(self) -> "FileWork":
+        task = self.task
+        with self._told(), ExitStack() as stack:
+            path = Path(task.folder, task.path)
+            options = {"resume": True, "permissions": 0o600, **task.options}
+            self.writer = stack.enter_context(SliceWriter(path, task.specs, **options))
+            self.journal = stack.enter_context(
+                Journal(journal_of(task.folder, task.path), self.writer.resumed)
+            )
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._told():
+            self._stack.__exit__(kind, error, trace)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say of an error of the system which file it concerns."""
+        try:
+            yield
+        except OSError as err:
+            if isinstance(err, DistinferError):
+                raise
+            raise CheckpointFileError(
+                f"{self.task.folder}/{self.task.path}: {err.strerror}; the file was not completed, "
+                "what was written is kept"
+            ) from err
+
+    def reuse(self) -> None:
+        """Take over what an earlier run wrote, if it is what that run said."""
+        with self._told():
+            self.left = tuple(tensor for tensor in self.task.share.tensors if not self._reused(tensor))
+
+    def write(self, sources: Mapping[int, Source]) -> None:
+        """Write what is left."""
+        filling = Filling(self.left, sources, self.task.buffer_bytes, self.ahead, self.control.check)
+        with self._told(), closing(filling.content()) as content:
+            for tensor in self.left:
+                self._write(tensor, content)
+        self._read, self._buffer = filling.read_bytes, filling.nbytes if self.left else 0
+        self.left = ()
+
+    def complete(self) -> FileReport:
+        """Give the file its name, now that everything is written."""
+        with self._told():
+            self.writer.complete()
+        return FileReport(
+            self.task.path,
+            self.task.share.rank,
+            {tensor.name: self.reports[tensor.name] for tensor in self.task.share.tensors},
+            self.task.nbytes,
+            self._read,
+            self.reused,
+            self._buffer,
+            self.writer.frame if self.task.digests else None,
+            self.writer.cipher if self.task.digests else None,
+            self.journal.damaged,
+        )
+
+    def _reused(self, tensor: ShareTensor) -> bool:
+        entered = self.journal.entered.get(tensor.name)
+        if entered is None:
+            return False
+        digest = xxhash.xxh3_128()
+        for block in self.writer.blocks(tensor.name):
+            self.control.check()
+            digest.update(block)
+        if digest.hexdigest() != entered[0]:
+            return False
+        self.writer.adopt(tensor.name)
+        self._report(tensor, *entered)
+        self.reused += tensor.nbytes
+        self.control.advance(tensor.nbytes)
+        return True
+
+    def _report(self, tensor: ShareTensor, digest: str | None, overflowed: int) -> None:
+        pieces = tuple((piece.offset, piece.nbytes) for piece in self.writer.entries[tensor.name].pieces)
+        self.reports[tensor.name] = TensorReport(digest, pieces, overflowed)
+
+    def _write(self, tensor: ShareTensor, content: Iterator[Array]) -> None:
+        digest = xxhash.xxh3_128() if self.task.digests else None
+        overflowed = 0
+        at, nbytes = 0, tensor.nbytes
+        while at < nbytes:  # steps follow each other in the order of the shard's bytes
+            data = next(content)
+            if tensor.dtype != tensor.source_dtype:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    data, given = data.astype(tensor.dtype), data
+                overflowed += _count_overflow(given, data)
+            written = data.reshape(-1).view(np.uint8).data
+            if digest is not None:
+                digest.update(written)
+            self.writer.write_bytes(tensor.name, at, written)
+            at += len(written)
+            self.control.advance(len(written))
+        found = None if digest is None else digest.hexdigest()
+        if found is not None:
+            self.journal.enter(tensor.name, found, overflowed)
+        self._report(tensor, found, overflowed)
+
+
+def _count_overflow(before: Array, after: Array) -> int:
+    if not np.issubdtype(before.dtype, np.number) and before.dtype.kind != "V":
+        return 0
+    with np.errstate(invalid="ignore"):
+        return int(np.count_nonzero(~np.isfinite(after) & np.isfinite(before)))
+
+
+class Journal:
+    """Which tensors of a file are finished, a line each, as JSON; a context manager.
+
+    Parameters
+    ----------
+    path
+        The file of the journal.
+    resumed
+        Whether what it says already is of use.
+
+    Attributes
+    ----------
+    entered : Mapping[str, tuple[str, int]]
+        Tensor -> its digest and how many values overflowed.
+    damaged : bool
+        Whether the journal of an earlier run could not be read; nothing of that run is used.
+    """
+
+    def __init__(self, path: Path, resumed: bool) -> None:
+        self.entered, kept, self.damaged = _read_journal(path) if resumed else ({}, 0, False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not kept:
+            path.unlink(missing_ok=True)
+        self._file = open_private(path, os.O_APPEND)
+        self._file.truncate(kept)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+
+    def enter(self, name: str, digest: str, overflowed: int) -> None:
+        """A tensor is finished."""
+        self._file.write(json.dumps([name, digest, overflowed]).encode() + b"\n")
+        self._file.flush()
+
+
+def _read_journal(path: Path) -> tuple[Mapping[str, tuple[str, int]], int, bool]:
+    """What a journal says, the bytes of its whole lines, and whether it is damaged, so that nothing of it counts."""
+    try:
+        # What follows the last newline is the line that a killed run was writing.
+        lines, newline, _ = read_file(path, LARGEST_JOURNAL).rpartition(b"\n")
+        return dict(map(_entry, filter(None, lines.split(b"\n")))), len(lines + newline), False
+    except FileNotFoundError:
+        return {}, 0, False
+    except (OSError, ValueError):
+        return {}, 0, True
+
+
+def _entry(line: bytes) -> tuple[str, tuple[str, int]]:
+    """What a line says.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged.
+    """
+    found = parse_json(line)
+    if not isinstance(found, list) or list(map(type, found)) != [str, str, int]:
+        raise ValueError(f"{shown(found)} should be a name, a digest and a count")
+    name, digest, overflowed = found
+    return name, (digest, read_int(overflowed, "overflowed values"))

@@ -1,0 +1,113 @@
+"""Whether an output fits the Hugging Face folder whose config.json and tokenizer are copied along.
+
+    names     each tensor of the one is a tensor of the other; a tied head may be left out
+    shapes    the same
+    dtypes    of one kind: a quantised tensor stays one
+    config    num_hidden_layers, vocab_size and quantization_config are true of what is written
+
+A loader fills what is missing with random numbers, so a difference is refused.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+from ..errors import DistinferError, ReshardError, listed
+from ..formats import (
+    NamedTensor,
+    config_beside,
+    config_problems,
+    has_tied_head,
+    hub_files,
+    index_of,
+    kind_of_dtype,
+    layer_patterns,
+    open_files,
+    read_index,
+)
+from .selection import fits
+
+__all__ = ["check_like", "names_of"]
+
+HEADS = ("lm_head.weight",)
+
+
+def check_like(
+    written: Mapping[str, NamedTensor],
+    like: str | os.PathLike[str],
+    allow_missing: Sequence[str],
+) -> None:
+    """Refuse an output that is of another model than the folder `like`.
+
+    Parameters
+    ----------
+    written
+        All tensors of the output.
+    allow_missing
+        Patterns of tensors that the output may lack.
+
+    Raises
+    ------
+    ReshardError
+        If they differ; the first differences are named.
+    """
+    config = config_beside(like) or {}
+    known = _tensors(like)
+    tied = has_tied_head(config)
+    lacking = [
+        name
+        for name in known
+        if name not in written and not fits(name, allow_missing) and not (tied and name in HEADS)
+    ]
+    if lacking:
+        raise ReshardError(
+            f"{os.fspath(like)} has {listed(lacking)}, which the output lacks, and a loader would fill with random "
+            f"numbers; give the folder of the same model, leave like= out, or allow it by "
+            f"allow_missing={lacking[:3] if len(lacking) <= 3 else ['*']!r}"
+        )
+    extra = [name for name in written if name not in known]
+    if extra:
+        raise ReshardError(
+            f"{os.fspath(like)} has no {listed(extra)}, which the output has; leave like= out, or leave them out by "
+            f"select={[f'!{name}' for name in extra[:3]]!r}"
+        )
+    problems = [
+        *_differences(written, known),
+        *(f"its config.json has {words}" for words in config_problems(config, written, allow_missing)),
+    ]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ReshardError(
+            f"like={os.fspath(like)!r} is of another model: {problems[0]}{more}; give the folder of the same model, "
+            "or leave like= out"
+        )
+
+
+def names_of(like: str | os.PathLike[str]) -> list[str]:
+    """What `allow_missing` may name of a folder: its tensors, and all tensors of each layer of its config.json."""
+    known = _tensors(like)
+    return [*known, *layer_patterns(config_beside(like) or {}, known)]
+
+
+def _tensors(like: str | os.PathLike[str]) -> dict[str, NamedTensor | None]:
+    """Tensor -> what it is; None where only the index is there, and no weights."""
+    try:
+        with open_files(like) as files:
+            return {n: NamedTensor(e.shape, str(e.dtype)) for n, e in files.entries.items() if not e.is_text}
+    except DistinferError:
+        index = index_of(like)
+        if index is None or all(os.path.exists(path) for path in hub_files(like) or ()):
+            raise
+        return dict.fromkeys(read_index(index))
+
+
+def _differences(
+    written: Mapping[str, NamedTensor], known: Mapping[str, NamedTensor | None]
+) -> Iterator[str]:
+    for name, here in written.items():
+        there = known.get(name)
+        if there is None:
+            continue
+        if here.shape != there.shape:
+            yield f"{name} has shape {list(there.shape)} there, but {list(here.shape)} in the output"
+        elif kind_of_dtype(here.dtype) != kind_of_dtype(there.dtype):
+            yield f"{name} is {there.dtype} there, but {here.dtype} in the output"

@@ -1,0 +1,106 @@
+"""Where and how the files of a run are written, checked before anything is done."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ReshardError
+from ..formats import companions, partition_like, with_secret_key
+from ..sizes import BUFFER_BYTES, size_of
+from .shard_reader import SMALLEST_BUFFER
+
+__all__ = ["Output"]
+
+FORMATS = ("ckpt", "safetensors", "huggingface")
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where and how the files of a run are written.
+
+    Parameters
+    ----------
+    folder
+        The folder to make. It appears when everything in it is complete.
+    prefix
+        Files are `rank_N/<prefix>N.<format>`.
+    format
+        "ckpt", "safetensors", or "huggingface" (one rank; `model*.safetensors` with an index).
+    partition
+        Tensor -> file name, for "huggingface"; by default all in `model.safetensors`.
+    like
+        A Hugging Face folder, for "huggingface": its division into files is used, and the small files that
+        a model needs beside its weights (`config.json`, the tokenizer's) are copied along; the configuration then
+        says the dtype that the weights have now.
+    buffer
+        The most memory for data of each worker, in bytes or as "64 MiB".
+    memory_limit
+        The most memory of each worker; the buffer is made smaller to keep it. None: no limit.
+    overwrite
+        Replace `folder` if it exists, by exchanging the two at one moment.
+    resume
+        Go on with what an earlier run of the same work has left.
+    digests
+        Take the digest of every shard; without them nothing can be verified or resumed.
+    file_options
+        `chunk_bytes`, `crc_check`, `enc_key`, `enc_mode`, `sync` of `SliceWriter`.
+
+    Raises
+    ------
+    ReshardError
+        If a value does not do.
+    CheckpointFileError, CheckpointError
+        If `like` is no Hugging Face folder, or has files that are not to be copied.
+    """
+
+    folder: str | os.PathLike[str]
+    prefix: str = "checkpoint_"
+    format: str = "ckpt"
+    partition: Mapping[str, str] | None = None
+    buffer: int | str = BUFFER_BYTES
+    memory_limit: int | str | None = None
+    overwrite: bool = False
+    resume: bool = True
+    digests: bool = True
+    file_options: Mapping[str, Any] = field(default_factory=dict)
+    like: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "file_options", with_secret_key(self.file_options))
+        if self.format not in FORMATS:
+            raise ReshardError(f"format={self.format!r} is not one of {', '.join(FORMATS)}")
+        if Path(self.prefix).name != self.prefix and self.prefix:
+            raise ReshardError(
+                f"prefix={self.prefix!r} is the start of a file name; it may not name a folder"
+            )
+        buffer = size_of(self.buffer, "buffer")
+        if self.memory_limit is not None:
+            limit = size_of(self.memory_limit, "memory_limit")
+            if limit < SMALLEST_BUFFER:
+                raise ReshardError(
+                    f"memory_limit={self.memory_limit}: files are written through a buffer of at least "
+                    f"{SMALLEST_BUFFER} bytes; use memory_limit={SMALLEST_BUFFER}"
+                )
+            buffer = min(buffer, limit)
+        object.__setattr__(self, "buffer_bytes", buffer)
+        if self.like is not None:
+            self._take_over(self.like)
+
+    def _take_over(self, like: str | os.PathLike[str]) -> None:
+        if self.format != "huggingface":
+            raise ReshardError(f"like={os.fspath(like)!r} is for format='huggingface'; give both, or neither")
+        if self.partition is not None:
+            raise ReshardError("like= and partition= both say which tensor goes into which file; give one")
+        files = partition_like(like)
+        object.__setattr__(self, "partition", files.partition)
+        object.__setattr__(self, "index_name", files.index_name)
+        object.__setattr__(self, "copied", tuple(companions(like)))
+
+    buffer_bytes: int = field(init=False, default=BUFFER_BYTES)
+    """The buffer, in bytes."""
+    copied: tuple[Path, ...] = field(init=False, default=())
+    """The files that are copied along."""
+    index_name: str = field(init=False, default="")
+    """How the index is called; "" writes one by the usual name where there are several files."""

@@ -1,0 +1,250 @@
+"""One destination rank's share of a plan, read from files: what a card takes into its memory.
+
+A `Share` is small and can be pickled: paths and rows, no data. Reading it touches only the byte
+ranges of its pieces; no slice and no tensor is ever whole, unless the share is.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..formats import FileSet, PartFiles, SliceFile, open_files
+from ..layout import Box, windows
+from ..reshard import ReshardPlan
+from ..secret import secret_key
+from .checkpoint import Checkpoint
+
+__all__ = ["Part", "Share", "ShareTensor", "Source", "share_of", "shares_of"]
+
+Array = NDArray[Any]
+
+WINDOW_BYTES = 4 << 20
+
+
+class Source(Protocol):
+    """Something that holds slices: a file, or a card's memory."""
+
+    def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int) -> int:
+        """Read a box of an entry into a view of its shape and dtype; gives the bytes that were read."""
+        ...
+
+
+class Part(NamedTuple):
+    """A piece of a shard: where it is in a source slice, and where in the shard."""
+
+    src_rank: int
+    src: Box
+    dst: Box
+
+
+class ShareTensor(NamedTuple):
+    """One shard."""
+
+    name: str
+    source: str
+    """The entry's name in the files."""
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    """What the shard shall have."""
+    source_dtype: np.dtype[Any]
+    """What the files have."""
+    parts: tuple[Part, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the shard."""
+        return Box.whole(self.shape).size * self.dtype.itemsize
+
+    def windows(self, nbytes: int) -> Iterator[Box]:
+        """Runs of the shard, in the order of its bytes, that take so many bytes, converted values included."""
+        converted = self.dtype.itemsize if self.dtype != self.source_dtype else 0
+        return windows(self.shape, self.source_dtype.itemsize + converted, nbytes)
+
+    def cuts(self, window: Box) -> Iterator[tuple[int, Box, Box]]:
+        """What fills a window: source rank, the box of its slice, and the box within the window."""
+        for part in self.parts:
+            common = part.dst.common(window)
+            if common is not None:
+                there = common.moved([a - b for a, b in zip(part.src.start, part.dst.start, strict=True)])
+                yield part.src_rank, there, common.within(window)
+
+    def fill(self, window: Box, out: Array, sources: Mapping[int, Source], buffer_bytes: int) -> int:
+        """Read a window of the shard into `out`, in the files' dtype; gives the bytes that were read."""
+        return sum(
+            sources[rank].read_into(self.source, there, inner.of(out), buffer_bytes)
+            for rank, there, inner in self.cuts(window)
+        )
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one destination rank reads.
+
+    Parameters
+    ----------
+    rank
+        The destination rank.
+    paths
+        Source rank -> file, or files.
+    tensors
+        The shards.
+    dec_key, dec_mode
+        For encrypted files.
+    held
+        The placement on cards that holds the source slices, where files do not.
+    """
+
+    rank: int
+    paths: dict[int, str | PartFiles]
+    tensors: tuple[ShareTensor, ...]
+    dec_key: bytes | None = None
+    dec_mode: str = "AES-GCM"
+    held: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dec_key", secret_key(self.dec_key))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the shards."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each shard."""
+        return {tensor.name: tensor.nbytes for tensor in self.tensors}
+
+    def only(self, names: Collection[str]) -> "Share":
+        """The same without all other shards."""
+        return replace(self, tensors=tuple(tensor for tensor in self.tensors if tensor.name in names))
+
+    def by_giver(self, homes: Mapping[int, int]) -> dict[int, "Share"]:
+        """What each of some givers has to give of it: the tensors with only its parts.
+
+        Parameters
+        ----------
+        homes
+            Source rank -> the giver that has it; ranks that are not named give nothing.
+        """
+        found: dict[int, list[ShareTensor]] = {}
+        for tensor in self.tensors:
+            parts: dict[int, list[Part]] = {}
+            for part in tensor.parts:
+                if part.src_rank in homes:
+                    parts.setdefault(homes[part.src_rank], []).append(part)
+            for giver, given in parts.items():
+                found.setdefault(giver, []).append(tensor._replace(parts=tuple(given)))
+        return {
+            giver: replace(
+                self,
+                tensors=tuple(tensors),
+                paths={r: path for r, path in self.paths.items() if homes.get(r) == giver},
+            )
+            for giver, tensors in found.items()
+        }
+
+    def bytes_by_giver(self, homes: Mapping[int, int]) -> dict[int, int]:
+        """How much each of some givers has of it, in the sources' dtypes; `homes` as for `by_giver`."""
+        out: dict[int, int] = {}
+        for tensor in self.tensors:
+            for part in tensor.parts:
+                if part.src_rank in homes:
+                    giver = homes[part.src_rank]
+                    out[giver] = out.get(giver, 0) + part.src.size * tensor.source_dtype.itemsize
+        return out
+
+    def opened(self, stack: ExitStack) -> dict[int, SliceFile | FileSet]:
+        """The source files by rank, open until the stack is left."""
+        out = {}
+        for rank, path in self.paths.items():
+            out[rank] = open_files(path, dec_key=self.dec_key, dec_mode=self.dec_mode)
+            stack.callback(out[rank].close)
+        return out
+
+    def read(self) -> dict[str, Array]:
+        """The shards by name; each file is open only while it is read from."""
+        with ExitStack() as stack:
+            return self.read_from(self.opened(stack), WINDOW_BYTES)
+
+    def read_from(
+        self,
+        sources: Mapping[int, Source],
+        window_bytes: int,
+        advance: Callable[[int], None] = lambda n: None,
+    ) -> dict[str, Array]:
+        """The shards by name, window by window; `advance` is told the bytes of each."""
+        out = {}
+        for tensor in self.tensors:
+            shard = out[tensor.name] = np.empty(tensor.shape, tensor.dtype)
+            for window in tensor.windows(window_bytes):
+                view = window.of(shard)
+                if tensor.dtype == tensor.source_dtype:
+                    tensor.fill(window, view, sources, window_bytes)
+                else:
+                    part = np.empty(window.shape, tensor.source_dtype)
+                    tensor.fill(window, part, sources, window_bytes)
+                    view[...] = part
+                advance(view.nbytes)
+        return out
+
+
+def share_of(
+    plan: ReshardPlan,
+    checkpoint: Checkpoint,
+    rank: int,
+    *,
+    names: Mapping[str, tuple[str, np.dtype[Any]]] | None = None,
+) -> Share:
+    """The share of one destination rank (see `shares_of` for the names)."""
+    given = {n: (n, plan.class_named(n).dtype) for n in plan} if names is None else names
+    parts = _parts_of(plan, rank)
+    tensors = tuple(
+        ShareTensor(
+            given[source][0],
+            source,
+            shape,
+            given[source][1],
+            plan.class_named(source).dtype,
+            parts.get(source, ()),
+        )
+        for source, shape in plan.shards_of(rank).items()
+        if source in given
+    )
+    used = sorted({part.src_rank for tensor in tensors for part in tensor.parts})
+    held = checkpoint.held
+    paths = {} if held else {r: checkpoint.files[r].source for r in used}
+    return Share(rank, paths, tensors, checkpoint.dec_key, checkpoint.dec_mode, held)
+
+
+def _parts_of(plan: ReshardPlan, rank: int) -> dict[str, tuple[Part, ...]]:
+    """The pieces that a destination rank takes, tensor by tensor."""
+    found = plan.pieces_of(rank)
+    extent = found.boxes[..., 1] - found.boxes[..., 0]
+    edges = [*np.flatnonzero(np.diff(found.tensor, prepend=-1)).tolist(), len(found.tensor)]
+    out: dict[str, tuple[Part, ...]] = {}
+    columns = (found.src_rank, found.src_at, found.src_at + extent, found.dst_at, found.dst_at + extent)
+    for first, stop in pairwise(edges):
+        name = plan.names[found.tensor[first]]
+        ndim = len(plan.class_named(name).shape)
+        giver, *corners = (column[first:stop] for column in columns)
+        rows = [map(tuple, corner[:, :ndim].tolist()) for corner in corners]
+        out[name] = tuple(
+            Part(rank, Box(a, b), Box(c, d)) for rank, a, b, c, d in zip(giver.tolist(), *rows, strict=True)
+        )
+    return out
+
+
+def shares_of(plan: ReshardPlan, checkpoint: Checkpoint, **options: Any) -> list[Share]:
+    """The share of every destination rank, in order.
+
+    Parameters
+    ----------
+    options
+        `names`: entry in the files -> (name, dtype) of the shard; by default the same.
+    """
+    return [share_of(plan, checkpoint, rank, **options) for rank in range(plan.dst_count)]

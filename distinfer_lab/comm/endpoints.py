@@ -1,0 +1,265 @@
+"""Where a card is reached, and by whom: the three ways in which a connection between two cards begins.
+
+    InProcessDoor   socket pairs; nothing listens       cards that are threads of one process
+    UnixDoor        a socket in a private folder        cards that are processes of one user on one host
+    TcpDoor         a port, under TLS where there is    cards of a given cluster, and where the system
+                                                        cannot tell which user is at the other end
+
+A door passes each new connection on at once; whether a card is at the other end is found out by whoever
+gets it (see `listener`). Neither side of a Unix connection sends a byte before it knows that the other
+belongs to the same user.
+"""
+
+import abc
+import contextlib
+import itertools
+import os
+import secrets
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .peers import Address
+
+__all__ = ["Door", "InProcessDoor", "TcpDoor", "UnixDoor", "can_check_users"]
+
+Arrived = Callable[[socket.socket], None]
+"""Gets each new connection; returns without waiting for the other end."""
+
+BACKLOG = 1024
+PAUSE_SECONDS = 0.05
+"""After a failed accept, as of a process that has no file descriptor left."""
+CREDENTIALS = struct.Struct("3i")
+"""SO_PEERCRED: process, user and group."""
+
+_arrivals: dict[tuple[int, Address], Arrived] = {}
+"""The doors of this process. The first number keeps a forked child from taking its parent's for its own."""
+
+
+def can_check_users() -> bool:
+    """Whether this system tells which user is at the other end of a Unix socket."""
+    return hasattr(socket, "AF_UNIX") and hasattr(socket, "SO_PEERCRED")
+
+
+class Door(abc.ABC):
+    """Where one card is reached by others, and how it reaches them."""
+
+    address: Address
+    has_tls = False
+
+    def open(self, arrived: Arrived) -> None:
+        """Pass every new connection to `arrived` until the door is closed."""
+        _arrivals[os.getpid(), self.address] = arrived
+
+    def close(self) -> None:
+        """Accept no more connections."""
+        _arrivals.pop((os.getpid(), self.address), None)
+
+    @staticmethod
+    def is_in_process(address: Address) -> bool:
+        """Whether an open door of this process has this address."""
+        return (os.getpid(), address) in _arrivals
+
+    @abc.abstractmethod
+    def connect(self, address: Address, seconds: float) -> socket.socket:
+        """A new connection to another card's door of the same kind, which blocks for at most `seconds` a call.
+
+        Raises
+        ------
+        OSError
+            If nobody accepts it in time, or another user does.
+        """
+
+    def knock(self, address: Address, seconds: float) -> None:
+        """Find out whether another card's door is there.
+
+        Raises
+        ------
+        OSError
+            If it is not; TimeoutError or BlockingIOError if it may be.
+        """
+        self.connect(address, seconds).close()
+
+    def greet(self, connection: socket.socket) -> None:  # noqa: B027  # most doors have nothing to add
+        """Complete a connection that arrived, before anything is read from it."""
+
+    def is_near(self, address: Address) -> bool:
+        """Whether the card at an address may share memory with this one."""
+        return not self.has_tls and address.host == self.address.host
+
+
+class InProcessDoor(Door):
+    """The door of a card that is a thread of this process, for others that are."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self) -> None:
+        self.address = Address("this process", next(self._numbers))
+
+    def connect(self, address: Address, seconds: float) -> socket.socket:
+        """See `Door`."""
+        arrived = _arrivals.get((os.getpid(), address))
+        if arrived is None:
+            raise ConnectionRefusedError("it is closed, or in another process")
+        mine, theirs = socket.socketpair()
+        mine.settimeout(seconds)
+        arrived(theirs)
+        return mine
+
+    def knock(self, address: Address, seconds: float) -> None:
+        """See `Door`."""
+        if not self.is_in_process(address):
+            raise ConnectionRefusedError("it is closed, or in another process")
+
+
+class _ListeningDoor(Door):
+    """A door with a socket that listens, served by a thread of its own."""
+
+    _socket: socket.socket
+
+    def open(self, arrived: Arrived) -> None:
+        """See `Door`."""
+        super().open(arrived)
+        self._closed = False
+        self._thread = threading.Thread(
+            target=self._accept, args=(arrived,), name=f"listen-{self.address}", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """See `Door`."""
+        super().close()
+        self._closed = True
+        # Linux keeps a socket listening, and its thread waiting, that is closed and not shut down.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        if self._thread is not threading.current_thread():
+            self._thread.join(1.0)
+
+    def _accept(self, arrived: Arrived) -> None:
+        while not self._closed:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                if not self._closed:
+                    time.sleep(PAUSE_SECONDS)
+                continue
+            try:
+                arrived(self._admitted(connection))
+            except OSError:
+                connection.close()
+
+    def _admitted(self, connection: socket.socket) -> socket.socket:
+        """A connection that may be passed on; never waits for the other end.
+
+        Raises
+        ------
+        OSError
+            If it may not.
+        """
+        return connection
+
+
+class UnixDoor(_ListeningDoor):
+    """A socket in a folder that only the user of this process may enter; other users are refused in any case.
+
+    Parameters
+    ----------
+    folder
+        Where all cards of the group have theirs (see `private_folder`).
+    """
+
+    def __init__(self, folder: str) -> None:
+        path = Path(folder) / secrets.token_hex(4)
+        self.address = Address("this host", path=str(path))
+        self._socket = socket.socket(socket.AF_UNIX)
+        try:
+            self._socket.bind(str(path))
+            self._socket.listen(BACKLOG)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def close(self) -> None:
+        """See `Door`."""
+        super().close()
+        Path(self.address.path).unlink(missing_ok=True)
+
+    def connect(self, address: Address, seconds: float) -> socket.socket:
+        """See `Door`."""
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            # By Python's own timeout a full backlog would be an error at once; by the system's it is waited for.
+            limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            connection.connect(address.path)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+            connection.settimeout(seconds)
+            return self._admitted(connection)
+        except OSError:
+            connection.close()
+            raise
+
+    def _admitted(self, connection: socket.socket) -> socket.socket:
+        user = CREDENTIALS.unpack(
+            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        )[1]
+        if user != os.geteuid():
+            raise PermissionError(f"user {user} is at the other end, not user {os.geteuid()}")
+        return connection
+
+
+class TcpDoor(_ListeningDoor):
+    """A port of the worker's interface.
+
+    Parameters
+    ----------
+    host
+        The interface.
+    server_side, client_side
+        The TLS contexts of the cluster, or None where it has no TLS. Each side checks the other's certificate.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        server_side: ssl.SSLContext | None = None,
+        client_side: ssl.SSLContext | None = None,
+    ) -> None:
+        self.has_tls = server_side is not None
+        self._server_side, self._client_side = server_side, client_side
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.create_server((host, 0), family=family, backlog=BACKLOG)
+        self.address = Address(host, self._socket.getsockname()[1])
+
+    def connect(self, address: Address, seconds: float) -> socket.socket:
+        """See `Door`."""
+        connection = socket.create_connection(address[:2], timeout=seconds)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._client_side is None:
+                return connection
+            return self._client_side.wrap_socket(connection, server_hostname=address.host)
+        except OSError:
+            connection.close()
+            raise
+
+    def knock(self, address: Address, seconds: float) -> None:
+        """See `Door`."""
+        socket.create_connection(address[:2], timeout=seconds).close()
+
+    def _admitted(self, connection: socket.socket) -> socket.socket:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._server_side is None:
+            return connection
+        return self._server_side.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+
+    def greet(self, connection: socket.socket) -> None:
+        """See `Door`."""
+        if isinstance(connection, ssl.SSLSocket):
+            connection.do_handshake()

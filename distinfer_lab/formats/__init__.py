@@ -1,0 +1,94 @@
+"""What bytes on a disk mean: slice files, safetensors, Hugging Face folders, strategy files, manifests.
+
+Nothing here knows a plan or a cluster. Headers are read, data on demand; every number in a file is checked
+before it sizes anything.
+"""
+
+from .contents import gaps, unnamed_paths
+from .encryption import encrypted_by, with_secret_key
+from .entry import ByteSource, Entry, TensorSpec
+from .file_set import FileSet, PartFiles, open_files, paths_of
+from .handles import FileIdentity
+from .hub import (
+    INDEX,
+    SINGLE,
+    companions,
+    config_beside,
+    config_with_dtype,
+    hub_files,
+    hub_notes,
+    index_json,
+    index_of,
+    partition_like,
+    read_companion,
+    read_index,
+)
+from .limits import check_specs
+from .manifest import MANIFEST, Manifest, ManifestBeside, ManifestFile, ManifestTensor, read_manifest
+from .model_config import NamedTensor, config_problems, has_tied_head, kind_of_dtype, layer_patterns
+from .recognisers import is_strategy, recognise_folder
+from .slice_file import READ_COST_BYTES, SliceFile, open_slice
+from .slice_writer import CHUNK_BYTES, SliceWriter, save_slice
+from .strategy_file import (
+    OperatorStrategy,
+    StrategyFile,
+    as_strategy,
+    merge_pipeline_strategys,
+    read_operators,
+    read_strategy,
+    write_strategy,
+)
+
+__all__ = [
+    "CHUNK_BYTES",
+    "INDEX",
+    "MANIFEST",
+    "READ_COST_BYTES",
+    "SINGLE",
+    "ByteSource",
+    "Entry",
+    "FileIdentity",
+    "FileSet",
+    "Manifest",
+    "ManifestBeside",
+    "ManifestFile",
+    "ManifestTensor",
+    "NamedTensor",
+    "OperatorStrategy",
+    "PartFiles",
+    "SliceFile",
+    "SliceWriter",
+    "StrategyFile",
+    "TensorSpec",
+    "as_strategy",
+    "check_specs",
+    "companions",
+    "config_beside",
+    "config_problems",
+    "config_with_dtype",
+    "encrypted_by",
+    "gaps",
+    "has_tied_head",
+    "hub_files",
+    "hub_notes",
+    "index_json",
+    "index_of",
+    "is_strategy",
+    "kind_of_dtype",
+    "layer_patterns",
+    "merge_pipeline_strategys",
+    "open_files",
+    "open_slice",
+    "partition_like",
+    "paths_of",
+    "read_companion",
+    "read_index",
+    "read_manifest",
+    "read_operators",
+    "read_strategy",
+    "recognise_folder",
+    "save_slice",
+    "unnamed_paths",
+    "with_secret_key",
+    "write_strategy",
+]

@@ -1,0 +1,165 @@
+"""A rule: which names it is for, and which mesh axes cut the dims of those tensors.
+
+    {"match": "*.q_proj.weight", "dims": [["tp"], []], "units": "num_attention_heads"}
+    {"match": "*.norm.weight", "dims": null}
+
+A file of rules is JSON: a list of objects with the fields of `Rule`, of which "match" and "dims" are needed.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, CheckpointFileError
+from ..json_kinds import kind_of_json
+from ..text import shown
+from ..untrusted import parse_json, read_file
+from .expressions import check_expression
+from .patterns import name_fits
+
+__all__ = ["STAGES", "Rule", "fits", "read_rule_file", "rules_json"]
+
+LARGEST_FILE = 1 << 24
+STAGES = ("first", "last", "embedding", "head", "all")
+
+Size = int | str
+Fused = tuple[int | tuple[Size, ...] | None, ...]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the tensors of some names are cut.
+
+    Parameters
+    ----------
+    match
+        A pattern of names, compared part by part (see `patterns.py`).
+    dims
+        For each tensor dim the mesh axes that cut it; axes that the mesh lacks cut nothing. None: every
+        rank holds everything, whatever the number of dims.
+    fused
+        For each dim None, or the parts that follow one another along it, each of which is cut by itself: a
+        number of equal parts, or the size of each, in elements: a number or an expression.
+    units
+        How many units the cut dim consists of, which are never cut apart (attention heads): a number or
+        an expression. With more ranks than units, several ranks hold the same one.
+    unit_size
+        Elements of one unit along the cut dim: a number or an expression. `units` times `unit_size` must be
+        the size of the dim, as far as the configuration has the fields. By default the size need only be a
+        multiple of units times the head size.
+    split
+        How a dim is cut whose size the number of parts does not divide, see `Layout`.
+    stage
+        Which pipeline stages hold a tensor, where the mesh has an axis `pp`. None: the stage of the tensor's
+        layer, or all stages where its name has no layer number. "first", "last" and "all" override that;
+        "head" is the last stage; "embedding" is the first, and the last one, too, where the checkpoint has no
+        head of its own.
+
+    Notes
+    -----
+    An expression is made of numbers, fields of the model's config.json, `+`, `*`, `//`, parentheses and `or`,
+    which takes the first side whose fields are there: ``"head_dim or hidden_size // num_attention_heads"``.
+    """
+
+    match: str
+    dims: tuple[tuple[str, ...], ...] | None
+    fused: Fused = ()
+    units: Size | None = None
+    unit_size: Size | None = None
+    split: str = "even"
+    stage: str | None = None
+
+
+def fits(rule: Rule, name: str) -> bool:
+    """Whether a rule is for a tensor of this name."""
+    return name_fits(rule.match, name)
+
+
+def rules_json(rules: tuple[Rule, ...]) -> str:
+    """Rules as a file of rules has them, one a line; fields with their default are left out."""
+    return "[\n" + ",\n".join(f"  {json.dumps(dict(_fields(rule)))}" for rule in rules) + "\n]"
+
+
+def _fields(rule: Rule) -> Iterator[tuple[str, Any]]:
+    values = asdict(rule)
+    return (
+        (f.name, values[f.name]) for f in fields(Rule) if f.default is MISSING or values[f.name] != f.default
+    )
+
+
+def read_rule_file(path: str | os.PathLike[str], known: str) -> tuple[Rule, ...]:
+    """The rules of a JSON file.
+
+    Parameters
+    ----------
+    known
+        The names of the tables that could have been meant instead, for the error message.
+
+    Raises
+    ------
+    CheckpointFileError
+        If there is no such file.
+    CheckpointError
+        If its content is not a list of rules.
+    """
+    path = Path(path)
+    try:
+        items = parse_json(read_file(path, LARGEST_FILE))
+    except OSError as err:
+        raise CheckpointFileError(f"{path}: {err.strerror}; rules are a file, or one of {known}") from err
+    except ValueError as err:
+        raise CheckpointError(f"{path}: it is not valid JSON: {err}") from err
+    if not isinstance(items, list):
+        words = kind_of_json(items, "rules") or f"it holds {shown(items)}"
+        raise CheckpointError(f'{path}: {words}; rules are a list of {{"match", "dims"}} objects')
+    return tuple(_rule(path, number, item) for number, item in enumerate(items))
+
+
+def _rule(path: Path, number: int, item: Any) -> Rule:
+    names = [field.name for field in fields(Rule)]
+    if not isinstance(item, dict) or not {"match", "dims"} <= item.keys() <= set(names):
+        raise CheckpointError(
+            f"{path}: rule {number} is not an object with match and dims (and {', '.join(names[2:])}): {shown(item)}"
+        )
+    if not _has_valid_types(item):
+        raise CheckpointError(
+            f"{path}: rule {number} ({shown(item['match'])}) has a field of another type; dims are a list of axes "
+            'for each dim, [[], ["tp"]], or null; fused numbers, lists of numbers or expressions, or null; units and '
+            f"unit_size a number or an expression; stage one of {', '.join(STAGES)}"
+        )
+    rule = Rule(**{key: _tuples(value) for key, value in item.items()})
+    for text in (
+        rule.units,
+        rule.unit_size,
+        *(size for part in rule.fused if isinstance(part, tuple) for size in part),
+    ):
+        try:
+            check_expression(text)
+        except ValueError as err:
+            raise CheckpointError(f"{path}: rule {number} ({shown(rule.match)}): {err}") from err
+    return rule
+
+
+def _has_valid_types(item: dict[str, Any]) -> bool:
+    fused = item.get("fused", [])
+    return (
+        isinstance(item["match"], str)
+        and (item["dims"] is None or _is_list(item["dims"], list))
+        and all(_is_list(axes, str) for axes in item["dims"] or [])
+        and _is_list(fused, int, list, type(None))
+        and all(_is_list(part, int, str) for part in fused if isinstance(part, list))
+        and all(type(item.get(name)) in (int, str, type(None)) for name in ("units", "unit_size"))
+        and isinstance(item.get("split", ""), str)
+        and item.get("stage") in (None, *STAGES)
+    )
+
+
+def _is_list(value: Any, *kinds: type) -> bool:
+    return isinstance(value, list) and all(type(item) in kinds for item in value)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
