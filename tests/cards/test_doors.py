@@ -25,8 +25,8 @@ from distinfer_lab.cards.private_folder import PREFIX, SCRATCH, holds_sockets, p
 from distinfer_lab.comm import InProcessDoor, TcpDoor, UnixDoor, listener
 from distinfer_lab.errors import CardError
 
+from ..comm.peers import CONTEXTS, net
 from .clusters import until
-from .peers import CONTEXTS, net
 from .test_group import Numbers, add_all, inputs, wanted
 
 NOBODY = 65534

@@ -71,7 +71,7 @@ def run_killed(folder, point, count, overwrite=False):
     words = [
         sys.executable,
         "-m",
-        "tests.reshard.faults",
+        "tests.checkpoint.faults",
         str(folder),
         point,
         str(count),
@@ -142,7 +142,7 @@ def test_killed_at_random_moments(source):
     """By another process, whenever it happens to be: the same."""
     random = np.random.default_rng(0)
     for _ in range(examples(3)):
-        words = [sys.executable, "-m", "tests.reshard.faults", str(source), "slow", "0", "0"]
+        words = [sys.executable, "-m", "tests.checkpoint.faults", str(source), "slow", "0", "0"]
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout.readline() == "ready\n"
             try:
@@ -185,7 +185,7 @@ def test_another_job_begins_afresh(source):
 
 def test_a_full_disk_is_said_and_the_work_kept(source):
     """A limit on the size of files stands in for the disk."""
-    words = [sys.executable, "-m", "tests.reshard.faults", str(source), "full", "40000", "0"]
+    words = [sys.executable, "-m", "tests.checkpoint.faults", str(source), "full", "40000", "0"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "File too large; the file was not completed, it takes 256.3 KiB" in done.stderr

@@ -1,6 +1,6 @@
 """A reshard that kills itself at a chosen call, for the tests of durability: run as a program.
 
-python -m tests.reshard.faults FOLDER POINT COUNT OVERWRITE
+python -m tests.checkpoint.faults FOLDER POINT COUNT OVERWRITE
 """
 
 import os
