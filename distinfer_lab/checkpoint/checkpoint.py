@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -254,10 +253,10 @@ class Checkpoint(Displayed):
         ReshardError, LayoutError
             If that is not possible.
         """
-        # By name: planning lies above checkpoints, which do not need it.
-        reshard = import_module("..reshard", __package__)
+        from .conversion import plan_checkpoint
+
         given = as_strategy(dst) if isinstance(dst, str | os.PathLike) else dst
-        return reshard.plan_checkpoint(self, given, **options)
+        return plan_checkpoint(self, given, **options)
 
     def close(self) -> None:
         """Close all files."""
