@@ -5,6 +5,8 @@
     run/model-00001-of-00003.safetensors ...        parts of one rank; slices of three where the strategy is for three
     run/model.safetensors.index.json                a Hugging Face folder: one rank
     run/global_step100/ global_step200/             one of these folders
+    run/rank_0/global_step100/ ...                  the newest of them that all ranks have
+    run/tp0_pp1/ ...  or  run/pp1/tp0/ ...          by their places in the grid, see grids.py
 
 Only names are looked at. What was chosen where there was a choice, and what was left unused, is said in notes.
 """
@@ -29,6 +31,7 @@ from ..formats import (
     recognise_folder,
 )
 from .beside import unnamed_notes
+from .grids import grid_place, grid_ranks, names_an_axis
 from .saves import (
     NO_KEY,
     RANK_FOLDER,
@@ -113,7 +116,7 @@ def find_files(source: Files, choice: Choice) -> RankFiles:
 def _held(path: str) -> list[SliceName]:
     """The files of one rank, which a list or a mapping names by a file or by its folder."""
     folder = Path(path)
-    if folder.is_dir() and hub_files(folder) is None and (inside := _slice_files(folder, ())):
+    if folder.is_dir() and hub_files(folder) is None and (inside := _files_of_rank(folder, ())):
         return [parse_name(os.fspath(folder / name)) for name in inside]
     return [parse_name(path)._replace(part=None, parts=None)]
 
@@ -125,12 +128,11 @@ def _of_folder(folder: Path, choice: Choice) -> RankFiles:
         manifest = read_manifest(folder)
         if manifest is not None:
             return RankFiles(_of_manifest(folder, manifest), tuple(unnamed_notes(folder, manifest)))
-    names, notes = _rank_folders(folder, choice)
-    if not names:
-        names, notes = _flat(folder, choice)
-    if names:
-        found = _chosen(names, choice, os.fspath(folder))
-        return RankFiles(found.paths, (*notes, *found.notes))
+    for place in (_grid, _rank_folders, _flat):
+        names, notes = place(folder, choice)
+        if names:
+            found = _chosen(_from_zero(names, choice, notes), choice, os.fspath(folder))
+            return RankFiles(found.paths, (*notes, *found.notes))
     steps = _of_step_folder(folder, choice)
     if steps is not None:
         return steps
@@ -178,19 +180,73 @@ def _chosen(names: Mapping[int, Sequence[SliceName]], choice: Choice, where: str
 def _gap(rank: int, files: Mapping[int, Sequence[SliceName]], where: str) -> str:
     last = max(files)
     path = files[last][0].path
-    # In a folder that is called as the others are.
-    place = re.sub(rf"(?<!\d)(0*){last}(?!\d)", rf"\g<1>{rank}", path.split("/")[-2]) if "/" in path else ""
-    into = f"into {os.path.join(os.path.dirname(os.path.dirname(path)), place)}" if place else "there"
+    into = _place_of(rank, last, path, where)
+    if rank == 0 and sorted(files) == list(range(1, last + 1)):
+        order = [os.fspath(_path_of([name.path for name in files[n]])) for n in range(1, last + 1)]
+        shown = f"{', '.join(map(repr, order[:2]))}{', ...' if order[2:] else ''}"
+        return (
+            f"{where}: there is no file of rank 0, but of ranks 1 to {last}; if they are counted from 1, give their "
+            f"strategy, or in Python the list [{shown}]; if rank 0 is missing, put it {into}, or open the others "
+            "with rebuild=True, if other ranks hold the same"
+        )
     return (
         f"{where}: there is no file of rank {rank}, though there is one of rank {last}; put it {into}, or open the "
         "others with rebuild=True, if other ranks hold the same"
     )
 
 
+def _place_of(rank: int, other: int, path: str, where: str) -> str:
+    """Where the file of a rank belongs, by the path of another's: into a folder that is called as its is."""
+    parts = os.path.dirname(path).split("/")
+    outer = len(where.split("/")) if path.startswith(f"{where}/") else max(len(parts) - 1, 0)
+    for at in reversed(range(outer, len(parts))):
+        place = re.sub(rf"(?<!\d)(0*){other}(?!\d)", rf"\g<1>{rank}", parts[at])
+        if place != parts[at] and folder_key(parts[at]) == NO_KEY:
+            return f"into {'/'.join([*parts[:at], place, *parts[at + 1 :]])}"
+    return "there"
+
+
 def _no_file_of(rank: int, files: Mapping[int, Sequence[SliceName]]) -> str:
     """A path at which nothing is, near those of the other ranks."""
     near = os.path.dirname(os.path.dirname(next(iter(files.values()))[0].path)) if files else ""
     return os.path.join(near, f"(no file of rank {rank})")
+
+
+def _grid(folder: Path, choice: Choice) -> tuple[dict[int, list[SliceName]], list[str]]:
+    """Rank -> its files, where their paths name places in a grid, as tp0_pp1/ and pp1/tp0/ do."""
+    outer = [path.name for path in _entries(folder) if names_an_axis(path.name) and path.is_dir()]
+    inner = [
+        f"{name}/{path.name}"
+        for name in outer
+        for path in _entries(folder / name)
+        if names_an_axis(path.name) and path.is_dir()
+    ]
+    files = _slice_files(folder, choice.file)
+    files += [
+        f"{name}/{file}" for name in (*outer, *inner) for file in _files_of_rank(folder / name, choice.file)
+    ]
+    placed = {name: place for name in files if _fits(name, choice.file) and (place := grid_place(name))}
+    if len({place.at for place in placed.values()}) < 2:
+        return {}, []
+    out: dict[int, list[SliceName]] = {}
+    for (name, place), rank in zip(
+        placed.items(), grid_ranks(os.fspath(folder), list(placed), list(placed.values())), strict=True
+    ):
+        out.setdefault(rank, []).append(parse_name(place.rest)._replace(path=os.fspath(folder / name)))
+    axes = next(iter(placed.values())).axes
+    return out, [
+        f"{folder}: ranks are counted by {axes[0]} and, within it, by {axes[1]}; a list in Python gives another order"
+    ]
+
+
+def _from_zero(
+    names: Mapping[int, Sequence[SliceName]], choice: Choice, notes: list[str]
+) -> Mapping[int, Sequence[SliceName]]:
+    """Ranks that the names count from 1, if they are those of the strategy, counted from 0; says so in the notes."""
+    if choice.ranks < 2 or sorted(names) != list(range(1, choice.ranks + 1)):
+        return names
+    notes.append(f"the files' names count ranks from 1: {names[1][0].path} is used as that of rank 0")
+    return {rank - 1: held for rank, held in names.items()}
 
 
 def _rank_folders(folder: Path, choice: Choice) -> tuple[dict[int, list[SliceName]], list[str]]:
@@ -200,7 +256,7 @@ def _rank_folders(folder: Path, choice: Choice) -> tuple[dict[int, list[SliceNam
         number = RANK_FOLDER.fullmatch(inner.name)
         if not number or not inner.is_dir():
             continue
-        names = [f"{inner.name}/{name}" for name in _slice_files(inner, choice.file)]
+        names = [f"{inner.name}/{name}" for name in _files_of_rank(inner, choice.file)]
         files = [parse_name(os.fspath(folder / name)) for name in names if _fits(name, choice.file)]
         if files:
             word = inner.name[: number.start(1)].rstrip("-_").lower()
@@ -231,7 +287,7 @@ def _numbered_folders(folder: Path, choice: Choice) -> dict[int, list[SliceName]
     files: dict[str, list[str]] = {}
     for inner in _entries(folder):
         if choice.ranks > 1 and inner.is_dir() and folder_key(inner.name) == NO_KEY:
-            names = [f"{inner.name}/{name}" for name in _slice_files(inner, choice.file)]
+            names = [f"{inner.name}/{name}" for name in _files_of_rank(inner, choice.file)]
             files[inner.name] = [name for name in names if _fits(name, choice.file)]
     held = [name for name, names in files.items() if names]
     series = series_of(held) if len(held) == choice.ranks else []
@@ -335,6 +391,15 @@ def _slice_files(folder: Path, patterns: Collection[str]) -> list[str]:
     """The names of slice files in a folder; strategy files, which end in .ckpt too, only where they are asked for."""
     names = [path.name for path in _entries(folder) if path.suffix in SUFFIXES and not path.is_dir()]
     return [name for name in names if patterns or "strategy" not in name.lower()]
+
+
+def _files_of_rank(folder: Path, patterns: Collection[str]) -> list[str]:
+    """The slice files of one rank's folder: those in it, or those in its folders of steps."""
+    names = _slice_files(folder, patterns)
+    if names:
+        return names
+    steps = [path for path in _entries(folder) if folder_key(path.name) != NO_KEY and path.is_dir()]
+    return [f"{step.name}/{name}" for step in steps for name in _slice_files(step, patterns)]
 
 
 def _fits(name: str, patterns: Collection[str]) -> bool:
