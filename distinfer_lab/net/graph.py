@@ -13,7 +13,7 @@ factors of its dims, in the manner of einsum.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,18 @@ from numpy.typing import NDArray
 from ..display import Displayed, counted
 from ..errors import GraphError
 
-if TYPE_CHECKING:
-    from .build import GraphBuilder
-
-__all__ = ["AxisStrategy", "Graph", "Node", "NodeStrategy", "Operator", "Origin", "Region", "Rule", "Spec"]
+__all__ = [
+    "AxisStrategy",
+    "Builder",
+    "Graph",
+    "Node",
+    "NodeStrategy",
+    "Operator",
+    "Origin",
+    "Region",
+    "Rule",
+    "Spec",
+]
 
 Array = NDArray[Any]
 Region = tuple[tuple[int, int], ...]
@@ -84,6 +92,16 @@ class Origin(NamedTuple):
 NodeStrategy = tuple[tuple[int, ...], ...] | AxisStrategy
 
 
+class Builder(Protocol):
+    """What an operator's gradient is added to (see `build.GraphBuilder`)."""
+
+    def add(self, op: "Operator", *inputs: str) -> str:
+        """Add `op(*inputs)`; returns the name of its output."""
+
+    def spec(self, name: str) -> Spec:
+        """The shape and dtype of a value."""
+
+
 class Operator(ABC):
     """One kind of computation. Subclasses are frozen dataclasses of their attributes."""
 
@@ -104,9 +122,7 @@ class Operator(ABC):
     def rule(self, *inputs: Spec) -> Rule:
         """How the operator may be cut, for these (whole) inputs."""
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         """Add nodes that carry `grad`, the gradient of `output`, back to each input.
 
         Returns one value name per input, None where no gradient flows (integer inputs).

@@ -1,5 +1,6 @@
 """The operators: each knows its shapes, its numpy meaning, its gradient and its sharding rule."""
 
+from .broadcasting import BroadcastTo, SumTo
 from .elementwise import (
     Add,
     AddScalar,
@@ -17,7 +18,6 @@ from .elementwise import (
     Sqrt,
     Square,
     Sub,
-    SumTo,
     Tanh,
     UnaryGrad,
 )
@@ -34,7 +34,7 @@ from .normalise import (
     SoftmaxGrad,
 )
 from .reduce import ReduceMean, ReduceSum
-from .shapes import BroadcastTo, Constant, Flatten, Reshape, Transpose
+from .shapes import Constant, Flatten, Reshape, Transpose
 from .transformer import (
     Angles,
     AttentionWeights,

@@ -6,16 +6,14 @@ A dim of size 1 that is stretched carries no factor: every card needs it whole.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GraphError
-from ..graph import Operator, Rule, Spec
-
-if TYPE_CHECKING:
-    from ..build import GraphBuilder
+from ..graph import Builder, Operator, Rule, Spec
+from .broadcasting import broadcast_factors, same_dtype, sum_back
 
 __all__ = [
     "Add",
@@ -34,38 +32,11 @@ __all__ = [
     "Sqrt",
     "Square",
     "Sub",
-    "SumTo",
     "Tanh",
     "UnaryGrad",
-    "broadcast_factors",
-    "same_dtype",
 ]
 
 Array = NDArray[Any]
-Factors = tuple[str | None, ...]
-
-
-def same_dtype(op: Operator, *inputs: Spec) -> np.dtype[Any]:
-    """The dtype that all inputs share.
-
-    Raises
-    ------
-    GraphError
-        If they differ: nothing is converted behind the caller's back.
-    """
-    found = {str(spec.dtype) for spec in inputs}
-    if len(found) > 1:
-        raise GraphError(f"{op.name}: inputs of dtypes {', '.join(sorted(found))}; give all one dtype")
-    return inputs[0].dtype
-
-
-def broadcast_factors(shapes: Sequence[tuple[int, ...]], output: tuple[int, ...]) -> tuple[Factors, ...]:
-    """For each input the factor of each dim, named d0, d1 ... by the output's dims."""
-    out = []
-    for shape in shapes:
-        first = len(output) - len(shape)
-        out.append(tuple(f"d{first + i}" if n == output[first + i] else None for i, n in enumerate(shape)))
-    return tuple(out)
 
 
 class _Binary(Operator):
@@ -88,12 +59,6 @@ class _Binary(Operator):
         return Rule(broadcast_factors([s.shape for s in inputs], output), names, order=names)
 
 
-def _sum_back(build: "GraphBuilder", grad: str, value: str) -> str:
-    """`grad`, summed over what broadcasting stretched, in the shape of `value`."""
-    shape = build.spec(value).shape
-    return grad if build.spec(grad).shape == shape else build.add(SumTo(shape), grad)
-
-
 @dataclass(frozen=True)
 class Add(_Binary):
     """x + y."""
@@ -101,10 +66,8 @@ class Add(_Binary):
     def forward(self, *inputs: Array) -> Array:
         return np.add(*inputs)
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
-        return [_sum_back(build, grad, value) for value in inputs]
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
+        return [sum_back(build, grad, value) for value in inputs]
 
 
 @dataclass(frozen=True)
@@ -114,10 +77,8 @@ class Sub(_Binary):
     def forward(self, *inputs: Array) -> Array:
         return np.subtract(*inputs)
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
-        return [_sum_back(build, grad, inputs[0]), _sum_back(build, build.add(Neg(), grad), inputs[1])]
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
+        return [sum_back(build, grad, inputs[0]), sum_back(build, build.add(Neg(), grad), inputs[1])]
 
 
 @dataclass(frozen=True)
@@ -127,13 +88,11 @@ class Mul(_Binary):
     def forward(self, *inputs: Array) -> Array:
         return np.multiply(*inputs)
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         x, y = inputs
         return [
-            _sum_back(build, build.add(Mul(), grad, y), x),
-            _sum_back(build, build.add(Mul(), grad, x), y),
+            sum_back(build, build.add(Mul(), grad, y), x),
+            sum_back(build, build.add(Mul(), grad, x), y),
         ]
 
 
@@ -144,13 +103,11 @@ class Div(_Binary):
     def forward(self, *inputs: Array) -> Array:
         return np.true_divide(*inputs)
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         x, y = inputs
         dx = build.add(Div(), grad, y)
         dy = build.add(Neg(), build.add(Mul(), dx, output))
-        return [_sum_back(build, dx, x), _sum_back(build, dy, y)]
+        return [sum_back(build, dx, x), sum_back(build, dy, y)]
 
 
 class Unary(Operator):
@@ -167,9 +124,7 @@ class Unary(Operator):
         """df/dx where f(x) = y."""
         raise NotImplementedError
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(UnaryGrad(self), inputs[0], output, grad)]
 
 
@@ -202,9 +157,7 @@ class Neg(Unary):
     def forward(self, *inputs: Array) -> Array:
         return np.negative(inputs[0])
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(Neg(), grad)]
 
 
@@ -325,9 +278,7 @@ class Identity(Unary):
     def forward(self, *inputs: Array) -> Array:
         return inputs[0]
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [grad]
 
 
@@ -340,9 +291,7 @@ class Scale(Unary):
     def forward(self, *inputs: Array) -> Array:
         return np.asarray(inputs[0] * self.factor, inputs[0].dtype)
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(Scale(self.factor), grad)]
 
 
@@ -355,9 +304,7 @@ class AddScalar(Unary):
     def forward(self, *inputs: Array) -> Array:
         return np.asarray(inputs[0] + self.amount, inputs[0].dtype)
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [grad]
 
 
@@ -373,46 +320,5 @@ class Cast(Unary):
     def forward(self, *inputs: Array) -> Array:
         return inputs[0].astype(self.dtype)
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(Cast(str(build.spec(inputs[0]).dtype)), grad)]
-
-
-@dataclass(frozen=True)
-class SumTo(Operator):
-    """Sum over what broadcasting to the input's shape would stretch; the opposite of broadcasting."""
-
-    shape: tuple[int, ...]
-
-    def infer(self, *inputs: Spec) -> Spec:
-        return Spec(self.shape, inputs[0].dtype)
-
-    def forward(self, *inputs: Array) -> Array:
-        x = inputs[0]
-        extra = x.ndim - len(self.shape)
-        stretched = tuple(i for i, n in enumerate(self.shape) if n == 1 and x.shape[extra + i] != 1)
-        out = x.sum(axis=(*range(extra), *(extra + i for i in stretched)), keepdims=True, dtype=x.dtype)
-        return np.asarray(out.reshape(self.shape), x.dtype)
-
-    def rule(self, *inputs: Spec) -> Rule:
-        shape = inputs[0].shape
-        names = tuple(f"d{i}" for i in range(len(shape)))
-        extra = len(shape) - len(self.shape)
-        output = tuple(names[extra + i] if n == shape[extra + i] else None for i, n in enumerate(self.shape))
-        return Rule((names,), output, frozenset(names) - frozenset(output), names)
-
-    def local(
-        self,
-        whole: Sequence[Spec],
-        inputs: Sequence[tuple[tuple[int, int], ...]],
-        output: tuple[tuple[int, int], ...],
-    ) -> "Operator":
-        return SumTo(tuple(b - a for a, b in output))
-
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
-        from .shapes import BroadcastTo
-
-        return [build.add(BroadcastTo(build.spec(inputs[0]).shape), grad)]

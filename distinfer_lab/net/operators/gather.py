@@ -6,16 +6,13 @@ values, whose sum over the cards is the answer.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GraphError
-from ..graph import Operator, Region, Rule, Spec
-
-if TYPE_CHECKING:
-    from ..build import GraphBuilder
+from ..graph import Builder, Operator, Region, Rule, Spec
 
 __all__ = ["AtStep", "Gather", "GatherGrad", "OneHot"]
 
@@ -75,9 +72,7 @@ class Gather(Operator):
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
         return replace(self, first_row=inputs[0][0][0])
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         table, ids = inputs
         return [build.add(GatherGrad(build.spec(table).shape[0]), ids, grad), None]
 
@@ -132,9 +127,7 @@ class OneHot(Operator):
         names = tuple(f"d{i}" for i in range(len(inputs[0].shape)))
         return Rule((names,), (*names, None), order=names)
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [None]
 
 

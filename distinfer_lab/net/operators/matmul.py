@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GraphError
-from ..graph import Operator, Rule, Spec
-from .elementwise import _sum_back, broadcast_factors, same_dtype
-
-if TYPE_CHECKING:
-    from ..build import GraphBuilder
+from ..graph import Builder, Operator, Rule, Spec
+from .broadcasting import broadcast_factors, same_dtype, sum_back
 
 __all__ = ["BatchMatMul", "MatMul"]
 
@@ -73,15 +70,13 @@ class BatchMatMul(Operator):
             (*names, "m", "k", "n"),
         )
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         x, y = inputs
         a, b = self.transpose_a, self.transpose_b
         product = type(self)
         dx = build.add(product(b, True), y, grad) if a else build.add(product(False, not b), grad, y)
         dy = build.add(product(True, a), grad, x) if b else build.add(product(not a, False), x, grad)
-        return [_sum_back(build, dx, x), _sum_back(build, dy, y)]
+        return [sum_back(build, dx, x), sum_back(build, dy, y)]
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GraphError
-from ..graph import Operator, Rule, Spec
-from .elementwise import Mul, SumTo, _sum_back, same_dtype
+from ..graph import Builder, Operator, Rule, Spec
+from .broadcasting import SumTo, same_dtype, sum_back
+from .elementwise import Mul
 from .reduce import ReduceSum, normal_axes
-
-if TYPE_CHECKING:
-    from ..build import GraphBuilder
 
 __all__ = [
     "BiasAdd",
@@ -51,9 +49,7 @@ class BiasAdd(Operator):
         names = ("n", "c", *(f"d{i}" for i in range(2, len(inputs[0].shape))))
         return Rule((names, ("c",)), names, order=names)
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         ndim = len(build.spec(inputs[0]).shape)
         return [grad, build.add(ReduceSum(tuple(i for i in range(ndim) if i != 1)), grad)]
 
@@ -82,9 +78,7 @@ class Softmax(Operator):
         names = self._names(len(inputs[0].shape))
         return Rule((names,) * len(inputs), names, order=tuple(n for n in names if n))
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(SoftmaxGrad(self.axis), output, grad)]
 
 
@@ -131,9 +125,7 @@ class Normalise(Operator):
         names = self._names(len(inputs[0].shape))
         return Rule((names,), names, order=tuple(n for n in names if n))
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(LayerNormGrad(self.begin_norm_axis, self.epsilon), inputs[0], grad)]
 
 
@@ -194,16 +186,14 @@ class LayerNorm(Normalise):
         tail = names[len(names) - len(inputs[1].shape) :]
         return Rule((names, tail, tail), names, order=tuple(n for n in names if n))
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         x, gamma, beta = inputs
         inner = Normalise(self.begin_norm_axis, self.epsilon)
         shape = build.spec(gamma).shape
         scaled = build.add(Mul(), grad, gamma)
         dx = build.add(LayerNormGrad(self.begin_norm_axis, self.epsilon), x, scaled)
         along = build.add(Mul(), grad, build.add(inner, x))
-        return [dx, build.add(SumTo(shape), along), _sum_back(build, grad, beta)]
+        return [dx, build.add(SumTo(shape), along), sum_back(build, grad, beta)]
 
 
 @dataclass(frozen=True)
@@ -229,9 +219,7 @@ class SoftmaxCrossEntropyWithLogits(Operator):
     def rule(self, *inputs: Spec) -> Rule:
         return Rule((("n", None), ("n", None)), ("n",), order=("n",))
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(SoftmaxCrossEntropyGrad(), *inputs, grad), None]
 
 

@@ -2,18 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GraphError
-from ..graph import Operator, Region, Rule, Spec
+from ..graph import Builder, Operator, Region, Rule, Spec
+from .broadcasting import BroadcastTo
 from .elementwise import Scale
-from .shapes import BroadcastTo, Reshape
-
-if TYPE_CHECKING:
-    from ..build import GraphBuilder
+from .shapes import Reshape
 
 __all__ = ["ReduceMean", "ReduceSum", "normal_axes"]
 
@@ -62,7 +60,7 @@ class ReduceSum(Operator):
         output = tuple(kept) if self.keep_dims else tuple(name for name in kept if name is not None)
         return Rule((names,), output, frozenset(names[i] for i in axes), names)
 
-    def _spread(self, build: "GraphBuilder", x: str, grad: str) -> str:
+    def _spread(self, build: Builder, x: str, grad: str) -> str:
         """`grad` in the shape of x, every element as often as it was summed."""
         shape = build.spec(x).shape
         axes = normal_axes(self, self.axis, len(shape))
@@ -71,9 +69,7 @@ class ReduceSum(Operator):
             grad = build.add(Reshape(kept), grad)
         return build.add(BroadcastTo(shape), grad)
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [self._spread(build, inputs[0], grad)]
 
 
@@ -95,8 +91,6 @@ class ReduceMean(ReduceSum):
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
         return replace(self, count=self._count(whole[0].shape))
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         spread = self._spread(build, inputs[0], grad)
         return [build.add(Scale(1 / self._count(build.spec(inputs[0]).shape)), spread)]

@@ -1,20 +1,17 @@
-"""Operators that only move elements: reshape, transpose, flatten, broadcast."""
+"""Operators that only move elements: reshape, transpose, flatten."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GraphError
-from ..graph import Operator, Region, Rule, Spec
+from ..graph import Builder, Operator, Region, Rule, Spec
 
-if TYPE_CHECKING:
-    from ..build import GraphBuilder
-
-__all__ = ["BroadcastTo", "Constant", "Flatten", "Reshape", "Transpose"]
+__all__ = ["Constant", "Flatten", "Reshape", "Transpose"]
 
 Array = NDArray[Any]
 Names = list[str | None]
@@ -82,9 +79,7 @@ class Reshape(Operator):
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
         return Reshape(_extent(output))
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(Reshape(build.spec(inputs[0]).shape), grad)]
 
 
@@ -107,9 +102,7 @@ class Flatten(Operator):
         rest = (None,) * (len(inputs[0].shape) - 1)
         return Rule((("n", *rest),), ("n", None), order=("n",))
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(Reshape(build.spec(inputs[0]).shape), grad)]
 
 
@@ -134,47 +127,8 @@ class Transpose(Operator):
         names = tuple(f"d{i}" for i in range(len(self.perm)))
         return Rule((names,), tuple(names[p] for p in self.perm), order=names)
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(Transpose(tuple(int(i) for i in np.argsort(self.perm))), grad)]
-
-
-@dataclass(frozen=True)
-class BroadcastTo(Operator):
-    """Stretch dims of size 1, and add dims on the left."""
-
-    shape: tuple[int, ...]
-
-    def infer(self, *inputs: Spec) -> Spec:
-        try:
-            fits = np.broadcast_shapes(inputs[0].shape, self.shape) == self.shape
-        except ValueError:
-            fits = False
-        if not fits:
-            raise GraphError(f"{self.name}: {list(inputs[0].shape)} does not broadcast to {list(self.shape)}")
-        return Spec(self.shape, inputs[0].dtype)
-
-    def forward(self, *inputs: Array) -> Array:
-        return np.broadcast_to(inputs[0], self.shape)
-
-    def rule(self, *inputs: Spec) -> Rule:
-        names = tuple(f"d{i}" for i in range(len(self.shape)))
-        first = len(self.shape) - len(inputs[0].shape)
-        source = tuple(
-            names[first + i] if n == self.shape[first + i] else None for i, n in enumerate(inputs[0].shape)
-        )
-        return Rule((source,), names, order=names)
-
-    def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
-        return BroadcastTo(_extent(output))
-
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
-        from .elementwise import SumTo
-
-        return [build.add(SumTo(build.spec(inputs[0]).shape), grad)]
 
 
 @dataclass(frozen=True)
@@ -193,7 +147,5 @@ class Constant(Operator):
     def rule(self, *inputs: Spec) -> Rule:
         return Rule((), ())
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return []

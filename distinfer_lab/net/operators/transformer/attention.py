@@ -14,18 +14,16 @@ Ainslie et al., "GQA: Training Generalized Multi-Query Transformer Models", 2023
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import GraphError
-from ...graph import Operator, Region, Rule, Spec
-from ..elementwise import Scale, same_dtype
+from ...graph import Builder, Operator, Region, Rule, Spec
+from ..broadcasting import same_dtype
+from ..elementwise import Scale
 from ..normalise import SoftmaxGrad
-
-if TYPE_CHECKING:
-    from ...build import GraphBuilder
 
 __all__ = ["AttentionWeights", "GroupedMatMul", "GroupedOuter", "attention_weights", "check_heads"]
 
@@ -128,9 +126,7 @@ class GroupedMatMul(_Grouped):
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
         return self._for_card(whole[0].shape[1] // whole[1].shape[1], inputs[0][1], inputs[1][1])
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         x, y = inputs
         heads = build.spec(y).shape[1]
         dx = build.add(GroupedMatMul(transpose_b=not self.transpose_b), grad, y)
@@ -209,9 +205,7 @@ class AttentionWeights(_Grouped):
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
         return self._for_card(whole[0].shape[1] // whole[1].shape[1], inputs[0][1], inputs[1][1])
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         query, key = inputs
         # What the mask hides has weight 0, and so no gradient.
         scores = build.add(Scale(self.scale), build.add(SoftmaxGrad(), output, grad))

@@ -9,16 +9,13 @@ Each card sums up its run of the classes, and what it has of the label's logit:
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import GraphError
-from ...graph import Operator, Region, Rule, Spec
-
-if TYPE_CHECKING:
-    from ...build import GraphBuilder
+from ...graph import Builder, Operator, Region, Rule, Spec
 
 __all__ = ["RunsOfClasses", "RunsOfClassesGrad", "SparseCrossEntropy", "SparseCrossEntropyGrad"]
 
@@ -102,9 +99,7 @@ class RunsOfClasses(Operator):
             )
         return replace(self, first=first, classes=classes)
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(RunsOfClassesGrad(self.parts), *inputs, output, grad), None]
 
 
@@ -156,9 +151,7 @@ class SparseCrossEntropy(Operator):
     def rule(self, *inputs: Spec) -> Rule:
         return Rule((("n", None),), ("n",), order=("n",))
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(SparseCrossEntropyGrad(), inputs[0], grad)]
 
 

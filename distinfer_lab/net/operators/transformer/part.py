@@ -10,16 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import GraphError
-from ...graph import Operator, Region, Rule, Spec
-
-if TYPE_CHECKING:
-    from ...build import GraphBuilder
+from ...graph import Builder, Operator, Region, Rule, Spec
 
 __all__ = ["Part", "PartGrad"]
 
@@ -74,9 +71,7 @@ class Part(Operator):
         start, stop = output[self.dim]
         return Part(self.dim, _shares(self.sizes, self.which, stop - start), self.which)
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(PartGrad(self.dim, self.sizes, self.which), grad)]
 
 

@@ -7,17 +7,15 @@ Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import GraphError
-from ...graph import Operator, Rule, Spec
-from ..elementwise import Mul, SumTo, same_dtype
-
-if TYPE_CHECKING:
-    from ...build import GraphBuilder
+from ...graph import Builder, Operator, Rule, Spec
+from ..broadcasting import SumTo, same_dtype
+from ..elementwise import Mul
 
 __all__ = ["RMSNorm", "RMSNormGrad", "RootMeanSquare"]
 
@@ -52,9 +50,7 @@ class RootMeanSquare(Operator):
         names = _rows(len(inputs[0].shape))
         return Rule((names,), names, order=tuple(n for n in names if n))
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(RMSNormGrad(self.epsilon), inputs[0], grad)]
 
 
@@ -97,9 +93,7 @@ class RMSNorm(RootMeanSquare):
         names = _rows(len(inputs[0].shape))
         return Rule((names, (None,)), names, order=tuple(n for n in names if n))
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         x, weight = inputs
         dx = build.add(RMSNormGrad(self.epsilon), x, build.add(Mul(), grad, weight))
         along = build.add(Mul(), grad, build.add(RootMeanSquare(self.epsilon), x))

@@ -8,16 +8,13 @@ head are rotated against each other, as https://github.com/huggingface/transform
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ....errors import GraphError
-from ...graph import Operator, Rule, Spec
-
-if TYPE_CHECKING:
-    from ...build import GraphBuilder
+from ...graph import Builder, Operator, Rule, Spec
 
 __all__ = ["Angles", "Positions", "Rotary"]
 
@@ -44,9 +41,7 @@ class Positions(Operator):
     def rule(self, *inputs: Spec) -> Rule:
         return Rule(((),), (None,))
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [None]
 
 
@@ -113,7 +108,5 @@ class Rotary(Operator):
         heads = ("b", "h", "t", None)
         return Rule((heads, (None, "t", None)), heads, order=("b", "h", "t"))
 
-    def gradient(
-        self, build: "GraphBuilder", inputs: Sequence[str], output: str, grad: str
-    ) -> Sequence[str | None]:
+    def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(replace(self, backwards=not self.backwards), grad, inputs[1]), None]
