@@ -6,9 +6,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distinfer_lab.checkpoint import open_checkpoint, open_slice, save_slice
+from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.cli import main
 from distinfer_lab.errors import CheckpointError, ReshardError
+from distinfer_lab.formats import open_slice, save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
 VALUES = {
