@@ -15,7 +15,7 @@ from ..checkpoint import (
     Checkpoint,
     Control,
     ConversionPlan,
-    NoFile,
+    MissingFile,
     Share,
     TensorRecord,
     WriteTask,
@@ -51,7 +51,9 @@ class Resharding:
             name: TensorRecord(name, kinds[name], strategy.shapes[name], layout, "parameter")
             for name, layout in strategy.items()
         }
-        files = tuple(NoFile(f"card {rank}", "it is in the card's memory") for rank in range(strategy.ranks))
+        files = tuple(
+            MissingFile(f"card {rank}", "it is in the card's memory") for rank in range(strategy.ranks)
+        )
         return Checkpoint(files, tensors, {}, (), held=placement.key)
 
     def _dtypes(self, placement: Placement, run: Run) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Above `formats` (what bytes mean) and `reshard` (what must move); no cluster is 
 """
 
 from .beside import strategy_files
-from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, is_state_of
+from .checkpoint import Checkpoint
 from .conversion import ConversionPlan, plan_checkpoint
 from .coverage import Coverage, Surviving, box_in_words, coverage
 from .file_writer import Control, FileReport, FileWork, Unwatched, WriteTask, Written
@@ -14,6 +14,7 @@ from .output import Output
 from .progress import Progress
 from .rank_files import rank_files
 from .rank_reads import Share, Source, shares_of
+from .records import MissingFile, TensorRecord, followed_parameter, is_state_of
 from .result import ReshardResult
 from .shard_reader import window_bytes
 from .staging import probe_of, staged
@@ -28,7 +29,7 @@ __all__ = [
     "Coverage",
     "FileReport",
     "FileWork",
-    "NoFile",
+    "MissingFile",
     "Output",
     "Progress",
     "ReshardResult",

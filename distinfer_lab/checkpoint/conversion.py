@@ -25,10 +25,11 @@ from ..reshard import Explanation, Holding, ReshardPlan, explain, plan_holdings
 from ..rules import QuantisedWeight, Rules, check_together, is_quantised_config, quantised_weights
 from ..sizes import BUFFER_BYTES, size_of
 from ..text import pattern_of, shown
-from .checkpoint import Checkpoint, TensorRecord, followed_parameter
 from .coverage import Surviving, box_in_words
+from .files import CheckpointFiles
 from .float_dtypes import check_no_codes, converted_dtypes, float_dtype
 from .rank_reads import Share, share_of
+from .records import TensorRecord, followed_parameter
 from .selection import all_names, check_missing, check_shapes, selected, unmatched
 
 __all__ = ["STATES", "ConversionPlan", "plan_checkpoint"]
@@ -43,7 +44,7 @@ STATES = ("follow", "replicate", "mindspore")
 class ConversionPlan(ReshardPlan):
     """A plan between files: who reads what, and by what name and dtype it is written (see `plan_checkpoint`)."""
 
-    checkpoint: Checkpoint
+    checkpoint: CheckpointFiles
     strategy: Strategy
     """How the destination lies, by its names, as far as layouts can say it."""
     targets: Mapping[str, tuple[str, np.dtype[Any]]]
@@ -151,7 +152,7 @@ class ConversionPlan(ReshardPlan):
 
 
 def plan_checkpoint(
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointFiles,
     dst: Strategy | Rules | None,
     *,
     states: str = "follow",
@@ -240,7 +241,7 @@ def plan_checkpoint(
     )
 
 
-def _check_readable(checkpoint: Checkpoint, chosen: Collection[str]) -> None:
+def _check_readable(checkpoint: CheckpointFiles, chosen: Collection[str]) -> None:
     broken = {name: why for name, why in checkpoint.unreadable.items() if name in chosen}
     if broken:
         name, why = next(iter(broken.items()))
@@ -260,7 +261,7 @@ def _stays_plain(record: TensorRecord, name: str, dst: Strategy | None, stated: 
     return stated and max(dst[name].parts, default=1) == dst[name].optimizer_shards == 1
 
 
-def _sources(checkpoint: Checkpoint, records: Sequence[TensorRecord]) -> list[Holding]:
+def _sources(checkpoint: CheckpointFiles, records: Sequence[TensorRecord]) -> list[Holding]:
     """Who holds what; without what was lost, if others have it.
 
     Raises
@@ -280,12 +281,12 @@ def _sources(checkpoint: Checkpoint, records: Sequence[TensorRecord]) -> list[Ho
     return [Surviving(record.layout, gone) for record in records]
 
 
-def _follows(record: TensorRecord, checkpoint: Checkpoint) -> bool:
+def _follows(record: TensorRecord, checkpoint: CheckpointFiles) -> bool:
     """Whether no rule needs to say how a tensor lies: a state, or a single number."""
     return followed_parameter(record.name, checkpoint.tensors) is not None or not record.shape
 
 
-def _quantised(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> tuple[QuantisedWeight, ...]:
+def _quantised(checkpoint: CheckpointFiles, config: Mapping[str, Any] | None) -> tuple[QuantisedWeight, ...]:
     tensors = checkpoint.tensors
     return quantised_weights(
         {name: record.shape for name, record in tensors.items()},
@@ -294,7 +295,7 @@ def _quantised(checkpoint: Checkpoint, config: Mapping[str, Any] | None) -> tupl
     )
 
 
-def _renamed(names: Sequence[str], rename: Mapping[str, str], checkpoint: Checkpoint) -> dict[str, str]:
+def _renamed(names: Sequence[str], rename: Mapping[str, str], checkpoint: CheckpointFiles) -> dict[str, str]:
     """The destination's name of every entry."""
     rules = [(old, new) for old, new in rename.items()]
     for old, new in rules:

@@ -12,7 +12,7 @@ from ..dtypes import dtype_name
 from ..errors import ReshardError, listed
 from ..rules import QuantisedWeight
 from ..text import pattern_of
-from .checkpoint import TensorRecord
+from .records import TensorRecord
 
 __all__ = ["DTYPES", "check_no_codes", "converted_dtypes", "float_dtype"]
 

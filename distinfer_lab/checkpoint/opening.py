@@ -33,11 +33,12 @@ from ..formats import (
 from ..layout import Layout, Mesh, Regions, Strategy
 from ..text import shown
 from .beside import strategy_words
-from .checkpoint import Checkpoint, NoFile, TensorRecord, followed_parameter, is_state_of
+from .checkpoint import Checkpoint
 from .ciphers import unlike_ciphers
 from .holders import Holders
 from .rank_files import Files, RankFiles, find_files
 from .record_table import RecordTable
+from .records import MissingFile, TensorRecord, followed_parameter, is_state_of
 from .saves_choice import Choice
 
 __all__ = ["open_checkpoint"]
@@ -174,16 +175,16 @@ def _open_all(
     choice: Choice,
     options: Mapping[str, Any],
     cancelled: Callable[[], bool],
-) -> tuple[SliceFile | FileSet | NoFile, ...]:
+) -> tuple[SliceFile | FileSet | MissingFile, ...]:
     """The files of all ranks, open until the stack is left."""
-    opened: list[SliceFile | FileSet | NoFile] = []
+    opened: list[SliceFile | FileSet | MissingFile] = []
     for rank, path in enumerate(paths):
         if cancelled():
             raise CheckpointError(
                 f"cancelled: {rank} of {len(paths)} files were opened, and are closed again"
             )
         if rank in choice.without:
-            opened.append(NoFile(os.fspath(path), f"{os.fspath(path)} is not to be used"))
+            opened.append(MissingFile(os.fspath(path), f"{os.fspath(path)} is not to be used"))
             continue
         try:
             opened.append(_open(path, choice.rebuild, options))
@@ -194,23 +195,25 @@ def _open_all(
     return tuple(opened)
 
 
-def _open(path: str | PartFiles, rebuild: bool, options: Mapping[str, Any]) -> SliceFile | FileSet | NoFile:
+def _open(
+    path: str | PartFiles, rebuild: bool, options: Mapping[str, Any]
+) -> SliceFile | FileSet | MissingFile:
     """The files of one rank; if what is lost can be rebuilt, one that is missing or damaged says why."""
     try:
         file = open_files(path, **options)
     except (CheckpointError, CheckpointFileError) as err:
         if not rebuild or isinstance(err, EncryptionError):
             raise
-        return NoFile(os.fspath(path), str(err))
+        return MissingFile(os.fspath(path), str(err))
     if rebuild and file.cut:
         file.close()
-        return NoFile(os.fspath(path), file.cut)
+        return MissingFile(os.fspath(path), file.cut)
     return file
 
 
-def _other_key(err: EncryptionError, opened: Sequence[SliceFile | FileSet | NoFile]) -> str:
+def _other_key(err: EncryptionError, opened: Sequence[SliceFile | FileSet | MissingFile]) -> str:
     """An error of a key, and that this key opened other files."""
-    first = next((file.path for file in opened if not isinstance(file, NoFile)), "")
+    first = next((file.path for file in opened if not isinstance(file, MissingFile)), "")
     return f"{err}; the same key opened {first}, so the files may be of several saves" if first else str(err)
 
 
@@ -227,14 +230,14 @@ class _Reconciliation:
 
     def __init__(
         self,
-        files: tuple[SliceFile | FileSet | NoFile, ...],
+        files: tuple[SliceFile | FileSet | MissingFile, ...],
         strategy: Strategy,
         plain: Collection[str],
         beside: str = "",
     ) -> None:
         self.beside = f"; {beside}" if beside else ""
         self.files, self.strategy, self.plain = files, strategy, plain
-        self.lost = {rank for rank, file in enumerate(files) if isinstance(file, NoFile)}
+        self.lost = {rank for rank, file in enumerate(files) if isinstance(file, MissingFile)}
         self.holders = Holders(files)
         identities: dict[FileIdentity, list[int]] = {}
         for rank, file in enumerate(files):
@@ -311,7 +314,7 @@ class _Reconciliation:
 
     def _file(self, rank: int) -> SliceFile | FileSet:
         file = self.files[rank]
-        assert not isinstance(file, NoFile)
+        assert not isinstance(file, MissingFile)
         return file
 
     def _text(self, name: str, held: Mapping[int, Entry]) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from ..formats import FileSet, PartFiles, SliceFile, open_files
 from ..layout import Box, windows
 from ..reshard import ReshardPlan
 from ..secret import secret_key
-from .checkpoint import Checkpoint
+from .files import CheckpointFiles
 
 __all__ = ["Part", "Share", "ShareTensor", "Source", "share_of", "shares_of"]
 
@@ -195,7 +195,7 @@ class Share:
 
 def share_of(
     plan: ReshardPlan,
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointFiles,
     rank: int,
     *,
     names: Mapping[str, tuple[str, np.dtype[Any]]] | None = None,
@@ -239,7 +239,7 @@ def _parts_of(plan: ReshardPlan, rank: int) -> dict[str, tuple[Part, ...]]:
     return out
 
 
-def shares_of(plan: ReshardPlan, checkpoint: Checkpoint, **options: Any) -> list[Share]:
+def shares_of(plan: ReshardPlan, checkpoint: CheckpointFiles, **options: Any) -> list[Share]:
     """The share of every destination rank, in order.
 
     Parameters

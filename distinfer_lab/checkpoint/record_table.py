@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .checkpoint import TensorRecord
+from .records import TensorRecord
 
 __all__ = ["RecordTable"]
 

@@ -10,7 +10,8 @@ from fnmatch import fnmatchcase
 from ..errors import ReshardError, listed
 from ..layout import Strategy
 from ..text import pattern_of
-from .checkpoint import Checkpoint, is_state_of
+from .files import CheckpointFiles
+from .records import is_state_of
 
 __all__ = ["all_names", "check_missing", "check_shapes", "fits", "selected", "unmatched"]
 
@@ -55,7 +56,7 @@ def fits(name: str, patterns: Iterable[str]) -> bool:
 
 
 def check_missing(
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointFiles,
     dst: Strategy | None,
     written: Collection[str],
     select: Sequence[str] | str | None,
@@ -114,7 +115,7 @@ def check_shapes(dst: Strategy, shapes: Mapping[str, tuple[int, ...]]) -> None:
         )
 
 
-def all_names(checkpoint: Checkpoint, dst: Strategy | None) -> set[str]:
+def all_names(checkpoint: CheckpointFiles, dst: Strategy | None) -> set[str]:
     """Every name that the files hold, or a strategy or an index names."""
     return {*checkpoint.tensors, *checkpoint.texts, *checkpoint.unreadable, *checkpoint.missing, *(dst or ())}
 

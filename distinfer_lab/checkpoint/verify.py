@@ -20,7 +20,8 @@ from ..formats import Manifest, ManifestBeside, ManifestFile, gaps, read_manifes
 from ..rules import layer_of
 from ..text import printable
 from ..untrusted import open_regular
-from .checkpoint import Checkpoint, NoFile
+from .files import CheckpointFiles
+from .records import MissingFile
 
 __all__ = [
     "Verification",
@@ -101,7 +102,7 @@ def _unnamed(folder: str | os.PathLike[str], manifest: Manifest) -> list[str]:
     return [f"{printable(path)}: it is not in the manifest, so it was added later" for path in paths]
 
 
-def check_source(checkpoint: Checkpoint) -> None:
+def check_source(checkpoint: CheckpointFiles) -> None:
     """Read all of a source: slices that should be equal are compared, and all with the manifest if it has one.
 
     Raises
@@ -127,7 +128,7 @@ def check_source(checkpoint: Checkpoint) -> None:
         )
 
 
-def check_taken_for_equal(checkpoint: Checkpoint) -> None:
+def check_taken_for_equal(checkpoint: CheckpointFiles) -> None:
     """Compare the files of a source of which no strategy says who holds what: each is taken to hold everything.
 
     Raises
@@ -139,7 +140,7 @@ def check_taken_for_equal(checkpoint: Checkpoint) -> None:
         _check_replicas(checkpoint)
 
 
-def check_beginnings(checkpoint: Checkpoint) -> None:
+def check_beginnings(checkpoint: CheckpointFiles) -> None:
     """As `check_taken_for_equal`, but 256 KiB of a file at most are read: enough to tell slices from copies.
 
     Raises
@@ -154,7 +155,7 @@ def check_beginnings(checkpoint: Checkpoint) -> None:
         raise CheckpointError(TAKEN_FOR_EQUAL.format(text) + _stages(checkpoint))
 
 
-def unnamed_slices(checkpoint: Checkpoint) -> Iterator[str]:
+def unnamed_slices(checkpoint: CheckpointFiles) -> Iterator[str]:
     """Tensors that the strategy does not name, and that differ from rank to rank: a phrase each.
 
     Nobody says that they are cut, so one rank's is taken for the whole.
@@ -168,13 +169,13 @@ def unnamed_slices(checkpoint: Checkpoint) -> Iterator[str]:
         )
 
 
-def _unlike_beginnings(checkpoint: Checkpoint) -> Iterator[tuple[str, str, str]]:
+def _unlike_beginnings(checkpoint: CheckpointFiles) -> Iterator[tuple[str, str, str]]:
     """Tensors that nobody says are cut, and two files in which their first bytes differ."""
     plain = (name for name, record in checkpoint.tensors.items() if record.kind == "plain")
     for name in islice(plain, BEGINNINGS):
         seen: dict[bytes, str] = {}
         for file in checkpoint.files:
-            if name in file.entries and not isinstance(file, NoFile):
+            if name in file.entries and not isinstance(file, MissingFile):
                 begin = bytearray(min(file.entries[name].nbytes, BEGINNING_BYTES))
                 file.fill(name, 0, memoryview(begin))
                 seen.setdefault(bytes(begin), file.path)
@@ -183,11 +184,11 @@ def _unlike_beginnings(checkpoint: Checkpoint) -> Iterator[tuple[str, str, str]]
             yield name, one, other
 
 
-def _taken_for_equal(checkpoint: Checkpoint) -> bool:
+def _taken_for_equal(checkpoint: CheckpointFiles) -> bool:
     return not checkpoint.held and all(record.kind == "plain" for record in checkpoint.tensors.values())
 
 
-def _check_replicas(checkpoint: Checkpoint) -> None:
+def _check_replicas(checkpoint: CheckpointFiles) -> None:
     try:
         checkpoint.check_replicas()
     except CheckpointError as err:
@@ -196,9 +197,9 @@ def _check_replicas(checkpoint: Checkpoint) -> None:
         raise CheckpointError(TAKEN_FOR_EQUAL.format(err) + _stages(checkpoint)) from err
 
 
-def _stages(checkpoint: Checkpoint) -> str:
+def _stages(checkpoint: CheckpointFiles) -> str:
     """How pipeline stages that each count their layers from 0 are joined; "" if the files do not look like stages."""
-    files = [file for file in checkpoint.files if not isinstance(file, NoFile)]
+    files = [file for file in checkpoint.files if not isinstance(file, MissingFile)]
     layers = [{number for name in file.entries if (number := layer_of(name)) is not None} for file in files]
     if len({frozenset(file.entries) for file in files}) < 2 or any(0 not in numbers for numbers in layers):
         return ""

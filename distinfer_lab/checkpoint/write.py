@@ -39,12 +39,13 @@ from ..layout import Box, Strategy
 from ..layout.dialects.plain import strategy_to_json
 from ..sizes import BUFFER_BYTES
 from ..version import __version__
-from .checkpoint import Checkpoint, NoFile
 from .conversion import ConversionPlan, plan_checkpoint
 from .file_writer import Control, FileReport, WriteTask, Written, write_file
+from .files import CheckpointFiles
 from .likeness import check_like, names_of
 from .output import Output
 from .progress import Progress, Watch
+from .records import MissingFile
 from .result import ReshardResult
 from .staging import Stage, check_target
 from .verify import check_source, check_taken_for_equal
@@ -252,7 +253,7 @@ def _job(plan: ConversionPlan, output: Output) -> dict[str, Any]:
     }
 
 
-def source_records(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+def source_records(checkpoint: CheckpointFiles) -> list[dict[str, Any]]:
     """Path, size and time of change of every source file."""
     return [
         {"path": os.path.abspath(file.path), "size": file.identity.size, "mtime_ns": file.identity.mtime_ns}
@@ -260,15 +261,15 @@ def source_records(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     ]
 
 
-def _source_files(checkpoint: Checkpoint) -> list[SliceFile]:
+def _source_files(checkpoint: CheckpointFiles) -> list[SliceFile]:
     files: list[SliceFile] = []
     for source in checkpoint.files:
-        if not isinstance(source, NoFile):
+        if not isinstance(source, MissingFile):
             files += source.files if isinstance(source, FileSet) else [source]
     return files
 
 
-def _source_identities(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+def _source_identities(checkpoint: CheckpointFiles) -> list[dict[str, Any]]:
     """What tells the source from any other; what cards hold changes as they train, so it is never the same."""
     if checkpoint.held:
         return [{"held": uuid.uuid4().hex}]
@@ -278,7 +279,7 @@ def _source_identities(checkpoint: Checkpoint) -> list[dict[str, Any]]:
 
 
 def _write_here(
-    checkpoint: Checkpoint, tasks: Sequence[WriteTask], watch: Watch, threads: int
+    checkpoint: CheckpointFiles, tasks: Sequence[WriteTask], watch: Watch, threads: int
 ) -> list[FileReport]:
     sources = dict(enumerate(checkpoint.files))
 
@@ -395,7 +396,7 @@ def _check_apart(plan: ConversionPlan, output: Output) -> None:
 
 
 def reshard_files(
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointFiles,
     dst: Strategy | None,
     out_dir: str | os.PathLike[str],
     *,

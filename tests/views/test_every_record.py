@@ -10,7 +10,7 @@ import pytest
 
 import distinfer_lab as dl
 from distinfer_lab import display
-from distinfer_lab.checkpoint import NoFile, open_checkpoint
+from distinfer_lab.checkpoint import MissingFile, open_checkpoint
 from distinfer_lab.display import Displayed
 from distinfer_lab.flow import sample
 from distinfer_lab.formats import open_slice, save_slice
@@ -196,7 +196,7 @@ def test_open_and_closed_files_are_shown_alike(folder):
 def test_a_checkpoint_with_lost_slices_is_shown(folder, checkpoint):
     """The ranks that are gone are named, and what nobody else holds."""
     lost = dataclasses.replace(
-        checkpoint, files=(*checkpoint.files[:3], NoFile("rank_3.ckpt", "it is <missing>"))
+        checkpoint, files=(*checkpoint.files[:3], MissingFile("rank_3.ckpt", "it is <missing>"))
     )
     bundle = check(lost)
     assert "rank 3 is lost: it is &lt;missing&gt;" in bundle["text/html"]

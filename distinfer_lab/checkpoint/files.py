@@ -1,0 +1,191 @@
+"""The slice files of all ranks, opened together: what they hold, who holds it, and reads of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import xxhash
+
+from ..display import Displayed, counted
+from ..dtypes import dtype_name
+from ..errors import CheckpointError, listed
+from ..formats import FileSet, SliceFile
+from ..layout import Box, Layout, Strategy
+from ..secret import secret_key
+from ..text import printable
+from .coverage import Coverage, box_in_words, coverage
+from .records import MissingFile, TensorRecord
+
+__all__ = ["CheckpointFiles"]
+
+BLOCK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class CheckpointFiles(Displayed):
+    """Sliced checkpoint files, opened together (see `open_checkpoint`); a context manager."""
+
+    files: tuple[SliceFile | FileSet | MissingFile, ...]
+    """One per rank, in rank order."""
+    tensors: Mapping[str, TensorRecord]
+    texts: Mapping[str, str]
+    """Text entries, which are equal on all ranks."""
+    missing: tuple[str, ...]
+    """Tensors that the strategy or an index names, and no file holds; a plan that takes one is refused."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Entries that can be listed but not read, and why; a plan has to leave them out."""
+    dec_key: bytes | None = None
+    dec_mode: str = "AES-GCM"
+    """What the files were opened with; a card opens them so again."""
+    held: str = ""
+    """The placement on cards that holds the slices, where files do not."""
+    folder: str = ""
+    """Where the manifest lies that says what the files hold; "" if none does."""
+    notes: tuple[str, ...] = ()
+    """What was chosen among several saves, which files are not used, and what does not agree: a sentence each."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dec_key", secret_key(self.dec_key))
+
+    @property
+    def ranks(self) -> int:
+        """The number of ranks."""
+        return len(self.files)
+
+    @property
+    def format(self) -> str:
+        """The format of the files, ckpt or safetensors; ckpt where there are none."""
+        return next((file.format for file in self.files if not isinstance(file, MissingFile)), "ckpt")
+
+    @property
+    def lost(self) -> Mapping[int, MissingFile]:
+        """The ranks whose slices are not there, and why."""
+        if self.held:
+            return {}
+        return {rank: file for rank, file in enumerate(self.files) if isinstance(file, MissingFile)}
+
+    def coverage(self) -> dict[str, Coverage]:
+        """How many copies of each tensor's boxes are there, and which boxes are not."""
+        seen: dict[tuple[Layout, tuple[int, ...]], Coverage] = {}
+        out: dict[str, Coverage] = {}
+        for name, record in self.tensors.items():
+            key = record.layout, record.shape
+            if key not in seen:
+                seen[key] = coverage(*key, self.lost)
+            out[name] = seen[key]
+        return out
+
+    @property
+    def strategy(self) -> Strategy:
+        """The layout and the full shape of every tensor, states and plain entries included."""
+        return Strategy(
+            {name: record.layout for name, record in self.tensors.items()},
+            {name: record.shape for name, record in self.tensors.items()},
+            self.ranks,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all slices, replicas counted each."""
+        return sum(entry.nbytes for file in self.files for entry in file.entries.values())
+
+    @property
+    def full_nbytes(self) -> int:
+        """Bytes of all tensors, each counted once."""
+        return sum(int(np.prod(r.shape, dtype=object)) * r.dtype.itemsize for r in self.tensors.values())
+
+    def read(self, rank: int, name: str, box: Box | None = None) -> Any:
+        """Read a box of what one rank holds, in the coordinates of its slice."""
+        return self.files[rank].read(name, box)
+
+    def digest(self, rank: int, name: str) -> str:
+        """The xxh3-128 of the bytes of one slice, in hex; read in blocks.
+
+        Raises
+        ------
+        CheckpointError
+            If there is no such rank, or its file has no such tensor.
+        """
+        if rank >= self.ranks:
+            raise CheckpointError(f"{name}: there is no rank {rank}; the checkpoint has {self.ranks}")
+        file = self.files[rank]
+        entry = file.entry(name)
+        digest = xxhash.xxh3_128()
+        rows = entry.shape[0] if entry.shape else 1
+        step = max(BLOCK_BYTES * rows // max(entry.nbytes, 1), 1)
+        for first in range(0, rows, step):
+            box = Box.whole(entry.shape)
+            if entry.shape:
+                box = Box((first, *box.start[1:]), (min(first + step, rows), *box.stop[1:]))
+            digest.update(file.read(name, box).reshape(-1).view(np.uint8).data)
+        return digest.hexdigest()
+
+    def check_replicas(self, names: Sequence[str] | None = None) -> None:
+        """Read the slices that should be equal, and compare them.
+
+        Raises
+        ------
+        CheckpointError
+            If two differ; the text names the files: one is damaged, or out of its place.
+        """
+        for name in self.tensors if names is None else names:
+            record = self.tensors[name]
+            # Of a fused tensor a rank has several boxes, one after another.
+            boxes = record.layout.regions(record.shape).boxes.reshape(len(record.layout.ranks), -1)
+            seen: dict[bytes, tuple[int, str]] = {}
+            copies = np.unique(boxes, axis=0, return_counts=True)[1] if boxes.size else [len(boxes)]
+            if max(copies, default=1) == 1:
+                continue
+            for rank, box in zip(record.layout.ranks.tolist(), boxes, strict=True):
+                if rank in self.lost:
+                    continue
+                digest = self.digest(rank, name)
+                first, known = seen.setdefault(box.tobytes(), (rank, digest))
+                if known != digest:
+                    raise CheckpointError(
+                        f"{name}: rank {first} ({self.files[first].path}) and rank {rank} "
+                        f"({self.files[rank].path}) should hold equal slices, but they differ; "
+                        "one file is damaged, or the files are not in rank order; leave the wrong one out "
+                        f"by without=[{first}] or without=[{rank}]"
+                    )
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in self.files:
+            file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        lines = [
+            f"Checkpoint of {counted(self.ranks, 'rank')}: {counted(len(self.tensors), 'tensor')}, "
+            f"{self.full_nbytes} bytes ({self.nbytes} in the slices)"
+        ]
+        for record in self.tensors.values():
+            cut = record.layout.describe_cut() or "(no dims)"
+            lines.append(
+                f"  {printable(record.name)}  {list(record.shape)} {dtype_name(record.dtype)}  {cut}  {record.kind}"
+            )
+        lines += [f"  {printable(name)}  text" for name in self.texts]
+        lines += [
+            f"  {printable(name)}  cannot be read: {reason}" for name, reason in self.unreadable.items()
+        ]
+        if self.lost:
+            lines += [f"  rank {rank} is lost: {printable(file.reason)}" for rank, file in self.lost.items()]
+            for name, found in self.coverage().items():
+                if len(found.holes):
+                    holes = listed(map(box_in_words, found.holes.tolist()))
+                    lines.append(f"  {printable(name)}  cannot be recovered: {holes}")
+        copies = [found for found in self.coverage().values() if found.fewest]
+        if copies:
+            fewest, most = min(found.fewest for found in copies), max(found.most for found in copies)
+            words = f"{fewest} to {most} ranks" if fewest != most else counted(fewest, "rank")
+            lines.append(f"  every slice that is there is held by {words}")
+        lines += [f"  {printable(name)}  is named, but in no file" for name in self.missing]
+        lines += [f"  note: {printable(note)}" for note in self.notes]
+        return "\n".join(lines)
