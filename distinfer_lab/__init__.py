@@ -1,5 +1,7 @@
 """distinfer_lab: distributed inference, from sliced checkpoints to predictions on a card group.
 
+::
+
     import distinfer_lab as dl
 
     with dl.CardGroup(4):

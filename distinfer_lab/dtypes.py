@@ -1,5 +1,7 @@
 """The dtypes that files name, and numpy's for them; elements that are smaller than a byte come in units.
 
+::
+
     I8, BF16, F8_E4M3 ...   an element is whole bytes     a numpy dtype, the shape as the file has it
     F4, F6_E2M3, F6_E3M2    elements share their bytes    a unit of whole bytes, the shape in units
 

@@ -1,5 +1,7 @@
 """Every error that distinfer_lab raises on purpose.
 
+::
+
     DistinferError
       LayoutError       ValueError   a mesh, layout or strategy that does not fit its tensor or ranks
       ShardingError     ValueError   a strategy that an operator, its shapes or the cards cannot take

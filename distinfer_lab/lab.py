@@ -1,7 +1,9 @@
 """The notebooks that come with the package: where they lie, copies of them, JupyterLab on them.
 
-a clone            notebooks/                 beside distinfer_lab/; opened as they are
-an installation    distinfer_lab/shipped/     put into the wheel; what people open is a copy
+::
+
+    a clone            notebooks/                 beside distinfer_lab/; opened as they are
+    an installation    distinfer_lab/shipped/     put into the wheel; what people open is a copy
 """
 
 import os

@@ -1,5 +1,7 @@
 """The form in which notebooks are committed: executed, and the same bytes for the same content.
 
+::
+
     python -m distinfer_lab.notebooks --run notebooks           execute, then normalise
     python -m distinfer_lab.notebooks notebooks                 normalise
     python -m distinfer_lab.notebooks --check notebooks         fail if one is not in that form

@@ -3,6 +3,8 @@ r"""How text that somebody else wrote is shown: names in files, paths, values th
 A name may hold anything: an escape sequence that moves the cursor of a terminal, a character that
 turns the reading direction round, half a surrogate pair that no encoder takes.
 
+::
+
     printable   on a terminal or in a message       w\x1b[2J
     escape      in HTML and SVG                     w\x1b[2J &lt;b&gt;
     shown       any value, short whatever its size  [1, 2, 3, 4, 5, 6, ...]

@@ -1,7 +1,9 @@
 """Errors shown in words, where a traceback would bury them: in notebooks, for those who look at them on purpose.
 
-with dl.in_words():
-    dl.open_checkpoint(files, "train_strategy.ckpt")
+::
+
+    with dl.in_words():
+        dl.open_checkpoint(files, "train_strategy.ckpt")
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,10 @@
 """What every card did when, in one run: a record that cards fill and views draw.
 
-card 0   read    w             0.00 .. 0.12
-card 0   compute h = MatMul    0.12 .. 0.31
-card 1   wait    all-reduce    0.10 .. 0.31
+::
+
+    card 0   read    w             0.00 .. 0.12
+    card 0   compute h = MatMul    0.12 .. 0.31
+    card 1   wait    all-reduce    0.10 .. 0.31
 """
 
 from collections.abc import Iterable

@@ -1,5 +1,7 @@
 """Reading what somebody else wrote: one way to open a path, to parse JSON, and to take a number from it.
 
+::
+
     path   -> open_regular   a FIFO, a device or a folder is refused; nothing waits
            -> read_file      and no more than a stated number of bytes
     bytes  -> parse_json     UTF-8, no name twice, no deep nesting, no NaN, no lone surrogate

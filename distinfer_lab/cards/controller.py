@@ -1,5 +1,7 @@
 """The controller of a card group: its cluster, its one thread that talks to it, and its end.
 
+::
+
     CardGroup(...)   a cluster, embedded or given -> versions, workers -> every worker a card
     start(work)      in the owner thread, one after another; a Run at once
     close()          work is stopped, the cards are let go, an embedded cluster ends

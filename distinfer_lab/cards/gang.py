@@ -1,5 +1,7 @@
 """Gangs: one task on each of some cards, at once; they all succeed, or the first real error is told.
 
+::
+
     join()   a new epoch: who is there, and where each listens        after a loss, again
     run()    lease -> one task per card -> watch, wait -> results     on failure: stop all, join anew
 

@@ -1,5 +1,7 @@
 """A card group: one controller, n cards, one task per card and piece of work.
 
+::
+
     with CardGroup(8) as cards:             in this process; processes=True for real ones
         ...                                 the flow finds the group by itself
 

@@ -1,5 +1,7 @@
 """The workers behind the cards of a group: who is there, who is gone, and who takes a lost one's place.
 
+::
+
     there()    are all cards' workers known to the scheduler?           else CardRestartedError
     ask()      a call beside the tasks, on every card, with an answer   else CardRestartedError
     renew()    fill the places of lost workers, make every worker a card; waits up to a limit

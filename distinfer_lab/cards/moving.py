@@ -1,5 +1,7 @@
 """Slices on their way: what one card reads, gives to others, takes from them, and keeps or writes.
 
+::
+
     a card's own slices ----> its windows ----> its file, or its memory
            |                     ^
            +--> other cards      +--- other cards, in the order of its windows

@@ -1,5 +1,7 @@
 """What a lost card held, brought back: its own shards and no others.
 
+::
+
     as it was filled     read once more by the card that took the place, from its sources
     came over channels   from a card that holds the same; else moved there once more
     trained since        from a card that holds the same (a data-parallel copy); else it is lost

@@ -1,5 +1,7 @@
 """Reshards by the cards of a group: from files or cards, to files or cards.
 
+::
+
     who holds what -> homes (see routes.py) -> one Move per card -> a gang (see moving.py)
 
 A gang that lost a card is done once more when the card is back: what was finished is taken over.

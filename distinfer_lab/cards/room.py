@@ -1,5 +1,7 @@
 """Whether the cards have room for what they shall hold, asked before a byte moves.
 
+::
+
     declared   card_memory: shards, working values and buffers together
     given      the worker's own memory limit, at part of which Dask pauses it; shards are no Dask results, so it
                cannot spill them, and a paused worker would run no task

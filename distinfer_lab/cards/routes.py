@@ -1,7 +1,9 @@
 """Who of the cards does what of a reshard: which card writes which file, and which reads which source.
 
-all cards see all source files      each reads what it needs: nothing goes between cards
-else, or the source is on cards     each reads its own; pieces go to those who need them
+::
+
+    all cards see all source files      each reads what it needs: nothing goes between cards
+    else, or the source is on cards     each reads its own; pieces go to those who need them
 """
 
 import os

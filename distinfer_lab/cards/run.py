@@ -1,9 +1,11 @@
 """A handle of work that goes on: its progress, its result, and a way to stop it.
 
-run = group.start(work)
-run.progress            Progress(done=3, total=8)
-run.cancel()            looked at per window and per collective
-run.result()            or `await run`
+::
+
+    run = group.start(work)
+    run.progress            Progress(done=3, total=8)
+    run.cancel()            looked at per window and per collective
+    run.result()            or `await run`
 """
 
 import asyncio

@@ -4,6 +4,8 @@ Shards are not Dask results, so Dask neither spills nor copies nor forgets them.
 a net's values on a group; its values are replaced as a whole, at the end of a training step,
 and only once every card has finished that step.
 
+::
+
     placement "net-1"   values   {"w": shard, ...}      what is in force
                         pending  {"w": shard, ...}      of a step that not all cards have confirmed
 """

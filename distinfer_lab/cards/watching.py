@@ -1,8 +1,10 @@
 """How the cards of a group are now, and a card lost on purpose, to see that it comes back.
 
-state_of(group)        who is there, at work, with how many bytes; waits for nobody long
-kill_card(group, 2)    its process ends, as by `kill -9`
-recover(group)         its place is taken and what it held is brought back, now and not at the next work
+::
+
+    state_of(group)        who is there, at work, with how many bytes; waits for nobody long
+    kill_card(group, 2)    its process ends, as by `kill -9`
+    recover(group)         its place is taken and what it held is brought back, now and not at the next work
 """
 
 import contextlib

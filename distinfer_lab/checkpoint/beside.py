@@ -1,8 +1,10 @@
 """What lies beside the files of a checkpoint and is not opened, though it may belong to it.
 
-run/rank_0/ ... rank_7/      opened
-run/train_strategy.ckpt      a strategy file: it says who holds what, and is to be given
-run/rank_8/                  slices that the folder's manifest does not name
+::
+
+    run/rank_0/ ... rank_7/      opened
+    run/train_strategy.ckpt      a strategy file: it says who holds what, and is to be given
+    run/rank_8/                  slices that the folder's manifest does not name
 """
 
 import os

@@ -1,7 +1,9 @@
 """Whether the files of a checkpoint are encrypted alike, by their first four bytes.
 
-rank 0   7f3a5ed8 ...   AES-GCM
-rank 1   0a1c0a06 ...   not encrypted      -> they are not of one save, and no key opens both
+::
+
+    rank 0   7f3a5ed8 ...   AES-GCM
+    rank 1   0a1c0a06 ...   not encrypted      -> they are not of one save, and no key opens both
 """
 
 from collections.abc import Mapping, Sequence

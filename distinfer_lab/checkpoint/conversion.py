@@ -1,12 +1,14 @@
 """What of a checkpoint goes to a destination, by what name, in what dtype, and lying how.
 
-select   ["*.weight", "!lm_head*"]      which entries; "!" leaves out
-rename   {"model.*": "net.*"}           a name, or a pattern with stars; states follow their parameter
-dtype    "bfloat16"                     of every tensor of floats; quantised weights are refused
-states   what becomes of optimizer states that the destination's strategy does not name:
-         "follow"     moments.w lies as w does
-         "replicate"  every rank gets all of moments.w
-         "mindspore"  rank r keeps the slice that source rank r held, as MindSpore leaves it
+::
+
+    select   ["*.weight", "!lm_head*"]      which entries; "!" leaves out
+    rename   {"model.*": "net.*"}           a name, or a pattern with stars; states follow their parameter
+    dtype    "bfloat16"                     of every tensor of floats; quantised weights are refused
+    states   what becomes of optimizer states that the destination's strategy does not name:
+             "follow"     moments.w lies as w does
+             "replicate"  every rank gets all of moments.w
+             "mindspore"  rank r keeps the slice that source rank r held, as MindSpore leaves it
 """
 
 import re

@@ -1,5 +1,7 @@
 """Paths that name their place in a grid of ranks: which rank each is.
 
+::
+
     tp0_pp0/a.ckpt  tp1_pp0/a.ckpt  tp0_pp1/a.ckpt  tp1_pp1/a.ckpt
     pp0/tp0/a.ckpt  pp0/tp1/a.ckpt  pp1/tp0/a.ckpt  pp1/tp1/a.ckpt
     rank 0          rank 1          rank 2          rank 3

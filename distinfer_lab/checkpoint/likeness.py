@@ -1,5 +1,7 @@
 """Whether an output fits the Hugging Face folder whose config.json and tokenizer are copied along.
 
+::
+
     names     each tensor of the one is a tensor of the other; a tied head may be left out
     shapes    the same
     dtypes    of one kind: a quantised tensor stays one

@@ -1,5 +1,7 @@
 """Which files are which rank's: of a list, a mapping, or a folder, and of one save only.
 
+::
+
     run/rank_0/net-9_100.ckpt  net-10_100.ckpt      the newest save that all ranks have
     run/model-rank-3.safetensors ...                files that carry their rank
     run/model-00001-of-00003.safetensors ...        parts of one rank; slices of three where the strategy is for three

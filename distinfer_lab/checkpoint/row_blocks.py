@@ -1,5 +1,7 @@
 """Shards as tables of bytes: rows that come from rows of source slices, block by block, with little arithmetic.
 
+::
+
     a row cut       rows 0..1 of the shard are rows 4..5 of slice 0, rows 2..3 are rows 0..1 of slice 1
     a column cut    every row is a run of bytes of a row of slice 0, then one of slice 1
     both            strips of rows, and in each strip columns

@@ -1,5 +1,7 @@
 """Which files belong to one save, by their names alone.
 
+::
+
     net-9_100.ckpt                      epoch 9, step 100, as MindSpore names it
     net_1-9_100.ckpt                    the same of the first re-run with this prefix
     llama_rank_3-9_100.ckpt             the same of rank 3

@@ -1,8 +1,10 @@
 """One save out of those that the ranks of a checkpoint have: the newest that all of them have, or the one asked for.
 
-rank 0   1_100  2_100
-rank 1   1_100  2_100        -> 1_100, and a note that rank 2 lacks 2_100
-rank 2   1_100                  step="2_100": refused; with rebuild=True rank 2 is missing
+::
+
+    rank 0   1_100  2_100
+    rank 1   1_100  2_100        -> 1_100, and a note that rank 2 lacks 2_100
+    rank 2   1_100                  step="2_100": refused; with rebuild=True rank 2 is missing
 """
 
 import re

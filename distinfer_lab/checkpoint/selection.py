@@ -1,7 +1,9 @@
 """Which entries a conversion takes, and which tensors are named somewhere but held by no file.
 
-select         ["*.weight", "!lm_head*"]   which entries; "!" leaves out
-allow_missing  ["mtp.*"]                   which tensors may be missing, though something names them
+::
+
+    select         ["*.weight", "!lm_head*"]   which entries; "!" leaves out
+    allow_missing  ["mtp.*"]                   which tensors may be missing, though something names them
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,5 +1,7 @@
 """The content of a file's shards, step by step, read from source slices into one bounded memory.
 
+::
+
     slot | slot         what is filled while the other is written; one where nobody reads ahead
     scratch | staging   rows of slices with what lies between their runs
 

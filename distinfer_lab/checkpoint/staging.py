@@ -1,5 +1,7 @@
 """The staging folder of an output, which only its owner may enter, and the one rename that makes the output visible.
 
+::
+
     out/                    not there yet, or as it was before
     .out.stage/             job.json      what is being made, from what
                             files/        what will be `out`

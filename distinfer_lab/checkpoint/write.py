@@ -1,5 +1,7 @@
 """A plan carried out from files to files: byte ranges, a bounded buffer, one rename at the end.
 
+::
+
     checkpoint -> plan_checkpoint -> ConversionPlan.run -> stage -> manifest -> the folder appears
 
 Each destination file is one task (see `write.py`), done in this process, by threads, or by the cards

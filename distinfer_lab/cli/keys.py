@@ -1,8 +1,10 @@
 """The key of an encrypted checkpoint, by option, file or environment, and a command line without it.
 
---key HEX          other users see it in the list of processes, and it stays in the shell's history
---key-file FILE    - is stdin
-DISTINFER_KEY      for files that turn out to be encrypted; the options come first
+::
+
+    --key HEX          other users see it in the list of processes, and it stays in the shell's history
+    --key-file FILE    - is stdin
+    DISTINFER_KEY      for files that turn out to be encrypted; the options come first
 """
 
 import os

@@ -1,11 +1,13 @@
 """What goes straight from card to card: the doors, the ways, and the collectives over them.
 
-channels       what programs and reshards call; it counts
-collectives    the algorithms, over any way
-sockets        a way between processes       hand_over      a way within one process
-frames         one array on a socket         outbox         memory that processes of a host share
-listener       who is let in                 windows        arrays in bounded pieces
-doors          where connections begin
+::
+
+    channels       what programs and reshards call; it counts
+    collectives    the algorithms, over any way
+    sockets        a way between processes       hand_over      a way within one process
+    frames         one array on a socket         outbox         memory that processes of a host share
+    listener       who is let in                 windows        arrays in bounded pieces
+    doors          where connections begin
 """
 
 from .channels import Channels, Counted

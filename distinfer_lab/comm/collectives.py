@@ -1,5 +1,7 @@
 """Collectives over groups of cards, on any way that exchanges arrays.
 
+::
+
     a small all_reduce      everyone gets all of everyone, and adds for itself:
                             what it has doubles with every round                      log2 n rounds
     a large all_reduce      each adds one run of the elements of all, then the

@@ -1,5 +1,7 @@
 """Where a card is reached, and by whom: the three ways in which a connection between two cards begins.
 
+::
+
     InProcessDoor   socket pairs; nothing listens       cards that are threads of one process
     UnixDoor        a socket in a private folder        cards that are processes of one user on one host
     TcpDoor         a port, under TLS where there is    cards of a given cluster, and where the system

@@ -1,5 +1,7 @@
 """One array on its way through one socket: what bytes to send, or where to put those that come.
 
+::
+
     small       head and body at once
     large       head | body                                     by socket
     large       head | token, token ...                         the body in slots of the sender's outbox

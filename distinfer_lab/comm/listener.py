@@ -1,5 +1,7 @@
 """Who comes in at a card's door: who has the group's nonce is let in, and the two agree how they will talk.
 
+::
+
     higher rank                                            lower rank
     hello: magic, nonce, epoch, rank | its outbox   ---->  checks, opens the outbox
     opens the outbox                                <----  "ok" | its own outbox, if it could

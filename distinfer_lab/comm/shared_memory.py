@@ -1,5 +1,7 @@
 """Memory that the cards of one host share: a sender lays bytes out once, and all who need them take them.
 
+::
+
     an outbox      token | taken: one count per card | slot | slot | slot ...
     written by     its own card                        read by the others
 

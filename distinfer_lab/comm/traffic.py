@@ -1,5 +1,7 @@
 """What a sum over cards sends: the arithmetic that programs predict by, and cards follow.
 
+::
+
     small      every card sends all of its array to every other      n - 1 arrays
     large      every card sends each other one run, of n, of its array,
                then the sum of its own run to each other             about 2 (n - 1) / n arrays

@@ -1,5 +1,7 @@
 """Exercises that check themselves: an answer in, what is wrong with it in words out.
 
+::
+
     def answer():
         return dl.Layout(dl.Mesh(("tp",), (2,)), (("tp",), ()))
 

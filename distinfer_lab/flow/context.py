@@ -1,5 +1,7 @@
 """The settings of the flow, by MindSpore's names: one frozen record, replaced as a whole.
 
+::
+
     set_auto_parallel_context(parallel_mode="semi_auto_parallel", full_batch=True)
     with auto_parallel_context(strategy_ckpt_load_file="train_strategy.ckpt"):
         ...                                   # set inside, as it was before outside

@@ -1,5 +1,7 @@
 """Going on with a text: one run over the prompt, then one run a token.
 
+::
+
     prompt   a b c d     run 1  tokens 0..3 at position 0      -> logits after d -> e
                          run 2  e at position 4                -> logits after e -> f
     cache    keys and values of all tokens so far, on the cards, cut as the key heads are

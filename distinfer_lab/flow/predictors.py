@@ -1,7 +1,9 @@
 """Nets that a session can predict with: how each is made for some cards, and the code that does the same.
 
-the sample                 trained here; its strategy file says how the slices lie
-a Hugging Face folder      its config.json says which net it is
+::
+
+    the sample                 trained here; its strategy file says how the slices lie
+    a Hugging Face folder      its config.json says which net it is
 """
 
 import os

@@ -1,5 +1,7 @@
 """The four steps as one piece of work that remembers what was done: what comes next, and why it is not ready.
 
+::
+
     session = Session()
     session.train(8)                  1  or session.bring("my_checkpoint", "strategy.ckpt")
     session.lay_out(4)                2  or session.lay_out_as(strategy)

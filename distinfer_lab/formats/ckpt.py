@@ -1,5 +1,7 @@
 """MindSpore's `.ckpt`: a byte index of an existing file, and the headers of a new one.
 
+::
+
     file      message, message, ...                       [crc trailer, 17 bytes]
     message   0a len  value                               (Checkpoint.value = 1)
     value     0a len  tag   12 len  tensor

@@ -1,11 +1,13 @@
 """What a folder holds besides what its manifest names, and what a file holds besides its tensors.
 
-out/distinfer.json            the manifest
-out/rank_0/checkpoint_0.ckpt  named
-out/notes.md                  unnamed
+::
 
-header | tensor | header | text | header | tensor | checksum
-------          -----------------------          ----------     the frame: every byte outside the tensors
+    out/distinfer.json            the manifest
+    out/rank_0/checkpoint_0.ckpt  named
+    out/notes.md                  unnamed
+
+    header | tensor | header | text | header | tensor | checksum
+    ------          -----------------------          ----------     the frame: every byte outside the tensors
 """
 
 import os

@@ -1,5 +1,7 @@
 """MindSpore's encrypted files, as streams of blocks of 64 MiB.
 
+::
+
     block    magic int32 | GCM only: tag 16 | N int32 | iv length int32, iv | cipher length int32, cipher
 
 Everything is little-endian; N counts what follows it. GCM stores an iv of 16 bytes and uses the

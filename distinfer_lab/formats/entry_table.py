@@ -1,4 +1,6 @@
-"""The entries of a file as columns: a million of them take some 150 bytes each, and `Entry`s are made on demand.
+"""The entries of a file as columns: a million of them take some 150 bytes each; each `Entry` is made on demand.
+
+::
 
     name      row     kind      offset   nbytes
     a.weight  0       0         512      4096          kinds   0   F32 float32 [32, 32]

@@ -1,5 +1,7 @@
 """Open files, of which only some have a descriptor at any time: 1,024 slices open where 1,024 files may.
 
+::
+
     with handle as descriptor:      it is opened again if it has to be, and stays while it is used
         os.preadv(descriptor, ...)
 

@@ -1,9 +1,11 @@
 """Hugging Face folders: one whole checkpoint in several safetensors files, and an index of them.
 
-    model.safetensors.index.json   {"metadata": {...}, "weight_map": {tensor: file name}}
-    model-00001-of-00010.safetensors ...
-or  model.safetensors
-    config.json tokenizer.json ...  what else a program needs to use the model: its companions
+::
+
+        model.safetensors.index.json   {"metadata": {...}, "weight_map": {tensor: file name}}
+        model-00001-of-00010.safetensors ...
+    or  model.safetensors
+        config.json tokenizer.json ...  what else a program needs to use the model: its companions
 
 References
 ----------

@@ -1,8 +1,10 @@
 """What a file of a format can hold, so that whatever is written can be read.
 
-check_format       the name of the file and the format say the same
-check_specs        names, texts and shapes that the format has no place for
-check_read_back    the index of what was just written, read as any reader reads it
+::
+
+    check_format       the name of the file and the format say the same
+    check_specs        names, texts and shapes that the format has no place for
+    check_read_back    the index of what was just written, read as any reader reads it
 """
 
 from collections.abc import Callable, Mapping, Sequence

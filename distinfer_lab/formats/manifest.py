@@ -1,5 +1,7 @@
 """The manifest of an output: what is where, and digests of every byte.
 
+::
+
     out/distinfer.json
     {"format": "distinfer-manifest", "version": 2, "program": "distinfer_lab 0.1.0",
      "source": [{"path": ..., "size": ..., "mtime_ns": ...}],           what it was made from

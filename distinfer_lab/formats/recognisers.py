@@ -1,5 +1,7 @@
 """What a file or a folder is that cannot be opened here, and what to do with it: one table.
 
+::
+
     file     the first bytes, and the name where the bytes do not tell      b"GGUF"     "a GGUF file"
     folder   names that are in it                                          .metadata   "a torch DCP checkpoint"
 

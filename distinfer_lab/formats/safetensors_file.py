@@ -1,5 +1,7 @@
 """safetensors, one file per rank: a byte index of one that is there, and the header of one to be.
 
+::
+
     8 bytes  little-endian length of the header
     header   {"name": {"dtype": "F32", "shape": [..], "data_offsets": [a, b]}, "__metadata__": {..}}
     data     the tensors, little-endian, row-major

@@ -1,5 +1,7 @@
 """Writing slice files: headers first, then pieces in any order, then one rename.
 
+::
+
     with SliceWriter(path, specs) as writer:        <path>.tmp, of its final size at once
         writer.write("w", box, array)               each piece straight to its place
                                                     on leaving: all there? checksum or cipher,

@@ -1,5 +1,7 @@
 """Strategy files: which rank holds which slice of each parameter, and how operators were cut.
 
+::
+
     train_strategy.ckpt   protobuf; full shapes are not in it
     train_strategy.json   the same and the full shapes
 

@@ -1,5 +1,7 @@
 """A layout: which box of a tensor each rank holds.
 
+::
+
     mesh  Mesh(dp=2, tp=4)          dims  ((), ("tp",))
                                           rows whole, columns cut by tp, dp replicates
 

@@ -1,9 +1,11 @@
 """How a dim is shared by the parts that cut it, and what all ranks hold as a result.
 
-10 elements by 4 parts
-even          not at all: 4 does not divide 10
-torch_chunk   3 3 3 1: runs of ceil(10 / 4); of several axes, each cuts the pieces of those before it
-gspmd_ceil    3 3 3 1: the same, but several axes count as one of their product
+::
+
+    10 elements by 4 parts
+    even          not at all: 4 does not divide 10
+    torch_chunk   3 3 3 1: runs of ceil(10 / 4); of several axes, each cuts the pieces of those before it
+    gspmd_ceil    3 3 3 1: the same, but several axes count as one of their product
 """
 
 import math

@@ -1,5 +1,7 @@
 """Which piece of which source box fills which part of which destination box.
 
+::
+
     src boxes   [0:4] [4:8] [0:4] [4:8]          dst boxes  [0:2] [2:4] [4:6] [6:8]
     distinct    [0:4] held by 0, 2; [4:8] by 1, 3
     pieces      [0:2] of [0:4] for 0             0->0, as 0 holds it;   0->1 or 2->1;   ...

@@ -1,13 +1,15 @@
 """Nets as people write them: cells that hold parameters and other cells.
 
-class Net(Cell):
-def __init__(self):
-super().__init__()
-self.fc1 = Dense(96, 64)            its parameters: fc1.weight, fc1.bias
-self.relu = ops.ReLU()
+::
 
-def construct(self, x):
-return self.relu(self.fc1(x))
+    class Net(Cell):
+        def __init__(self):
+            super().__init__()
+            self.fc1 = Dense(96, 64)        # parameters fc1.weight and fc1.bias
+            self.relu = ops.ReLU()
+
+        def construct(self, x):
+            return self.relu(self.fc1(x))
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,5 +1,7 @@
 """A graph: what tracing a net gives, and what differentiation gives back.
 
+::
+
     inputs   x [128, 96]                       nodes
     params   w [96, 16]          h = MatMul(x, w)   shard ((2,1),(1,4))
                                  y = Neg(h)

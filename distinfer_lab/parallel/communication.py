@@ -1,8 +1,10 @@
 """What a program sends between cards: predicted, or counted by the cards while it runs.
 
-Communication of 2 collectives on 4 cards, in bytes
-  AllReduce      MatMul of 'w'    1 call  at most 576 from a card, 2304 in all
-  AllGather      x                1 call  at most 192 from a card, 768 in all
+::
+
+    Communication of 2 collectives on 4 cards, in bytes
+      AllReduce      MatMul of 'w'    1 call  at most 576 from a card, 2304 in all
+      AllGather      x                1 call  at most 192 from a card, 768 in all
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,8 +1,10 @@
 """From what the user says of one operator to layouts: factors get mesh axes.
 
-MatMul   inputs (m k) (k n), output (m n)      shard ((2, 1), (1, 4)) on 8 cards
-parts    m 2, k 1, n 4                          mesh  Mesh(m=2, n=4)
-layouts  x (m, -)   w (-, n)   y (m, n)         on 16: Mesh(m=2, n=4, repeat=2)
+::
+
+    MatMul   inputs (m k) (k n), output (m n)      shard ((2, 1), (1, 4)) on 8 cards
+    parts    m 2, k 1, n 4                          mesh  Mesh(m=2, n=4)
+    layouts  x (m, -)   w (-, n)   y (m, n)         on 16: Mesh(m=2, n=4, repeat=2)
 """
 
 import math

@@ -1,9 +1,12 @@
 """A program: one net cut for a group of cards, as instructions that every card runs on its shards.
 
+::
+
     x: rows of 8        Redistribute  x   (whole) -> (m, -)
     w: (-, n)           Compute       h = MatMul(x, w)
                         AllReduce     dw over m
                         ...
+
 The program is the same for all cards; `card(rank)` gives one card's view, in which every
 operator, piece and peer is concrete.
 """

@@ -1,5 +1,7 @@
 """How a value gets another layout: as one collective, as a few in a row, or piece by piece.
 
+::
+
     normal form    slices          nothing moves; shards get smaller
                    all-to-alls,    shards keep their size
                    permutes

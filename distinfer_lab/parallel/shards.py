@@ -1,8 +1,10 @@
 """Where the boxes of a value lie in the shards of the cards that hold it.
 
-whole   [0:16]                     fused (8, 4, 4), cut in 2
-rank 0  [0:4] [8:10] [12:14]       its shard, 8 long:   [0:4] [4:6] [6:8]
-rank 1  [4:8] [10:12] [14:16]
+::
+
+    whole   [0:16]                     fused (8, 4, 4), cut in 2
+    rank 0  [0:4] [8:10] [12:14]       its shard, 8 long:   [0:4] [4:6] [6:8]
+    rank 1  [4:8] [10:12] [14:16]
 
 All but fused tensors have one box a rank.
 """

@@ -1,5 +1,7 @@
 """Pipeline stages: which run of the cards computes what, and which parameters lie there.
 
+::
+
     8 cards, 2 stages     stage 0  cards 0..3     embedding, blocks 0 and 1
                           stage 1  cards 4..7     blocks 2 and 3, head
 

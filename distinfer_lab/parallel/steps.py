@@ -1,5 +1,7 @@
 """One card's part of an instruction, made concrete: the operator, the pieces, the peers.
 
+::
+
     Apply      an operator on shards
     Sum        partial values, added up over a group
     SumPart    the same, of which this card keeps one part

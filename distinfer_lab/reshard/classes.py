@@ -1,7 +1,7 @@
 """Tensors that are planned as one: equal in shape, dtype and layouts, up to the rank they begin at.
 
 A model of 60,000 tensors has some 40 classes. A class is planned once; its tensors lie at places
-(the stage or the group of experts), many tensors at each:
+(the stage or the group of experts), many tensors at each::
 
     class       boxes, pieces, who may give each            once
     places      first source rank, first destination rank   a few hundred

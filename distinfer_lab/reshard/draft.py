@@ -1,5 +1,7 @@
 """A destination strategy in the making: a mesh, and cuts by name or by pattern.
 
+::
+
     draft = Draft(mesh_of("dp=2,tp=4")).cut("*.weight", ((), ("tp",))).cut("head.weight", (("tp",), ()))
     found = draft.assess(src)
     found.problems        tensor -> why it cannot be cut so

@@ -1,8 +1,10 @@
 """What a plan costs, by card, by file and by kind of tensor, beside the best that any plan could do.
 
-bytes to destinations 1.5 MiB, of them moved 1.1 MiB; least possible 1.1 MiB (1.00)
-card 0  needs 192 KiB: kept 48 KiB, received 144 KiB; sends 96 KiB; peak 32.4 MiB
-layers.0.w and 11 more: [96, 16] float32, 8 slices [12, 16] -> 4 slices [96, 4]; moved 1.1 MiB of 1.5 MiB
+::
+
+    bytes to destinations 1.5 MiB, of them moved 1.1 MiB; least possible 1.1 MiB (1.00)
+    card 0  needs 192 KiB: kept 48 KiB, received 144 KiB; sends 96 KiB; peak 32.4 MiB
+    layers.0.w and 11 more: [96, 16] float32, 8 slices [12, 16] -> 4 slices [96, 4]; moved 1.1 MiB of 1.5 MiB
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """A reshard as data: for every destination box the pieces of source boxes that fill it.
 
+::
+
     plan = plan_reshard(src, dst)
     plan["w"]                  the pieces of one tensor
     plan.pieces_of(rank)       the pieces of all tensors that one destination rank takes

@@ -1,5 +1,7 @@
 """A plan tensor by tensor, as its executors go through it; and what is worth a warning before it runs.
 
+::
+
     step 0    embed.weight               card 0 -> 1 48 KiB ...
     step 1    layers.0.q, layers.0.k     ...
 

@@ -1,7 +1,7 @@
 """Who of several holders gives a piece: the card itself, else one on its host, else the least busy.
 
 Pieces with the same choice form a group. All tensors of a class and place (`Run` below) ask each
-group for the same bytes, one tensor after the other, in one long row:
+group for the same bytes, one tensor after the other, in one long row::
 
     tensor 0                 tensor 1                 tensor 2
     |piece 0 |piece 1      |piece 0 |piece 1      |piece 0 |piece 1      |

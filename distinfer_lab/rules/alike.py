@@ -1,7 +1,9 @@
 """Tensors that only mean something together are cut alike, whatever rules say of each.
 
-keys and values of a block       the heads of one are weighted by those of the other
-embedding and its tied head      one table under two names
+::
+
+    keys and values of a block       the heads of one are weighted by those of the other
+    embedding and its tied head      one table under two names
 """
 
 from collections.abc import Iterator, Mapping

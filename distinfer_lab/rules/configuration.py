@@ -1,5 +1,7 @@
 """What a model's configuration says about one tensor: its part of the model, its layer.
 
+::
+
     vision_tower.encoder.layers.3.q_proj.weight    the fields of vision_config
     language_model.model.layers.3.q_proj.weight    the fields of text_config
     model.layers.3.q_proj.weight                   text_config if there is one, then the fields at the top

@@ -1,8 +1,10 @@
 """From a rule and a tensor's shape to a layout.
 
-8 key-value heads of 4, [32, 64]        tp=4   rows cut in 4, two heads a rank
-                                        tp=16  mesh (tp=8, tp_repeat=2): two ranks hold the same head
-query, key, value in one, [32+8+8, 64]  tp=2   each of the three cut in two: fused=(32, 8, 8)
+::
+
+    8 key-value heads of 4, [32, 64]        tp=4   rows cut in 4, two heads a rank
+                                            tp=16  mesh (tp=8, tp_repeat=2): two ranks hold the same head
+    query, key, value in one, [32+8+8, 64]  tp=2   each of the three cut in two: fused=(32, 8, 8)
 """
 
 from collections.abc import Mapping

@@ -1,5 +1,7 @@
 """Sizes that depend on a model's configuration, as rules write them.
 
+::
+
     num_key_value_heads or num_attention_heads
     head_dim or hidden_size // num_attention_heads
     qk_nope_head_dim + v_head_dim

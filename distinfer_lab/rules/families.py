@@ -1,4 +1,4 @@
-"""The rules that come with the package, by kind of model, and the `model_type`s that they were written for.
+"""The rules that come with the package, by kind of model, and each `model_type` that they were written for.
 
 Linear layers store [out, in], except in GPT-2 (Conv1D, [in, out]) and the stacked experts of gpt-oss. A
 tensor is named as transformers saves it. What a family adds comes first, for the first rule that fits is taken.

@@ -1,10 +1,12 @@
 """Patterns of names, compared part by part, so that no pattern takes a name that only ends alike.
 
-pattern              fits                                    does not fit
-*.v_proj.weight      layers.0.self_attn.v_proj.weight        layers.0.self_attn.qkv_proj.weight
-*v_proj.weight       the same: a star at the beginning stands for whole parts of a name, or none
-*.experts.*.weight   experts.0.w1.weight: any other star stands for any text
-*.*norm.weight       input_layernorm.weight: any text after any parts
+::
+
+    pattern              fits                                    does not fit
+    *.v_proj.weight      layers.0.self_attn.v_proj.weight        layers.0.self_attn.qkv_proj.weight
+    *v_proj.weight       the same: a star at the beginning stands for whole parts of a name, or none
+    *.experts.*.weight   experts.0.w1.weight: any other star stands for any text
+    *.*norm.weight       input_layernorm.weight: any text after any parts
 """
 
 import re

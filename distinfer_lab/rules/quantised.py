@@ -1,5 +1,7 @@
 """Quantised weights: which tensors of a checkpoint are the codes of one weight, and which are its scales.
 
+::
+
     gate_proj.weight             float8  [256, 512]   codes, one for each place of the weight
     gate_proj.weight_scale_inv   float32 [  2,   4]   one for each block of 128 x 128
 

@@ -1,5 +1,7 @@
 """A rule: which names it is for, and which mesh axes cut the dims of those tensors.
 
+::
+
     {"match": "*.q_proj.weight", "dims": [["tp"], []], "units": "num_attention_heads"}
     {"match": "*.norm.weight", "dims": null}
 

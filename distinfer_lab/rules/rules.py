@@ -1,5 +1,7 @@
 """A destination by rules: patterns of names say which dims a mesh axis cuts, as one knows it of a kind of model.
 
+::
+
     llama   *.q_proj.weight   rows cut by tp, by whole heads
             *.o_proj.weight   columns cut by tp
             *.norm.weight     whole on every rank

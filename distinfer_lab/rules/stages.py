@@ -1,5 +1,7 @@
 """Pipeline stages: the axis `pp` of a mesh shares out layers, not dims.
 
+::
+
     pp=2, tp=2, 3 layers      ranks 0, 1 (stage 0)    embedding, layers 0 and 1
                               ranks 2, 3 (stage 1)    layer 2, last norm, head
 

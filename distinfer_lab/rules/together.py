@@ -1,5 +1,7 @@
 """Codes and scales of one quantised weight: the same cut for all of them.
 
+::
+
     weight, [256, 512], rows cut in two    rank 0  codes [0:128, :]     scales [0:1, :]   (blocks of 128 rows)
                                            rank 1  codes [128:256, :]   scales [1:2, :]
 

@@ -1,8 +1,10 @@
 """Views: records as SVG strings and as HTML; numpy and text only, no cluster, no widgets.
 
-drawing/    how a drawing is made and saved          holdings/   who holds what of a tensor
-moves/      bytes on their way                       runs/       what happens in which order, and when
-shown/      what Jupyter shows of a record
+::
+
+    drawing/    how a drawing is made and saved          holdings/   who holds what of a tensor
+    moves/      bytes on their way                       runs/       what happens in which order, and when
+    shown/      what Jupyter shows of a record
 """
 
 from .drawing import STORED_CARDS, Drawing, img_html, stored

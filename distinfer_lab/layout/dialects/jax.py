@@ -1,5 +1,7 @@
 """JAX's notation: a mesh of named axes, and for each tensor dim the axes that cut it.
 
+::
+
     PartitionSpec(None, "tp")            rows whole, columns cut by tp
     PartitionSpec(("dp", "tp"), None)    rows cut by dp, each piece by tp: major first
 

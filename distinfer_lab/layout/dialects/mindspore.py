@@ -4,6 +4,8 @@
 the RIGHT (0 is the last), -1 leaves it whole; a nested entry cuts one dim by several axes, most
 significant first. Imported axes are named a, b, c ... from the left.
 
+::
+
     dev_matrix [2, 4], tensor_map [-1, 0]   <->   Layout(Mesh(a=2, b=4), -, b)
 """
 

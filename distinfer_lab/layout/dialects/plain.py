@@ -1,5 +1,7 @@
 """Our own notation of layouts, as JSON: every kind of layout, with names of axes.
 
+::
+
     {"ranks": 8,
      "layouts": [{"mesh": {"dp": 2, "tp": 4}, "dims": [[], ["tp"]]}],
      "tensors": {"w": {"shape": [96, 16], "layout": 0}}}

@@ -1,5 +1,7 @@
 """torch's notation (DTensor): for each MESH axis what it does with the tensor.
 
+::
+
     mesh ("dp", "tp")    [Replicate(), Shard(1)]      rows whole, columns cut by tp
                          [Shard(0), Shard(0)]         rows cut by dp, each piece by tp: left to right
                          [_StridedShard(0, 4), Shard(0)]     rows cut by the 4 of tp, each piece by dp

@@ -1,7 +1,9 @@
 """A model of language: token numbers in, logits of the word after each token out.
 
-construct(ids)                     [batch, tokens] -> [batch, tokens, words]       predict, train
-Decoder(net, ...)(ids, position)   the new tokens only -> [batch, words]           generate
+::
+
+    construct(ids)                     [batch, tokens] -> [batch, tokens, words]       predict, train
+    Decoder(net, ...)(ids, position)   the new tokens only -> [batch, words]           generate
 """
 
 from collections.abc import Mapping, Sequence

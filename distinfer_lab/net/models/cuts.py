@@ -1,9 +1,11 @@
 """How a transformer is cut: data parallel over one axis, its heads, hidden units and words over others.
 
-16 query heads that share 4 key heads, tp=8:      axes  tp 4 (keys)   tp_group 2
-query heads    tp, tp_group     8 parts               card 0 and 1 hold the same key head,
-key heads      tp               4 parts, each twice   and different query heads
-hidden units   tp, tp_group     8 parts
+::
+
+    16 query heads that share 4 key heads, tp=8:      axes  tp 4 (keys)   tp_group 2
+    query heads    tp, tp_group     8 parts               card 0 and 1 hold the same key head,
+    key heads      tp               4 parts, each twice   and different query heads
+    hidden units   tp, tp_group     8 parts
 
 With more cards than query heads, a third axis tp_repeat cuts hidden units and words only.
 """

@@ -1,6 +1,6 @@
 """Colours that the colour-blind can tell apart, and hatches where they repeat.
 
-Seven Okabe-Ito fills (the eighth, black, is the ink), then the same seven hatched, and so on:
+Seven Okabe-Ito fills (the eighth, black, is the ink), then the same seven hatched, and so on::
 
     number  0..6 plain    7..13 ////    14..20 ----    21..27 ||||    28 plain again
 

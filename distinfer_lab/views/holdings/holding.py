@@ -1,5 +1,7 @@
 """Who holds what of one tensor: all that a drawing of cards needs to know.
 
+::
+
     cards    "0"        "1"        "2"        "3"          one row each
     boxes    [0:4,0:8]  [0:4,8:16] [4:8,0:8]  [4:8,8:16]
     shards    0          1          2          3           equal shards have equal numbers

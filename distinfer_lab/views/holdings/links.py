@@ -1,7 +1,9 @@
 """Which cards belong together: who holds the elements that another card needs.
 
-train:0 ---- infer:0        Hovering either end lights up the other. Many cards share one
-train:1 --/                 set of partners (all replicas do), so sets are stored once.
+::
+
+    train:0 ---- infer:0        Hovering either end lights up the other. Many cards share one
+    train:1 --/                 set of partners (all replicas do), so sets are stored once.
 """
 
 from collections.abc import Collection, Mapping, Sequence

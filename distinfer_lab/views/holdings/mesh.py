@@ -1,8 +1,10 @@
 """A mesh as a grid of cards: its last axis across, the one before it down, the others as facets.
 
-pp=0      tp 0   1   2        pp=1      tp 0   1   2
-    dp=0     0   1   2            dp=0     6   7   8
-    dp=1     3   4   5            dp=1     9  10  11
+::
+
+    pp=0      tp 0   1   2        pp=1      tp 0   1   2
+        dp=0     0   1   2            dp=0     6   7   8
+        dp=1     3   4   5            dp=1     9  10  11
 """
 
 import math

@@ -1,9 +1,11 @@
 """A tensor as it is cut: its true proportions, the indices at its edges, who holds each shard.
 
-   0    4    8   12   16        further dims that are cut become sheets beside each other;
- 0 +----+----+----+----+        a cut within a shard (optimizer shards) is dashed, the edge
-   | 0,4| 1,5| 2,6| 3,7|        of a fused part thick; shards too many to be drawn are drawn
-96 +----+----+----+----+        in runs, and it says so
+::
+
+       0    4    8   12   16        further dims that are cut become sheets beside each other;
+     0 +----+----+----+----+        a cut within a shard (optimizer shards) is dashed, the edge
+       | 0,4| 1,5| 2,6| 3,7|        of a fused part thick; shards too many to be drawn are drawn
+    96 +----+----+----+----+        in runs, and it says so
 """
 
 import math

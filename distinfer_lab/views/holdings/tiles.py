@@ -1,5 +1,7 @@
 """A group of cards as a grid of tiles.
 
+::
+
     large                      medium       compact
     +--------------+           +------+     +----+
     | card 4 =card 0           | 4    |     |  4 |   filled with its shard's colour

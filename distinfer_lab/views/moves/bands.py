@@ -1,8 +1,10 @@
 """Bytes as bands from the cards that give to the cards that get: as wide as they are many.
 
-card 0  ===.  ==  card 0
-        ==. ====
-card 1  === ====  card 1
+::
+
+    card 0  ===.  ==  card 0
+            ==. ====
+    card 1  === ====  card 1
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """Which bytes of which file go where: a bar for each file, its tensors one after another.
 
+::
+
     rank_0/w.ckpt  [ w: rank 0 | rank 1 ][ b: 0-1 ][//////]   3 MiB of 4 MiB are read
 
 A tensor's rows run along the bar, its columns across: a cut of rows is a run of bytes, a cut of columns

@@ -1,5 +1,7 @@
 """Who sends how many bytes to whom, as a matrix.
 
+::
+
                0        1       sends
     0       = 4 KiB    1 KiB    1 KiB     "=" marks what stays on its card:
     1         2 KiB   = 2 KiB   2 KiB     it is not in the sums

@@ -1,12 +1,14 @@
 """A net as it runs: its operators in order, what each reads, how its values are cut, what cards exchange.
 
-| x                input     rows cut by dp
-|   v
-+-> MatMul  h      <- w  columns cut by tp
-|   v
-|   AllReduce h    at most 1.5 MiB from a card
-|   v
-+-> Add  y
+::
+
+    | x                input     rows cut by dp
+    |   v
+    +-> MatMul  h      <- w  columns cut by tp
+    |   v
+    |   AllReduce h    at most 1.5 MiB from a card
+    |   v
+    +-> Add  y
 """
 
 from collections.abc import Mapping, Sequence

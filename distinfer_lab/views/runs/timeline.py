@@ -1,8 +1,10 @@
 """A run, card by card along the time: what each one read, sent, received, computed and waited for.
 
-card 0  [read w][compute h     ][send]      done after 0.52 s
-card 1  [read w     ]|wait|[receive   ]     done after 0.60 s
-        0        0.2        0.4     s
+::
+
+    card 0  [read w][compute h     ][send]      done after 0.52 s
+    card 1  [read w     ]|wait|[receive   ]     done after 0.60 s
+            0        0.2        0.4     s
 """
 
 import math

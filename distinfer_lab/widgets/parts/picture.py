@@ -1,8 +1,10 @@
 """The one widget with JavaScript of its own: a picture whose tiles light up and can be chosen.
 
-Python                          the page (picture.js, picture.css)
-svg, sentences, partners  --->  draws, names its tiles for those who hear it
-hover, selected           <-->  pointer, keyboard
+::
+
+    Python                          the page (picture.js, picture.css)
+    svg, sentences, partners  --->  draws, names its tiles for those who hear it
+    hover, selected           <-->  pointer, keyboard
 """
 
 from collections.abc import Mapping

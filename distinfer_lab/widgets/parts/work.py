@@ -1,5 +1,7 @@
 """Long work of a panel: in a thread of its own, one at a time, watched and stopped.
 
+::
+
     work.start(job)     False while another job runs: a double click starts one
     work.cancel()       the job's `cancelled()` is True from now on
     work.snapshot       Snapshot(state="running", progress=..., seconds=...)

@@ -1,5 +1,7 @@
 """Attention of query heads that share key heads in groups; no token looks at one after it.
 
+::
+
     query  [batch, heads, tokens, size]        4 query heads, 2 key heads, on 2 cards:
     key    [batch, key heads, keys, size]      card 0  q0 q1 | k0      card 1  q2 q3 | k1
                                                on 4:   q0 | k0   q1 | k0   q2 | k1   q3 | k1

@@ -1,7 +1,10 @@
 """Attention to all tokens so far, whose keys and values a card keeps in its cache.
 
+::
+
     cache  [batch, key heads, places, size]     | 0 1 2 3 4 . . . |      position 3, 2 new tokens
                                                         ^ ^
+
 The new keys and values are written at their places, in the cache itself: a step that is repeated
 writes the same again. It is the only operator that changes what it is given.
 """

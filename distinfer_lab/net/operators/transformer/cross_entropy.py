@@ -1,6 +1,6 @@
 """Cross entropy of logits whose classes are cut: no card ever sees the logits of another.
 
-Each card sums up its run of the classes, and what it has of the label's logit:
+Each card sums up its run of the classes, and what it has of the label's logit::
 
     logits [rows, classes]  ->  runs [rows, parts + 1]   log sum exp of run 0, 1 ..., the label's logit
     (cut)                       (added up over cards)    zeros for what others hold
