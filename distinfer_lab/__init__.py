@@ -138,7 +138,7 @@ def __getattr__(name: str) -> Any:
     elif name in _MODULES:
         value = import_module(f".{name}", __name__)
     elif name in _DTYPES:
-        value = import_module(".net.tensor", __name__).dtypes[name]
+        value = import_module(".net.dtypes", __name__).dtypes[name]
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

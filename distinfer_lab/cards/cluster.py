@@ -293,7 +293,7 @@ def warn_if_open(client: Client) -> None:
     if not local:
         warnings.warn(
             f"the cluster at {address} has no TLS: Dask lets anyone who can reach it run code on it",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..arguments import checked
 from ..checkpoint import Checkpoint, Control, ConversionPlan, Unwatched, WriteTask, Written
 from ..errors import CardError, ContextError
 from ..layout import Strategy
@@ -32,6 +33,7 @@ __all__ = ["CardGroup", "current_group"]
 _groups: list["CardGroup"] = []
 
 
+@checked
 class CardGroup(Controller):
     """Cards that work together; a context manager.
 

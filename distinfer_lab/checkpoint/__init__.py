@@ -10,7 +10,7 @@ from .coverage import Coverage, Surviving, box_in_words, coverage
 from .file_writer import Control, FileReport, FileWork, Unwatched, WriteTask, Written
 from .float_dtypes import float_dtype
 from .opening import open_checkpoint
-from .output import Output
+from .output import Output, RunOptions
 from .progress import Progress
 from .rank_files import rank_files
 from .rank_reads import Share, Source, shares_of
@@ -33,6 +33,7 @@ __all__ = [
     "Output",
     "Progress",
     "ReshardResult",
+    "RunOptions",
     "Share",
     "Source",
     "Surviving",

@@ -4,32 +4,37 @@
 
     select   ["*.weight", "!lm_head*"]      which entries; "!" leaves out
     rename   {"model.*": "net.*"}           a name, or a pattern with stars; states follow their parameter
-    dtype    "bfloat16"                     of every tensor of floats; quantised weights are refused
+    dtype    "bfloat16"                     of every tensor of floats of more than one element; `notes` of the plan
+                                            name those that stay as they are; quantised weights are refused
     states   what becomes of optimizer states that the destination's strategy does not name:
              "follow"     moments.w lies as w does
              "replicate"  every rank gets all of moments.w
              "mindspore"  rank r keeps the slice that source rank r held, as MindSpore leaves it
 """
 
+import os
 import re
-from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
+from ..arguments import checked
 from ..display import counted
-from ..errors import ArgumentTypeError, ReshardError, in_lines, listed
+from ..errors import ReshardError, in_lines, listed
 from ..formats import config_beside
 from ..layout import Layout, Regions, Strategy
 from ..reshard import Explanation, Holding, ReshardPlan, explain, plan_holdings
 from ..rules import QuantisedWeight, Rules, check_together, is_quantised_config, quantised_weights
 from ..sizes import BUFFER_BYTES, size_of
-from ..text import pattern_of, shown
+from ..text import pattern_of, printable
 from .coverage import Surviving, box_in_words
 from .files import CheckpointFiles
-from .float_dtypes import check_no_codes, converted_dtypes, float_dtype
+from .float_dtypes import check_no_codes, converted_dtypes, float_dtype, unconverted_notes
+from .output import Output, OutputOptions
+from .progress import Progress
 from .rank_reads import Share, share_of
 from .records import TensorRecord, followed_parameter
 from .selection import all_names, check_missing, check_shapes, selected, unmatched
@@ -59,6 +64,8 @@ class ConversionPlan(ReshardPlan):
     """Patterns of tensors that the destination may lack."""
     unmatched: tuple[str, ...] = ()
     """Those of `allow_missing` that fit no name of the source or the destination."""
+    notes: tuple[str, ...] = ()
+    """Which tensors of floats `dtype` leaves as they are, and why: a sentence for each reason."""
 
     def share(self, rank: int) -> Share:
         """What one destination rank reads."""
@@ -82,43 +89,65 @@ class ConversionPlan(ReshardPlan):
             known = listed([*also, *(name for name, _ in self.targets.values())])
             raise ReshardError(f"allow_missing=[{left[0]!r}]: no tensor fits it; there is {known}")
 
+    @checked
     def explain(self, buffer: int | str = BUFFER_BYTES) -> Explanation:
         """Destination by destination and file by file what a run reads and writes."""
         paths = [file.path for file in self.checkpoint.files]
-        return explain(self, size_of(buffer, "buffer"), paths)
+        return replace(explain(self, size_of(buffer, "buffer"), paths), notes=self.notes)
 
-    def run(self, folder: Any, *, cards: Any = None, threads: int = 1, **options: Any) -> Any:
+    @checked
+    def run(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        cards: Any = None,
+        threads: int = 1,
+        route: str = "auto",
+        verify_source: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        **options: Unpack[OutputOptions],
+    ) -> Any:
         """Write what the plan says to a folder.
 
         Parameters
         ----------
         folder
             Where; it appears when it is complete.
-        cards, threads
-            Who writes, see `run_plan`.
+        cards, threads, route, verify_source, progress, cancelled
+            Who writes, what is compared before, and how it is watched, see `run_plan`.
         options
-            `route`, `verify_source`, `progress` and `cancelled` of `run_plan`, and whatever `Output` takes;
-            `format` is by default that of the source's files.
+            Of `Output`; `format` is by default that of the source's files.
 
         Returns
         -------
         ReshardResult
         """
-        from .output import Output
         from .write import run_plan
 
-        words = ("route", "verify_source", "progress", "cancelled")
-        watching = {key: options.pop(key) for key in words if key in options}
-        options["format"] = options.get("format") or self.checkpoint.format
-        return run_plan(self, Output(folder, **options), cards=cards, threads=threads, **watching)
+        return run_plan(
+            self,
+            self._output(folder, options),
+            cards=cards,
+            threads=threads,
+            route=route,
+            verify_source=verify_source,
+            progress=progress,
+            cancelled=cancelled,
+        )
 
-    def check(self, folder: Any, **options: Any) -> Any:
+    def _output(self, folder: str | os.PathLike[str], options: OutputOptions) -> Output:
+        chosen: dict[str, Any] = {**options, "format": options.get("format") or self.checkpoint.format}
+        return Output(folder, **chosen)
+
+    @checked
+    def check(self, folder: str | os.PathLike[str], **options: Unpack[OutputOptions]) -> Output:
         """See that `run(folder, **options)` would begin, as far as that shows without reading or writing anything.
 
         Parameters
         ----------
         options
-            Whatever `Output` takes; `format` is by default that of the source's files.
+            Of `Output`; `format` is by default that of the source's files.
 
         Returns
         -------
@@ -129,11 +158,9 @@ class ConversionPlan(ReshardPlan):
         CheckpointFileError, CheckpointError, ReshardError
             What is not right with the folder or the options.
         """
-        from .output import Output
         from .write import checked_tasks
 
-        options["format"] = options.get("format") or self.checkpoint.format
-        output = Output(folder, **options)
+        output = self._output(folder, options)
         checked_tasks(self, output)
         return output
 
@@ -141,10 +168,11 @@ class ConversionPlan(ReshardPlan):
         needed = self.needed_bytes
         ranks = f"{self.src_count:,} -> {counted(self.dst_count, 'rank')}"
         counts = f"{counted(len(self), 'tensor')}, {ranks}, {counted(self.pieces, 'piece')}"
-        return (
-            f"ConversionPlan of {counts}\n"
-            f"  destinations hold {int(needed.sum())} bytes, a rank at most {int(needed.max(initial=0))}"
-        )
+        lines = [
+            f"ConversionPlan of {counts}",
+            f"  destinations hold {int(needed.sum())} bytes, a rank at most {int(needed.max(initial=0))}",
+        ]
+        return "\n".join(lines + [f"  {printable(note)}" for note in self.notes])
 
     @cached_property
     def opened_files(self) -> dict[int, int]:
@@ -153,6 +181,7 @@ class ConversionPlan(ReshardPlan):
         return dict(zip(rows.tolist(), counts.tolist(), strict=True))
 
 
+@checked
 def plan_checkpoint(
     checkpoint: CheckpointFiles,
     dst: Strategy | Rules | None,
@@ -187,10 +216,6 @@ def plan_checkpoint(
     if states not in STATES:
         raise ReshardError(f"states={states!r} is not one of {', '.join(STATES)}")
     wanted = float_dtype(dtype)
-    if not isinstance(dst, Strategy | Rules | None):
-        raise ArgumentTypeError(
-            f"a destination is a Strategy, Rules or the path of a strategy file, not {shown(dst)}"
-        )
     named = dst if isinstance(dst, Strategy) else None
     chosen = set(
         selected(
@@ -240,6 +265,7 @@ def plan_checkpoint(
         plain=tuple(names[r.name] for r in records if _stays_plain(r, names[r.name], dst, stated)),
         allow_missing=(allow_missing,) if isinstance(allow_missing, str) else tuple(allow_missing),
         unmatched=unmatched(allow_missing, all_names(checkpoint, named) | set(names.values())),
+        notes=unconverted_notes(records, wanted),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 import xxhash
 
+from ..arguments import checked_on_error
 from ..display import Displayed, counted
 from ..dtypes import dtype_name
 from ..errors import CheckpointError, listed
@@ -95,10 +96,12 @@ class CheckpointFiles(Displayed):
         """Bytes of all tensors, each counted once."""
         return sum(int(np.prod(r.shape, dtype=object)) * r.dtype.itemsize for r in self.tensors.values())
 
+    @checked_on_error
     def read(self, rank: int, name: str, box: Box | None = None) -> Any:
         """Read a box of what one rank holds, in the coordinates of its slice."""
         return self.files[rank].read(name, box)
 
+    @checked_on_error
     def digest(self, rank: int, name: str) -> str:
         """The xxh3-128 of the bytes of one slice, in hex; read in blocks.
 
@@ -121,6 +124,7 @@ class CheckpointFiles(Displayed):
             digest.update(file.read(name, box).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()
 
+    @checked_on_error
     def check_replicas(self, names: Sequence[str] | None = None) -> None:
         """Read the slices that should be equal, and compare them.
 
@@ -129,6 +133,9 @@ class CheckpointFiles(Displayed):
         CheckpointError
             If two differ; the text names the files: one is damaged, or out of its place.
         """
+        unknown = [name for name in names or () if name not in self.tensors]
+        if unknown:
+            raise CheckpointError(f"{unknown[0]}: there is no such tensor; there is {listed(self.tensors)}")
         for name in self.tensors if names is None else names:
             record = self.tensors[name]
             # Of a fused tensor a rank has several boxes, one after another.

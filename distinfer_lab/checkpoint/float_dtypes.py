@@ -8,13 +8,14 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from ..display import counted
 from ..dtypes import dtype_name
 from ..errors import ReshardError, listed
 from ..rules import QuantisedWeight
 from ..text import pattern_of
 from .records import TensorRecord
 
-__all__ = ["DTYPES", "check_no_codes", "converted_dtypes", "float_dtype"]
+__all__ = ["DTYPES", "check_no_codes", "converted_dtypes", "float_dtype", "unconverted_notes"]
 
 DTYPES = {name: np.dtype(name) for name in ("float16", "float32", "float64")} | {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
@@ -83,6 +84,23 @@ def converted_dtypes(
         else record.dtype
         for record in records
     }
+
+
+def unconverted_notes(records: Iterable[TensorRecord], dtype: np.dtype[Any] | None) -> tuple[str, ...]:
+    """Which tensors of floats a conversion leaves as they are, and why: a sentence for each reason."""
+    kept: dict[str, list[str]] = {}
+    for record in records if dtype is not None else ():
+        if record.dtype.kind in "biu" or record.dtype == dtype:
+            continue
+        if record.dtype not in DTYPES.values():
+            kept.setdefault(f"of {dtype_name(record.dtype)}, which is not converted", []).append(record.name)
+        elif np.prod(record.shape, dtype=object) <= 1:
+            kept.setdefault("of one element or none", []).append(record.name)
+    return tuple(
+        f"not converted to {dtype_name(dtype)}: {counted(len(names), 'tensor')} {why} ({listed(names)})"
+        for why, names in kept.items()
+        if dtype is not None
+    )
 
 
 def check_no_codes(

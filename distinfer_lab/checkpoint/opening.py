@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from ..arguments import checked
 from ..errors import CheckpointError, CheckpointFileError, EncryptionError, LayoutError, listed
 from ..formats import (
     Entry,
@@ -57,6 +58,7 @@ COUNTERS = (
 """Entries of one element that say when a file was saved; MindSpore writes several."""
 
 
+@checked
 def open_checkpoint(
     files: Files,
     strategy: Strategy | StrategyFile | str | os.PathLike[str] | None = None,
@@ -79,8 +81,8 @@ def open_checkpoint(
         ranks, a Hugging Face folder, or one file. Several files of one rank are parts of one save; of
         several saves the newest that all ranks have counts. `Checkpoint.notes` says what was chosen.
     strategy
-        The training strategy, or its file. None: that of the folder's manifest; where there is
-        none, every file holds everything.
+        The training strategy, its file, or a folder with a file for each pipeline stage. None: that of the
+        folder's manifest; where there is none, every file holds everything.
     dec_key, dec_mode, crc_check
         See `open_slice`.
     rebuild

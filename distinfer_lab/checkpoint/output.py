@@ -4,18 +4,44 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from ..arguments import checked
 from ..errors import ReshardError
 from ..formats import companions, partition_like, with_secret_key
 from ..sizes import BUFFER_BYTES, size_of
 from .shard_reader import SMALLEST_BUFFER
 
-__all__ = ["Output"]
+__all__ = ["Output", "OutputOptions", "RunOptions"]
 
 FORMATS = ("ckpt", "safetensors", "huggingface")
 
 
+class OutputOptions(TypedDict, total=False):
+    """What of `Output` may be said where a plan is written: see there."""
+
+    prefix: str
+    format: str | None
+    partition: Mapping[str, str] | None
+    buffer: int | str
+    memory_limit: int | str | None
+    overwrite: bool
+    resume: bool
+    digests: bool
+    file_options: Mapping[str, Any]
+    like: str | os.PathLike[str] | None
+
+
+class RunOptions(OutputOptions, total=False):
+    """What may be said of a run: see `ConversionPlan.run`."""
+
+    cards: Any
+    threads: int
+    route: str
+    verify_source: bool
+
+
+@checked
 @dataclass(frozen=True)
 class Output:
     """Where and how the files of a run are written.
@@ -71,9 +97,9 @@ class Output:
         object.__setattr__(self, "file_options", with_secret_key(self.file_options))
         if self.format not in FORMATS:
             raise ReshardError(f"format={self.format!r} is not one of {', '.join(FORMATS)}")
-        if Path(self.prefix).name != self.prefix and self.prefix:
+        if (Path(self.prefix).name != self.prefix and self.prefix) or "\0" in self.prefix:
             raise ReshardError(
-                f"prefix={self.prefix!r} is the start of a file name; it may not name a folder"
+                f"prefix={self.prefix!r} is the start of a file name; it may not name a folder, nor have a NUL"
             )
         buffer = size_of(self.buffer, "buffer")
         if self.memory_limit is not None:

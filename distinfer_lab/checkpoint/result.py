@@ -99,6 +99,7 @@ class ReshardResult(Displayed):
             "discarded": self.discarded,
             "started_over": [file.path for file in self.files if file.started_over],
             "overflowed": dict(self.overflowed),
+            "notes": list(self.plan.notes),
         }
 
     def __repr__(self) -> str:
@@ -124,6 +125,7 @@ class ReshardResult(Displayed):
             for file in self.files
             if file.started_over
         ]
+        lines += [f"  {printable(note)}" for note in self.plan.notes]
         lines += [
             f"  {printable(name)}: {count} values overflowed" for name, count in self.overflowed.items()
         ]

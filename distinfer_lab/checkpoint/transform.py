@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..arguments import checked
 from ..errors import LayoutError, ReshardError
 from ..formats import as_strategy
 from ..layout import Layout, Strategy
@@ -21,6 +22,7 @@ __all__ = ["rank_list_for_transform", "transform_checkpoints"]
 Path = str | os.PathLike[str]
 
 
+@checked
 def transform_checkpoints(
     src_checkpoints_dir: Path,
     dst_checkpoints_dir: Path,
@@ -79,7 +81,7 @@ def transform_checkpoints(
         src_checkpoints_dir, src_strategy_file, dec_key=dec_key, dec_mode=dec_mode, file=file, step=step
     ) as checkpoint:
         for note in checkpoint.notes:
-            warnings.warn(note, stacklevel=2)
+            warnings.warn(note, stacklevel=3)
         return reshard_files(
             checkpoint,
             dst,
@@ -95,6 +97,7 @@ def transform_checkpoints(
         )
 
 
+@checked
 def rank_list_for_transform(
     rank_id: int,
     src_strategy_file: Path | Strategy | None = None,

@@ -14,6 +14,7 @@ from typing import Any
 
 import xxhash
 
+from ..arguments import checked
 from ..display import Displayed, bytes_in_words, counted
 from ..errors import CheckpointError, ReshardError, listed
 from ..formats import Manifest, ManifestBeside, ManifestFile, gaps, read_manifest, unnamed_paths
@@ -68,6 +69,7 @@ class Verification(Displayed):
         return "\n".join(lines + [f"  {printable(text)}" for text in self.differences])
 
 
+@checked
 def verify_folder(folder: str | os.PathLike[str], *, threads: int = 1) -> Verification:
     """Compare every byte of a folder with its manifest, and look for files that it does not name.
 

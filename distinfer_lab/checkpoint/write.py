@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import xxhash
 
+from ..arguments import checked
 from ..dtypes import dtype_name
 from ..errors import CheckpointError, CheckpointFileError, ReshardError
 from ..formats import (
@@ -39,6 +40,7 @@ from ..formats import (
 )
 from ..layout import Box, Strategy
 from ..layout.dialects.plain import strategy_to_json
+from ..rules import Rules
 from ..sizes import BUFFER_BYTES
 from ..version import __version__
 from .conversion import ConversionPlan, plan_checkpoint
@@ -57,6 +59,7 @@ __all__ = ["Workers", "checked_tasks", "reshard_files", "run_plan"]
 ROUTES = ("auto", "files", "channels")
 
 
+@runtime_checkable
 class Workers(Protocol):
     """Who can write destination files in this process's stead: a card group."""
 
@@ -76,6 +79,7 @@ class Workers(Protocol):
         ...
 
 
+@checked
 def run_plan(
     plan: ConversionPlan,
     output: Output,
@@ -397,9 +401,10 @@ def _check_apart(plan: ConversionPlan, output: Output) -> None:
             )
 
 
+@checked
 def reshard_files(
     checkpoint: CheckpointFiles,
-    dst: Strategy | None,
+    dst: Strategy | Rules | None,
     out_dir: str | os.PathLike[str],
     *,
     states: str = "follow",

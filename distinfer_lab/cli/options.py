@@ -48,7 +48,8 @@ source_options = _options(
     click.option(
         "--strategy",
         type=PATH,
-        help="The strategy file of SRC. Without it, SRC's manifest says who holds what; else every file is whole.",
+        help="The strategy file of SRC, or a folder with one for each pipeline stage. Without it, SRC's manifest "
+        "says who holds what; else every file is whole.",
     ),
     *key_options(),
     click.option(

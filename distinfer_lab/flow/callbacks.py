@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import checked
 from ..display import Displayed
 from ..errors import ArgumentTypeError, ContextError
 from ..secret import secret_key
@@ -52,6 +53,7 @@ class Callback(Displayed):
         return f"{type(self).__name__}()"
 
 
+@checked
 class LossMonitor(Callback):
     """Print the loss every `per_print_times` steps.
 
@@ -73,6 +75,7 @@ class LossMonitor(Callback):
             sys.stdout.write(f"epoch: {run.epoch} step: {run.step_in_epoch}, loss is {run.loss:.6f}\n")
 
 
+@checked
 @dataclass(frozen=True)
 class CheckpointConfig(Displayed):
     """When and how `ModelCheckpoint` saves.
@@ -131,6 +134,7 @@ class CheckpointConfig(Displayed):
         }
 
 
+@checked
 class ModelCheckpoint(Callback):
     """Save checkpoints while a model trains.
 

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import checked
 from ..cards import CardGroup, current_group
 from ..checkpoint import Checkpoint, open_checkpoint, shares_of
 from ..display import Displayed, counted
-from ..errors import ArgumentTypeError, CheckpointError, ContextError, listed
+from ..errors import CheckpointError, ContextError, listed
 from ..formats import as_strategy
 from ..layout import Layout, Strategy
 from ..layout.dialects.mindspore import strategy_from_tuples
@@ -66,6 +67,7 @@ class LoadResult(Displayed):
         return "\n".join(lines)
 
 
+@checked
 def load_distributed_checkpoint(
     network: Cell,
     checkpoint_filenames: Files,
@@ -127,8 +129,6 @@ def load_distributed_checkpoint(
     CardError, ContextError
         If there are too few cards, or none.
     """
-    if not isinstance(network, Cell):
-        raise ArgumentTypeError(f"network is a Cell, not {type(network).__name__}")
     if format not in ("ckpt", "safetensors"):
         raise ContextError(f"format={format!r} is not 'ckpt' or 'safetensors'")
     group = current_group() if cards is None else cards
@@ -147,7 +147,7 @@ def load_distributed_checkpoint(
         raise
     with opened as checkpoint:
         for note in checkpoint.notes:
-            warnings.warn(note, stacklevel=2)
+            warnings.warn(note, stacklevel=3)
         matching = Matching(params, checkpoint, strict_load, name_map or {}, allow_missing)
         if check_replicas:
             checkpoint.check_replicas(list(matching.entries.values()))

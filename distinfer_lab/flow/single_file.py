@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import checked
 from ..errors import ArgumentTypeError, CheckpointError, ContextError
 from ..formats import as_strategy, open_slice, save_slice
 from ..layout import Strategy
@@ -17,6 +18,7 @@ __all__ = ["build_searched_strategy", "load_checkpoint", "load_param_into_net", 
 PathLike = str | os.PathLike[str]
 
 
+@checked
 def load_checkpoint(
     ckpt_file_name: PathLike,
     net: Cell | None = None,
@@ -49,6 +51,7 @@ def load_checkpoint(
     return out
 
 
+@checked
 def load_param_into_net(
     net: Cell, parameter_dict: Mapping[str, Any], strict_load: bool = False
 ) -> tuple[list[str], list[str]]:
@@ -75,6 +78,7 @@ def load_param_into_net(
     return [n for n in params if n not in parameter_dict], [n for n in parameter_dict if n not in params]
 
 
+@checked
 def save_checkpoint(
     save_obj: Any,
     ckpt_file_name: PathLike,
@@ -130,6 +134,7 @@ def _saved_value(value: Any) -> Any:
     return array.astype(np.float32) if isinstance(value, float) else array
 
 
+@checked
 def build_searched_strategy(strategy_filename: PathLike) -> Strategy:
     """The layouts of a training strategy file, by parameter.
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import checked
 from ..display import Displayed, counted
 from ..errors import CheckpointError, CheckpointFileError, EncryptionError, listed
 from ..layout import Box, windows
@@ -46,6 +47,7 @@ STAGING_BYTES = 512 << 10
 """What is staged at one time stays in the processor's cache."""
 
 
+@checked
 def open_slice(
     path: str | os.PathLike[str],
     *,

@@ -22,6 +22,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from ..arguments import checked
 from ..display import bytes_in_words, counted
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, EncryptionError
 from ..layout import Box
@@ -369,7 +370,10 @@ def _laid_out(
     return heads, entries, at
 
 
-def save_slice(path: str | os.PathLike[str], values: Mapping[str, Array | str], **options: Any) -> None:
+@checked
+def save_slice(
+    path: str | os.PathLike[str], values: Mapping[str, Array | np.generic | str], **options: Any
+) -> None:
     """Write a file that holds these arrays and texts; options as `SliceWriter` takes them.
 
     Raises

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, EncodeError
 
+from ..arguments import checked
 from ..display import Displayed, counted
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, LayoutError, listed
 from ..json_kinds import kind_of_json
@@ -158,6 +159,8 @@ def _layout(name: str, item: MindSporeLayout, stages: Sequence[int]) -> Layout:
 def as_strategy(source: Strategy | StrategyFile | str | os.PathLike[str]) -> Strategy:
     """A Strategy, whether it is given as one or as a file: MindSpore's, or JSON layouts of our own.
 
+    A folder holds a strategy file for each pipeline stage; they are merged.
+
     Raises
     ------
     CheckpointFileError
@@ -173,6 +176,8 @@ def as_strategy(source: Strategy | StrategyFile | str | os.PathLike[str]) -> Str
         raise ArgumentTypeError(f"a strategy is a Strategy or a strategy file's path, not {source!r:.60}")
     name = os.fspath(source)
     try:
+        if os.path.isdir(name):
+            return _merged_stages(name).strategy()
         data = _content(name)
         plain = _plain_json(data) if name.endswith(".json") else None
         return _read(name, data).strategy() if plain is None else strategy_from_json(plain)
@@ -180,6 +185,7 @@ def as_strategy(source: Strategy | StrategyFile | str | os.PathLike[str]) -> Str
         raise CheckpointError(f"{os.fspath(source)}: {err}") from err
 
 
+@checked
 def read_strategy(path: str | os.PathLike[str]) -> StrategyFile:
     """Read a strategy file, protobuf or JSON.
 
@@ -350,6 +356,7 @@ def read_operators(path: str | os.PathLike[str]) -> Mapping[str, OperatorStrateg
     return _read(name, data).operators
 
 
+@checked
 def write_strategy(path: str | os.PathLike[str], source: StrategyFile | Strategy) -> None:
     """Write a strategy file, JSON if the name ends so, else protobuf; in MindSpore's own bytes.
 
@@ -448,6 +455,7 @@ def _to_json(path: str, source: StrategyFile) -> bytes:
     return json.dumps(found, separators=(",", ":"), sort_keys=True).encode()
 
 
+@checked
 def merge_pipeline_strategys(
     src_strategy_dirs: str | os.PathLike[str], dst_strategy_file: str | os.PathLike[str]
 ) -> None:
@@ -462,6 +470,11 @@ def merge_pipeline_strategys(
     CheckpointError
         If a file is no strategy file, or two files are of one stage.
     """
+    write_strategy(dst_strategy_file, _merged_stages(src_strategy_dirs))
+
+
+def _merged_stages(src_strategy_dirs: str | os.PathLike[str]) -> StrategyFile:
+    """The strategy files of all pipeline stages as one."""
     folder = Path(src_strategy_dirs)
     paths = sorted(folder.glob("*.ckpt"))
     if not paths:
@@ -478,4 +491,4 @@ def merge_pipeline_strategys(
                 )
             layouts[f"{stage}-{name}"] = layout
         operators |= found.operators
-    write_strategy(dst_strategy_file, StrategyFile(1, operators, layouts))
+    return StrategyFile(1, operators, layouts)

@@ -21,6 +21,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import checked_on_error
 from ..display import Displayed
 from ..errors import LayoutError
 from ..text import printable, shown
@@ -35,6 +36,7 @@ MOST_CELLS = 1 << 19
 """Ranks x fused parts x dims: `regions` takes some 100 bytes for each."""
 
 
+@checked_on_error
 @dataclass(frozen=True, repr=False)
 class Layout(Displayed):
     """A mesh and, for each tensor dim, the mesh axes that cut it.

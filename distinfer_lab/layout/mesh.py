@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import checked_on_error
 from ..display import Displayed
 from ..errors import LayoutError
 from ..text import printable, shown
@@ -32,6 +33,7 @@ def whole_numbers(values: Iterable[Any], name: str) -> tuple[int, ...]:
         raise LayoutError(f"{name} are {shown(given)}; give integers") from err
 
 
+@checked_on_error
 @dataclass(frozen=True, repr=False)
 class Mesh(Displayed):
     """A named n-d grid of ranks.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import checked_on_error
 from ..display import Displayed, counted
 from ..errors import LayoutError, listed
 from ..text import printable
@@ -14,6 +15,7 @@ from .layout import Layout
 __all__ = ["Strategy"]
 
 
+@checked_on_error
 class Strategy(Mapping[str, Layout], Displayed):
     """Parameter name -> Layout, read-only.
 

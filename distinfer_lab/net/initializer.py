@@ -18,7 +18,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from ..arguments import checked
 from ..errors import GraphError
+from .dtypes import as_dtype
 from .graph import Region
 
 __all__ = ["Initializer", "Values", "get_seed", "initializer", "set_seed"]
@@ -32,6 +34,7 @@ WINDOW_ELEMENTS = 1 << 18
 _seed = [0]
 
 
+@checked
 def set_seed(seed: int) -> None:
     """Choose the random initial values of all parameters made from now on."""
     _seed[0] = int(seed)
@@ -135,6 +138,7 @@ class Values:
         return np.array(part, order="C")
 
 
+@checked
 def initializer(init: str | float, shape: Sequence[int], dtype: Any = np.float32) -> Initializer:
     """Initial values by name or as one number.
 
@@ -152,5 +156,5 @@ def initializer(init: str | float, shape: Sequence[int], dtype: Any = np.float32
     if isinstance(init, str):
         if init not in DISTRIBUTIONS:
             raise GraphError(f"initializer {init!r} is not one of {', '.join(DISTRIBUTIONS)}")
-        return Initializer(init, whole, np.dtype(dtype), get_seed())
-    return Initializer("constant", whole, np.dtype(dtype), value=float(init))
+        return Initializer(init, whole, as_dtype(dtype), get_seed())
+    return Initializer("constant", whole, as_dtype(dtype), value=float(init))

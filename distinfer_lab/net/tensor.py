@@ -5,13 +5,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import checked_on_error
 from ..display import Displayed
 from ..errors import ArgumentTypeError, GraphError
 from .build import GraphBuilder
+from .dtypes import as_dtype
 from .graph import NodeStrategy, Operator, Region, Spec
 from .initializer import Initializer, Values
 from .operators import Add, AddScalar, Constant, Div, MatMul, Mul, Neg, Scale, Sub
@@ -22,22 +23,12 @@ __all__ = [
     "Tensor",
     "Traced",
     "apply",
-    "bfloat16",
     "building",
     "constant",
-    "dtypes",
     "tracing",
 ]
 
 Array = NDArray[Any]
-
-bfloat16 = np.dtype(ml_dtypes.bfloat16)
-
-dtypes: dict[str, np.dtype[Any]] = {
-    name: np.dtype(name)
-    for name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
-} | {"bfloat16": bfloat16}
-"""MindSpore's names of dtypes, as numpy's dtypes."""
 
 
 class Arithmetic(Displayed):
@@ -96,7 +87,7 @@ class Tensor(Arithmetic):
         if isinstance(input_data, Tensor):
             input_data = input_data.asnumpy()
         plain = not isinstance(input_data, np.ndarray | np.generic)
-        array = np.asarray(input_data, None if dtype is None else np.dtype(dtype))
+        array = np.asarray(input_data, None if dtype is None else as_dtype(dtype))
         if array.dtype == object:
             raise ArgumentTypeError(f"a Tensor is made of numbers, not of {type(input_data).__name__}")
         self._array = (
@@ -143,6 +134,7 @@ class Source(Protocol):
         """The elements of a region, in its shape."""
 
 
+@checked_on_error
 class Parameter(Arithmetic):
     """A named tensor of a net: shape, dtype and where its values come from.
 

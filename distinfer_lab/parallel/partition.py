@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ..arguments import checked_on_error
 from ..errors import ShardingError
 from ..layout import Layout
 from ..net import Graph, Node, Spec
@@ -21,6 +22,7 @@ from .shards import shard_map
 __all__ = ["partition"]
 
 
+@checked_on_error
 def partition(graph: Graph, sharding: Sharding, held: Mapping[str, Layout] | None = None) -> Program:
     """Make the program that computes `graph` as `sharding` says.
 

@@ -10,6 +10,7 @@ in auto_parallel its other readers follow, in data_parallel every card holds it 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
+from ..arguments import checked
 from ..errors import ShardingError
 from ..layout import Layout, Strategy
 from ..net import Graph, Node, NodeStrategy, Rule, Spec
@@ -36,6 +37,7 @@ Hints = list[tuple[tuple[str | None, ...], Layout]]
 MODES = ("stand_alone", "data_parallel", "semi_auto_parallel", "auto_parallel")
 
 
+@checked
 def propagate(
     graph: Graph,
     devices: int,

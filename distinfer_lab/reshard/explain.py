@@ -110,6 +110,8 @@ class Explanation(Displayed):
     """The source files; none where the source is on cards."""
     kinds: tuple[TensorCost, ...] = ()
     """The tensors, equal ones as one; those with the most bytes first."""
+    notes: tuple[str, ...] = ()
+    """What is to be known beside: a sentence each."""
 
     @property
     def peak_bytes(self) -> int:
@@ -148,7 +150,7 @@ class Explanation(Displayed):
                 f"read by {file.readers}"
                 for file in self.files
             ]
-            return "\n".join(lines + _some(rows) + self._by_kind())
+            return "\n".join(lines + self._noted() + _some(rows) + self._by_kind())
         times = f" ({self.moved_bytes / self.bound_bytes:.2f})" if self.bound_bytes else ""
         lines.append(
             f"  destinations hold {words(self.needed_bytes)}; "
@@ -163,7 +165,10 @@ class Explanation(Displayed):
             f"sends {words(c.sent)}; peak {words(c.peak)}"
             for c in self.cards
         ]
-        return "\n".join(lines + _some(rows) + self._by_kind())
+        return "\n".join(lines + self._noted() + _some(rows) + self._by_kind())
+
+    def _noted(self) -> list[str]:
+        return [f"  {printable(note)}" for note in self.notes]
 
     def _by_kind(self) -> list[str]:
         words = bytes_in_words

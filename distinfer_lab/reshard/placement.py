@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import checked_on_error
 from ..layout import Strategy
 from .plan import ReshardPlan, plan_reshard
 
 __all__ = ["cheapest_placement", "held_bytes"]
 
 
+@checked_on_error
 def cheapest_placement(
     src: Strategy, dst: Strategy, *, dtypes: Mapping[str, np.dtype[Any]] | None = None
 ) -> tuple[int, ...]:

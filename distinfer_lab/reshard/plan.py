@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import checked_on_error
 from ..display import Displayed, counted
 from ..errors import LayoutError, ReshardError, in_lines
 from ..layout import Layout, Matches, Regions, Strategy, Transfers, match_regions, volumes
@@ -286,6 +287,7 @@ class ReshardPlan(Mapping[str, TensorPlan], Displayed):
         return "\n".join(lines)
 
 
+@checked_on_error
 def plan_reshard(
     src: Strategy,
     dst: Strategy | None,

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import checked, checked_on_error
 from ..display import Displayed
 from ..errors import ArgumentTypeError, CheckpointFileError, LayoutError, in_lines, listed
 from ..layout import Layout, Mesh, Strategy
@@ -45,6 +46,7 @@ NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+@checked_on_error
 @dataclass(frozen=True, repr=False)
 class Rules(Displayed):
     """A destination described by rules, for whatever tensors there are.
@@ -282,6 +284,7 @@ def _resized(mesh: Mesh, axis: str, size: int) -> Mesh:
     return Mesh(mesh.axis_names, (*mesh.axis_sizes[:at], size, *mesh.axis_sizes[at + 1 :]))
 
 
+@checked
 def mesh_of(text: str) -> Mesh:
     """The mesh that a text like "dp=2,tp=4" says, the outermost axis first.
 
@@ -310,6 +313,7 @@ def mesh_of(text: str) -> Mesh:
     return Mesh(tuple(names), tuple(sizes))
 
 
+@checked
 def read_rules(name: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> tuple[Rule, ...]:
     """The rules of a known kind of model, of a file, or of several of them.
 

@@ -7,9 +7,10 @@ from typing import Any
 import ipywidgets
 import traitlets
 
+from ..arguments import checked
 from ..cards import CardGroup, GroupState, kill_card, recover, state_of
 from ..display import bytes_in_words, counted
-from ..errors import ArgumentTypeError, LayoutError
+from ..errors import LayoutError
 from ..text import escape
 from ..views import CardBytes, Drawing, memory_svg, table_html
 from .parts import TURN, Control, Panel, Picture, Snapshot, Work, still_of, told
@@ -20,6 +21,7 @@ WATCH_SECONDS = 1.0
 MOST_ROWS = 32
 
 
+@checked
 class CardGroupView(Panel):
     """Shows a card group as it is, and loses a card on purpose.
 
@@ -51,8 +53,6 @@ class CardGroupView(Panel):
     _watching = threading.Event()
 
     def __init__(self, group: CardGroup) -> None:
-        if not isinstance(group, CardGroup):
-            raise ArgumentTypeError(f"group is a {type(group).__name__}; give a CardGroup")
         self.group = group
         self.cards: GroupState | None = None
         self._before: dict[int, int] = {}

@@ -7,6 +7,7 @@ from typing import Any
 import ipywidgets
 import traitlets
 
+from ..arguments import checked
 from ..checkpoint import Checkpoint
 from ..display import bytes_in_words, counted
 from ..errors import LayoutError, in_lines
@@ -32,6 +33,7 @@ MOST_REASONS = 8
 MOST_CARDS = 1 << 14
 
 
+@checked
 class LayoutEditor(Panel):
     """Edits the destination of a strategy or a checkpoint, and gives a `Strategy`.
 

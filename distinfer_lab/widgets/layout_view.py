@@ -6,6 +6,7 @@ from typing import Any
 
 import traitlets
 
+from ..arguments import checked
 from ..errors import LayoutError
 from ..views import Drawing
 from .parts import LayoutPair, Panel, Picture, SearchList, Strategies, pair_layouts
@@ -13,6 +14,7 @@ from .parts import LayoutPair, Panel, Picture, SearchList, Strategies, pair_layo
 __all__ = ["LayoutView"]
 
 
+@checked
 class LayoutView(Panel):
     """Who holds what in training, who needs what for inference, and how the two are linked.
 

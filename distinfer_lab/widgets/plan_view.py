@@ -8,9 +8,10 @@ import numpy as np
 import traitlets
 from numpy.typing import NDArray
 
+from ..arguments import checked
 from ..checkpoint import ConversionPlan
 from ..display import bytes_in_words, counted
-from ..errors import ArgumentTypeError, LayoutError
+from ..errors import LayoutError
 from ..reshard import MOST_SCHEDULED, ReshardPlan, Step, plan_steps, warnings_of
 from ..text import escape
 from ..views import CARDS, FILES, Drawing, Window, bands_svg, link_moves, stored, traffic_svg
@@ -29,6 +30,7 @@ MOST_SHOWN = 16
 """Cards a side of the pictures; above, runs of cards share a row or a column."""
 
 
+@checked
 class PlanView(Panel):
     """The moves of a plan as a matrix or as bands; all tensors together, one, or one step.
 
@@ -77,10 +79,6 @@ class PlanView(Panel):
     opened = traitlets.Unicode()
 
     def __init__(self, plan: ReshardPlan, *, parameter: str = "") -> None:
-        if not isinstance(plan, ReshardPlan):
-            raise ArgumentTypeError(
-                f"plan is a {type(plan).__name__}; give what plan_reshard or checkpoint.plan gives"
-            )
         self.plan = plan
         self._sides = FILES if isinstance(plan, ConversionPlan) else CARDS
         self._steps: tuple[Step, ...] = ()

@@ -8,6 +8,7 @@ import ipywidgets
 import numpy as np
 import traitlets
 
+from ..arguments import checked
 from ..errors import ArgumentTypeError, ContextError
 from ..flow import Comparison, Model, compare, compare_generated
 from ..net import Tensor
@@ -62,6 +63,7 @@ class Prediction(NamedTuple):
         ]
 
 
+@checked
 class PredictPanel(Panel):
     """Runs a model on its cards, beside the same on one card.
 
@@ -102,8 +104,6 @@ class PredictPanel(Panel):
         compared: bool = True,
         within: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
-        if not isinstance(model, Model):
-            raise ArgumentTypeError(f"model is a {type(model).__name__}; give a Model")
         if not inputs:
             raise ArgumentTypeError("PredictPanel needs the inputs of one prediction: PredictPanel(model, x)")
         self.model = model

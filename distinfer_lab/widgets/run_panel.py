@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import ipywidgets
 import traitlets
 
-from ..checkpoint import ConversionPlan, Progress, ReshardResult, Verification
+from ..arguments import checked
+from ..checkpoint import ConversionPlan, Progress, ReshardResult, RunOptions, Verification
 from ..display import bytes_in_words, counted
-from ..errors import ArgumentTypeError, ContextError
+from ..errors import ContextError
 from ..text import escape, printable
 from ..views import FILES, Drawing, traffic_svg
 from .parts import Lanes, Panel, Picture, Snapshot, Work, outcome_html, still_of, told
@@ -31,6 +32,7 @@ KEPT = {
 """Of work that goes on where it was stopped."""
 
 
+@checked
 class RunPanel(Panel):
     """Starts work, shows how far it is, stops it, goes on with it.
 
@@ -87,7 +89,7 @@ class RunPanel(Panel):
         *,
         verb: str = "Run",
         resumes: bool | None = None,
-        **options: Any,
+        **options: Unpack[RunOptions],
     ) -> None:
         _check(work, folder, options)
         self._verb = verb
@@ -139,6 +141,7 @@ class RunPanel(Panel):
         if self._plan is None:
             assert self._call is not None
             return self._call(control)
+        assert self._folder is not None
         watching = {"progress": control.progress, "cancelled": control.cancelled}
         return self._plan.run(self._folder, **watching, **self._options)
 
@@ -204,10 +207,6 @@ def _check(work: Any, folder: Any, options: Any) -> None:
         if folder is None:
             raise ContextError("where to? A plan needs a folder: RunPanel(plan, 'out')")
         return
-    if not callable(work):
-        raise ArgumentTypeError(
-            f"work is a {type(work).__name__}; give a plan between files (checkpoint.plan(...)) or a callable"
-        )
     if folder is not None or options:
         words = ", ".join(filter(None, ["folder" if folder is not None else "", *options]))
         raise ContextError(f"{words}: only a plan takes these; let the callable know them itself")

@@ -7,9 +7,10 @@ from typing import Any
 import ipywidgets
 import traitlets
 
+from ..arguments import checked
 from ..cards import CardGroup
 from ..checkpoint import Checkpoint
-from ..errors import ArgumentTypeError, ContextError
+from ..errors import ContextError
 from ..flow.code_file import write_code
 from ..flow.predict_layout import PredictLayout
 from ..flow.session import STEPS, Session
@@ -37,6 +38,7 @@ MOST_LINES = 24
 NEW_TOKENS = 8
 
 
+@checked
 class Workbench(Panel):
     """A page that takes a checkpoint through the four steps, and gives the code that does the same.
 
@@ -79,8 +81,6 @@ class Workbench(Panel):
         cards: CardGroup | None = None,
         folder: str | os.PathLike[str] = ".",
     ) -> None:
-        if session is not None and not isinstance(session, Session):
-            raise ArgumentTypeError(f"session is a {type(session).__name__}; give a Session, or leave it out")
         if session is not None and cards is not None:
             raise ContextError("cards are for a new session; the given session has its own")
         self.session = Session(cards) if session is None else session

@@ -94,7 +94,7 @@ def test_a_missing_rank_is_named(folder):
         open_checkpoint([folder / "rank_0/a.ckpt", folder / "rank_1/a.ckpt"], COLUMNS)
     with pytest.raises(CheckpointFileError, match="no such file or folder"):
         open_checkpoint(folder / "nowhere", COLUMNS)
-    with pytest.raises(ArgumentTypeError, match="a list of paths in rank order, not 7"):
+    with pytest.raises(ArgumentTypeError, match="files=7 should be a path, a sequence of paths or a mapping"):
         open_checkpoint(7)
 
 

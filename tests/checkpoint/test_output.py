@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -66,6 +67,35 @@ def test_a_configuration_says_the_dtype_that_is_written(like, tmp_path):
     assert "é" in (tmp_path / "half/config.json").read_text()
     assert json.loads((tmp_path / "half/config.json").read_text()) == {**before, "dtype": "bfloat16"}
     assert result.verify().ok
+
+
+def test_floats_that_are_not_converted_are_named(tmp_path):
+    """Single numbers and kinds of floats that no conversion takes: in the plan, its costs, and the result."""
+    fnuz = np.ones(4, ml_dtypes.float8_e4m3fnuz)
+    values = {"w": np.ones((2, 2), np.float32), "beta": np.float32([1]), "none": np.ones((0, 2), np.float16)}
+    values |= {"z": np.ones(2, np.complex64), "f": fnuz, "i": np.ones(2, np.int32)}
+    save_slice(tmp_path / "a.safetensors", values, format="safetensors")
+    notes = {
+        "not converted to bfloat16: 2 tensors of one element or none (beta, none)",
+        "not converted to bfloat16: 1 tensor of complex64, which is not converted (z)",
+        "not converted to bfloat16: 1 tensor of float8_e4m3fnuz, which is not converted (f)",
+    }
+    with open_checkpoint(tmp_path / "a.safetensors") as checkpoint:
+        plan = checkpoint.plan(dtype="bf16")
+        result = plan.run(tmp_path / "out")
+        assert set(plan.notes) == notes
+        for shown in (plan, plan.explain(), result):
+            for note in notes:
+                assert note in repr(shown)
+                assert note in shown._repr_mimebundle_()["text/html"]
+        assert set(plan.explain().to_json()["notes"]) == set(result.to_json()["notes"]) == notes
+        assert checkpoint.plan().notes == ()
+        assert {n for n in checkpoint.plan(dtype="float32").notes if "one element" in n} == {
+            "not converted to float32: 1 tensor of one element or none (none)"
+        }
+    with open_checkpoint(tmp_path / "out") as written:
+        kept = {name for name, tensor in written.tensors.items() if tensor.dtype == values[name].dtype}
+        assert kept == {"beta", "none", "z", "f", "i"}
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_a_predict_strategy_of_4_to_12_items_is_taken(folder, two):
         assert result.held_bytes == (24, 24)
     with pytest.raises(LayoutError, match="w: a layout tuple has 4 to 12 items .* but this one has 3"):
         load(folder, W, two, {"w": items[:3]})
-    with pytest.raises(ArgumentTypeError, match="a predict strategy maps parameter names to layout tuples"):
+    with pytest.raises(ArgumentTypeError, match="predict_strategy=7 should be a PredictLayout, a Strategy"):
         load(folder, W, two, 7)
 
 
@@ -230,7 +230,7 @@ def test_what_does_not_belong_together_is_named(folder, two):
         load(folder, W, two, train=folder / "gone.ckpt")
     with pytest.raises(CardError, match=r"shards for 4 cards, but the group has 2; use CardGroup\(4\)"):
         load(folder, W, two, Strategy({"w": Layout(Mesh(("tp",), (4,)), (("tp",), ()))}))
-    with pytest.raises(ArgumentTypeError, match="network is a Cell, not str"):
+    with pytest.raises(ArgumentTypeError, match="network='net' should be a Cell"):
         load_distributed_checkpoint("net", folder, ROWS, ROWS, cards=two)
 
 

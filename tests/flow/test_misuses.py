@@ -79,9 +79,12 @@ def misuses(bad, cards):
 
     three = [*FILES[:3]]
     return {
-        "network is not a Cell": (load("net"), "network is a Cell, not str"),
+        "network is not a Cell": (load("net"), "network='net' should be a Cell"),
         "format unknown": (load(format="pt"), "format='pt' is not 'ckpt' or 'safetensors'"),
-        "files None": (load(files=None), "checkpoint files are a list of paths in rank order, not None"),
+        "files None": (
+            load(files=None),
+            "checkpoint_filenames=None should be a path, a sequence of paths or",
+        ),
         "missing file": (load(files=[*three, "/nope.ckpt"]), r"/nope\.ckpt: No such file"),
         "empty file": (load(files=[*three, bad / "empty.ckpt"]), r"empty\.ckpt: the file is empty"),
         "junk file": (
@@ -99,7 +102,7 @@ def misuses(bad, cards):
         ),
         "predict is a list": (
             load(predict=[1]),
-            r"a predict strategy maps parameter names to layout tuples; .*\[1\]",
+            r"predict_strategy=\[1\] should be a PredictLayout, a Strategy, a mapping of strings to sequences",
         ),
         "predict entry short": (
             load(predict={"w": ([2], [-1, 0])}),

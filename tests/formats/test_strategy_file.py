@@ -57,6 +57,20 @@ def test_pipeline_stages_merge_as_mindspore_merges_them(name, tmp_path):
     assert (tmp_path / "merged.ckpt").read_bytes() == case(name).src_strategy.read_bytes()
 
 
+def test_a_folder_of_stages_is_a_strategy(tmp_path):
+    """The same as the file that MindSpore merged of it; of one stage the names stay; without any it is said."""
+    found = case("pipeline_2x4_to_1")
+    stages = found.folder / "src_stage_strategys"
+    merged = as_strategy(found.src_strategy)
+    assert dict(as_strategy(stages)) == dict(merged)
+    tp = Layout(Mesh(("a",), (2,)), (("a",),))
+    write_strategy(tmp_path / "one/only.ckpt", StrategyFile.from_strategy(Strategy({"w": tp})))
+    assert dict(as_strategy(tmp_path / "one")) == {"w": tp}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointFileError, match="empty: no .ckpt strategy files there"):
+        as_strategy(tmp_path / "empty")
+
+
 def test_a_dash_in_a_parameters_name_is_no_stage(tmp_path):
     """Only a file in which every name begins with a stage is a merged one; the split is at the first dash."""
     tp = Layout(Mesh(("a",), (2,)), (("a",),))

@@ -120,7 +120,7 @@ def test_one_card_is_a_group(group):
 
 def test_what_cannot_be_is_refused(group, view):
     """The text names the value."""
-    with pytest.raises(ArgumentTypeError, match="group is a int; give a CardGroup"):
+    with pytest.raises(ArgumentTypeError, match="group=3 should be a CardGroup"):
         CardGroupView(3)
     with pytest.raises(LayoutError, match='selected=\'card:3\': choose "card:0" to "card:2"'):
         view.selected = "card:3"

@@ -121,7 +121,11 @@ def test_a_picture_shows_itself_without_a_kernel():
     [
         ((GRID, INFER), ArgumentTypeError, "train is a Layout, but infer is a Strategy"),
         ((TRAIN, COLUMNS), ArgumentTypeError, "infer is a Layout; give a Strategy"),
-        ((TRAIN, "strategy.ckpt"), ArgumentTypeError, "infer is a str; give a Strategy"),
+        (
+            (TRAIN, "strategy.ckpt"),
+            ArgumentTypeError,
+            "infer='strategy.ckpt' should be a Layout, a Strategy",
+        ),
         ((GRID, COLUMNS), LayoutError, r"a layout alone knows no shape; give shape="),
         ((TRAIN, Strategy({"x": BIAS})), LayoutError, "inference names x: no parameter is in both"),
         ((Strategy({"b": BIAS}), Strategy({"b": BIAS})), LayoutError, "b: neither strategy knows its shape"),

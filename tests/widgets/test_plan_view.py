@@ -205,7 +205,7 @@ def test_what_is_not_there_is_refused(view):
         view.step = 9
     with pytest.raises(LayoutError, match="'move:9>9': the picture has no such card"):
         view.selected = "move:9>9"
-    with pytest.raises(ArgumentTypeError, match="plan is a Strategy"):
+    with pytest.raises(ArgumentTypeError, match="plan is a Strategy, and should be a ReshardPlan"):
         PlanView(SRC)
 
 

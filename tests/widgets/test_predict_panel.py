@@ -164,7 +164,7 @@ def test_words_are_stable_and_what_is_no_model_is_refused(model):
         repr(PredictPanel(model, DATA))
         == "PredictPanel(Model(SampleNet), input [128, 96]: nothing is predicted yet)"
     )
-    with pytest.raises(ArgumentTypeError, match="model is a SampleNet; give a Model"):
+    with pytest.raises(ArgumentTypeError, match="model is a SampleNet, and should be a Model"):
         PredictPanel(SampleNet(), DATA)
     with pytest.raises(ArgumentTypeError, match="needs the inputs of one prediction"):
         PredictPanel(model)

@@ -243,7 +243,7 @@ def test_words_are_stable_and_misuses_refused(bench):
     data = bench._repr_mimebundle_()[0]
     assert data["text/plain"] == repr(Workbench())
     assert data["text/html"].startswith("<img")
-    with pytest.raises(ArgumentTypeError, match="session is a str"):
+    with pytest.raises(ArgumentTypeError, match="session='mine' should be a Session"):
         Workbench("mine")
     with CardGroup(1) as cards:
         with pytest.raises(ContextError, match="cards are for a new session"):

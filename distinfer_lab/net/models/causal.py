@@ -14,8 +14,9 @@ import numpy as np
 from ...errors import GraphError, ShardingError
 from .. import operators
 from ..cell import Cell
+from ..dtypes import dtypes
 from ..initializer import initializer
-from ..tensor import Parameter, apply, constant, dtypes
+from ..tensor import Parameter, apply, constant
 from .blocks import Cache, Step
 from .cuts import UNCUT, Cuts, cuts_of
 from .fields import Config, Fields, read_config

@@ -109,6 +109,7 @@ def conversion_html(plan: "ConversionPlan") -> str:
         files
         + _matrix(plan, alt, alt, FILES, [shorten(file_name(f.path), 24) for f in plan.checkpoint.files])
         + table_html(["", ""], rows, len(rows))
+        + lines_html("\n".join(plan.notes))
     )
 
 
@@ -124,10 +125,12 @@ def explanation_html(told: "Explanation") -> str:
         cards = [CardBytes(c.card, c.held, c.peak, c.needed) for c in told.cards]
         note = f"at most: before and after together, and the buffer, {words(told.buffer_bytes)}"
         memory = img_html(memory_svg(cards, "Memory of each card", note=note), "Memory of each card")
-        return lines_html(repr(told), 4) + memory + table_html(columns, rows, len(told.cards))
+        return (
+            lines_html(repr(told), 4 + len(told.notes)) + memory + table_html(columns, rows, len(told.cards))
+        )
     rows = [[f.path, words(f.read), f"{f.seeks:,}", str(f.readers)] for f in told.files[:ROWS]]
     return (
-        lines_html(repr(told), 3)
+        lines_html(repr(told), 3 + len(told.notes))
         + bars_html(((f"rank {c.card}", c.needed) for c in told.cards), "Bytes of each rank's file")
         + bars_html(((f.path, f.read) for f in told.files), "Bytes that are needed of each file")
         + table_html(

@@ -1,0 +1,42 @@
+"""The dtypes of tensors, by MindSpore's names."""
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ..errors import ArgumentTypeError
+from ..text import shown
+
+__all__ = ["as_dtype", "bfloat16", "dtypes"]
+
+bfloat16 = np.dtype(ml_dtypes.bfloat16)
+
+dtypes: dict[str, np.dtype[Any]] = {
+    name: np.dtype(name)
+    for name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+} | {"bfloat16": bfloat16}
+"""MindSpore's names of dtypes, as numpy's dtypes."""
+
+
+def as_dtype(dtype: Any) -> np.dtype[Any]:
+    """A dtype, however it is given.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is none.
+
+    Examples
+    --------
+    >>> as_dtype("int65")
+    Traceback (most recent call last):
+    distinfer_lab.errors.ArgumentTypeError: dtype='int65' is not a dtype; write one such as "float32" or "bfloat16"
+    """
+    try:
+        found: np.dtype[Any] = np.dtype(dtype)
+    except (TypeError, ValueError, SyntaxError) as err:
+        raise ArgumentTypeError(
+            f'dtype={shown(dtype)} is not a dtype; write one such as "float32" or "bfloat16"'
+        ) from err
+    return found
