@@ -108,7 +108,10 @@ def misuses(bad, cards):
             load(predict={"w": ([2], [-1, 0])}),
             "w: a layout tuple has 4 to 12 items .* has 2",
         ),
-        "predict key not str": (load(predict={7: PREDICT["w"]}), "a key of predict_strategy=7 should be a string"),
+        "predict key not str": (
+            load(predict={7: PREDICT["w"]}),
+            "a key of predict_strategy=7 should be a string",
+        ),
         "predict field not 0": (load(predict=entry(field=1)), "w: field_size=1: only 0 is supported"),
         "predict dev not ints": (
             load(predict=entry(dev=["a"])),
