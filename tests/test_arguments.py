@@ -75,6 +75,12 @@ NOT_WALKED = {"get_auto_parallel_context", "init", "partition", "propagate"}
 """They take one name, or what only other functions of the package make."""
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """What is written to a path such as "x" goes to a folder of the test."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory):
     """Public function -> itself, with arguments that do."""
