@@ -16,7 +16,10 @@ brings in neither Dask nor matplotlib.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .display import load_later
 from .version import __version__
+
+load_later(lambda: import_module(".views", __name__).register())
 
 _HOMES = {
     ".cards": ("CardGroup", "CardMemory", "GroupMemory", "Run", "current_group"),
@@ -50,7 +53,7 @@ _HOMES = {
     ".layout": ("Box", "Layout", "Mesh", "Strategy"),
     ".net": ("Cell", "Parameter", "Tensor", "initializer", "set_seed"),
     ".parallel": ("Program", "Sharding", "partition", "propagate"),
-    ".reshard": ("ReshardPlan", "cheapest_placement", "plan_reshard"),
+    ".reshard": ("ReshardPlan", "cheapest_placement", "explain", "plan_reshard"),
     ".rules": ("Rules", "mesh_of", "read_rules"),
     ".told": ("in_words",),
     ".trace": ("Span", "Trace"),
@@ -115,7 +118,7 @@ if TYPE_CHECKING:
     from .layout import Box, Layout, Mesh, Strategy
     from .net import Cell, Parameter, Tensor, initializer, set_seed
     from .parallel import Program, Sharding, partition, propagate
-    from .reshard import ReshardPlan, cheapest_placement, plan_reshard
+    from .reshard import ReshardPlan, cheapest_placement, explain, plan_reshard
     from .rules import Rules, mesh_of, read_rules
     from .told import in_words
     from .trace import Span, Trace

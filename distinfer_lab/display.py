@@ -6,17 +6,16 @@ fails, plain text is what is shown: a picture is never worth an exception.
 """
 
 from collections.abc import Callable
-from functools import cache
-from importlib import import_module
 from typing import Any
 
 from .text import escape, printable
 
-__all__ = ["Displayed", "bytes_in_words", "counted", "public_name", "register", "show"]
+__all__ = ["Displayed", "bytes_in_words", "counted", "load_later", "public_name", "register", "show"]
 
 MOST_LINES, LONGEST_LINE = 60, 400
 """Of a record's text what is shown in a notebook."""
 
+_loaders: list[Callable[[], None]] = []
 _html: dict[str, Callable[[Any], str]] = {}
 
 
@@ -39,11 +38,14 @@ def register(cls: type | str, to_html: Callable[[Any], str]) -> None:
     _html[cls if isinstance(cls, str) else public_name(cls)] = to_html
 
 
-@cache
+def load_later(load: Callable[[], None]) -> None:
+    """Let `load` register the views when the first record is shown: a program that shows nothing pays nothing."""
+    _loaders.append(load)
+
+
 def _load_views() -> None:
-    # By name and on first use: an import of views at the top would point up the layers, and
-    # a program that shows nothing should not pay for drawing.
-    import_module(f"{__package__}.views").register()
+    while _loaders:
+        _loaders.pop()()
 
 
 def _html_of(record: object) -> str | None:

@@ -240,7 +240,7 @@ def records(tmp_path):
         yield result
         yield result.plan
         yield result.plan.explain()
-        yield plan.explain()
+        yield dl.explain(plan)
         yield result.verify()
     layout = next(iter(checkpoint.strategy.values()))
     yield layout

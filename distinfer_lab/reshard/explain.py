@@ -9,19 +9,18 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..display import Displayed, bytes_in_words, counted
 from ..dtypes import dtype_name
 from ..layout import Regions
+from ..sizes import BUFFER_BYTES, size_of
 from ..text import printable
 from .bounds import MOST_CHOICES, choices
-
-if TYPE_CHECKING:
-    from .classes import TensorClass
-    from .plan import ReshardPlan
+from .classes import TensorClass
+from .plan import ReshardPlan
 
 __all__ = ["CardCost", "Explanation", "FileCost", "TensorCost", "card_costs", "explain"]
 
@@ -88,7 +87,7 @@ class TensorCost(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Explanation(Displayed):
-    """The costs of a plan (see `ReshardPlan.explain`); sizes in bytes."""
+    """The costs of a plan (see `explain`); sizes in bytes."""
 
     tensors: int
     pieces: int
@@ -190,14 +189,19 @@ def _some(rows: Sequence[str]) -> list[str]:
     return [*rows[:MOST_ROWS], *more]
 
 
-def explain(plan: "ReshardPlan", buffer_bytes: int, paths: Sequence[str] | None = None) -> Explanation:
-    """The costs of a plan.
+def explain(
+    plan: ReshardPlan, buffer: int | str = BUFFER_BYTES, paths: Sequence[str] | None = None
+) -> Explanation:
+    """The costs of a plan, card by card or file by file; nothing is read.
 
     Parameters
     ----------
+    buffer
+        The memory for data of each worker, in bytes or as "64 MiB".
     paths
         The file of each source rank, if every destination reads them by itself and writes its own file.
     """
+    buffer_bytes = size_of(buffer, "buffer")
     solved = choices(plan.classes) <= MOST_CHOICES
     return Explanation(
         tensors=len(plan),
@@ -216,7 +220,7 @@ def explain(plan: "ReshardPlan", buffer_bytes: int, paths: Sequence[str] | None 
     )
 
 
-def _kinds(plan: "ReshardPlan", moves: bool) -> tuple[TensorCost, ...]:
+def _kinds(plan: ReshardPlan, moves: bool) -> tuple[TensorCost, ...]:
     found: dict[tuple[Any, ...], TensorCost] = {}
     for kind in sorted(plan.classes, key=lambda kind: int(kind.tensors.min())):
         one = _kind(plan, kind, moves)
@@ -227,7 +231,7 @@ def _kinds(plan: "ReshardPlan", moves: bool) -> tuple[TensorCost, ...]:
     return tuple(sorted(found.values(), key=lambda cost: -cost.needed))
 
 
-def _kind(plan: "ReshardPlan", kind: "TensorClass", moves: bool) -> TensorCost:
+def _kind(plan: ReshardPlan, kind: TensorClass, moves: bool) -> TensorCost:
     return TensorCost(
         name=plan.names[int(kind.tensors.min())],
         tensors=len(kind.tensors),
@@ -251,18 +255,18 @@ def _held_in_words(held: Regions) -> str:
     return words if len(ranks) == slices else f"{words} on {len(ranks)} ranks"
 
 
-def _readers(plan: "ReshardPlan", buffer_bytes: int) -> tuple[CardCost, ...]:
+def _readers(plan: ReshardPlan, buffer_bytes: int) -> tuple[CardCost, ...]:
     needed = plan.needed_bytes.tolist()
     return tuple(CardCost(rank, 0, n, n, 0, 0, 0, buffer_bytes) for rank, n in enumerate(needed))
 
 
-def _files(plan: "ReshardPlan", paths: Sequence[str]) -> tuple[FileCost, ...]:
+def _files(plan: ReshardPlan, paths: Sequence[str]) -> tuple[FileCost, ...]:
     read, readers = plan.traffic.sum(axis=1), (plan.traffic > 0).sum(axis=1)
     columns = zip(paths, read.tolist(), plan.runs.tolist(), readers.tolist(), strict=True)
     return tuple(FileCost(rank, *row) for rank, row in enumerate(columns))
 
 
-def card_costs(plan: "ReshardPlan", buffer_bytes: int) -> tuple[CardCost, ...]:
+def card_costs(plan: ReshardPlan, buffer_bytes: int) -> tuple[CardCost, ...]:
     """What a plan asks of each card, in the order of the cards.
 
     Where the two sides are different cards, those of the destination come after those of the source.

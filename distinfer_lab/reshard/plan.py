@@ -25,10 +25,8 @@ from ..arguments import checked_on_error
 from ..display import Displayed, counted
 from ..errors import LayoutError, ReshardError, in_lines
 from ..layout import Layout, Matches, Regions, Strategy, Transfers, match_regions, volumes
-from ..sizes import BUFFER_BYTES, size_of
 from .bounds import held_elements, least_load
 from .classes import Holding, Pieces, TensorClass, interned, numbered
-from .explain import Explanation, explain
 from .senders import group_pieces
 from .topology import Topology
 
@@ -263,16 +261,6 @@ class ReshardPlan(Mapping[str, TensorPlan], Displayed):
     def pieces(self) -> int:
         """The number of pieces of all tensors."""
         return sum(len(kind.sizes) * int(kind.counts.sum()) for kind in self.classes)
-
-    def explain(self, buffer: int | str = BUFFER_BYTES) -> Explanation:
-        """Card by card and file by file what the plan does, and how near to the best possible it is.
-
-        Parameters
-        ----------
-        buffer
-            The memory that each card may use beside the shards that it holds, in bytes or as "64 MiB".
-        """
-        return explain(self, size_of(buffer, "buffer"))
 
     def __repr__(self) -> str:
         moved, bound = self.moved_bytes, self.bound_bytes

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from distinfer_lab.errors import LayoutError, ReshardError
 from distinfer_lab.layout import Layout, Mesh, Strategy
-from distinfer_lab.reshard import Topology, execute, plan_reshard
+from distinfer_lab.reshard import Topology, execute, explain, plan_reshard
 
 from ..strategies import any_layouts, examples
 
@@ -93,7 +93,7 @@ def check_plan(src, dst, data, explain):
 
 def check_explanation(plan, cards_of, held):
     """Card by card: what the plan's sums say, and for the peak what the card holds on both sides."""
-    told = plan.explain(buffer=100)
+    told = explain(plan, buffer=100)
     cards = cards_of or range(plan.src_count, plan.src_count + plan.dst_count)
     rows = {card: rank for rank, card in enumerate(cards)}
     for card in told.cards:

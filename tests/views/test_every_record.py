@@ -143,7 +143,7 @@ RECORDS = net_records() | {
     "rules": dl.Rules(dl.mesh_of("tp=4"), dl.read_rules("llama"), {"num_attention_heads": 8}),
     "topology": Topology.of_hosts(1024, 8),
     "plan": dl.plan_reshard(STRATEGY, None),
-    "explanation": dl.plan_reshard(STRATEGY, None).explain(),
+    "explanation": dl.explain(dl.plan_reshard(STRATEGY, None)),
     "trace": Trace([Span(0, "read", "w", 0, 1)]),
     "callback": dl.LossMonitor(),
     "checkpoints": dl.ModelCheckpoint("net", "somewhere"),
