@@ -209,7 +209,7 @@ class CardGroup(Controller):
         Parameters
         ----------
         program
-            A picklable callable (see `tasks.CardProgram`), the same for every card.
+            A picklable callable (see `tasks.CardFunction`), the same for every card.
         placement
             Holds the values that the program reads.
         inputs

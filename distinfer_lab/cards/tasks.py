@@ -17,7 +17,7 @@ from .records import CardMemory, GroupTerms, Ticket
 from .store import CardRestartedError, CardStore, Placed, open_store
 
 __all__ = [
-    "CardProgram",
+    "CardFunction",
     "Source",
     "admit",
     "anchor",
@@ -54,8 +54,8 @@ class Source(Protocol):
         """The shards by name."""
 
 
-class CardProgram(Protocol):
-    """What a card runs; `parallel` gives programs of this form."""
+class CardFunction(Protocol):
+    """What a card is asked to run: a `parallel.CardProgram`, or any picklable function of this form."""
 
     def __call__(self, rank: int, values: Mapping[str, Array], inputs: Mapping[str, Array], card: Any) -> Any:
         """Compute, by the collectives of `card`."""

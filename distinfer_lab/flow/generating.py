@@ -21,10 +21,9 @@ from ..cards import CardRestartedError
 from ..errors import ArgumentTypeError, ContextError, ShardingError
 from ..net import Spec, Tensor, trace
 from ..net.models import CausalLM, Decoder
-from ..parallel import CardProgram, Program, assemble, cut, partition, propagate
+from ..parallel import CardProgram, Program, partition, propagate, shard_inputs, unshard
 from .context import parallel_context
 from .placing import PlacedNet, place_initial
-from .strategies import only
 
 if TYPE_CHECKING:
     from .model import Model
@@ -138,15 +137,17 @@ class Generation:
         position = 0 if fresh else tokens - 1
         inputs = {"ids": self.texts[:, position:], "position": np.array(position, np.int64)}
         beside = [self.caches.placement]
-        found = self.model.run(step.card_program, placed.placement, cut(step.program, inputs), beside=beside)
+        found = self.model.run(
+            step.card_program, placed.placement, shard_inputs(step.program, inputs), beside=beside
+        )
         # What a run wrote is not what the caches were filled with: a card that is lost cannot fill its part again.
         self.caches.placement.confirm(0)
-        return assemble(step.program, step.program.outputs[0], found)
+        return unshard(step.program, step.program.outputs[0], found)
 
     def _place(self, step: _Step) -> PlacedNet:
         decoder = self._decoder()
         caches = decoder.parameters_dict()
-        return place_initial(self.model.cards, caches, only(step.program.strategy, caches))
+        return place_initial(self.model.cards, caches, step.program.strategy.subset(caches))
 
     def _decoder(self) -> Decoder:
         # The last token is never run.

@@ -29,10 +29,10 @@ from ..parallel import (
     Program,
     Sharding,
     check_rows_apart,
-    cut,
     partition,
     propagate,
     run_serial,
+    shard_inputs,
 )
 from ..trace import Trace
 from .callbacks import Callback
@@ -43,7 +43,7 @@ from .micro_batches import micro_specs
 from .placing import PlacedNet, place_initial, placed_net, remember, with_new_values
 from .predict_layout import PredictLayout
 from .saving import save_merged, save_slices
-from .strategies import loaded_operators, only
+from .strategies import loaded_operators
 from .training import Training
 
 __all__ = ["Model"]
@@ -280,8 +280,8 @@ class Model(Displayed):
         program = self._predict_program(tensors, placed)
         names = program.program.inputs
         inputs = {name: t.asnumpy() for name, t in zip(names, tensors, strict=True)}
-        found = self.run(program, placed.placement, program.cut(inputs))
-        results = [Tensor(program.assemble(name, found)) for name in program.program.outputs]
+        found = self.run(program, placed.placement, program.shard_inputs(inputs))
+        results = [Tensor(program.unshard(name, found)) for name in program.program.outputs]
         return results[0] if len(results) == 1 else tuple(results)
 
     def run(
@@ -370,7 +370,7 @@ class Model(Displayed):
         params = self.network.parameters_dict()
         values = {name: params[name].asnumpy() for name in program.params}
         inputs = self._named_inputs([Tensor(v) for v in predict_data])
-        outputs, _ = run_serial(program, cut(program, values), cut(program, inputs))
+        outputs, _ = run_serial(program, shard_inputs(program, values), shard_inputs(program, inputs))
         results = [Tensor(outputs[0][name]) for name in graph.outputs]
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -388,7 +388,7 @@ class Model(Displayed):
             return with_new_values(self.network, placed)
         graph, sharding = self._cut(self._trace(tensors), parallel_context())
         params = self.network.parameters_dict()
-        placed = place_initial(self.cards, params, only(sharding.strategy, graph.params))
+        placed = place_initial(self.cards, params, sharding.strategy.subset(graph.params))
         remember(self.network, placed)
         return placed
 

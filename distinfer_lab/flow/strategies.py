@@ -1,6 +1,6 @@
 """Strategies on their way between a training strategy file and the nets of the flow."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..checkpoint import followed_parameter
@@ -11,7 +11,7 @@ from ..net import NodeStrategy
 from ..parallel import Sharding
 from .context import ParallelContext
 
-__all__ = ["loaded_operators", "only", "strategy_file_of"]
+__all__ = ["loaded_operators", "strategy_file_of"]
 
 
 def loaded_operators(context: ParallelContext) -> Mapping[str, NodeStrategy]:
@@ -28,11 +28,6 @@ def loaded_operators(context: ParallelContext) -> Mapping[str, NodeStrategy]:
     return {name: item.inputs for name, item in found.items() if item.inputs}
 
 
-def only(strategy: Strategy, names: Iterable[str]) -> Strategy:
-    """A strategy of fewer parameters, for the same ranks."""
-    return Strategy({n: strategy[n] for n in names}, strategy.shapes, strategy.ranks)
-
-
 def strategy_file_of(sharding: Sharding, params: Mapping[str, Any]) -> StrategyFile | Strategy:
     """What a strategy file says of a sharding: operators, a net's parameters and their states.
 
@@ -43,7 +38,7 @@ def strategy_file_of(sharding: Sharding, params: Mapping[str, Any]) -> StrategyF
         for name, inputs in sharding.operators.items()
     }
     named = [n for n in sharding.strategy if n in params or followed_parameter(n, params)]
-    strategy = only(sharding.strategy, named)
+    strategy = sharding.strategy.subset(named)
     try:
         return StrategyFile.from_strategy(strategy, operators)
     except LayoutError:

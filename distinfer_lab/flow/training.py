@@ -15,12 +15,12 @@ from ..errors import CardError, ContextError
 from ..formats import write_strategy
 from ..net import Parameter, Tensor, training_graph
 from ..net.nn import Optimizer
-from ..parallel import CardProgram, Program, assemble, cut, partition, propagate
+from ..parallel import CardProgram, Program, partition, propagate, shard_inputs, unshard
 from .callbacks import Callback, RunContext
 from .context import ParallelMode, parallel_context
 from .load import load_saved
 from .placing import place_initial, placed_net, remember, with_new_values
-from .strategies import loaded_operators, only, strategy_file_of
+from .strategies import loaded_operators, strategy_file_of
 
 if TYPE_CHECKING:
     from .model import Model
@@ -102,9 +102,9 @@ class Training:
         placed = placed_net(self.model.network, self.model.cards)
         if placed is None:
             raise CardError("the net was dropped from the cards while it was trained")
-        inputs = cut(program, {program.inputs[0]: data, "label": label})
+        inputs = shard_inputs(program, {program.inputs[0]: data, "label": label})
         found = self.model.run(self.card_program, placed.placement, inputs, training=True)
-        return float(assemble(program, program.outputs[0], found))
+        return float(unshard(program, program.outputs[0], found))
 
     def _whole_batch(self, batch: Any) -> tuple[Any, Any]:
         try:
@@ -145,7 +145,7 @@ class Training:
         for name in states.keys() & missing:
             states[name].source = states[name].initial  # what other cards hold of it stays there
         if missing:
-            initial = only(self.sharding.strategy, missing)
+            initial = self.sharding.strategy.subset(missing)
             placed = place_initial(model.cards, self.params, initial, placed)
             placed = replace(placed, states=states)
             remember(model.network, placed)

@@ -75,6 +75,17 @@ class Strategy(Mapping[str, Layout], Displayed):
         """
         return list(map(self._layouts.__getitem__, names))
 
+    def subset(self, names: Iterable[str]) -> "Strategy":
+        """The strategy of fewer parameters, on the same ranks.
+
+        Raises
+        ------
+        KeyError
+            If one is not named.
+        """
+        layouts = {name: self[name] for name in names}
+        return Strategy(layouts, {n: self.shapes[n] for n in layouts if n in self.shapes}, self.ranks)
+
     def __len__(self) -> int:
         return len(self._layouts)
 

@@ -10,7 +10,7 @@ from .propagate import MODES, node_name, propagate
 from .redistribution import Hop, kind_of, normal_form, route, transfers
 from .serial import run_serial
 from .sharding import NodeSharding, Sharding, same_layout
-from .whole import assemble, cut, shard_of
+from .whole import shard_inputs, shard_of, unshard
 
 __all__ = [
     "MODES",
@@ -31,9 +31,7 @@ __all__ = [
     "ReduceScatter",
     "Sent",
     "Sharding",
-    "assemble",
     "check_rows_apart",
-    "cut",
     "kind_of",
     "node_name",
     "normal_form",
@@ -43,7 +41,9 @@ __all__ = [
     "run_card",
     "run_serial",
     "same_layout",
+    "shard_inputs",
     "shard_of",
     "transfers",
+    "unshard",
     "view_of",
 ]

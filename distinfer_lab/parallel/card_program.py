@@ -14,7 +14,7 @@ from .card import CardStep, CardView, run_card, view_of
 from .communication import Communication
 from .program import Program
 from .shards import Shards
-from .whole import assemble, shard_of
+from .whole import shard_of, unshard
 
 __all__ = ["SENT", "TIMES", "CardProgram"]
 
@@ -121,7 +121,7 @@ class CardProgram:
             yield Span(rank, "wait", name, begun, reached)
         yield Span(rank, kind, name, reached, ended)
 
-    def cut(self, values: Mapping[str, Array]) -> list[Shards]:
+    def shard_inputs(self, values: Mapping[str, Array]) -> list[Shards]:
         """Whole inputs as shards, one mapping per rank; what has dims is first cut into micro-batches."""
         out: list[Shards] = [{} for _ in range(self.program.ranks)]
         for name, whole in values.items():
@@ -136,12 +136,12 @@ class CardProgram:
                         mine[self._name(name, number)] = shard
         return out
 
-    def assemble(self, name: str, shards: Sequence[Mapping[str, Array]]) -> Array:
+    def unshard(self, name: str, shards: Sequence[Mapping[str, Array]]) -> Array:
         """The whole of an output, from what the cards gave."""
         parts = []
         for number in range(self.micro_batches):
             named = self._name(name, number)
             parts.append(
-                assemble(self.program, name, [{name: c[named]} if named in c else {} for c in shards])
+                unshard(self.program, name, [{name: c[named]} if named in c else {} for c in shards])
             )
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

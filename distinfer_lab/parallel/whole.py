@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from .program import Program
 from .shards import Shards, shard_map
 
-__all__ = ["assemble", "cut", "shard_of"]
+__all__ = ["shard_inputs", "shard_of", "unshard"]
 
 Array = NDArray[Any]
 
@@ -26,7 +26,7 @@ def shard_of(program: Program, name: str, whole: Array, rank: int) -> Array | No
     return shard
 
 
-def cut(program: Program, values: Mapping[str, Array]) -> list[Shards]:
+def shard_inputs(program: Program, values: Mapping[str, Array]) -> list[Shards]:
     """Whole values as shards, one mapping per rank."""
     out: list[Shards] = []
     for rank in range(program.ranks):
@@ -35,8 +35,8 @@ def cut(program: Program, values: Mapping[str, Array]) -> list[Shards]:
     return out
 
 
-def assemble(program: Program, name: str, shards: Sequence[Mapping[str, Array]]) -> Array:
-    """The whole value from the shards of the ranks that hold it first (`primary_ranks`)."""
+def unshard(program: Program, name: str, shards: Sequence[Mapping[str, Array]]) -> Array:
+    """The whole value, from the shards of one replica (`Program.primary_ranks`)."""
     spec, layout = program.values[name]
     whole = np.empty(spec.shape, spec.dtype)
     found = shard_map(layout, spec.shape)

@@ -7,7 +7,7 @@ from distinfer_lab.cards import CardGroup
 from distinfer_lab.flow.placing import place_initial
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.net import Parameter, Spec, initializer
-from distinfer_lab.parallel import SENT, CardProgram, Held, Program, Redistribute, assemble
+from distinfer_lab.parallel import SENT, CardProgram, Held, Program, Redistribute, unshard
 
 MIB = 1 << 20
 MESH = Mesh(("x", "y"), (4, 2))
@@ -54,4 +54,4 @@ def test_the_array_that_xla_copies_six_times_moves_within_two_shards(eight):
 def test_every_element_arrives_in_its_place(eight):
     """The same cut of a smaller cube, whose elements all differ."""
     program, found, _, param = move(eight, 32, "normal", ["v"])
-    np.testing.assert_array_equal(assemble(program, "v", found), param.initial.region(((0, 32),) * 3, "w"))
+    np.testing.assert_array_equal(unshard(program, "v", found), param.initial.region(((0, 32),) * 3, "w"))

@@ -229,3 +229,14 @@ def test_elements_of_fused_tensors_are_counted():
     qkv = Layout(Mesh(("tp",), (2,)), (("tp",), ()), fused=((8, 4, 4), None))
     counts = Strategy({"qkv": qkv}, {"qkv": (16, 3)}).elements_per_rank()["qkv"]
     np.testing.assert_array_equal(counts, [(4 + 2 + 2) * 3] * 2)
+
+
+def test_a_subset_of_a_strategy_is_on_the_same_ranks():
+    """Layouts and shapes of the names given, in their order; the ranks stay, though the last may hold nothing."""
+    mesh = Mesh(("tp",), (4,))
+    first = Layout(Mesh(("tp",), (2,)), ((),))
+    strategy = Strategy({"w": Layout(mesh, (("tp",),)), "b": first, "c": first}, {"w": (8,), "c": (3,)})
+    part = strategy.subset(iter(["c", "b"]))
+    assert (list(part), dict(part.shapes), part.ranks) == (["c", "b"], {"c": (3,)}, 4)
+    with pytest.raises(KeyError, match="v"):
+        strategy.subset(["v"])

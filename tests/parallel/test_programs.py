@@ -11,11 +11,11 @@ from distinfer_lab.layout import Layout, Mesh
 from distinfer_lab.net import GraphBuilder, Spec, evaluate, operators, training_graph
 from distinfer_lab.parallel import (
     AllReduce,
-    assemble,
-    cut,
     partition,
     propagate,
     run_serial,
+    shard_inputs,
+    unshard,
 )
 
 from ..strategies import examples, random_nets
@@ -25,10 +25,10 @@ from .together import run_together
 
 def run_whole(program, params, inputs):
     """Cut, run serially, and put together: outputs and updates by name."""
-    outputs, updates = run_serial(program, cut(program, params), cut(program, inputs))
-    whole = {name: assemble(program, name, outputs) for name in program.outputs}
+    outputs, updates = run_serial(program, shard_inputs(program, params), shard_inputs(program, inputs))
+    whole = {name: unshard(program, name, outputs) for name in program.outputs}
     for param in program.updates:
-        whole[param] = assemble(program, param, updates)
+        whole[param] = unshard(program, param, updates)
     return whole
 
 
@@ -52,15 +52,15 @@ def train(job, cut_as, devices=8, **options):
     graph = training_graph(net, loss, optimizer, *batches[0])
     program = partition(graph, propagate(graph, devices, **options))
     values = {n: p.asnumpy() for n, p in {**net.parameters_dict(), **optimizer.states}.items()}
-    shards = cut(program, {n: values[n] for n in program.params})
+    shards = shard_inputs(program, {n: values[n] for n in program.params})
     losses = []
     for data, label in batches * job.epochs:
-        outputs, updates = run_serial(program, shards, cut(program, {"x": data, "label": label}))
+        outputs, updates = run_serial(program, shards, shard_inputs(program, {"x": data, "label": label}))
         losses.append(float(outputs[0][program.outputs[0]]))
         for rank in range(devices):
             shards[rank] |= updates[rank]
     np.testing.assert_allclose(losses, job.expected["losses"], rtol=1e-5)
-    return program, {name: assemble(program, name, shards) for name in program.params}
+    return program, {name: unshard(program, name, shards) for name in program.params}
 
 
 def test_the_sample_trains_as_mindspore_trained_it():
@@ -108,7 +108,7 @@ def test_cards_that_run_at_once_equal_the_serial_interpreter(drawn):
     """Bit for bit: every card in a thread of its own, from a pickled program; each sends what was predicted."""
     graph, devices, params, inputs = drawn
     program = pickle.loads(pickle.dumps(partition(graph, propagate(graph, devices))))
-    given_params, given_inputs = cut(program, params), cut(program, inputs)
+    given_params, given_inputs = shard_inputs(program, params), shard_inputs(program, inputs)
     expected, _ = run_serial(program, given_params, given_inputs)
     found = run_together(program, given_params, given_inputs)
     for rank in range(devices):

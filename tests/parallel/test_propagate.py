@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from distinfer_lab.errors import ArgumentTypeError, ShardingError
 from distinfer_lab.layout import SPLITS
 from distinfer_lab.net import AxisStrategy, Graph, GraphBuilder, Node, Spec, evaluate, operators
-from distinfer_lab.parallel import MODES, assemble, cut, partition, propagate, run_serial
+from distinfer_lab.parallel import MODES, partition, propagate, run_serial, shard_inputs, unshard
 
 from ..strategies import examples, random_nets, shared_sizes
 
 
 def run_whole(program, params, inputs):
-    outputs, _ = run_serial(program, cut(program, params), cut(program, inputs))
-    return {name: assemble(program, name, outputs) for name in program.outputs}
+    outputs, _ = run_serial(program, shard_inputs(program, params), shard_inputs(program, inputs))
+    return {name: unshard(program, name, outputs) for name in program.outputs}
 
 
 def axis_strategy(draw: st.DrawFn, graph: Graph, node: Node, devices: int) -> AxisStrategy:

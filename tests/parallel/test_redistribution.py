@@ -17,12 +17,12 @@ from distinfer_lab.parallel import (
     Program,
     Redistribute,
     ReduceScatter,
-    assemble,
-    cut,
     partition,
     propagate,
     run_serial,
     same_layout,
+    shard_inputs,
+    unshard,
 )
 from distinfer_lab.parallel.redistribution import kind_of, normal_form, route, transfers
 
@@ -65,9 +65,9 @@ def check_ways(src: Layout, dst: Layout, shape: tuple[int, ...], ways: Any) -> N
     whole = numbered(shape)
     for stops in ways:
         program = program_of(shape, (src, *stops))
-        given_inputs = cut(program, {"v 0": whole})
+        given_inputs = shard_inputs(program, {"v 0": whole})
         serial, _ = run_serial(program, [{}] * program.ranks, given_inputs)
-        np.testing.assert_array_equal(assemble(program, program.outputs[0], serial), whole)
+        np.testing.assert_array_equal(unshard(program, program.outputs[0], serial), whole)
         peak = np.zeros(program.ranks, np.int64)
 
         def count(rank: int, nbytes: int, peak: np.ndarray = peak) -> None:
@@ -229,9 +229,9 @@ def test_a_sum_of_which_each_card_keeps_a_part_is_scattered():
         graph = build.graph(outputs)
         program = partition(graph, propagate(graph, 4))
         assert kind in map(type, program.instructions)
-        params, inputs = cut(program, {"w": values["w"]}), cut(program, {"x": values["x"]})
+        params, inputs = shard_inputs(program, {"w": values["w"]}), shard_inputs(program, {"x": values["x"]})
         serial, _ = run_serial(program, params, inputs)
-        outcomes.append(assemble(program, rows, serial))
+        outcomes.append(unshard(program, rows, serial))
         for rank, card in enumerate(run_together(program, params, inputs)):
             np.testing.assert_array_equal(card.outputs[rows], serial[rank][rows])
         if kind is ReduceScatter:

@@ -14,11 +14,11 @@ from distinfer_lab.parallel import (
     SENT,
     CardProgram,
     Redistribute,
-    assemble,
-    cut,
     partition,
     propagate,
     run_serial,
+    shard_inputs,
+    unshard,
     view_of,
 )
 
@@ -36,10 +36,10 @@ def test_a_staged_net_equals_the_uncut_one(drawn, data):
     nodes = [n if n.origin else replace(n, stage=data.draw(chosen)) for n in graph.nodes]
     graph = replace(graph, nodes=tuple(nodes))
     program = partition(graph, propagate(graph, devices * stages, stages=stages))
-    given_params, given_inputs = cut(program, params), cut(program, inputs)
+    given_params, given_inputs = shard_inputs(program, params), shard_inputs(program, inputs)
     outputs, _ = run_serial(program, given_params, given_inputs)
     for name, expected in evaluate(graph, params, inputs).items():
-        np.testing.assert_allclose(assemble(program, name, outputs), expected, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(unshard(program, name, outputs), expected, rtol=1e-9, atol=1e-9)
     found = run_together(program, given_params, given_inputs)
     for rank, card in enumerate(found):
         for name, shard in outputs[rank].items():
@@ -104,19 +104,19 @@ def test_training_over_stages_is_training_on_one_card(stages, cut_in, zero, opti
     values = {
         n: p.asnumpy() for n, p in {**net.parameters_dict(), **made.states}.items() if n in graph.params
     }
-    shards, inputs = cut(program, values), {"x": words, "label": label}
+    shards, inputs = shard_inputs(program, values), {"x": words, "label": label}
     for _ in range(3):
         expected = evaluate(graph, values, inputs)
-        outputs, updates = run_serial(program, shards, cut(program, inputs))
+        outputs, updates = run_serial(program, shards, shard_inputs(program, inputs))
         loss = program.outputs[0]
-        np.testing.assert_allclose(assemble(program, loss, outputs), expected[loss], rtol=1e-5)
+        np.testing.assert_allclose(unshard(program, loss, outputs), expected[loss], rtol=1e-5)
         shards = [mine | new for mine, new in zip(shards, updates, strict=True)]
         values |= {n: expected[n] for n in graph.updates}
     for name in graph.updates:
-        np.testing.assert_allclose(assemble(program, name, shards), values[name], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(unshard(program, name, shards), values[name], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(shards[0]["table"], shards[devices - cut_in]["table"])
-    together = run_together(program, shards, cut(program, inputs))
-    serial = run_serial(program, shards, cut(program, inputs))[1]
+    together = run_together(program, shards, shard_inputs(program, inputs))
+    serial = run_serial(program, shards, shard_inputs(program, inputs))[1]
     for card, mine in zip(together, serial, strict=True):
         assert card.updates.keys() == mine.keys()
         for name, shard in mine.items():
@@ -156,7 +156,7 @@ def test_micro_batches_do_not_wait_for_later_stages():
     program = partition(small, propagate(small, 4, stages=2))
     parts = CardProgram(program, micro_batches=4)
     values = {n: p.asnumpy() for n, p in net.parameters_dict().items()}
-    params, inputs = cut(program, values), parts.cut({"x": whole})
+    params, inputs = shard_inputs(program, values), parts.shard_inputs({"x": whole})
     together = Together(4)
 
     class Card:
@@ -173,7 +173,7 @@ def test_micro_batches_do_not_wait_for_later_stages():
         found |= run_at_once({r: (parts, r, params[r], inputs[r], card) for r, card in cards.items()})
     outputs = [found[rank][0] for rank in range(4)]
     expected = evaluate(graph, values, {"x": whole})[graph.outputs[0]]
-    np.testing.assert_allclose(parts.assemble(program.outputs[0], outputs), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(parts.unshard(program.outputs[0], outputs), expected, rtol=1e-5, atol=1e-6)
     counted = parts.communication().with_counts([card[SENT] for card in outputs])
     assert counted == parts.communication() == program.communication().times(4)
 
@@ -205,8 +205,8 @@ def test_a_stage_may_hold_no_parameter():
     program = partition(graph, propagate(graph, 6, stages=3))
     assert program.resident_bytes.tolist()[2:4] == [0, 0]
     values = {n: p.asnumpy() for n, p in net.parameters_dict().items()}
-    outputs, _ = run_serial(program, cut(program, values), cut(program, {"x": x}))
-    found = assemble(program, program.outputs[0], outputs)
+    outputs, _ = run_serial(program, shard_inputs(program, values), shard_inputs(program, {"x": x}))
+    found = unshard(program, program.outputs[0], outputs)
     np.testing.assert_allclose(found, evaluate(graph, values, {"x": x})[graph.outputs[0]], rtol=1e-6)
 
 

@@ -19,7 +19,7 @@ from distinfer_lab.net import (
     operators,
     training_graph,
 )
-from distinfer_lab.parallel import AllReduce, Held, assemble, cut, partition, propagate, run_serial
+from distinfer_lab.parallel import AllReduce, Held, partition, propagate, run_serial, shard_inputs, unshard
 
 from ..strategies import divisors, examples
 
@@ -94,10 +94,10 @@ def test_two_cut_steps_are_two_uncut_steps(job, seed):
     values = {n: p.asnumpy() for n, p in {**net.parameters_dict(), **optimizer.states}.items()}
     values = {n: values[n] for n in graph.params}
     inputs = {"x": data, "label": label}
-    shards = cut(program, values)
+    shards = shard_inputs(program, values)
     for _ in range(2):
         expected = evaluate(graph, values, inputs)
-        outputs, updates = run_serial(program, shards, cut(program, inputs))
+        outputs, updates = run_serial(program, shards, shard_inputs(program, inputs))
         for rank in range(devices):
             assert {n: a.shape for n, a in updates[rank].items()} == {
                 n: shards[rank][n].shape for n in updates[rank]
@@ -109,7 +109,7 @@ def test_two_cut_steps_are_two_uncut_steps(job, seed):
     for name in graph.updates:
         # Adam divides by the root of a gradient's square: a gradient near 0 has its rounding magnified.
         atol = 1e-3 if optimizer_name.startswith("Adam") and not name.startswith("moment") else 1e-6
-        found = assemble(program, name, shards)
+        found = unshard(program, name, shards)
         np.testing.assert_allclose(found, values[name], rtol=1e-4, atol=atol, err_msg=f"{name} {job}")
 
 

@@ -8,7 +8,15 @@ import pytest
 from distinfer_lab.errors import ShardingError
 from distinfer_lab.net import Spec, nn, operators, trace, training_graph
 from distinfer_lab.net.models import GPT2, Decoder, Llama, NextTokenLoss
-from distinfer_lab.parallel import AllReduce, assemble, cut, partition, propagate, run_serial, same_layout
+from distinfer_lab.parallel import (
+    AllReduce,
+    partition,
+    propagate,
+    run_serial,
+    same_layout,
+    shard_inputs,
+    unshard,
+)
 
 from ..transformers import LLAMA, NAMES, by_rules, expected, held_bytes, net_of, random_weights, weights
 
@@ -27,8 +35,10 @@ def test_logits_are_those_of_transformers(name, dp, tp):
     """Of the oracle's folders, whatever the cut; each card holds what the files' rules give it."""
     net, ids = net_of(name), expected(name)["input_ids"]
     program = program_of(net, ids, dp, tp)
-    outputs, _ = run_serial(program, cut(program, weights(name)), cut(program, {"ids": ids}))
-    found = assemble(program, program.outputs[0], outputs)
+    outputs, _ = run_serial(
+        program, shard_inputs(program, weights(name)), shard_inputs(program, {"ids": ids})
+    )
+    found = unshard(program, program.outputs[0], outputs)
     np.testing.assert_allclose(found, expected(name)["logits"], atol=2e-4)
     dtypes = dict.fromkeys(program.params, np.float32)
     assert program.resident_bytes.tolist() == held_bytes(by_rules(net, dp, tp), dtypes)
@@ -100,10 +110,10 @@ def test_tokens_one_by_one_give_the_logits_of_all(name):
     for start, stop in [(0, 7), (7, 8), (8, 9), (8, 9), (9, 12)]:
         graph = trace(decoder, ids[:, start:stop], np.array(start))
         program = partition(graph, propagate(graph, 8))
-        shards = shards or cut(program, {**values, **caches})
-        given = cut(program, {"ids": ids[:, start:stop], "position": np.array(start)})
+        shards = shards or shard_inputs(program, {**values, **caches})
+        given = shard_inputs(program, {"ids": ids[:, start:stop], "position": np.array(start)})
         outputs, _ = run_serial(program, shards, given)
-        found = assemble(program, program.outputs[0], outputs)
+        found = unshard(program, program.outputs[0], outputs)
         np.testing.assert_allclose(found, expected(name)["logits"][:, stop - 1], atol=2e-4)
 
 
@@ -116,13 +126,13 @@ def trained(name, dp, tp, steps, **options):
     graph = training_graph(net, NextTokenLoss(net), optimizer, ids, labels)
     program = partition(graph, propagate(graph, dp * tp, **options))
     values = {**weights(name), **{n: s.asnumpy() for n, s in optimizer.states.items()}}
-    shards, losses = cut(program, values), []
+    shards, losses = shard_inputs(program, values), []
     for _ in range(steps):
-        outputs, updates = run_serial(program, shards, cut(program, {"ids": ids, "label": labels}))
+        outputs, updates = run_serial(program, shards, shard_inputs(program, {"ids": ids, "label": labels}))
         losses.append(float(outputs[0][program.outputs[0]]))
         for rank, new in enumerate(updates):
             shards[rank] |= new
-    return losses, {n: assemble(program, n, shards) for n in values}, program
+    return losses, {n: unshard(program, n, shards) for n in values}, program
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -156,8 +166,8 @@ def test_random_weights_of_llama_are_computed_as_the_formulas_say():
     ids = np.random.default_rng(1).integers(0, 50, (2, 7))
     for dp, tp in [(1, 1), (2, 2), (1, 4)]:
         program = program_of(net, ids, dp, tp)
-        outputs, _ = run_serial(program, cut(program, values), cut(program, {"ids": ids}))
-        found = assemble(program, program.outputs[0], outputs)
+        outputs, _ = run_serial(program, shard_inputs(program, values), shard_inputs(program, {"ids": ids}))
+        found = unshard(program, program.outputs[0], outputs)
         np.testing.assert_allclose(found, plain_llama(net.config, values, ids), rtol=1e-4, atol=1e-4)
 
 
@@ -203,6 +213,8 @@ def test_a_token_that_is_no_word_is_an_error_of_every_card():
     program = program_of(net, IDS, 1, 2)
     values = random_weights(net)
     with pytest.raises(ValueError, match="id 50 is none of the table's 50 rows"):
-        run_serial(program, cut(program, values), cut(program, {"ids": np.full((8, 6), 50)}))
+        run_serial(
+            program, shard_inputs(program, values), shard_inputs(program, {"ids": np.full((8, 6), 50)})
+        )
     with pytest.raises(ValueError, match="label -100 is none of the 50 classes"):
         operators.RunsOfClasses().forward(np.zeros((1, 50)), np.array([-100]))
