@@ -86,7 +86,7 @@ class ConversionPlan(ReshardPlan):
         """
         left = unmatched(self.unmatched, also)
         if left:
-            known = listed([*also, *(name for name, _ in self.targets.values())])
+            known = listed(dict.fromkeys([*also, *(name for name, _ in self.targets.values())]))
             raise ReshardError(f"allow_missing=[{left[0]!r}]: no tensor fits it; there is {known}")
 
     @checked

@@ -11,18 +11,18 @@ A loader fills what is missing with random numbers, so a difference is refused.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..errors import DistinferError, ReshardError, listed
 from ..formats import (
     NamedTensor,
     config_beside,
+    config_names,
     config_problems,
     has_tied_head,
     hub_files,
     index_of,
     kind_of_dtype,
-    layer_patterns,
     open_files,
     read_index,
 )
@@ -37,6 +37,7 @@ def check_like(
     written: Mapping[str, NamedTensor],
     like: str | os.PathLike[str],
     allow_missing: Sequence[str],
+    are_equal: Callable[[str, str], bool],
 ) -> None:
     """Refuse an output that is of another model than the folder `like`.
 
@@ -46,6 +47,8 @@ def check_like(
         All tensors of the output.
     allow_missing
         Patterns of tensors that the output may lack.
+    are_equal
+        See `config_problems`.
 
     Raises
     ------
@@ -54,7 +57,7 @@ def check_like(
     """
     config = config_beside(like) or {}
     known = _tensors(like)
-    tied = has_tied_head(config)
+    tied = has_tied_head(config) is True
     lacking = [
         name
         for name in known
@@ -74,7 +77,10 @@ def check_like(
         )
     problems = [
         *_differences(written, known),
-        *(f"its config.json has {words}" for words in config_problems(config, written, allow_missing)),
+        *(
+            f"its config.json has {words}"
+            for words in config_problems(config, written, allow_missing, are_equal)
+        ),
     ]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -87,7 +93,7 @@ def check_like(
 def names_of(like: str | os.PathLike[str]) -> list[str]:
     """What `allow_missing` may name of a folder: its tensors, and all tensors of each layer of its config.json."""
     known = _tensors(like)
-    return [*known, *layer_patterns(config_beside(like) or {}, known)]
+    return [*known, *config_names(config_beside(like) or {}, known)]
 
 
 def _tensors(like: str | os.PathLike[str]) -> dict[str, NamedTensor | None]:

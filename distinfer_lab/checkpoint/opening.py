@@ -147,7 +147,7 @@ def _config_notes(files: Files, checkpoint: Checkpoint) -> Iterator[str]:
     if not config:
         return
     tensors = {name: NamedTensor(r.shape, str(r.dtype)) for name, r in checkpoint.tensors.items()}
-    for words in config_problems(config, tensors):
+    for words in config_problems(config, tensors, are_equal=checkpoint.begin_alike):
         yield f"{os.fspath(files)}: its config.json has {words}"
 
 

@@ -171,7 +171,12 @@ def checked_tasks(plan: ConversionPlan, output: Output) -> list[WriteTask]:
     _check_apart(plan, output)
     check_target(Path(os.path.abspath(output.folder)), output.overwrite)
     if output.like is not None:
-        check_like(_written(plan), output.like, plan.allow_missing)
+        sources = {name: source for source, (name, _) in plan.targets.items()}
+
+        def are_equal(one: str, other: str) -> bool:
+            return plan.checkpoint.begin_alike(sources[one], sources[other])
+
+        check_like(_written(plan), output.like, plan.allow_missing, are_equal)
     plan.check_patterns(() if output.like is None or not plan.unmatched else names_of(output.like))
     tasks = _tasks(plan, output)
     for task in tasks:

@@ -189,7 +189,8 @@ def planned(
         destination, Rules
     ):  # that of a whole source is compared when it is opened
         tensors = {name: NamedTensor(r.shape, str(r.dtype)) for name, r in checkpoint.tensors.items()}
-        for problem in config_problems(destination.config or {}, tensors):
+        problems = config_problems(destination.config or {}, tensors, are_equal=checkpoint.begin_alike)
+        for problem in problems:
             say(f"Note: {config}: it has {problem}", err=True)
     check_beginnings(checkpoint)
     for note in unnamed_slices(checkpoint):

@@ -25,7 +25,7 @@ from .hub import (
 )
 from .limits import check_specs
 from .manifest import MANIFEST, Manifest, ManifestBeside, ManifestFile, ManifestTensor, read_manifest
-from .model_config import NamedTensor, config_problems, has_tied_head, kind_of_dtype, layer_patterns
+from .model_config import NamedTensor, config_names, config_problems, has_tied_head, kind_of_dtype
 from .recognisers import is_strategy, recognise_folder
 from .slice_file import READ_COST_BYTES, SliceFile, open_slice
 from .slice_writer import CHUNK_BYTES, SliceWriter, save_slice
@@ -64,6 +64,7 @@ __all__ = [
     "check_specs",
     "companions",
     "config_beside",
+    "config_names",
     "config_problems",
     "config_with_dtype",
     "encrypted_by",
@@ -75,7 +76,6 @@ __all__ = [
     "index_of",
     "is_strategy",
     "kind_of_dtype",
-    "layer_patterns",
     "merge_pipeline_strategys",
     "open_files",
     "open_slice",

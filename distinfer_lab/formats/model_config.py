@@ -1,20 +1,46 @@
-"""What a config.json says of the weights beside it, as far as it can be seen: layers, rows of words, quantisation.
+"""What a config.json says of the weights beside it, as far as it can be seen: layers, words, head, quantisation.
 
 A loader makes the model by its configuration, and fills what the weights lack with random numbers.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-__all__ = ["NamedTensor", "config_problems", "has_tied_head", "kind_of_dtype", "layer_patterns"]
+__all__ = ["NamedTensor", "config_names", "config_problems", "has_tied_head", "kind_of_dtype"]
 
 MOST_LAYERS = 10_000
 PLAIN_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _MODEL = r"(?:model|transformer|model\.language_model|language_model\.model)\."
 _EMBEDDING = re.compile(rf"{_MODEL}(?:embed_tokens|wte)\.weight")
+HEAD = "lm_head.weight"
+_HEAD = re.compile(r"(?:.*\.)?(?:lm_head|embed_out)\.weight")
+_PART_OF_HEAD = re.compile(r"(?:.*\.)?(?:lm_head|embed_out)\..*")
+"""Also what is there of a quantised head."""
 _LAYER = re.compile(rf"({_MODEL}(?:layers|h)\.)(\d{{1,6}})\.")
+
+
+UNTIED = frozenset(
+    {
+        *(
+            "llama",
+            "mistral",
+            "mixtral",
+            "qwen2",
+            "qwen2_moe",
+            "qwen3",
+            "qwen3_moe",
+            "phi3",
+            "granite",
+            "olmo2",
+        ),
+        *("glm4", "deepseek_v2", "deepseek_v3", "gpt_oss", "gpt_neox"),
+    }
+)
+TIED = frozenset({"gpt2", "gemma", "gemma2", "gemma3_text", "starcoder2", "cohere", "cohere2", "bloom"})
+"""What a configuration of these kinds means that does not say `tie_word_embeddings`: the defaults of transformers."""
+_WITH_HEAD = re.compile(r".*(?:ForCausalLM|LMHeadModel|ForConditionalGeneration)")
 
 
 class NamedTensor(NamedTuple):
@@ -29,9 +55,14 @@ def kind_of_dtype(dtype: str) -> str:
     return "float" if dtype in PLAIN_FLOATS else dtype
 
 
-def has_tied_head(config: Mapping[str, Any]) -> bool:
-    """Whether the head is the embedding, and need not be among the weights."""
-    return _text_config(config).get("tie_word_embeddings", config.get("tie_word_embeddings")) is True
+def has_tied_head(config: Mapping[str, Any]) -> bool | None:
+    """Whether the head is the embedding, and need not be among the weights; None if that is not known."""
+    text = _text_config(config)
+    stated = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    if isinstance(stated, bool):
+        return stated
+    kinds = {str(fields.get("model_type")) for fields in (config, text)}
+    return True if kinds & TIED else False if kinds & UNTIED else None
 
 
 def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -40,7 +71,10 @@ def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def config_problems(
-    config: Mapping[str, Any], tensors: Mapping[str, NamedTensor], allow_missing: Sequence[str] = ()
+    config: Mapping[str, Any],
+    tensors: Mapping[str, NamedTensor],
+    allow_missing: Sequence[str] = (),
+    are_equal: Callable[[str, str], bool] = lambda one, other: True,
 ) -> Iterator[str]:
     """What a config.json says that is not true of some weights: a phrase each, which begins with what it says.
 
@@ -52,6 +86,8 @@ def config_problems(
         All weights.
     allow_missing
         Patterns of tensors that may be missing.
+    are_equal
+        Whether two tensors of one shape and dtype hold the same values, as far as that is cheap to see.
     """
     if not config:
         return
@@ -61,6 +97,7 @@ def config_problems(
         if _EMBEDDING.fullmatch(name) and tensor.shape and type(rows) is int and tensor.shape[0] != rows:
             yield f"vocab_size {rows}, but {name} has {tensor.shape[0]} rows"
     yield from _of_layers(tensors, text, allow_missing)
+    yield from _of_head(config, tensors, allow_missing, are_equal)
     quantised = [name for name, tensor in tensors.items() if tensor.dtype.startswith("float8")]
     if quantised and "quantization_config" not in config and "quantization_config" not in text:
         yield f"no quantization_config, but {quantised[0]} is quantised"
@@ -69,6 +106,35 @@ def config_problems(
     )
     if config.get("quantization_config") and not codes:
         yield "a quantization_config, but no tensor is quantised"
+
+
+def _of_head(
+    config: Mapping[str, Any],
+    tensors: Mapping[str, NamedTensor],
+    allow_missing: Sequence[str],
+    are_equal: Callable[[str, str], bool],
+) -> Iterator[str]:
+    """A head that is not the embedding though it should be, or that is not there."""
+    table = next(filter(_EMBEDDING.fullmatch, tensors), None)
+    tied = has_tied_head(config)
+    if table is None or tied is None:
+        return
+    stated = "tie_word_embeddings" in config or "tie_word_embeddings" in _text_config(config)
+    said = "" if stated else ", the default of its model_type"
+    head = next(filter(_HEAD.fullmatch, tensors), None)
+    if tied and head is not None and (tensors[head] != tensors[table] or not are_equal(head, table)):
+        yield (
+            f"tie_word_embeddings true{said}, so a loader takes {table} for the head, but {head} is another; say "
+            f"false there, or leave it out by select=['!{head}']"
+        )
+    known = config.get("architectures")
+    with_head = not isinstance(known, list) or any(_WITH_HEAD.fullmatch(str(name)) for name in known)
+    lacking = head is None and with_head and not any(map(_PART_OF_HEAD.fullmatch, tensors))
+    if not tied and lacking and not _allows(allow_missing, HEAD):
+        yield (
+            f"tie_word_embeddings false{said}, but there is no {HEAD}, which a loader would fill with random "
+            f"numbers; if the head is {table}, say true there"
+        )
 
 
 def _of_layers(
@@ -94,11 +160,12 @@ def _layers(text: Mapping[str, Any]) -> int | None:
     return count if type(count) is int else None
 
 
-def layer_patterns(config: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    """Patterns for the tensors of each layer that a config.json speaks of, by which `allow_missing` may name it."""
+def config_names(config: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    """What a config.json speaks of, as `allow_missing` may name it: the head, and each layer by a pattern."""
     prefix = next((match[1] for name in names if (match := _LAYER.match(name))), None)
     count = _layers(_text_config(config)) or 0
-    return [] if prefix is None else [f"{prefix}{n}.*" for n in range(min(count, MOST_LAYERS))]
+    layers = [] if prefix is None else [f"{prefix}{n}.*" for n in range(min(count, MOST_LAYERS))]
+    return [*layers, HEAD] if has_tied_head(config) is False else layers
 
 
 def _allows(patterns: Sequence[str], name: str) -> bool:

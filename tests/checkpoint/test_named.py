@@ -167,9 +167,7 @@ def test_a_destination_that_says_other_shapes(tmp_path_factory, said):
         assert len(checkpoint.plan(dst, rename={"a": "A"}, select=select).targets) == 5 - len(other)
         with pytest.raises(ReshardError, match="^A.*leave out what differs by select="):
             checkpoint.plan(Strategy(dst, {"A": (4, 2)}), rename={"a": "A"})
-        with pytest.raises(
-            ArgumentTypeError, match="a destination is a Strategy, Rules or .*, not {'A': None}"
-        ):
+        with pytest.raises(ArgumentTypeError, match="dst={'A': None} should be a Strategy, a Rules or None"):
             checkpoint.plan({"A": None})
 
 
@@ -218,6 +216,79 @@ def test_what_an_output_may_lack(tmp_path, lacking, allowed):
     with open_checkpoint(hub(tmp_path / "src", filled(shapes))) as checkpoint:
         plan = checkpoint.plan(allow_missing=allowed)
         assert len(plan.run(tmp_path / "out", format="huggingface", like=like).paths) == 1
+
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+UNTIED_WORDS = (
+    "tie_word_embeddings false{}, but there is no lm_head.weight, which a loader would fill with random"
+)
+TIED_WORDS = (
+    "tie_word_embeddings true{}, so a loader takes model.embed_tokens.weight for the head, but lm_head.weight"
+)
+DEFAULT = ", the default of its model_type"
+LLAMA_KIND = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+HEADS = {
+    "untied, none": ({"tie_word_embeddings": False}, None, UNTIED_WORDS.format("")),
+    "untied by default, none": (LLAMA_KIND, None, UNTIED_WORDS.format(DEFAULT)),
+    "untied, there": ({"tie_word_embeddings": False}, 1, ""),
+    "untied by default, there": (LLAMA_KIND, 1, ""),
+    "tied, none": (LLAMA_KIND | {"tie_word_embeddings": True}, None, ""),
+    "tied by default, none": ({"model_type": "gemma2"}, None, ""),
+    "tied, equal": ({"tie_word_embeddings": True}, 0, ""),
+    "tied, another": ({"tie_word_embeddings": True}, 1, TIED_WORDS.format("")),
+    "tied, another at its end": ({"tie_word_embeddings": True}, -1, TIED_WORDS.format("")),
+    "tied by default, another": ({"model_type": "gemma2"}, 1, TIED_WORDS.format(DEFAULT)),
+    "tied in the part that is of text": (
+        {"text_config": {"tie_word_embeddings": True}},
+        1,
+        TIED_WORDS.format(""),
+    ),
+    "a model without a head": ({"model_type": "llama", "architectures": ["LlamaModel"]}, None, ""),
+    "of a kind that is not known": ({"model_type": "mine"}, None, ""),
+}
+
+
+def with_head(folder, config, head):
+    """A model of 3,000 words whose head is the embedding (0), another (1), another in its last row (-1), or none."""
+    tensors = filled(LLAMA) | {EMBEDDING: np.arange(12_000, dtype=np.float32).reshape(3000, 4)}
+    tensors |= {HEAD: tensors[EMBEDDING] + (head == 1)}
+    if head == -1:
+        tensors[HEAD][-1, -1] += 1
+    return hub(folder, {n: t for n, t in tensors.items() if n != HEAD or head is not None}, config)
+
+
+@pytest.mark.parametrize(("config", "head", "words"), HEADS.values(), ids=HEADS.keys())
+def test_a_head_that_is_not_what_the_config_says(tmp_path, config, head, words):
+    """A note on opening, on the command line too; refused where it would be written beside such a config."""
+    folder = with_head(tmp_path / "m", config | {"num_hidden_layers": 2}, head)
+    with open_checkpoint(folder) as checkpoint:
+        assert [words in note for note in checkpoint.notes] == ([True] if words else [])
+        plan = checkpoint.plan()
+        if words:
+            with pytest.raises(ReshardError, match="its config.json has " + words):
+                plan.run(tmp_path / "out", format="huggingface", like=folder)
+        else:
+            plan.run(tmp_path / "out", format="huggingface", like=folder)
+    for command in (
+        ["inspect"],
+        ["plan"],
+        ["reshard", str(tmp_path / "tp"), "--to", "tp=2", "--rules", "llama"],
+    ):
+        found = CliRunner().invoke(main, [command[0], str(folder), *command[1:]])
+        assert (words in found.output) or not words
+        assert ("tie_word_embeddings" in found.output) == bool(words)
+
+
+def test_a_head_that_is_left_out(tmp_path):
+    """As the note says; and what may be missing may be missing."""
+    folder = with_head(tmp_path / "m", {"tie_word_embeddings": True}, 1)
+    with open_checkpoint(folder) as checkpoint:
+        assert "select=['!lm_head.weight']" in checkpoint.notes[0]
+        checkpoint.plan(select=[f"!{HEAD}"]).run(tmp_path / "out", format="huggingface", like=folder)
+    folder = with_head(tmp_path / "n", {"tie_word_embeddings": False}, None)
+    with open_checkpoint(folder) as checkpoint:
+        plan = checkpoint.plan(allow_missing=[HEAD])
+        assert plan.run(tmp_path / "also", format="huggingface", like=folder).paths
 
 
 @pytest.mark.parametrize("pattern", ["lm_hed.*", "mtp.*"])
