@@ -54,7 +54,7 @@ _HOMES = {
     ".net": ("Cell", "Parameter", "Tensor", "initializer", "set_seed"),
     ".parallel": ("Program", "Sharding", "partition", "propagate"),
     ".reshard": ("ReshardPlan", "cheapest_placement", "explain", "plan_reshard"),
-    ".rules": ("Rules", "mesh_of", "read_rules"),
+    ".rules": ("Rules", "read_rules"),
     ".told": ("in_words",),
     ".trace": ("Span", "Trace"),
     ".widgets": (
@@ -119,7 +119,7 @@ if TYPE_CHECKING:
     from .net import Cell, Parameter, Tensor, initializer, set_seed
     from .parallel import Program, Sharding, partition, propagate
     from .reshard import ReshardPlan, cheapest_placement, explain, plan_reshard
-    from .rules import Rules, mesh_of, read_rules
+    from .rules import Rules, read_rules
     from .told import in_words
     from .trace import Span, Trace
     from .widgets import (

@@ -26,7 +26,7 @@ def examples(count: int, thorough: int | None = None) -> int:
 def meshes(draw: st.DrawFn, max_axes: int = 3, max_size: int = 4) -> Mesh:
     """A mesh of 1 to `max_axes` axes."""
     sizes = draw(st.lists(st.integers(1, max_size), min_size=1, max_size=max_axes))
-    return Mesh(tuple("abcdef"[: len(sizes)]), tuple(sizes))
+    return Mesh.from_axes(tuple("abcdef"[: len(sizes)]), tuple(sizes))
 
 
 @st.composite

@@ -43,10 +43,10 @@ DOORS = (
     "verify_folder",
     "plan_reshard",
     "cheapest_placement",
-    "mesh_of",
     "read_rules",
     "Rules",
-    "Mesh",
+    "Mesh.parse",
+    "Mesh.from_axes",
     "Layout",
     "Strategy",
     "transform_checkpoints",
@@ -91,7 +91,7 @@ def doors(tmp_path_factory):
     checkpoint = dl.open_checkpoint(source, strategy)
     train, infer = checkpoint.strategy, dl.build_searched_strategy(found.dst_strategy)
     plan = checkpoint.plan(infer)
-    mesh = dl.Mesh(("tp",), (4,))
+    mesh = dl.Mesh(tp=4)
     layout = dl.Layout(mesh, (("tp",), ()))
     net = dl.sample.SampleNet()
     count = iter(range(1 << 30))
@@ -120,10 +120,10 @@ def doors(tmp_path_factory):
         "verify_folder": (dl.verify_folder, lambda: {"folder": source}),
         "plan_reshard": (dl.plan_reshard, lambda: {"src": train, "dst": infer}),
         "cheapest_placement": (dl.cheapest_placement, lambda: {"src": train, "dst": infer}),
-        "mesh_of": (dl.mesh_of, lambda: {"text": "tp=2"}),
         "read_rules": (dl.read_rules, lambda: {"name": "llama"}),
         "Rules": (dl.Rules, lambda: {"mesh": mesh, "rules": dl.read_rules("llama")}),
-        "Mesh": (dl.Mesh, lambda: {"axis_names": ("tp",), "axis_sizes": (4,)}),
+        "Mesh.parse": (dl.Mesh.parse, lambda: {"text": "tp=2"}),
+        "Mesh.from_axes": (dl.Mesh.from_axes, lambda: {"names": ("tp",), "sizes": (4,)}),
         "Layout": (dl.Layout, lambda: {"mesh": mesh, "dims": (("tp",), ())}),
         "Strategy": (dl.Strategy, lambda: {"layouts": {"w": layout}}),
         "transform_checkpoints": (

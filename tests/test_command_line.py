@@ -27,8 +27,8 @@ def distinfer(*arguments):
 @pytest.fixture
 def folder(tmp_path):
     """Two tensors and a state in four slices of columns, and the JSON layouts of source and destination."""
-    columns = Layout(Mesh(("tp",), (4,)), ((), ("tp",)))
-    rows = Layout(Mesh(("tp",), (2,)), (("tp",), ()))
+    columns = Layout(Mesh(tp=4), ((), ("tp",)))
+    rows = Layout(Mesh(tp=2), (("tp",), ()))
     source = Strategy({"net.w": columns, "net.v": columns}, {"net.w": (8, 8), "net.v": (8, 8)})
     for rank in range(4):
         part = np.arange(64, dtype=np.float32).reshape(8, 8)[:, 2 * rank : 2 * rank + 2].copy()

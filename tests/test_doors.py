@@ -161,7 +161,7 @@ def test_a_configuration_of_another_model_is_reported(tmp_path):
 
 def test_slices_that_the_strategy_does_not_name_are_reported(tmp_path):
     """One rank's is taken for the whole, which a line of every command says; equal ones are no matter."""
-    layout = dl.Layout(dl.Mesh(("x",), (2,)), (("x",),))
+    layout = dl.Layout(dl.Mesh(x=2), (("x",),))
     dl.write_strategy(tmp_path / "s.json", dl.Strategy({"w": layout}, {"w": (4,)}))
     for rank in range(2):
         folder = tmp_path / f"src/rank_{rank}"

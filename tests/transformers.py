@@ -57,7 +57,7 @@ def net_of(name: str) -> CausalLM:
 def by_rules(net: CausalLM, dp: int, tp: int) -> Strategy:
     """How the files of such a net lie by the rules of its family."""
     shapes = {name: param.shape for name, param in net.parameters_dict().items()}
-    return Rules(Mesh(("dp", "tp"), (dp, tp)), read_rules(net.rules), net.config).strategy(shapes)
+    return Rules(Mesh(dp=dp, tp=tp), read_rules(net.rules), net.config).strategy(shapes)
 
 
 def held_bytes(strategy: Strategy, dtypes: dict[str, Any]) -> list[int]:

@@ -440,5 +440,5 @@ def _held_whole(held: Mapping[int, Entry]) -> Layout:
 @lru_cache(maxsize=256)
 def _whole(ranks: tuple[int, ...], ndim: int) -> Layout:
     if list(ranks) == list(range(ranks[0], ranks[0] + len(ranks))):
-        return Layout(Mesh(("repeat",), (len(ranks),)), ((),) * ndim, first_ranks=(ranks[0],))
-    return Layout(Mesh(("repeat",), (1,)), ((),) * ndim, first_ranks=ranks)
+        return Layout(Mesh(repeat=len(ranks)), ((),) * ndim, first_ranks=(ranks[0],))
+    return Layout(Mesh(repeat=1), ((),) * ndim, first_ranks=ranks)

@@ -208,7 +208,8 @@ def planned(
 
 def _destination(src: Path, to: str | None, rules: tuple[str, ...], config: Path | None) -> Any:
     from ..formats import as_strategy
-    from ..rules import Rules, mesh_of, read_rules
+    from ..layout import Mesh
+    from ..rules import Rules, read_rules
 
     if to is None:
         if rules:
@@ -221,7 +222,7 @@ def _destination(src: Path, to: str | None, rules: tuple[str, ...], config: Path
     beside = (src if src.is_dir() else src.parent) / "config.json"
     found = config or (beside if beside.is_file() else None)
     with wrong_call("--to"):
-        mesh = mesh_of(to)
+        mesh = Mesh.parse(to)
     with wrong_call("--rules"):
         read = read_rules(rules)
     by_rules = Rules(mesh, read, None if found is None else _config(found))

@@ -78,14 +78,14 @@ class Layout(Displayed):
 
     Examples
     --------
-    >>> layout = Layout(Mesh(("dp", "tp"), (2, 4)), ((), ("tp",)))
+    >>> layout = Layout(Mesh(dp=2, tp=4), ((), ("tp",)))
     >>> layout
     Layout(Mesh(dp=2, tp=4), -, tp)
     >>> layout.shard_shape((96, 16))
     (96, 4)
     >>> layout.boxes((96, 16))[5].tolist()
     [[0, 96], [4, 8]]
-    >>> qkv = Layout(Mesh(("tp",), (2,)), (("tp",),), fused=((8, 4, 4),))
+    >>> qkv = Layout(Mesh(tp=2), (("tp",),), fused=((8, 4, 4),))
     >>> qkv.regions((16,)).boxes[:3].tolist()
     [[[0, 4]], [[8, 10]], [[12, 14]]]
     """
@@ -442,7 +442,7 @@ class Layout(Displayed):
     @classmethod
     def replicated(cls, ranks: int, ndim: int) -> "Layout":
         """The layout in which each of `ranks` ranks holds the whole tensor."""
-        return cls(Mesh(("a",), (ranks,)), ((),) * ndim)
+        return cls(Mesh(a=ranks), ((),) * ndim)
 
     def describe_cut(self) -> str:
         """What cuts each dim, in words: "-, tp" for rows whole and columns cut by tp."""

@@ -33,7 +33,7 @@ class Strategy(Mapping[str, Layout], Displayed):
     Examples
     --------
     >>> from distinfer_lab.layout import Mesh
-    >>> tp = Mesh(("tp",), (4,))
+    >>> tp = Mesh(tp=4)
     >>> strategy = Strategy({"w": Layout(tp, ((), ("tp",))), "b": Layout(tp, ((),))}, {"w": (96, 16)})
     >>> strategy
     Strategy of 2 parameters on 4 ranks

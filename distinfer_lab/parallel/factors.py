@@ -249,7 +249,7 @@ def mesh_of_parts(parts: Mapping[str, int], rule: Rule, devices: int, what: str)
         )
     if devices // total > 1 or not cut:
         cut.append(("repeat", devices // total))
-    mesh = Mesh(tuple(factor for factor, _ in cut), tuple(n for _, n in cut))
+    mesh = Mesh.from_axes(tuple(factor for factor, _ in cut), tuple(n for _, n in cut))
     return mesh, {factor: Cut((factor,)) for factor, _ in cut if factor != "repeat"}
 
 
@@ -306,7 +306,7 @@ def _mesh_of_axes(strategy: AxisStrategy, devices: int, what: str) -> Mesh:
         while repeat in names:
             repeat += "_"
         names, sizes = (*names, repeat), (*sizes, devices // total)
-    return Mesh(names, sizes)
+    return Mesh.from_axes(names, sizes)
 
 
 def _check_known(cut: Sequence[str], mesh: Mesh, what: str) -> None:
@@ -334,7 +334,7 @@ def data_parallel_parts(rule: Rule, specs: Sequence[Spec], output: Spec, devices
     if factor is None:
         return {}
     mesh, whole = (
-        {n: Mesh((factor,), (n,)) for n in range(1, devices + 1) if devices % n == 0},
+        {n: Mesh.from_axes((factor,), (n,)) for n in range(1, devices + 1) if devices % n == 0},
         (*specs, output),
     )
     fitting = [n for n in mesh if misfit(mesh[n], factor, Cut((factor,)), rule, whole) is None]

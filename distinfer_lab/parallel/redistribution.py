@@ -83,10 +83,10 @@ def on_one_mesh(src: Layout, dst: Layout) -> tuple[Layout, Layout] | None:
 
     Examples
     --------
-    >>> a = Layout(Mesh(("x",), (8,)), (("x",), ()))
-    >>> b = Layout(Mesh(("m", "n"), (2, 4)), (("n",), ("m",)))
+    >>> a = Layout(Mesh(x=8), (("x",), ()))
+    >>> b = Layout(Mesh(m=2, n=4), (("n",), ("m",)))
     >>> on_one_mesh(a, b)
-    (Layout(Mesh(0=2, 1=4), 0+1, -), Layout(Mesh(0=2, 1=4), 1, 0))
+    (Layout(Mesh(axis0=2, axis1=4), axis0+axis1, -), Layout(Mesh(axis0=2, axis1=4), axis1, axis0))
     """
     plain = all(
         layout.split == "even" and not (layout.sizes or layout.fused or layout.strides)
@@ -100,7 +100,7 @@ def on_one_mesh(src: Layout, dst: Layout) -> tuple[Layout, Layout] | None:
     ends = sorted({1, *_ends(src.mesh), *_ends(dst.mesh)}, reverse=True)
     if any(a % b for a, b in pairwise(ends)):
         return None
-    mesh = Mesh(tuple(map(str, range(len(ends) - 1))), tuple(a // b for a, b in pairwise(ends)))
+    mesh = Mesh(**{f"axis{i}": a // b for i, (a, b) in enumerate(pairwise(ends))})
     return _refined(src, mesh, ends), _refined(dst, mesh, ends)
 
 
@@ -114,7 +114,7 @@ def _refined(layout: Layout, mesh: Mesh, ends: Sequence[int]) -> Layout:
     firsts = _ends(layout.mesh)
     for name, first, size in zip(layout.mesh.axis_names, firsts, layout.mesh.axis_sizes, strict=True):
         last = first // size
-        finer[name] = tuple(str(i) for i, (a, b) in enumerate(pairwise(ends)) if a <= first and b >= last)
+        finer[name] = tuple(f"axis{i}" for i, (a, b) in enumerate(pairwise(ends)) if a <= first and b >= last)
     dims = tuple(tuple(part for axis in dim for part in finer[axis]) for dim in layout.dims)
     return Layout(mesh, dims, first_ranks=layout.first_ranks)
 
@@ -135,10 +135,10 @@ def normal_form(src: Layout, dst: Layout, shape: Shape) -> tuple[Hop, ...] | Non
 
     Examples
     --------
-    >>> mesh = Mesh(("x", "y"), (4, 2))
+    >>> mesh = Mesh(x=4, y=2)
     >>> hops = normal_form(Layout(mesh, (("x",), ())), Layout(mesh, ((), ("y",))), (8, 8))
     >>> [(hop.kind, hop.layout.describe_cut()) for hop in hops]
-    [('Slice', '0, 1'), ('AllGather', '-, 1')]
+    [('Slice', 'axis0, axis1'), ('AllGather', '-, axis1')]
     """
     common = on_one_mesh(src, dst)
     if common is None:

@@ -69,7 +69,7 @@ def _unfused(layout: Layout) -> Layout:
 
 def whole_mesh(devices: int) -> Mesh:
     """The mesh of a value that nothing cuts."""
-    return Mesh(("repeat",), (devices,))
+    return Mesh(repeat=devices)
 
 
 def is_cut(layout: Layout) -> bool:

@@ -2,7 +2,7 @@
 
 ::
 
-    draft = Draft(mesh_of("dp=2,tp=4")).cut("*.weight", ((), ("tp",))).cut("head.weight", (("tp",), ()))
+    draft = Draft(Mesh.parse("dp=2,tp=4")).cut("*.weight", ((), ("tp",))).cut("head.weight", (("tp",), ()))
     found = draft.assess(src)
     found.problems        tensor -> why it cannot be cut so
     found.strategy        where there are none; and found.plan, with its bytes
@@ -80,7 +80,7 @@ class Draft:
 
         Examples
         --------
-        >>> tp = Mesh(("tp",), (4,))
+        >>> tp = Mesh(tp=4)
         >>> Draft.like(Strategy({"w": Layout(tp, ((), ("tp",))), "b": Layout(tp, ((),))}))
         Draft(mesh=Mesh(tp=4), cuts=(Cut(match='w', dims=((), ('tp',))),))
         """
@@ -91,7 +91,7 @@ class Draft:
             for layout in strategy.values()
         )
         if len(meshes) != 1 or not plain:
-            return cls(Mesh(("cards",), (strategy.ranks,)))
+            return cls(Mesh(cards=strategy.ranks))
         return cls(meshes.pop(), cuts)
 
     def on(self, mesh: Mesh) -> "Draft":

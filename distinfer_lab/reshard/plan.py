@@ -315,7 +315,7 @@ def plan_reshard(
     Examples
     --------
     >>> from distinfer_lab.layout import Mesh
-    >>> tp8, tp4 = Mesh(("tp",), (8,)), Mesh(("tp",), (4,))
+    >>> tp8, tp4 = Mesh(tp=8), Mesh(tp=4)
     >>> src = Strategy({"w": Layout(tp8, ((), ("tp",)))}, {"w": (96, 16)})
     >>> plan_reshard(src, Strategy({"w": Layout(tp4, (("tp",), ()))}))
     ReshardPlan of 1 tensor, 8 -> 4 cards, 32 pieces

@@ -1,6 +1,6 @@
 """Destinations by rules: which mesh axes shard which dims of a model's tensors, by name.
 
-Only layouts, names and shapes are known here: `Rules(mesh_of("tp=4"), read_rules("llama"), config)`.
+Only layouts, names and shapes are known here: `Rules(Mesh.parse("tp=4"), read_rules("llama"), config)`.
 """
 
 from .configuration import layer_of
@@ -8,7 +8,7 @@ from .families import MODEL_TYPES, RULES
 from .patterns import name_fits
 from .quantised import QuantisedWeight, is_quantised_config, quantised_weights
 from .rule import Rule, rules_json
-from .rules import Rules, mesh_of, read_rules
+from .rules import Rules, read_rules
 from .together import check_together
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "check_together",
     "is_quantised_config",
     "layer_of",
-    "mesh_of",
     "name_fits",
     "quantised_weights",
     "read_rules",

@@ -208,7 +208,7 @@ class Item:
         at = names.index(axes[0])
         names[at : at + 1] = [axes[0], f"{axes[0]}_repeat"]
         sizes[at : at + 1] = [units, parts // units]
-        return replace(cut, mesh=Mesh(tuple(names), tuple(sizes)))
+        return replace(cut, mesh=Mesh.from_axes(tuple(names), tuple(sizes)))
 
     def _checked_units(self, dim: int, runs: tuple[int, ...]) -> int:
         units, unit_size, total = self.sizes.units, self.sizes.unit_size, sum(runs)

@@ -24,8 +24,7 @@ from ..arguments import checked, checked_on_error
 from ..display import Displayed
 from ..errors import ArgumentTypeError, CheckpointFileError, LayoutError, in_lines, listed
 from ..layout import Layout, Mesh, Strategy
-from ..text import printable
-from ..untrusted import MOST_RANKS
+from ..text import printable, shown
 from .alike import unlike
 from .configuration import Part, layer_of, model_types, part_of
 from .cut import Item, MisfitError, Sizes, sizes_of
@@ -35,7 +34,7 @@ from .rule import Rule, fits, read_rule_file
 from .stages import AXIS, on_stages, stages_of
 from .together import PartedError
 
-__all__ = ["Rules", "mesh_of", "read_rules"]
+__all__ = ["Rules", "read_rules"]
 
 MOST_TRIED = 1 << 10
 """Sizes of an axis, below and above one that does not fit, that are tried to find one that does."""
@@ -63,7 +62,7 @@ class Rules(Displayed):
     Examples
     --------
     >>> config = {"hidden_size": 64, "num_attention_heads": 8, "num_key_value_heads": 2}
-    >>> llama = Rules(Mesh(("tp",), (4,)), RULES["llama"], config)
+    >>> llama = Rules(Mesh(tp=4), RULES["llama"], config)
     >>> llama.strategy({"layers.0.k_proj.weight": (16, 64), "norm.weight": (64,)})
     Strategy of 2 parameters on 4 ranks
       layers.0.k_proj.weight  [16, 64]  tp, -  Mesh(tp=2, tp_repeat=2)
@@ -76,12 +75,13 @@ class Rules(Displayed):
 
     def __post_init__(self) -> None:
         if not isinstance(self.mesh, Mesh):
-            raise ArgumentTypeError(
-                f'mesh is a Mesh, not {type(self.mesh).__name__}; dl.mesh_of("tp=4") makes one of a text'
-            )
+            parse = f"Mesh.parse({shown(self.mesh)})" if isinstance(self.mesh, str) else 'Mesh.parse("tp=4")'
+            raise ArgumentTypeError(f"mesh={shown(self.mesh)} is not a Mesh; write {parse}")
         if isinstance(self.rules, str) or not all(isinstance(rule, Rule) for rule in self.rules):
+            given = shown(self.rules) if isinstance(self.rules, str) else '"llama"'
             raise ArgumentTypeError(
-                'rules are Rule objects; dl.read_rules("llama") reads those of a kind or file'
+                f"rules={shown(self.rules)} are not Rule objects; write read_rules({given}), which reads those of "
+                "a known kind of model or of a file"
             )
         object.__setattr__(self, "rules", tuple(self.rules))
         if self.config is not None and not isinstance(self.config, Mapping):
@@ -281,36 +281,7 @@ class _Laying:
 
 def _resized(mesh: Mesh, axis: str, size: int) -> Mesh:
     at = mesh.axis_index(axis)
-    return Mesh(mesh.axis_names, (*mesh.axis_sizes[:at], size, *mesh.axis_sizes[at + 1 :]))
-
-
-@checked
-def mesh_of(text: str) -> Mesh:
-    """The mesh that a text like "dp=2,tp=4" says, the outermost axis first.
-
-    Raises
-    ------
-    LayoutError
-        If it says none.
-
-    Examples
-    --------
-    >>> mesh_of("dp=2,tp=4")
-    Mesh(dp=2, tp=4)
-    """
-    names, sizes, ranks = [], [], 1
-    for item in text.split(","):
-        name, _, size = item.partition("=")
-        if not name.strip().isidentifier() or not size.strip().isdecimal() or len(size) > 9 or not int(size):
-            raise LayoutError(
-                f"{text!r} is no mesh: write the axes and their sizes, outermost first, as in dp=2,tp=4"
-            )
-        names.append(name.strip())
-        sizes.append(int(size))
-        ranks *= int(size)
-    if ranks > MOST_RANKS:
-        raise LayoutError(f"{text!r} is a mesh of {ranks} ranks; at most {MOST_RANKS} are accepted")
-    return Mesh(tuple(names), tuple(sizes))
+    return Mesh.from_axes(mesh.axis_names, (*mesh.axis_sizes[:at], size, *mesh.axis_sizes[at + 1 :]))
 
 
 @checked

@@ -98,7 +98,7 @@ def on_stages(layout: Layout, count: int, stages: tuple[int, ...]) -> Layout:
         count if name == AXIS else size for name, size in zip(mesh.axis_names, mesh.axis_sizes, strict=True)
     ]
     if len(stages) == count:
-        return replace(layout, mesh=Mesh(mesh.axis_names, tuple(sizes)))
+        return replace(layout, mesh=Mesh.from_axes(mesh.axis_names, tuple(sizes)))
     strides = tuple(math.prod(sizes[i + 1 :]) for i in range(len(sizes)))
     row_major = tuple(math.prod(mesh.axis_sizes[i + 1 :]) for i in range(len(sizes)))
     differ = any(a != b for a, b, size in zip(strides, row_major, mesh.axis_sizes, strict=True) if size > 1)

@@ -15,7 +15,6 @@ from ..layout import Mesh, Strategy
 from ..layout.dialects import jax, mindspore, torch
 from ..layout.dialects.mindspore import strategy_from_tuples
 from ..reshard import Assessment, Cut, Draft
-from ..rules import mesh_of
 from ..sizes import BUFFER_BYTES, size_of
 from ..text import escape, printable
 from ..views import Drawing
@@ -66,7 +65,7 @@ class LayoutEditor(Panel):
     Examples
     --------
     >>> from distinfer_lab.layout import Layout
-    >>> tp = Mesh(("tp",), (4,))
+    >>> tp = Mesh(tp=4)
     >>> editor = LayoutEditor(Strategy({"w": Layout(tp, ((), ("tp",)))}, {"w": (96, 16)}))
     >>> editor.on("tp=2").cut("w", (("tp",), ()))
     LayoutEditor(1 tensor on Mesh(tp=2), moved 4.5 KiB, peak 32 MiB a card)
@@ -157,7 +156,7 @@ class LayoutEditor(Panel):
         LayoutError
             If it is none, or has more than 16,384 cards: so many cannot be drawn and planned at each change.
         """
-        wanted = mesh_of(mesh) if isinstance(mesh, str) else mesh
+        wanted = Mesh.parse(mesh) if isinstance(mesh, str) else mesh
         if wanted.size > MOST_CARDS:
             raise LayoutError(
                 f"{wanted!r} has {wanted.size:,} cards; the editor takes up to {MOST_CARDS:,}; use plan_reshard"

@@ -13,7 +13,7 @@ __all__ = ["dense_70b", "moe_1t"]
 
 def dense_70b(tp: int, dp: int = 1, *, optimizer_shards: bool = False) -> Strategy:
     """A dense model of 70 billion parameters: 80 layers, 8,192 wide, 64 heads of which 8 are for keys and values."""
-    mesh = Mesh(("dp", "tp"), (dp, tp))
+    mesh = Mesh(dp=dp, tp=tp)
     shards = dp if optimizer_shards else 1
     row, column = Layout(mesh, (("tp",), ()), shards), Layout(mesh, ((), ("tp",)), shards)
     whole = Layout(mesh, ((),), shards)
@@ -46,12 +46,12 @@ def moe_1t(pp: int, ep: int, dp: int, tp: int, *, layers: int = 60, experts: int
 
     @lru_cache(None)
     def dense(first: int, *dims: tuple[str, ...]) -> Layout:
-        mesh = Mesh(("dp", "ep", "tp"), (dp, ep, tp))
+        mesh = Mesh(dp=dp, ep=ep, tp=tp)
         return Layout(mesh, dims, dp * ep, first_ranks=(first,))
 
     @lru_cache(None)
     def expert(first: int, *dims: tuple[str, ...]) -> Layout:
-        return Layout(Mesh(("dp", "tp"), (dp, tp)), dims, dp, first_ranks=(first,), strides=(ep * tp, 1))
+        return Layout(Mesh(dp=dp, tp=tp), dims, dp, first_ranks=(first,), strides=(ep * tp, 1))
 
     row, column = (("tp",), ()), ((), ("tp",))
     layouts: dict[str, Layout] = {}

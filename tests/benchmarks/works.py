@@ -20,7 +20,7 @@ WIDTHS = (2048, 1024, 512, 256)
 
 def layout(dims: tuple[tuple[str, ...], ...], **mesh: int) -> Layout:
     """A layout on a mesh that is given by keywords."""
-    return Layout(Mesh(tuple(mesh), tuple(mesh.values())), dims)
+    return Layout(Mesh(**mesh), dims)
 
 
 ROWS: tuple[tuple[str, ...], ...] = (("tp",), ())

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def layout(*dims, **mesh):
-    return Layout(Mesh(tuple(mesh), tuple(mesh.values())), dims)
+    return Layout(Mesh(**mesh), dims)
 
 
 SRC = Strategy(dict.fromkeys(TENSORS, layout(("tp",), (), tp=4)), dict.fromkeys(TENSORS, SHAPE))

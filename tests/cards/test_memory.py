@@ -14,7 +14,7 @@ from distinfer_lab.net import Cell, Parameter, Tensor, nn, ops
 
 from .test_group import Numbers, add_all, inputs, wanted
 
-TP2, TP4 = Mesh(("tp",), (2,)), Mesh(("tp",), (4,))
+TP2, TP4 = Mesh(tp=2), Mesh(tp=4)
 MIB = 1 << 20
 
 

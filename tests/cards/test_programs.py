@@ -10,7 +10,7 @@ from distinfer_lab.net import Parameter, Spec, initializer
 from distinfer_lab.parallel import SENT, CardProgram, Held, Program, Redistribute, unshard
 
 MIB = 1 << 20
-MESH = Mesh(("x", "y"), (4, 2))
+MESH = Mesh(x=4, y=2)
 SRC, DST = Layout(MESH, (("y",), (), ("x",))), Layout(MESH, ((), ("x", "y"), ()))
 
 

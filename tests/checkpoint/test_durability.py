@@ -29,7 +29,7 @@ TENSORS = [f"layer{i}.weight" for i in range(8)]
 
 
 def layout(mesh, dims, **options):
-    return Layout(Mesh(tuple(mesh), tuple(mesh.values())), dims, **options)
+    return Layout(Mesh(**mesh), dims, **options)
 
 
 def whole(name):

@@ -8,7 +8,7 @@ from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.views.shown.checkpoints import checkpoint_html
 
-TP2, TP4 = Mesh(("tp",), (2,)), Mesh(("tp",), (4,))
+TP2, TP4 = Mesh(tp=2), Mesh(tp=4)
 VALUES = {"w": np.arange(24, dtype=np.float32).reshape(6, 4), "b": np.arange(3, dtype=np.float32)}
 ROWS = Layout(TP2, (("tp",), ()))
 

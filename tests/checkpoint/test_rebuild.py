@@ -19,7 +19,7 @@ W, V = (8, 16), (16,)
 
 
 def layout(mesh, *dims, **options):
-    return Layout(Mesh(tuple(mesh), tuple(mesh.values())), dims, **options)
+    return Layout(Mesh(**mesh), dims, **options)
 
 
 REPLICATED = Strategy(

@@ -54,7 +54,7 @@ class Deep(Cell):
         return [product(x, weight) for product, weight in zip(self.layers, self.weights, strict=True)][-1]
 
 
-MESH = Mesh(("tp",), (4,))
+MESH = Mesh(tp=4)
 NAMES = [f"w{i}" for i in range(24)]
 SRC = Strategy(dict.fromkeys(NAMES, Layout(MESH, (("tp",), ()))), dict.fromkeys(NAMES, (1024, 512)))
 DST = Strategy(dict.fromkeys(NAMES, Layout(MESH, ((), ("tp",)))), dict.fromkeys(NAMES, (1024, 512)))

@@ -68,7 +68,7 @@ def test_bits_that_are_cut_and_joined_are_the_same(tmp_path_factory, drawn, part
     (dtype, shape), folder = drawn, tmp_path_factory.mktemp("bits")
     content = random.randbytes(math.prod(shape) * BITS[dtype] // 8)
     raw_file(folder / "src/model.safetensors", {"w": (dtype, shape, content)})
-    mesh = Mesh(("tp",), (parts,))
+    mesh = Mesh(tp=parts)
     with open_checkpoint(folder / "src") as source:
         units = source.tensors["w"].shape
         if dim >= len(units) or units[dim] % parts:
@@ -105,7 +105,7 @@ def test_units_are_not_cut(tmp_path):
     )
     with open_checkpoint(tmp_path) as source:
         assert [dtype_name(r.dtype) for r in source.tensors.values()] == ["F4[2,3]", "F6_E2M3[4]"]
-        columns = Layout(Mesh(("tp",), (4,)), ((), ("tp",)))
+        columns = Layout(Mesh(tp=4), ((), ("tp",)))
         for name in ("w", "v"):
             with pytest.raises(ValueError, match=f"{name}: dim 1 "):
                 source.plan(Strategy({name: columns}), select=[name])

@@ -20,7 +20,7 @@ from ..oracle import ORACLE, case
 __all__ = ["Seed", "make_seeds"]
 
 CASES = ORACLE / "cases"
-TP = Mesh(("tp",), (2,))
+TP = Mesh(tp=2)
 CUT = {
     "w": Layout(TP, (("tp",), ())),
     "b": Layout(TP, ((),)),
@@ -61,10 +61,10 @@ RULES = [
     {"match": "*", "dims": None},
 ]
 OTHER_LAYOUTS = [
-    Layout(Mesh(("dp", "tp"), (2, 2)), ((), ("tp",)), 2),
-    Layout(Mesh(("a",), (4,)), (("a",), ()), sizes=((1, 0, 3, 4), None)),
-    Layout(Mesh(("a",), (2,)), (("a",), ()), first_ranks=(0, 2), fused=((4, 2, 2), None)),
-    Layout(Mesh(("a", "b"), (2, 2)), (("a", "b"), ()), strides=(1, 2), split="gspmd_ceil"),
+    Layout(Mesh(dp=2, tp=2), ((), ("tp",)), 2),
+    Layout(Mesh(a=4), (("a",), ()), sizes=((1, 0, 3, 4), None)),
+    Layout(Mesh(a=2), (("a",), ()), first_ranks=(0, 2), fused=((4, 2, 2), None)),
+    Layout(Mesh(a=2, b=2), (("a", "b"), ()), strides=(1, 2), split="gspmd_ceil"),
 ]
 
 

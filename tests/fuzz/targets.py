@@ -25,7 +25,7 @@ from .seeds import Seed
 
 __all__ = ["TARGETS", "check_text"]
 
-TP = Mesh(("tp",), (2,))
+TP = Mesh(tp=2)
 SHAPES = {
     "w": (8, 8),
     "b": (8,),
@@ -135,13 +135,13 @@ def use_config(seed: Seed, folder: Path, deep: bool) -> None:
     config = read_config(folder)
     with contextlib.suppress(DistinferError):
         for kind in ("llama", "gpt2"):
-            Rules(Mesh(("tp",), (2,)), read_rules(kind), config).strategy(SHAPES)
+            Rules(Mesh(tp=2), read_rules(kind), config).strategy(SHAPES)
     net = from_pretrained_config(folder)
     assert repr(net)
 
 
 def use_rules(seed: Seed, folder: Path, deep: bool) -> None:
-    rules = Rules(Mesh(("tp",), (2,)), read_rules(folder / seed.path), {"num_key_value_heads": 2})
+    rules = Rules(Mesh(tp=2), read_rules(folder / seed.path), {"num_key_value_heads": 2})
     looked_at(rules, deep)
     looked_at(rules.strategy(SHAPES), deep)
 

@@ -13,7 +13,7 @@ from distinfer_lab.layout.dialects.jax import from_layout, spec_text, strategy_t
 
 from ..strategies import layouts_with_shape
 
-GRID = Mesh(("dp", "tp"), (2, 4))
+GRID = Mesh(dp=2, tp=4)
 
 
 @st.composite
@@ -81,7 +81,7 @@ def test_missing_entries_are_whole():
         (Layout(GRID, (("tp",),), sizes=((1, 2, 3, 4),)), "only say even cuts"),
         (Layout(GRID, (("tp",),), fused=((4, 4),)), "only say even cuts"),
         (Layout(GRID, (("tp",),), first_ranks=(8,)), "from rank 0 on"),
-        (Layout(Mesh(("dp",), (4,)), ((),), 2), "2 optimizer shards are not whole axes"),
+        (Layout(Mesh(dp=4), ((),), 2), "2 optimizer shards are not whole axes"),
     ],
 )
 def test_what_jax_cannot_say_is_refused(layout, words):
@@ -106,7 +106,7 @@ def test_specs_that_mean_nothing_are_refused():
 
 def test_the_code_runs_and_says_the_same():
     """Run with stand-ins for JAX's names, the code gives the meshes and specs of the strategy."""
-    small = Mesh(("tp",), (4,))
+    small = Mesh(tp=4)
     strategy = Strategy({"w": Layout(GRID, (("dp", "tp"), ())), "b": Layout(small, (("tp",),))}, ranks=8)
     code = strategy_text(strategy).split("\n\n")[1]
 

@@ -119,10 +119,10 @@ def indices_by_hand(layout, shape, at):
 
 def test_uneven_splits_by_example():
     """The chunks that torch documents, with their empty tails; GSPMD's; and a chunk of a chunk."""
-    tp = Mesh(("tp",), (4,))
+    tp = Mesh(tp=4)
     rows = [Layout(tp, (("tp",),), split=split).boxes((6,)).ravel().tolist() for split in SPLITS[1:]]
     assert rows[0] == rows[1] == [0, 2, 2, 4, 4, 6, 6, 6]
-    two = Mesh(("a", "b"), (2, 2))
+    two = Mesh(a=2, b=2)
     nested, flat = (
         Layout(two, (("a", "b"),), split=split).boxes((5,)).ravel().tolist() for split in SPLITS[1:]
     )
@@ -197,23 +197,23 @@ def test_manual_sizes_are_rows_in_slice_order():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: Mesh(("a", "a"), (2, 2)), "repeat"),
-        (lambda: Mesh(("a",), (0,)), "size 0"),
-        (lambda: Mesh(("a", "b"), (2,)), "2 axis names"),
-        (lambda: Layout(Mesh(("a",), (2,)), (("b",),)), "no axis 'b'"),
-        (lambda: Layout(Mesh(("a",), (2,)), (("a",), ("a",))), "cuts more than once"),
-        (lambda: Layout(Mesh(("a",), (2,)), (("a",),), sizes=((1, 2, 3),)), r"sizes \(1, 2, 3\) for 2 parts"),
-        (lambda: Layout(Mesh(("a",), (4,)), ((),), optimizer_shards=3), "optimizer_shards=3"),
-        (lambda: Layout(Mesh(("a",), (2,)), (), optimizer_shards=2), "no dims"),
-        (lambda: Layout(Mesh(("a",), (4,)), ((),), first_ranks=(0, 2)), "overlap"),
+        (lambda: Mesh.from_axes(("a", "a"), (2, 2)), "repeat"),
+        (lambda: Mesh(a=0), "size 0"),
+        (lambda: Mesh.from_axes(("a", "b"), (2,)), "2 axis names"),
+        (lambda: Layout(Mesh(a=2), (("b",),)), "no axis 'b'"),
+        (lambda: Layout(Mesh(a=2), (("a",), ("a",))), "cuts more than once"),
+        (lambda: Layout(Mesh(a=2), (("a",),), sizes=((1, 2, 3),)), r"sizes \(1, 2, 3\) for 2 parts"),
+        (lambda: Layout(Mesh(a=4), ((),), optimizer_shards=3), "optimizer_shards=3"),
+        (lambda: Layout(Mesh(a=2), (), optimizer_shards=2), "no dims"),
+        (lambda: Layout(Mesh(a=4), ((),), first_ranks=(0, 2)), "overlap"),
         (
-            lambda: Layout(Mesh(("tp",), (4,)), ((), ("tp",))).boxes((3, 10)),
+            lambda: Layout(Mesh(tp=4), ((), ("tp",))).boxes((3, 10)),
             r"dim 1 \(cut by tp\) has 10 elements, which 4 parts cannot share evenly; use 2",
         ),
-        (lambda: Layout(Mesh(("tp",), (4,)), ((), ("tp",))).boxes((3,)), "2 dims for a tensor of 1 dims"),
-        (lambda: Layout(Mesh(("a",), (2,)), (("a",),), sizes=((1, 2),)).boxes((4,)), "add up to 3"),
+        (lambda: Layout(Mesh(tp=4), ((), ("tp",))).boxes((3,)), "2 dims for a tensor of 1 dims"),
+        (lambda: Layout(Mesh(a=2), (("a",),), sizes=((1, 2),)).boxes((4,)), "add up to 3"),
         (
-            lambda: Layout(Mesh(("a",), (4,)), ((),), optimizer_shards=4).boxes((6,)),
+            lambda: Layout(Mesh(a=4), ((),), optimizer_shards=4).boxes((6,)),
             "6 rows, which 4 optimizer",
         ),
     ],
@@ -226,7 +226,7 @@ def test_what_does_not_fit_is_refused_with_its_value(make, text):
 
 def test_elements_of_fused_tensors_are_counted():
     """A rank of a fused tensor holds a run of each part."""
-    qkv = Layout(Mesh(("tp",), (2,)), (("tp",), ()), fused=((8, 4, 4), None))
+    qkv = Layout(Mesh(tp=2), (("tp",), ()), fused=((8, 4, 4), None))
     counts = Strategy({"qkv": qkv}, {"qkv": (16, 3)}).elements_per_rank()["qkv"]
     np.testing.assert_array_equal(counts, [(4 + 2 + 2) * 3] * 2)
 

@@ -61,7 +61,7 @@ def test_four_items_are_enough():
     """The full shape follows from the slice."""
     layout, shape = layout_from_tuple(([2, 4], [-1, 0], [96, 4], 0))
     assert shape == (96, 16)
-    assert layout == Layout(Mesh(("a", "b"), (2, 4)), ((), ("b",)))
+    assert layout == Layout(Mesh(a=2, b=4), ((), ("b",)))
 
 
 def test_axes_written_side_by_side_are_taken_as_one_dim():

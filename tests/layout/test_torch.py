@@ -18,7 +18,7 @@ from distinfer_lab.layout.dialects.torch import (
 
 from ..strategies import any_layouts
 
-GRID = Mesh(("dp", "tp"), (2, 4))
+GRID = Mesh(dp=2, tp=4)
 
 
 def chunks(indices, count):
@@ -64,7 +64,7 @@ def assert_same(found, expected):
 @st.composite
 def sharded(draw):
     """A mesh, placements that cut plainly, and any shape: even, uneven, or with empty pieces."""
-    mesh = Mesh(("a", "b", "c"), tuple(draw(st.integers(1, 3)) for _ in range(3)))
+    mesh = Mesh.from_axes(("a", "b", "c"), tuple(draw(st.integers(1, 3)) for _ in range(3)))
     ndim = draw(st.integers(1, 3))
     kinds = [Replicate(), *(Shard(d) for d in range(ndim))]
     placements = [draw(st.sampled_from(kinds)) for _ in range(3)]
@@ -85,7 +85,7 @@ def test_placements_cut_as_torch_chunks(case):
 )
 def test_strided_shards_are_the_other_orders(order, sizes, times):
     """Whatever order the axes cut a dim in, evenly, placements say it, and it comes back."""
-    mesh = Mesh(("a", "b", "c"), tuple(sizes))
+    mesh = Mesh.from_axes(("a", "b", "c"), tuple(sizes))
     layout, shape = Layout(mesh, (tuple(order),)), (mesh.size * times,)
     placements = from_layout(layout)
     assert_same(held_by(layout, shape), held(mesh, placements, shape))
@@ -96,7 +96,7 @@ def test_strided_shards_are_the_other_orders(order, sizes, times):
 @given(st.integers(1, 4), st.integers(2, 3), st.integers(1, 3))
 def test_a_strided_shard_without_its_axis_is_a_fused_tensor(cards, parts, times):
     """Each rank holds a run of each part, as the placement gives it."""
-    mesh, shape = Mesh(("tp",), (cards,)), (cards * parts * times,)
+    mesh, shape = Mesh(tp=cards), (cards * parts * times,)
     layout = to_layout(mesh, [StridedShard(0, parts)], shape)
     assert layout.fused == ((cards * times,) * parts,)
     assert_same(held_by(layout, shape), held(mesh, [StridedShard(0, parts)], shape))
@@ -164,12 +164,12 @@ def test_what_torch_cannot_say_is_refused(layout, words):
 
 def test_the_code_runs_and_says_the_same():
     """Run with stand-ins for torch's names, the code gives the meshes and placements of the strategy."""
-    small = Mesh(("tp",), (4,))
+    small = Mesh(tp=4)
     layouts = {"w": Layout(GRID, (("tp", "dp"), ())), "b": Layout(small, (("tp",),)), "s": Layout(GRID, ())}
     text = strategy_text(Strategy(layouts, ranks=8))
     assert "placement_types import _StridedShard" in text
     found = {
-        "init_device_mesh": lambda kind, sizes, mesh_dim_names: Mesh(mesh_dim_names, sizes),
+        "init_device_mesh": lambda kind, sizes, mesh_dim_names: Mesh.from_axes(mesh_dim_names, sizes),
         "Shard": Shard,
         "Replicate": Replicate,
         "_StridedShard": StridedShard,

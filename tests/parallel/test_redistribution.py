@@ -160,7 +160,7 @@ def test_nobody_gives_more_than_when_all_take_turns(drawn):
     assert most[0] <= most[1]
 
 
-XY = Mesh(("x", "y"), (4, 2))
+XY = Mesh(x=4, y=2)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_one_card_to_all_is_a_broadcast():
 
 def test_short_messages_take_the_normal_form_and_long_ones_go_straight():
     """On 64 cards, exchanges in groups of 8 need fewer messages; where there are many bytes, these decide."""
-    mesh = Mesh(("x", "y"), (8, 8))
+    mesh = Mesh(x=8, y=8)
     src, dst = Layout(mesh, (("x", "y"), ())), Layout(mesh, ((), ("y", "x")))
     assert len(route(src, dst, (64, 64), 4)[0]) > 1
     assert route(src, dst, (8192, 8192), 4)[0] == (dst,)

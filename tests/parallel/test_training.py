@@ -173,7 +173,7 @@ def test_blocks_cut_by_columns_then_rows_send_what_they_must(data, model):
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.data())
 def test_groups_are_the_cards_that_differ_along_the_summed_axes_only(sizes, data):
     """Against plain coordinates, and each card in one group, in rank order."""
-    mesh = Mesh(tuple("abcd"[: len(sizes)]), tuple(sizes))
+    mesh = Mesh.from_axes(tuple("abcd"[: len(sizes)]), tuple(sizes))
     summed = data.draw(st.sets(st.sampled_from(mesh.axis_names), min_size=1))
     instruction = AllReduce("y", ("x",), tuple(sorted(summed)))
     held = Held(Spec((), np.dtype("float32")), Layout(mesh, ()))

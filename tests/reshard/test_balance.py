@@ -22,7 +22,7 @@ SHAPE = (8192, 8192)
 
 
 def layout(mesh, dims, **options):
-    return Layout(Mesh(tuple(mesh), tuple(mesh.values())), dims, **options)
+    return Layout(Mesh(**mesh), dims, **options)
 
 
 DP4_TP4 = layout({"dp": 4, "tp": 4}, (("tp",), ()))
@@ -70,7 +70,7 @@ def test_cards_that_may_be_renamed_move_less(src, dst, before, after):
 def test_no_placement_is_cheaper(data):
     """Against every placement there is, where they are few."""
     shape = tuple(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=2)))
-    mesh = Mesh(("a",), (data.draw(st.integers(1, 4)),))
+    mesh = Mesh(a=data.draw(st.integers(1, 4)))
     src, dst = (Strategy({"w": data.draw(any_layouts(shape, mesh))}, {"w": shape}) for _ in range(2))
     found = plan_reshard(src, dst, placement=cheapest_placement(src, dst)).moved_bytes
     cards = max(src.ranks, dst.ranks)

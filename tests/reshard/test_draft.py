@@ -9,8 +9,8 @@ from distinfer_lab.errors import LayoutError
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.reshard import Cut, Draft, plan_reshard
 
-GRID = Mesh(("dp", "tp"), (2, 4))
-TP = Mesh(("tp",), (2,))
+GRID = Mesh(dp=2, tp=4)
+TP = Mesh(tp=2)
 SHAPES = {"layers.0.weight": (96, 16), "layers.1.weight": (96, 16), "bias": (16,), "scale": ()}
 SRC = Strategy(
     {
@@ -69,7 +69,7 @@ def test_a_draft_begins_as_the_source_lies():
     assert found.strategy == SRC
     assert found.plan.moved_bytes == 0
     mixed = Strategy({"a": Layout(GRID, (("tp",),)), "b": Layout(TP, (("tp",),))}, {"a": (8,), "b": (8,)})
-    assert Draft.like(mixed) == Draft(Mesh(("cards",), (8,)))
+    assert Draft.like(mixed) == Draft(Mesh(cards=8))
     numbers = Strategy({"a": mixed["b"], "step": Layout.replicated(2, 0)}, {"a": (8,), "step": ()})
     assert Draft.like(numbers) == Draft(TP, (Cut("a", (("tp",),)),))  # what is whole may have any mesh
 
@@ -95,7 +95,7 @@ def test_of_files_a_peak_is_the_share_and_the_buffer():
 
 def test_every_reason_why_not_is_told():
     """An axis that is not there, parts that do not come out even, dims too many; tensor by tensor."""
-    mesh = Mesh(("tp", "ep"), (3, 5))
+    mesh = Mesh(tp=3, ep=5)
     draft = Draft(mesh).cut("layers.0.weight", (("dp",), ())).cut("layers.1.weight", ((), ("ep",)))
     found = draft.cut("bias", (("tp",), ())).cut("scale", ()).assess(SRC)
     assert (found.strategy, found.plan, found.peak_bytes) == (None, None, ())

@@ -15,8 +15,8 @@ from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.cli import main
 from distinfer_lab.errors import ArgumentTypeError, LayoutError
 from distinfer_lab.formats import save_slice
-from distinfer_lab.layout import Layout
-from distinfer_lab.rules import MODEL_TYPES, RULES, Rule, Rules, mesh_of, read_rules, rules_json
+from distinfer_lab.layout import Layout, Mesh
+from distinfer_lab.rules import MODEL_TYPES, RULES, Rule, Rules, read_rules, rules_json
 from distinfer_lab.rules.configuration import part_of
 from distinfer_lab.rules.rule import fits
 
@@ -88,7 +88,7 @@ def test_names_near_to_known_ones_are_refused_by_name():
         with pytest.raises(
             LayoutError, match="no rule for layers.0.self_attn.my_o_proj.weight, .*cross_attn"
         ):
-            Rules(mesh_of("tp=2"), RULES[table], {}).strategy(dict.fromkeys(names, (8, 8)))
+            Rules(Mesh.parse("tp=2"), RULES[table], {}).strategy(dict.fromkeys(names, (8, 8)))
 
 
 @st.composite
@@ -122,7 +122,7 @@ def test_every_rank_gets_whole_heads(attention, tp, fused):
     tensors |= {"qkv_proj.weight": np.vstack([q, k, v])} if fused else {
         "q_proj.weight": q, "k_proj.weight": k, "v_proj.weight": v, "v_proj.bias": v[:, 0].copy(),
     }  # fmt: skip
-    rules = Rules(mesh_of(f"tp={tp}"), RULES["llama"], config)
+    rules = Rules(Mesh.parse(f"tp={tp}"), RULES["llama"], config)
     shapes = {f"layers.3.self_attn.{name}": value.shape for name, value in tensors.items()}
     does = can_share(heads, tp) and can_share(kv, tp)
     if fused:  # keys cannot be repeated where queries are not
@@ -166,7 +166,7 @@ def test_heads_differ_by_layer(kinds, sliding, full, tp, words):
     name = "model.layers.{}.self_attn.k_proj.weight".format
     tensors = {name(i): numbered(by_kind[k][0] * by_kind[k][1], 3) for i, k in enumerate(kinds)}
     shapes = {n: t.shape for n, t in tensors.items()}
-    strategy = Rules(mesh_of(f"tp={tp}"), RULES["llama"], config).strategy(shapes)
+    strategy = Rules(Mesh.parse(f"tp={tp}"), RULES["llama"], config).strategy(shapes)
     for i, kind in enumerate(kinds):
         for rank in range(tp):
             wanted = heads_of(tensors[name(i)], by_kind[kind][0], tp, rank)
@@ -174,7 +174,7 @@ def test_heads_differ_by_layer(kinds, sliding, full, tp, words):
     if by_kind[special] != usual:
         del config["layer_types"]
         with pytest.raises(LayoutError, match="no layer_types that say which is for layer 0; add a rule"):
-            Rules(mesh_of(f"tp={tp}"), RULES["llama"], config).strategy(shapes)
+            Rules(Mesh.parse(f"tp={tp}"), RULES["llama"], config).strategy(shapes)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_heads_in_a_list_by_layer(field):
     """A list has an entry for each layer; a shape that contradicts it is refused, with a way out that works."""
     config = {"num_attention_heads": 8, "head_dim": 4, "hidden_size": 32, **field}
     shapes = {"layers.0.k_proj.weight": (16, 32), "layers.1.k_proj.weight": (8, 32)}
-    rules = Rules(mesh_of("tp=4"), RULES["llama"], config)
+    rules = Rules(Mesh.parse("tp=4"), RULES["llama"], config)
     strategy = rules.strategy(shapes)
     assert [strategy[name].shard_shape(shape) for name, shape in shapes.items()] == [(4, 32), (4, 32)]
     wrong = {"layers.0.k_proj.weight": (8, 32)}
@@ -222,7 +222,7 @@ def test_each_part_of_a_model_has_its_own_heads(text, tower, tp, flat):
         "vision_tower.vision_model.encoder.layers.0.self_attn.k_proj.weight": (numbered(its * width, 2), its),
         "model.visual.blocks.0.self_attn.q_proj.weight": (numbered(its * width, 2), its),
     }
-    rules = Rules(mesh_of(f"tp={tp}"), RULES["llama"], nested)
+    rules = Rules(Mesh.parse(f"tp={tp}"), RULES["llama"], nested)
     if not all(can_share(count, tp) for _, count in tensors.values()):
         with pytest.raises(LayoutError, match=rf"tp={tp} does not divide"):
             rules.strategy({name: value.shape for name, (value, _) in tensors.items()})
@@ -237,7 +237,7 @@ def test_a_part_without_a_section_is_refused():
     """The heads of the language model are not those of a tower; a section that lacks a field is named."""
     config = {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 4, "hidden_size": 16}
     shapes = {"vision_tower.layers.0.q_proj.weight": (16, 16)}
-    rules = Rules(mesh_of("tp=2"), RULES["llama"], config)
+    rules = Rules(Mesh.parse("tp=2"), RULES["llama"], config)
     with pytest.raises(
         LayoutError, match=r"the configuration \(vision_config\) has no num_attention_heads; add it"
     ):
@@ -257,7 +257,7 @@ def test_query_key_value_of_each_head(heads, size, tp, bloom):
     name = (
         "h.0.self_attention.query_key_value.weight" if bloom else "layers.0.attention.query_key_value.weight"
     )
-    rules = Rules(mesh_of(f"tp={tp}"), RULES["bloom" if bloom else "gpt_neox"], config)
+    rules = Rules(Mesh.parse(f"tp={tp}"), RULES["bloom" if bloom else "gpt_neox"], config)
     if not can_share(heads, tp):
         with pytest.raises(LayoutError, match=rf"tp={tp} does not divide"):
             rules.strategy({name: value.shape})
@@ -270,7 +270,7 @@ def test_query_key_value_of_each_head(heads, size, tp, bloom):
 def test_stacked_experts_are_cut_in_their_hidden_units():
     """Gate and up one after the other, or by turns (gpt-oss); an expert's shape of another family is refused."""
     config = {"num_attention_heads": 4, "hidden_size": 6, "intermediate_size": 4, "model_type": "gpt_oss"}
-    name, tp = "layers.0.mlp.experts.gate_up_proj", mesh_of("tp=2")
+    name, tp = "layers.0.mlp.experts.gate_up_proj", Mesh.parse("tp=2")
     stacked = numbered(3, 8, 6)
     layout = Rules(tp, RULES["llama"], config).strategy({name: stacked.shape})[name]
     gate, up = np.split(stacked, 2, axis=1)
@@ -297,7 +297,7 @@ def test_pipeline_stages_hold_their_layers(layers, pp, tp, mesh, tied):
     shapes = {f"model.layers.{i}.self_attn.q_proj.weight": (4, 4) for i in range(layers)}
     shapes |= {"model.embed_tokens.weight": (6, 4), "model.norm.weight": (4,)}
     shapes |= {} if tied else {"lm_head.weight": (6, 4)}
-    rules = Rules(mesh_of(mesh.format(pp=pp, tp=tp)), RULES["llama"], config)
+    rules = Rules(Mesh.parse(mesh.format(pp=pp, tp=tp)), RULES["llama"], config)
     if pp > layers:
         with pytest.raises(LayoutError, match=f"pp={pp} is more than the {layers} layers .*use pp={layers}"):
             rules.strategy(shapes)
@@ -322,20 +322,20 @@ def test_pipeline_stages_hold_their_layers(layers, pp, tp, mesh, tied):
 
 def test_layers_that_are_no_number_are_refused():
     """The configuration's number of layers, where stages share them."""
-    rules = Rules(mesh_of("pp=2"), RULES["llama"], {"num_hidden_layers": "two"})
+    rules = Rules(Mesh.parse("pp=2"), RULES["llama"], {"num_hidden_layers": "two"})
     with pytest.raises(LayoutError, match="has num_hidden_layers='two', which gives no whole number above 0"):
         rules.strategy({"layers.0.up_proj.weight": (2, 2)})
 
 
 def test_stages_may_be_cut_by_a_rule_instead():
     """A rule that cuts dims by pp has the axis for itself; no stages then."""
-    rules = Rules(mesh_of("pp=2"), (Rule("*", (("pp",), ())),))
-    assert rules.strategy({"layers.0.w": (4, 2)})["layers.0.w"] == Layout(mesh_of("pp=2"), (("pp",), ()))
+    rules = Rules(Mesh.parse("pp=2"), (Rule("*", (("pp",), ())),))
+    assert rules.strategy({"layers.0.w": (4, 2)})["layers.0.w"] == Layout(Mesh.parse("pp=2"), (("pp",), ()))
 
 
 def test_tensors_of_one_table_or_attention_are_cut_alike():
     """Keys and values, embedding and tied head: one rule that leaves out the other is refused by both names."""
-    two = mesh_of("tp=2")
+    two = Mesh.parse("tp=2")
     shapes = {
         "a.k_proj.weight": (4, 4),
         "a.v_proj.weight": (4, 4),
@@ -358,20 +358,20 @@ def test_tensors_of_one_table_or_attention_are_cut_alike():
     config = {"tie_word_embeddings": True, "num_attention_heads": 2, "hidden_size": 4}
     for mesh in ("tp=2", "pp=2,tp=2"):
         shapes["layers.1.up_proj.weight"] = (4, 4)
-        assert Rules(mesh_of(mesh), RULES["llama"], config).strategy(shapes)
+        assert Rules(Mesh.parse(mesh), RULES["llama"], config).strategy(shapes)
 
 
 def test_a_model_type_that_the_rules_do_not_know_is_reported():
     """By Rules, their repr and the command line; rules of one's own are for any model."""
     known = {kind: table for table, kinds in MODEL_TYPES.items() for kind in kinds}
     for kind, table in known.items():
-        assert not Rules(mesh_of("tp=1"), RULES[table], {"model_type": kind}).unknown_model_types
+        assert not Rules(Mesh.parse("tp=1"), RULES[table], {"model_type": kind}).unknown_model_types
     odd = {"model_type": "gemma9"}
-    assert Rules(mesh_of("tp=1"), RULES["llama"], odd).unknown_model_types == ("gemma9",)
-    assert "not written for model_type gemma9" in repr(Rules(mesh_of("tp=1"), RULES["llama"], odd))
-    assert not Rules(mesh_of("tp=1"), (Rule("*", None),), odd).unknown_model_types
+    assert Rules(Mesh.parse("tp=1"), RULES["llama"], odd).unknown_model_types == ("gemma9",)
+    assert "not written for model_type gemma9" in repr(Rules(Mesh.parse("tp=1"), RULES["llama"], odd))
+    assert not Rules(Mesh.parse("tp=1"), (Rule("*", None),), odd).unknown_model_types
     text = {"model_type": "some_vlm", "text_config": {"model_type": "qwen3"}}
-    assert not Rules(mesh_of("tp=1"), RULES["llama"], text).unknown_model_types
+    assert not Rules(Mesh.parse("tp=1"), RULES["llama"], text).unknown_model_types
 
 
 @pytest.mark.parametrize("table", RULES)
@@ -399,7 +399,7 @@ def test_wrong_calls_have_status_2(tmp_path):
     run = lambda *args: CliRunner().invoke(main, ["reshard", str(tmp_path), *map(str, args)])  # noqa: E731
     for options, word in [
         (["--dtype", "int3"], "--dtype int3 is not one of"),
-        (["--to", "tp", "--rules", "llama"], "--to: 'tp' is no mesh"),
+        (["--to", "tp", "--rules", "llama"], "--to: 'tp' is not a mesh"),
         (["--to", "tp=2", "--rules", "lama"], "rules are a file, or one of gpt2, llama"),
     ]:
         done = run(tmp_path / "out", *options)
@@ -418,10 +418,10 @@ def test_wrong_calls_have_status_2(tmp_path):
 
 def test_calls_with_the_wrong_types_say_the_right_ones():
     """A text for a mesh, a name for rules."""
-    with pytest.raises(ArgumentTypeError, match=r'mesh is a Mesh, not str; dl.mesh_of\("tp=4"\) makes one'):
+    with pytest.raises(ArgumentTypeError, match=r"mesh='tp=4' is not a Mesh; write Mesh.parse\('tp=4'\)"):
         Rules("tp=4", RULES["llama"])
-    with pytest.raises(ArgumentTypeError, match=r'rules are Rule objects; dl.read_rules\("llama"\) reads'):
-        Rules(mesh_of("tp=4"), "llama")
+    with pytest.raises(ArgumentTypeError, match=r"rules='llama' are not .* write read_rules\('llama'\)"):
+        Rules(Mesh.parse("tp=4"), "llama")
 
 
 def test_stages_that_count_their_own_layers_are_joined_as_the_refusal_says(tmp_path):

@@ -18,7 +18,7 @@ from distinfer_lab.errors import CheckpointError, GraphError, LayoutError, Resha
 from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.net.models.family import from_pretrained_config
-from distinfer_lab.rules import Rule, Rules, mesh_of, quantised_weights, read_rules
+from distinfer_lab.rules import Rule, Rules, quantised_weights, read_rules
 from distinfer_lab.rules.quantised import Along
 from distinfer_lab.rules.together import check_together
 
@@ -159,7 +159,7 @@ def test_each_rank_dequantises_to_its_slice(case, tp, dims):
     """Cut exactly where every piece is whole blocks of all tensors, to the slice of the dequantised whole."""
     whole = case.dequantise(case.tensors)
     axis = dims.index(("tp",))
-    rules = Rules(mesh_of(f"tp={tp}"), (Rule("*.weight", dims),), case.config)
+    rules = Rules(Mesh.parse(f"tp={tp}"), (Rule("*.weight", dims),), case.config)
     shapes = {name: value.shape for name, value in case.tensors.items()}
     length = whole.shape[axis]
     if tp > 1 and (length % tp or length // tp % case.units[axis]):
@@ -181,7 +181,7 @@ def test_cuts_that_are_accepted_dequantise(data, case, tp):
     for name, value in case.tensors.items():
         way = data.draw(st.sampled_from([(), (0,), (1,)]))
         dims = tuple(("tp",) if (i,) == way else () for i in range(value.ndim))
-        layouts[name] = Layout(Mesh(("tp",), (tp,)), dims, split="gspmd_ceil")
+        layouts[name] = Layout(Mesh(tp=tp), dims, split="gspmd_ceil")
     (weight,) = quantised_weights({n: v.shape for n, v in case.tensors.items()}, case.dtypes, case.config)
     try:
         check_together([weight], layouts)
@@ -210,7 +210,7 @@ def test_heads_and_fused_parts_are_cut_at_blocks():
     def layouts(tp, block):
         config["quantization_config"]["weight_block_size"] = [block, 4]
         shapes = {names[0]: (64, 8), names[1]: (64 // block, 2)}
-        return Rules(mesh_of(f"tp={tp}"), read_rules("llama"), config).strategy(shapes)
+        return Rules(Mesh.parse(f"tp={tp}"), read_rules("llama"), config).strategy(shapes)
 
     strategy = layouts(4, 4)
     for rank in range(4):
@@ -225,7 +225,7 @@ def test_heads_and_fused_parts_are_cut_at_blocks():
 
 def test_what_is_not_known_is_refused_when_it_is_cut():
     """Blocks of unknown size, flattened codes, scales of a shape of their own; whole on each rank they are taken."""
-    two, half = mesh_of("tp=2"), (Rule("*.weight", ROWS), Rule("*", None))
+    two, half = Mesh.parse("tp=2"), (Rule("*.weight", ROWS), Rule("*", None))
     for shapes, said in [
         (
             {"w.weight": (24, 4), "w.weight_scale_inv": (5, 1)},
@@ -347,7 +347,7 @@ def test_codes_are_never_converted(folder, tmp_path):
 
 def test_a_strategy_may_not_part_codes_from_scales(folder):
     """Rows of the codes cut, all scales on each rank: named with the rank, and what to do."""
-    tp = Mesh(("tp",), (2,))
+    tp = Mesh(tp=2)
     with open_checkpoint(folder) as checkpoint:
         layouts = {name: Layout(tp, ((),) * len(r.shape)) for name, r in checkpoint.tensors.items()}
         layouts["layers.0.up_proj.weight"] = Layout(tp, ROWS)

@@ -4,7 +4,7 @@ import pytest
 
 MAKE = """
 from distinfer_lab import Layout, LayoutEditor, Mesh, Strategy
-grid = Mesh(("dp", "tp"), (2, 4))
+grid = Mesh(dp=2, tp=4)
 shapes = {"layers.0.weight": (96, 16), "layers.1.weight": (32, 64), "bias": (16,)}
 src = Strategy({n: Layout(grid, ((), ("tp",)) if len(s) > 1 else ((),)) for n, s in shapes.items()}, shapes)
 editor = LayoutEditor(src)
@@ -80,7 +80,7 @@ def test_reasons_why_not_are_told(notebook):
     assert not notebook.page.locator("[data-key]").first.is_visible()
     labelled(notebook, "Mesh").fill("five")
     notebook.page.keyboard.press("Enter")
-    notebook.find("[role=alert]", has_text="'five' is no mesh").wait_for()
+    notebook.find("[role=alert]", has_text="'five' is not a mesh").wait_for()
     labelled(notebook, "Mesh").fill("dp=2,tp=4")
     notebook.page.keyboard.press("Enter")
     notebook.page.wait_for_selector('[data-key="infer:7"]')

@@ -82,7 +82,7 @@ def check(record):
     return bundle
 
 
-TP = Mesh(("tp",), (4,))
+TP = Mesh(tp=4)
 STRATEGY = Strategy({"w": Layout(TP, ((), ("tp",))), "b": Layout(TP, ((),))}, {"w": (96, 16), "b": (16,)})
 
 
@@ -140,7 +140,7 @@ RECORDS = net_records() | {
     "strategy": STRATEGY,
     "strategy file": dl.StrategyFile.from_strategy(STRATEGY),
     "empty strategy file": dl.StrategyFile(),
-    "rules": dl.Rules(dl.mesh_of("tp=4"), dl.read_rules("llama"), {"num_attention_heads": 8}),
+    "rules": dl.Rules(dl.Mesh.parse("tp=4"), dl.read_rules("llama"), {"num_attention_heads": 8}),
     "topology": Topology.of_hosts(1024, 8),
     "plan": dl.plan_reshard(STRATEGY, None),
     "explanation": dl.explain(dl.plan_reshard(STRATEGY, None)),

@@ -22,7 +22,7 @@ from distinfer_lab.views import (
 from tests.strategies import layouts_with_shape
 from tests.views.reading import collisions, keys, lines_of_text, rectangles, spills, tiles, words
 
-TP = Mesh(("tp",), (2,))
+TP = Mesh(tp=2)
 QKV = Layout(TP, (("tp",), ()), fused=((8, 4, 4), None))
 
 
@@ -91,16 +91,16 @@ def cell_words(svg):
 
 def test_each_kind_of_cut_is_said_in_words():
     """Copies, optimizer shards, fused parts, empty shards and idle cards are named, not only coloured."""
-    copies = Layout(Mesh(("dp", "tp"), (2, 2)), ((), ("tp",)))
+    copies = Layout(Mesh(dp=2, tp=2), ((), ("tp",)))
     assert cell_words(tensor_svg(copies, (4, 6))) == ["cards 0, 2", "cards 1, 3"]
-    shards = Layout(Mesh(("dp", "tp"), (2, 2)), ((), ("tp",)), optimizer_shards=2)
+    shards = Layout(Mesh(dp=2, tp=2), ((), ("tp",)), optimizer_shards=2)
     said = words(tensor_svg(shards, (4, 6)))
     assert "dim 0: 4 elements, whole, then each shard in 2 among its copies (dashed lines)" in said
     assert 'stroke-dasharray="4 3"' in tensor_svg(shards, (4, 6))
     svg = tensor_svg(QKV, (16, 12))
     assert cell_words(svg) == ["card 0", "card 1"] * 3
     assert svg.count('stroke-width="3"') == 3
-    uneven = Layout(Mesh(("tp",), (4,)), (("tp",),), split="torch_chunk")
+    uneven = Layout(Mesh(tp=4), (("tp",),), split="torch_chunk")
     assert "card 3 holds an empty shard" in words(tensor_svg(uneven, (6,)))
     late = Layout(TP, (("tp",),), first_ranks=(2,))
     assert "cards 0, 1 hold no part of this tensor" in words(tensor_svg(late, (4,)))
@@ -116,7 +116,7 @@ def test_a_long_tensor_says_that_it_is_not_to_scale():
 
 def test_a_thousand_shards_are_drawn_in_runs():
     """Cells that stand for several shards tell how many, and together they are all of them."""
-    layout = Layout(Mesh(("a", "b"), (32, 32)), (("a",), ("b",)))
+    layout = Layout(Mesh(a=32, b=32), (("a",), ("b",)))
     svg = tensor_svg(layout, (64, 64))
     counts = [
         int(w.text) for w in lines_of_text(svg) if w.anchor == "middle" and w.size == 10 and w.text == "16"
@@ -131,7 +131,7 @@ def test_a_thousand_shards_are_drawn_in_runs():
 )
 def test_a_mesh_has_every_rank_at_its_coordinates(axes):
     """Ranks of one row share all coordinates but the last, those of one column all but the one before."""
-    mesh = Mesh(tuple(n for n, _ in axes), tuple(s for _, s in axes))
+    mesh = Mesh.from_axes(tuple(n for n, _ in axes), tuple(s for _, s in axes))
     svg = mesh_svg(mesh, max_cards=10_000)
     assert sorted(int(k.removeprefix("card:")) for k in keys(svg)) == list(range(mesh.size))
     found = tiles(svg)
@@ -158,7 +158,7 @@ def test_a_mesh_has_every_rank_at_its_coordinates(axes):
 )
 def test_a_large_mesh_is_drawn_in_runs_that_hold_all_ranks(sizes, limit):
     """Every rank is in exactly one tile, and there are no more tiles than asked for."""
-    mesh = Mesh(tuple("abc"[: len(sizes)]), sizes)
+    mesh = Mesh.from_axes(tuple("abc"[: len(sizes)]), sizes)
     labels = [key.removeprefix("card:") for key in keys(mesh_svg(mesh, max_cards=limit))]
     assert len(labels) <= limit
     ranks = [r for label in labels for r in range(int(label.split("-")[0]), int(label.split("-")[-1]) + 1)]
@@ -185,7 +185,7 @@ def test_an_opened_group_shows_its_cards(case, limit):
 
 def test_an_opened_group_is_drawn_and_linked_by_its_cards():
     """The picture and the links have the same keys, and what the cards of a group share adds up to its own."""
-    src, dst = Layout(Mesh(("tp",), (64,)), (("tp",),)), Layout(Mesh(("tp",), (4,)), (("tp",),))
+    src, dst = Layout(Mesh(tp=64), (("tp",),)), Layout(Mesh(tp=4), (("tp",),))
     opened = ["train:8-15"]
     closed = link_cards(src, dst, (128,), max_cards=12)
     links = link_cards(src, dst, (128,), max_cards=12, opened=opened)
@@ -207,14 +207,14 @@ def test_fused_shards_are_linked_part_by_part():
 
 def test_copies_say_whose():
     """A card that holds what an earlier one holds says so in words."""
-    svg = layout_svg(Layout(Mesh(("dp", "tp"), (2, 2)), ((), ("tp",))), (4, 6))
+    svg = layout_svg(Layout(Mesh(dp=2, tp=2), ((), ("tp",))), (4, 6))
     assert [w for w in words(svg) if w.startswith("=")] == ["= card 0", "= card 1"]
 
 
 def test_grouped_inference_cards_keep_the_colours_of_their_bytes():
     """A compact tile that takes from two shards has a stripe of each, as wide as its part."""
-    src = Layout(Mesh(("tp",), (128,)), (("tp",),))
-    dst = Layout(Mesh(("tp",), (64,)), (("tp",),))
+    src = Layout(Mesh(tp=128), (("tp",),))
+    dst = Layout(Mesh(tp=64), (("tp",),))
     svg = layout_pair_svg(src, dst, (256,), max_cards=400)
     found = tiles(svg)
     for card in range(64):
@@ -242,7 +242,7 @@ def test_a_lost_card_shows_nothing_of_what_it_held():
 
 def test_a_group_of_a_fused_tensor_keeps_its_parts_apart():
     """Two of four cards hold half of each part, and nothing of what lies between."""
-    quarter = Layout(Mesh(("tp",), (4,)), (("tp",), ()), fused=((8, 4, 4), None))
+    quarter = Layout(Mesh(tp=4), (("tp",), ()), fused=((8, 4, 4), None))
     pairs = hold(quarter, (16, 6)).grouped(2)
     assert pairs.cards == ("0-1", "2-3")
     assert [pairs.describe(row) for row in range(2)] == [
@@ -253,7 +253,7 @@ def test_a_group_of_a_fused_tensor_keeps_its_parts_apart():
 
 def test_a_group_shows_the_different_shards_of_its_cards():
     """Two of four cards hold two quarters: both are drawn; two copies are one."""
-    four = Mesh(("dp", "tp"), (2, 4))
+    four = Mesh(dp=2, tp=4)
     whole = hold(Layout(four, (("tp",), ())), (16, 6))
     pairs = whole.grouped(4)
     assert [pairs.describe(row) for row in range(2)] == ["[0:8, 0:6] in 2 shards", "[8:16, 0:6] in 2 shards"]
@@ -265,7 +265,7 @@ def test_a_group_shows_the_different_shards_of_its_cards():
 
 def test_rather_fewer_layouts_than_groups_of_a_few_cards():
     """Eight cards that are too many for four layouts are drawn one by one for two."""
-    mesh = Mesh(("dp", "tp"), (2, 4))
+    mesh = Mesh(dp=2, tp=4)
     cuts = [(("tp",), ()), ((), ("tp",)), (("dp",), ()), (("dp",), ("tp",))]
     strategy = Strategy(
         {f"w{i}": Layout(mesh, cut) for i, cut in enumerate(cuts)}, {f"w{i}": (8, 8) for i in range(4)}
@@ -277,7 +277,7 @@ def test_rather_fewer_layouts_than_groups_of_a_few_cards():
 
 def test_what_is_not_drawn_and_what_is_left_is_said():
     """Kinds of cut beyond those that are drawn, and the copies of the shard of which most were lost."""
-    mesh = Mesh(("dp", "tp"), (2, 2))
+    mesh = Mesh(dp=2, tp=2)
     cuts = [(("tp",), ()), ((), ("tp",)), (("dp",), ()), ((), ("dp",)), (("dp", "tp"), ()), ((), ())]
     strategy = Strategy(
         {f"w{i}": Layout(mesh, cut) for i, cut in enumerate(cuts)}, {f"w{i}": (4, 4) for i in range(6)}

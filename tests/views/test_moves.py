@@ -259,7 +259,7 @@ def test_a_move_says_its_bytes_and_its_ends():
 def sliced(tmp_path_factory):
     """A checkpoint of four ranks: one tensor cut by columns, one by rows and columns, one whole."""
     folder = tmp_path_factory.mktemp("sliced")
-    mesh = Mesh(("a", "b"), (2, 2))
+    mesh = Mesh(a=2, b=2)
     strategy = Strategy(
         {"w": Layout(mesh, ((), ("b",))), "v": Layout(mesh, (("a",), ("b",))), "n": Layout(mesh, ((),))},
         {"w": (8, 8), "v": (8, 12), "n": (5,)},
@@ -291,7 +291,7 @@ def read_elements(plan, file, name):
 @pytest.mark.parametrize("dims", [((), ("t",)), (("t",), ())], ids=["columns", "rows"])
 def test_what_is_drawn_of_a_file_is_what_is_read_of_it(sliced, dims):
     """The part of a file's tensor that a set of ranks reads has the place and the area of its bytes."""
-    tp = Mesh(("t",), (4,))
+    tp = Mesh(t=4)
     dst = Strategy({"w": Layout(tp, dims), "v": Layout(tp, dims), "n": Layout.replicated(4, 1)})
     plan = sliced.plan(dst)
     for rank, file in enumerate(files_of(plan)):

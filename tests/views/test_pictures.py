@@ -22,13 +22,13 @@ from distinfer_lab.views import (
 from tests.strategies import layouts_with_shape
 from tests.views.reading import SVG, collisions, keys, spills, words
 
-GRID = Layout(Mesh(("dp", "tp"), (2, 4)), (("dp",), ("tp",)))
-COLUMNS = Layout(Mesh(("tp",), (4,)), ((), ("tp",)))
+GRID = Layout(Mesh(dp=2, tp=4), (("dp",), ("tp",)))
+COLUMNS = Layout(Mesh(tp=4), ((), ("tp",)))
 
 
 def big(rows, columns):
     """A layout of rows x columns cards in which every card holds its own box."""
-    return Layout(Mesh(("dp", "tp"), (rows, columns)), (("dp",), ("tp",)))
+    return Layout(Mesh(dp=rows, tp=columns), (("dp",), ("tp",)))
 
 
 @given(layouts_with_shape())
@@ -77,7 +77,7 @@ PICTURES = {
     "pair": lambda cards: layout_pair_svg(big(32, 32), big(1, 256), (64, 256), max_cards=cards),
     "pair medium": lambda cards: layout_pair_svg(big(4, 8), big(8, 4), (64, 64), max_cards=cards),
     "pair large": lambda cards: layout_pair_svg(big(4, 4), big(1, 16), (64, 64), max_cards=cards),
-    "mesh": lambda cards: mesh_svg(Mesh(("dp", "pp", "tp"), (16, 8, 16)), max_cards=cards),
+    "mesh": lambda cards: mesh_svg(Mesh(dp=16, pp=8, tp=16), max_cards=cards),
     "strategy": lambda cards: strategy_svg(
         Strategy({f"layer.{i}.{'x' * 90}": big(2**i, 256 >> i) for i in range(8)}), max_cards=cards
     ),
@@ -135,7 +135,7 @@ def test_an_inference_card_is_pieced_together_from_its_sources():
 
 def test_a_piece_is_drawn_where_its_box_lies():
     """In the picture of a tensor a card's box has the place and the size of its share."""
-    halves = Layout(Mesh(("tp",), (2,)), ((), ("tp",)))
+    halves = Layout(Mesh(tp=2), ((), ("tp",)))
     svg = layout_svg(halves, (8, 8))
     tile = next(e for e in ET.fromstring(svg).iter() if e.get("data-key") == "card:1")
     sheet, piece = [

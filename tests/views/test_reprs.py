@@ -18,20 +18,20 @@ from distinfer_lab.reshard import plan_reshard
 from distinfer_lab.views import Drawing
 from tests.strategies import layouts_with_shape
 
-TP = Layout(Mesh(("tp",), (4,)), ((), ("tp",)))
+TP = Layout(Mesh(tp=4), ((), ("tp",)))
 RECORDS = {
-    "mesh": Mesh(("dp", "tp"), (2, 4)),
-    "mesh of no axes": Mesh((), ()),
-    "large mesh": Mesh(("dp", "tp"), (128, 256)),
+    "mesh": Mesh(dp=2, tp=4),
+    "mesh of no axes": Mesh(),
+    "large mesh": Mesh(dp=128, tp=256),
     "layout": TP,
-    "layout of no dims": Layout(Mesh(("dp",), (8,)), ()),
-    "uneven layout": Layout(Mesh(("tp",), (3,)), (("tp",),), sizes=((0, 0, 0),)),
+    "layout of no dims": Layout(Mesh(dp=8), ()),
+    "uneven layout": Layout(Mesh(tp=3), (("tp",),), sizes=((0, 0, 0),)),
     "strategy": Strategy({"w": TP, "b": Layout.replicated(4, 1)}, {"w": (96, 16)}),
     "empty strategy": Strategy({}),
     "large strategy": Strategy({f"layers.{i}.weight": TP for i in range(5000)}),
     "full strategy": Strategy(
         {
-            f"{'n' * 60}{i}": Layout(Mesh(("a" * 60,), (256,)), ((), ("a" * 60,))[: i % 2 + 1])
+            f"{'n' * 60}{i}": Layout(Mesh.from_axes(("a" * 60,), (256,)), ((), ("a" * 60,))[: i % 2 + 1])
             for i in range(4)
         }
         | {f"{'m' * 60}{i}": Layout.replicated(256, i) for i in range(20)}
@@ -87,14 +87,14 @@ def test_the_nearest_registered_base_draws(monkeypatch):
         pass
 
     monkeypatch.setitem(display._html, "distinfer_lab.layout.Mesh", lambda record: "the base's picture")
-    assert Fine(("tp",), (2,))._repr_mimebundle_()["text/html"] == "the base's picture"
+    assert Fine(tp=2)._repr_mimebundle_()["text/html"] == "the base's picture"
 
 
 def test_importing_a_layout_draws_nothing():
     """The views are loaded when something is shown, and neither dask, scipy nor matplotlib even then."""
     code = (
         "import sys, distinfer_lab.layout as l; assert 'distinfer_lab.views' not in sys.modules;"
-        "assert 'text/html' in l.Mesh(('tp',), (2,))._repr_mimebundle_();"
+        "assert 'text/html' in l.Mesh(tp=2)._repr_mimebundle_();"
         "assert not {'dask', 'distributed', 'matplotlib', 'ipywidgets', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -109,9 +109,9 @@ def test_a_drawing_shows_itself():
 
 def test_who_gives_nothing_is_explained():
     """Two copies on four cards: one is enough; where all give, or hold nothing, there is nothing to say."""
-    mesh, shapes = Mesh(("dp", "tp"), (2, 2)), {"w": (4, 4)}
+    mesh, shapes = Mesh(dp=2, tp=2), {"w": (4, 4)}
     src = Strategy({"w": Layout(mesh, (("tp",), ()))}, shapes)
-    dst = Strategy({"w": Layout(Mesh(("tp",), (2,)), (("tp",), ()))}, shapes)
+    dst = Strategy({"w": Layout(Mesh(tp=2), (("tp",), ()))}, shapes)
     plan = plan_reshard(src, dst, same_cards=False)
     silent = np.flatnonzero(plan.traffic.sum(axis=1) == 0).tolist()
     assert len(silent) == 2

@@ -93,7 +93,7 @@ def folder(tmp_path, name):
 
 @pytest.fixture
 def strategy(name):
-    return Strategy({name: Layout(Mesh((name, "tp"), (1, 2)), ((name, "tp"), ()))}, {name: (8, 8)})
+    return Strategy({name: Layout(Mesh.from_axes((name, "tp"), (1, 2)), ((name, "tp"), ()))}, {name: (8, 8)})
 
 
 def test_texts_and_pictures(folder, strategy):

@@ -11,7 +11,7 @@ from distinfer_lab.layout.dialects.mindspore import layout_tuple, strategy_from_
 from distinfer_lab.reshard import Draft, plan_reshard
 from distinfer_lab.widgets import LayoutEditor
 
-GRID = Mesh(("dp", "tp"), (2, 4))
+GRID = Mesh(dp=2, tp=4)
 SHAPES = {"a.weight": (96, 16), "b.weight": (32, 64), "bias": (16,), "scale": ()}
 SRC = Strategy(
     {
@@ -56,7 +56,7 @@ def test_choosing_in_the_page_makes_the_strategy(editor):
     editor.match.value = "*.weight"
     editor.dims.children[0].value = ()
     editor.dims.children[1].value = ("tp",)
-    two = Mesh(("tp",), (2,))
+    two = Mesh(tp=2)
     columns = Layout(two, ((), ("tp",)))
     expected = {
         "a.weight": columns,
@@ -78,7 +78,7 @@ def test_every_change_can_be_undone_and_made_again(editor):
         lambda: editor.on("tp=4"),
         lambda: setattr(editor.dims.children[0], "value", ("tp",)),
         lambda: setattr(editor.dims.children[1], "value", ()),
-        lambda: setattr(editor, "draft", Draft(Mesh(("x",), (2,)))),
+        lambda: setattr(editor, "draft", Draft(Mesh(x=2))),
     ):
         change()
         assert editor.draft != drafts[-1]
@@ -147,13 +147,13 @@ def test_a_mesh_that_is_none_is_told_and_changes_nothing(editor):
     """In words, with how to write one; the field may then be mended."""
     before = editor.draft
     editor.mesh.value = "tp=four"
-    assert "&#x27;tp=four&#x27; is no mesh" in editor.errors.value
+    assert "&#x27;tp=four&#x27; is not a mesh" in editor.errors.value
     assert editor.draft == before
     editor.mesh.value = "tp=20000"
     assert "has 20,000 cards; the editor takes up to 16,384" in editor.errors.value
     assert editor.draft == before
     editor.mesh.value = "tp=4"
-    assert (editor.errors.value, editor.draft.mesh) == ("", Mesh(("tp",), (4,)))
+    assert (editor.errors.value, editor.draft.mesh) == ("", Mesh(tp=4))
 
 
 def test_a_name_that_nothing_has(editor):
@@ -196,7 +196,7 @@ def test_a_checkpoint_is_a_source(tmp_path):
     """Its dtypes count; its bytes are on no card yet, so all are brought."""
     for rank in range(2):
         save_slice(tmp_path / f"rank_{rank}/a.ckpt", {"w": np.ones((4, 8), np.float16)}, sync=False)
-    rows = Layout(Mesh(("tp",), (2,)), (("tp",), ()))
+    rows = Layout(Mesh(tp=2), (("tp",), ()))
     with open_checkpoint(tmp_path, Strategy({"w": rows})) as checkpoint:
         editor = LayoutEditor(checkpoint, buffer=1000)
         assert editor.strategy["w"] == rows

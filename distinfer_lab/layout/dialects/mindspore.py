@@ -83,7 +83,7 @@ def to_layout(item: MindSporeLayout, stages: Sequence[int] = (0,)) -> Layout:
         )
     # One axis more is enough for the mesh to refuse them.
     sizes_of_axes = item.dev_matrix[: MAX_AXES + 1]
-    mesh = Mesh(_axis_names(len(sizes_of_axes)), sizes_of_axes)
+    mesh = Mesh.from_axes(_axis_names(len(sizes_of_axes)), sizes_of_axes)
     dims = tuple(_dim_axes(mesh, entry, item.tensor_map) for entry in item.tensor_map)
     sizes: tuple[tuple[int, ...] | None, ...] = ()
     if item.split_sizes:
@@ -156,7 +156,7 @@ def layout_tuple(layout: Layout, shape: Sequence[int]) -> LayoutTuple:
 
     Examples
     --------
-    >>> layout_tuple(Layout(Mesh(("a", "b"), (2, 4)), ((), ("b",))), (96, 16))
+    >>> layout_tuple(Layout(Mesh(a=2, b=4), ((), ("b",))), (96, 16))
     ([2, 4], [-1, 0], [96, 4], 0, True, '', [96, 16], [96, 4], False, False, 0, 0)
     """
     numbers = from_layout(layout)
@@ -301,7 +301,7 @@ def strategy_text(strategy: Strategy) -> str:
 
     Examples
     --------
-    >>> tp = Layout(Mesh(("tp",), (4,)), ((), ("tp",)))
+    >>> tp = Layout(Mesh(tp=4), ((), ("tp",)))
     >>> print(strategy_text(Strategy({"w": tp}, {"w": (96, 16)})))
     predict_strategy = {
         'w': ([4], [-1, 0], [96, 4], 0, True, '', [96, 16], [96, 4], False, False, 0, 0),

@@ -31,7 +31,7 @@ def layout_to_json(layout: Layout) -> dict[str, Any]:
 
     Examples
     --------
-    >>> layout_to_json(Layout(Mesh(("tp",), (4,)), ((), ("tp",))))
+    >>> layout_to_json(Layout(Mesh(tp=4), ((), ("tp",))))
     {'mesh': {'tp': 4}, 'dims': [[], ['tp']]}
     """
     out: dict[str, Any] = {
@@ -64,7 +64,7 @@ def layout_from_json(found: Any) -> Layout:
     try:
         options = {name: _option(name, found[name]) for name in OPTIONS if name in found}
         sizes = tuple(read_int(size, f"axis {shown(axis)}", 1, MOST_RANKS) for axis, size in mesh.items())
-        return Layout(Mesh(tuple(mesh), sizes), tuple(map(tuple, dims)), **options)
+        return Layout(Mesh.from_axes(tuple(mesh), sizes), tuple(map(tuple, dims)), **options)
     except ValueError as err:
         raise LayoutError(f"{shown(found)} is not a valid layout: {err}") from err
 

@@ -24,7 +24,7 @@ class Drawing:
     --------
     >>> from distinfer_lab.layout import Mesh
     >>> from distinfer_lab.views import mesh_svg
-    >>> Drawing(mesh_svg(Mesh(("tp",), (4,))), "four cards in a row")
+    >>> Drawing(mesh_svg(Mesh(tp=4)), "four cards in a row")
     four cards in a row
     """
 

@@ -56,7 +56,7 @@ class Trained(Protocol):
 
 def group_html(group: Group) -> str:
     """The cards of a group."""
-    mesh = Mesh(("card",), (max(len(group), 1),))
+    mesh = Mesh(card=max(len(group), 1))
     return kept(lambda cards: mesh_svg(mesh, max_cards=cards), repr(group)) + lines_html(repr(group))
 
 

@@ -1,0 +1,227 @@
+r"""How the dims of a tensor are sharded, as text: the one notation of reprs, rules, nets, editors and commands.
+
+One word per tensor dim, with spaces between them::
+
+    sharding = [ dim { " " dim } ]                    "" is a tensor of no dims
+    dim      = axes [ sizes | parts ] [ "/" count ]
+    axes     = "-" | name { "+" name }                the mesh axes that shard the dim; "-" is none
+    sizes    = "(" size { "," size } ")"              uneven: the size of each shard along the dim
+    parts    = "[" size { "|" size } "]"              fused: parts along the dim, each sharded by itself
+    count    = a number                               optimizer shards (ZeRO), of dim 0 only
+    name     = letters, digits and "_"; any other text in quotes, as Python writes it
+
+A tensor of shape (96, 16) on ``Mesh(dp=2, tp=4)``::
+
+    "- -"                shard (96, 16)    each of the 8 ranks holds all of it
+    "- tp"               shard (96, 4)     columns by tp; the 2 groups of dp hold the same
+    "tp -"               shard (24, 16)    rows by tp
+    "dp+tp -"            shard (12, 16)    rows by dp, each of the 2 pieces by tp
+    "dp tp"              shard (48, 4)     rows by dp, columns by tp
+    "tp(40,30,20,6) -"   shard (40, 16), (30, 16), (20, 16) or (6, 16)
+    "tp[48|24|24] -"     shard (24, 16)    12 rows of the first part, 6 of the second, 6 of the third
+    "tp/2 -"             shard (12, 16)    rows by tp; the 2 ranks that would hold the same 24 rows share them
+
+Sizes count elements. Which ranks the mesh has, and how a dim is shared that its axes do not divide, is not part
+of the notation: `Layout` takes ``first_ranks``, ``strides`` and ``split`` beside it.
+"""
+
+import ast
+import re
+from typing import NamedTuple
+
+from ..errors import LayoutError
+from ..text import shown
+
+__all__ = [
+    "NAME",
+    "Dims",
+    "Sharding",
+    "format_dims",
+    "format_sharding",
+    "parse_dims",
+    "parse_sharding",
+    "quoted",
+    "unquoted",
+]
+
+Dims = tuple[tuple[str, ...], ...]
+"""For each tensor dim the mesh axes that shard it, most significant first."""
+
+Sizes = tuple[tuple[int, ...] | None, ...]
+
+NAME = r"""\w+|'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\""""
+"""The pattern of an axis's name: plain, or in quotes."""
+
+_NUMBER = "[0-9]{1,18}"
+_AXES = re.compile(rf"-|(?:{NAME})(?:\+(?:{NAME}))*")
+_SIZES = re.compile(rf"\(\s*{_NUMBER}\s*(?:,\s*{_NUMBER}\s*)*\)")
+_PARTS = re.compile(rf"\[\s*{_NUMBER}\s*(?:\|\s*{_NUMBER}\s*)*\]")
+_SHARDS = re.compile(rf"/{_NUMBER}")
+_SPACE = re.compile(r"\s+|$")
+
+_FORM = 'a dim is "-" or axes such as "tp" or "dp+tp", followed by sizes "(5,3,2)" or fused parts "[8|4|4]"'
+
+
+class Sharding(NamedTuple):
+    """What a text of the notation says."""
+
+    dims: Dims
+    sizes: Sizes = ()
+    """For each dim the explicit sizes of its shards, or None; empty where no dim has them."""
+    fused: Sizes = ()
+    """For each dim the sizes of its fused parts, or None; empty where no dim has them."""
+    optimizer_shards: int = 1
+
+
+def quoted(name: str) -> str:
+    """An axis's name as the notation writes it.
+
+    Examples
+    --------
+    >>> print(quoted("tp"), quoted("data parallel"))
+    tp 'data parallel'
+    """
+    return name if re.fullmatch(r"\w+", name) else repr(name)
+
+
+def unquoted(name: str) -> str:
+    """The axis's name that `quoted` wrote.
+
+    Raises
+    ------
+    LayoutError
+        If it has an escape that Python does not know.
+    """
+    if name[:1] not in ("'", '"'):
+        return name
+    try:
+        return str(ast.literal_eval(name))
+    except (SyntaxError, ValueError) as err:
+        raise LayoutError(f"axis name {name}: {err}; write it as a Python string") from err
+
+
+def parse_sharding(text: str) -> Sharding:
+    """What a text says of each dim.
+
+    Raises
+    ------
+    LayoutError
+        If it is not of the form above; the message names the dim and the position, both from 0.
+
+    Examples
+    --------
+    >>> parse_sharding("dp+tp -")
+    Sharding(dims=(('dp', 'tp'), ()), sizes=(), fused=(), optimizer_shards=1)
+    >>> parse_sharding("tp[8|4|4]/2 -").fused
+    ((8, 4, 4), None)
+    """
+    dims: list[tuple[str, ...]] = []
+    sizes: list[tuple[int, ...] | None] = []
+    fused: list[tuple[int, ...] | None] = []
+    shards, at = 1, len(text) - len(text.lstrip())
+    while at < len(text):
+        cursor = _Cursor(text, at, len(dims))
+        dims.append(cursor.axes())
+        sizes.append(cursor.numbers(_SIZES))
+        fused.append(cursor.numbers(_PARTS))
+        shards *= cursor.shards()
+        at = cursor.end()
+    return Sharding(tuple(dims), _unless_empty(sizes), _unless_empty(fused), shards)
+
+
+def _unless_empty(given: list[tuple[int, ...] | None]) -> Sizes:
+    return tuple(given) if any(one is not None for one in given) else ()
+
+
+class _Cursor:
+    """Reads the word of one dim."""
+
+    def __init__(self, text: str, at: int, dim: int) -> None:
+        self.text, self.at, self.dim = text, at, dim
+
+    def _take(self, pattern: re.Pattern[str]) -> str:
+        found = pattern.match(self.text, self.at)
+        self.at = self.at if found is None else found.end()
+        return found.group() if found else ""
+
+    def axes(self) -> tuple[str, ...]:
+        word = self._take(_AXES)
+        if not word:
+            raise self._error(_FORM)
+        return () if word == "-" else tuple(map(unquoted, re.findall(NAME, word)))
+
+    def numbers(self, pattern: re.Pattern[str]) -> tuple[int, ...] | None:
+        word = self._take(pattern)
+        return tuple(map(int, re.findall(_NUMBER, word))) if word else None
+
+    def shards(self) -> int:
+        start, word = self.at, self._take(_SHARDS)
+        if word and self.dim:
+            self.at = start
+            raise self._error("optimizer shards are of dim 0: write /count behind the first dim")
+        return int(word[1:]) if word else 1
+
+    def end(self) -> int:
+        """Where the next dim begins."""
+        rest = self.text[self.at :]
+        if _SPACE.match(rest):
+            return self.at + len(rest) - len(rest.lstrip())
+        if rest[0] == ",":
+            raise self._error("dims have spaces between them, not commas")
+        raise self._error(_FORM)
+
+    def _error(self, remedy: str) -> LayoutError:
+        found = shown(self.text[self.at : self.at + 1])
+        return LayoutError(
+            f"sharding {shown(self.text)}: dim {self.dim}, position {self.at}: {found} is not expected here; {remedy}"
+        )
+
+
+def format_sharding(sharding: Sharding) -> str:
+    """The text that `parse_sharding` reads.
+
+    Examples
+    --------
+    >>> format_sharding(Sharding((("tp",), ()), fused=((8, 4, 4), None), optimizer_shards=2))
+    'tp[8|4|4]/2 -'
+    """
+    words = ["+".join(map(quoted, axes)) or "-" for axes in sharding.dims]
+    for dim, sizes in enumerate(sharding.sizes):
+        words[dim] += "" if sizes is None else f"({','.join(map(str, sizes))})"
+    for dim, parts in enumerate(sharding.fused):
+        words[dim] += "" if parts is None else f"[{'|'.join(map(str, parts))}]"
+    if sharding.optimizer_shards > 1:
+        words[0] += f"/{sharding.optimizer_shards}"
+    return " ".join(words)
+
+
+def parse_dims(text: str) -> Dims:
+    """The axes of each dim, where a text may say nothing else.
+
+    Raises
+    ------
+    LayoutError
+        If it is not of the form above, or says sizes, fused parts or optimizer shards.
+
+    Examples
+    --------
+    >>> parse_dims("dp+tp -")
+    (('dp', 'tp'), ())
+    """
+    sharding = parse_sharding(text)
+    if sharding != Sharding(sharding.dims):
+        raise LayoutError(
+            f"sharding {shown(text)}: only axes can be given here; write {format_dims(sharding.dims)!r}"
+        )
+    return sharding.dims
+
+
+def format_dims(dims: Dims) -> str:
+    """The text that `parse_dims` reads.
+
+    Examples
+    --------
+    >>> format_dims((("dp", "tp"), ()))
+    'dp+tp -'
+    """
+    return format_sharding(Sharding(dims))
