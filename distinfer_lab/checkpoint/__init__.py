@@ -11,6 +11,7 @@ from .file_writer import Control, FileReport, FileWork, Unwatched, WriteTask, Wr
 from .float_dtypes import float_dtype
 from .opening import open_checkpoint
 from .output import Output, RunOptions
+from .places import check_places
 from .progress import Progress
 from .rank_files import rank_files
 from .rank_reads import Share, Source, shares_of
@@ -44,6 +45,7 @@ __all__ = [
     "Written",
     "box_in_words",
     "check_beginnings",
+    "check_places",
     "check_source",
     "coverage",
     "float_dtype",

@@ -44,6 +44,8 @@ class CheckpointFiles(Displayed):
     """The placement on cards that holds the slices, where files do not."""
     folder: str = ""
     """Where the manifest lies that says what the files hold; "" if none does."""
+    marks: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    """Tensor -> rank -> digest, of a few tensors by which the files of an output are told apart (see places.py)."""
     notes: tuple[str, ...] = ()
     """What was chosen among several saves, which files are not used, and what does not agree: a sentence each."""
 

@@ -37,6 +37,7 @@ from .beside import strategy_words
 from .checkpoint import Checkpoint
 from .ciphers import unlike_ciphers
 from .holders import Holders
+from .places import marks_of
 from .rank_files import Files, RankFiles, find_files
 from .record_table import RecordTable
 from .records import MissingFile, TensorRecord, followed_parameter, is_state_of
@@ -132,8 +133,14 @@ def open_checkpoint(
             *found.notes,
             *_config_notes(files, found),
         )
+        chosen = bool(choice.file or choice.step)
         out = replace(
-            found, dec_key=dec_key, dec_mode=dec_mode, folder="" if manifest is None else folder, notes=notes
+            found,
+            dec_key=dec_key,
+            dec_mode=dec_mode,
+            folder="" if manifest is None else folder,
+            marks={} if manifest is None or chosen else marks_of(manifest),
+            notes=notes,
         )
         stack.pop_all()
         return out

@@ -22,6 +22,7 @@ from ..rules import layer_of
 from ..text import printable
 from ..untrusted import open_regular
 from .files import CheckpointFiles
+from .places import check_places
 from .records import MissingFile
 
 __all__ = [
@@ -145,11 +146,14 @@ def check_taken_for_equal(checkpoint: CheckpointFiles) -> None:
 def check_beginnings(checkpoint: CheckpointFiles) -> None:
     """As `check_taken_for_equal`, but 256 KiB of a file at most are read: enough to tell slices from copies.
 
+    Of an output a few small slices are read, too, to see that its files are in their places.
+
     Raises
     ------
     CheckpointError
-        If they are not equal.
+        If they are not equal, or not in their places.
     """
+    check_places(checkpoint)
     if checkpoint.ranks < 2 or not _taken_for_equal(checkpoint):
         return
     for name, one, other in _unlike_beginnings(checkpoint):

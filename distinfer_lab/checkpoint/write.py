@@ -48,6 +48,7 @@ from .file_writer import Control, FileReport, WriteTask, Written, write_file
 from .files import CheckpointFiles
 from .likeness import check_like, names_of
 from .output import Output
+from .places import check_places
 from .progress import Progress, Watch
 from .records import MissingFile
 from .result import ReshardResult
@@ -123,6 +124,7 @@ def run_plan(
     if cards is None and plan.checkpoint.held:
         raise ReshardError("the checkpoint lies on cards; pass cards=, the group that holds it")
     tasks = checked_tasks(plan, output)
+    check_places(plan.checkpoint)
     (check_source if verify_source else check_taken_for_equal)(plan.checkpoint)
     totals: dict[int, int] = {}
     for task in tasks:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..arguments import checked
 from ..cards import CardGroup, current_group
-from ..checkpoint import Checkpoint, open_checkpoint, shares_of
+from ..checkpoint import Checkpoint, check_places, open_checkpoint, shares_of
 from ..display import Displayed, counted
 from ..errors import CheckpointError, ContextError, listed
 from ..formats import as_strategy
@@ -149,6 +149,7 @@ def load_distributed_checkpoint(
         for note in checkpoint.notes:
             warnings.warn(note, stacklevel=3)
         matching = Matching(params, checkpoint, strict_load, name_map or {}, allow_missing)
+        check_places(checkpoint)
         if check_replicas:
             checkpoint.check_replicas(list(matching.entries.values()))
         dst = _predict_strategy(predict_strategy, params, list(matching.entries))
