@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
@@ -34,6 +35,7 @@ from ..errors import ArgumentTypeError, CardError, ContextError
 from ..version import __version__
 from .asking import NO_ANSWER, asking, is_silent
 from .certificates import temporary_security
+from .dask_patches import leave_to_parent
 from .store import CardRestartedError
 
 PRELOADED = ["distributed", "distributed.nanny", "distributed.worker"] + [
@@ -109,7 +111,20 @@ def embed(cards: int, processes: bool, folder: Path) -> Client:
             f"the {cards} card processes could not be started ({err}). They import the script that starts them, "
             "so its work must stand under `if __name__ == '__main__':`"
         ) from None
+    _embedded.add(cluster)
     return Client(cluster, set_as_default=False)
+
+
+_embedded: "weakref.WeakSet[SpecCluster]" = weakref.WeakSet()
+
+
+def _leave_all_to_parent() -> None:
+    for cluster in list(_embedded):
+        leave_to_parent(cluster)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all_to_parent)
 
 
 class LastingCluster(SpecCluster):  # type: ignore[misc]  # distributed has no types
@@ -293,7 +308,7 @@ def warn_if_open(client: Client) -> None:
     if not local:
         warnings.warn(
             f"the cluster at {address} has no TLS: Dask lets anyone who can reach it run code on it",
-            stacklevel=5,
+            stacklevel=6,  # of whoever makes the CardGroup, around `checked` and `open_runtime`
         )
 
 

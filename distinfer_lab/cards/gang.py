@@ -54,27 +54,22 @@ class Gangs:
         Of the cluster.
     terms
         Of the group.
-    addresses
-        The workers, in rank order.
+    members
+        The workers behind the cards.
     on_loss
         Called, when the cards join again, with the ranks that hold nothing now: their workers are others.
     """
 
     def __init__(
-        self, client: Client, terms: GroupTerms, addresses: list[str], on_loss: Callable[[list[int]], None]
+        self, client: Client, terms: GroupTerms, members: Members, on_loss: Callable[[list[int]], None]
     ) -> None:
-        self.members = Members(client, terms, addresses)
+        self._members = members
         self.epoch: Epoch | None = None
         self._client, self._terms, self._on_loss = client, terms, on_loss
         self._peers: tuple[Peer, ...] = ()
         self._numbers = itertools.count(1)
         self._leases = Leases(client)
         self._blas = ThreadpoolController()
-
-    @property
-    def addresses(self) -> list[str]:
-        """The workers, in rank order."""
-        return self.members.addresses
 
     def join(self, run: Run) -> None:
         """Begin a new epoch, with other workers in the places of those that are lost.
@@ -84,7 +79,7 @@ class Gangs:
         CardError
             If a card is gone for good.
         """
-        peers = self.members.renew(run.check)
+        peers = self._members.renew(run.check)
         changed = [r for r, (a, b) in enumerate(zip(self._peers, peers, strict=False)) if a != b]
         if changed:
             self._on_loss(changed)
@@ -92,8 +87,8 @@ class Gangs:
         threads = max((os.cpu_count() or 1) // most_on_a_host, 1)
         epoch = Epoch(next(self._numbers), os.urandom(32), peers, threads)
         self._peers = peers
-        ranks = {address: rank for rank, address in enumerate(self.addresses)}
-        self.members.ask(tasks.begin_epoch, self._terms.name, epoch, ranks)
+        ranks = {address: rank for rank, address in enumerate(self._members.addresses)}
+        self._members.ask(tasks.begin_epoch, self._terms.name, epoch, ranks)
         self.epoch = epoch
 
     def run(
@@ -131,7 +126,9 @@ class Gangs:
         assert self.epoch is not None
         number = next(self._numbers)
         lease = (
-            contextlib.nullcontext() if self._terms.embedded else self._leases.held(self.addresses, run.check)
+            contextlib.nullcontext()
+            if self._terms.embedded
+            else self._leases.held(self._members.addresses, run.check)
         )
         with self._client.as_current(), lease, self._few_threads():
             run.check()
@@ -143,6 +140,11 @@ class Gangs:
                 self.epoch = None
                 raise self._stop(futures, number, err) from None
 
+    def _lease(self, run: Run) -> contextlib.AbstractContextManager[None]:
+        if self._terms.embedded:
+            return contextlib.nullcontext()
+        return self._leases.held(self._members.addresses, run.check)
+
     def _submit(self, task: Callable[..., Any], number: int, work: Work) -> dict[Any, int]:
         """A pinned task for each card, in one message: one by one, all but the first would wait for 10 ms."""
         assert self.epoch is not None
@@ -150,7 +152,7 @@ class Gangs:
         layers = {}
         for rank, args in work.items():
             ticket = Ticket(name, rank, self.epoch.number, self.epoch.peers[rank].incarnation, number)
-            pin: dict[str, Any] = {"workers": [self.addresses[rank]], "allow_other_workers": False}
+            pin: dict[str, Any] = {"workers": [self._members.addresses[rank]], "allow_other_workers": False}
             if self._terms.embedded:
                 pin = {"resources": {f"card{rank}": 1}}
             key = f"{task.__name__}-{name}-{number}-{rank}"
@@ -193,13 +195,13 @@ class Gangs:
     def _look(self, run: Run, look: Callable[[], None]) -> None:
         """What a waiting controller does now and then."""
         run.check()
-        self.members.watch()
+        self._members.watch()
         look()
 
     def _stop(self, futures: Mapping[Any, int], number: int, err: BaseException) -> BaseException:
         """Stop what is left of a failed gang; gives the error that was the cause."""
         try:
-            self.members.tell(tasks.cancel, self._terms.name, number)
+            self._members.tell(tasks.cancel, self._terms.name, number)
             gone = self._settle(futures)
         except CardError as unreachable:
             return unreachable
@@ -215,10 +217,10 @@ class Gangs:
         """Wait until the cards that are there have stopped; tells of the others, whose tasks never end."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
-            gone = self.members.missing()
+            gone = self._members.missing()
             left = [f for f, rank in futures.items() if rank not in gone and not f.done()]
             if not left or time.monotonic() > deadline:
-                return [lost(rank, self.addresses[rank]) for rank in gone]
+                return [lost(rank, self._members.addresses[rank]) for rank in gone]
             with contextlib.suppress(TimeoutError):
                 wait(left, timeout=STOPPING_SECONDS)
 
@@ -234,4 +236,4 @@ class Gangs:
     def close(self) -> None:
         """Let the cards go."""
         self._leases.close()
-        self.members.dismiss()
+        self._members.dismiss()

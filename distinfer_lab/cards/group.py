@@ -10,23 +10,29 @@ channels. Gangs run one after another, in one owner thread.
 """
 
 import contextlib
+import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from distributed import Client
+
 from ..arguments import checked
 from ..checkpoint import Checkpoint, Control, ConversionPlan, Unwatched, WriteTask, Written
-from ..errors import CardError, ContextError
+from ..display import Displayed, counted
+from ..errors import ArgumentTypeError, CardError, ContextError
 from ..layout import Strategy
 from ..sizes import BUFFER_BYTES, size_of
-from . import tasks
-from .controller import Controller
+from . import cluster, tasks
 from .gang import Work
 from .placement import Placement
+from .records import GroupMemory
 from .resharding import Resharding
 from .room import sizes_of
 from .routes import Taken
 from .run import Run
+from .runtime import open_runtime
+from .store import CardRestartedError
 
 __all__ = ["CardGroup", "current_group"]
 
@@ -34,7 +40,7 @@ _groups: list["CardGroup"] = []
 
 
 @checked
-class CardGroup(Controller):
+class CardGroup(Displayed):
     """Cards that work together; a context manager.
 
     Parameters
@@ -71,6 +77,88 @@ class CardGroup(Controller):
     CardGroup(4 cards in this process)
     """
 
+    def __init__(
+        self,
+        cards: int | None = None,
+        *,
+        processes: bool = False,
+        address: str | None = None,
+        client: Client | None = None,
+        scheduler_file: str | os.PathLike[str] | None = None,
+        security: Any = None,
+        card_memory: int | str | None = None,
+        replace_seconds: float = 60.0,
+    ) -> None:
+        given = cluster.Given(address, client, scheduler_file, security)
+        _check_arguments(cards, processes, given)
+        self.runtime = open_runtime(
+            given,
+            cards,
+            processes=processes,
+            card_bytes=None if card_memory is None else size_of(card_memory, "card_memory"),
+            replace_seconds=_seconds(replace_seconds),
+        )
+
+    def __len__(self) -> int:
+        return len(self.runtime)
+
+    def __repr__(self) -> str:
+        if self.runtime.closed:
+            return "CardGroup(closed)"
+        where = "in processes" if self.processes else "in this process"
+        if not self.embedded:
+            where = "of a given cluster"
+        return f"CardGroup({counted(len(self), 'card')} {where})"
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the cluster is the group's alone."""
+        return self.runtime.terms.embedded
+
+    @property
+    def processes(self) -> bool:
+        """Whether the cards are processes of their own."""
+        return self.runtime.terms.processes
+
+    @property
+    def client(self) -> Client:
+        """The Dask client behind the group.
+
+        Another client of an embedded cluster of processes needs this one's certificate:
+        `Client(cards.client.scheduler.address, security=cards.client.security)`.
+        """
+        return self.runtime.client
+
+    @property
+    def placement_keys(self) -> frozenset[str]:
+        """The placements that are on the cards."""
+        return frozenset() if self.runtime.closed else frozenset(self.runtime.recovery.placements)
+
+    def close(self) -> None:
+        """Forget all shards, and end the cluster if it is an embedded one. May be called twice.
+
+        In a child made by fork it does nothing: the group is its parent's.
+        """
+        self.runtime.close()
+
+    def start(self, work: Callable[[Run], Any]) -> Run:
+        """Begin work in the group's thread; gives a handle at once."""
+        return self.runtime.start(work)
+
+    def memory(self) -> GroupMemory:
+        """What every card holds, and the most it held, in bytes."""
+        ask, name = self.runtime.members.ask, self.runtime.terms.name
+        try:
+            found = ask(tasks.memory, name)
+        except CardRestartedError:
+            found = self.runtime.repeated(lambda run: ask(tasks.memory, name))
+        return GroupMemory(tuple(found))
+
+    def sees(self, paths: Sequence[str]) -> bool:
+        """Whether every card sees the same files under these paths as this process does."""
+        found: list[set[str]] = self.runtime.repeated(lambda run: self.runtime.seen(paths))
+        return all(len(seen) == len(set(paths)) for seen in found)
+
     def __enter__(self) -> "CardGroup":
         _groups.append(self)
         return self
@@ -96,17 +184,18 @@ class CardGroup(Controller):
             If a card has no room for its shards.
         """
         self._check_count(len(sources))
-        self._room.check([sizes_of((source,)) for source in sources], strategy)
+        self.runtime.room.check([sizes_of((source,)) for source in sources], strategy)
         placement = Placement(
             f"placement-{uuid.uuid4().hex[:12]}", tuple((s,) for s in sources), strategy=strategy
         )
 
         def work(run: Run) -> Placement:
-            with self._recovery.forgotten_on_failure(placement):
-                self._recovery.fill(placement, range(len(sources)), placement.sources, run)
-            return self._keep_placement(placement)
+            with self.runtime.recovery.forgotten_on_failure(placement):
+                self.runtime.recovery.fill(placement, range(len(sources)), placement.sources, run)
+            self.runtime.recovery.keep(placement)
+            return placement
 
-        out: Placement = self.repeated(work)
+        out: Placement = self.runtime.repeated(work)
         return out
 
     def extend(
@@ -114,14 +203,14 @@ class CardGroup(Controller):
     ) -> None:
         """Let card r read further shards of a placement from `sources[r]`."""
         self._check_count(len(sources))
-        self._room.check([sizes_of((source,)) for source in sources], strategy)
+        self.runtime.room.check([sizes_of((source,)) for source in sources], strategy)
         more = tuple((s,) for s in sources)
 
         def work(run: Run) -> None:
-            self._recovery.ready(placement, run)
-            self._recovery.fill(placement, range(len(more)), more, run, replace=False)
+            self.runtime.recovery.ready(placement, run)
+            self.runtime.recovery.fill(placement, range(len(more)), more, run, replace=False)
 
-        self.repeated(work)
+        self.runtime.repeated(work)
         placement.extend(more, strategy)
 
     def refill(self, placement: Placement) -> None:
@@ -131,16 +220,18 @@ class CardGroup(Controller):
 
         def work(run: Run) -> None:
             if placement.fetch is None:
-                self._recovery.fill(placement, ranks, placement.sources, run)
+                self.runtime.recovery.fill(placement, ranks, placement.sources, run)
             else:
                 placement.fetch(ranks, run)
 
-        self.repeated(work)
+        self.runtime.repeated(work)
 
     def replace(self, placement: Placement, sources: Sequence[tasks.Source]) -> None:
         """Give a placement other values, from other sources."""
         self._check_count(len(sources))
-        self._room.check([sizes_of((source,)) for source in sources], placement.strategy, instead=placement)
+        self.runtime.room.check(
+            [sizes_of((source,)) for source in sources], placement.strategy, instead=placement
+        )
         placement.sources, placement.fetch = tuple((s,) for s in sources), None
         self.refill(placement)
 
@@ -152,10 +243,11 @@ class CardGroup(Controller):
 
     def drop(self, placement: Placement) -> None:
         """Free a placement's memory on all cards."""
-        if self._recovery.placements.pop(placement.key, None) is not None and not self._closed:
+        known = self.runtime.recovery.placements.pop(placement.key, None)
+        if known is not None and not self.runtime.closed:
             asked = dict.fromkeys(range(len(placement.sources)), (placement.key,))
             # In a run of its own: what is forgotten here has to go, also when what it was for was cancelled.
-            self.repeated(lambda run: self._gangs.run(tasks.drop, asked))
+            self.runtime.repeated(lambda run: self.runtime.gangs.run(tasks.drop, asked))
 
     def pull(self, placement: Placement, names: Mapping[int, Sequence[str]]) -> dict[int, dict[str, Any]]:
         """Fetch shards to the controller: rank -> names, gives rank -> name -> array."""
@@ -189,10 +281,10 @@ class CardGroup(Controller):
         """Do work with a placement that changes nothing of it."""
 
         def work(run: Run) -> Any:
-            self._recovery.ready(placement, run)
-            return self._gangs.run(task, asked(), run)
+            self.runtime.recovery.ready(placement, run)
+            return self.runtime.gangs.run(task, asked(), run)
 
-        return self.repeated(work)
+        return self.runtime.repeated(work)
 
     def run(
         self,
@@ -228,7 +320,7 @@ class CardGroup(Controller):
 
         def work(run: Run) -> Any:
             for read in (placement, *beside):
-                self._recovery.ready(read, run)
+                self.runtime.recovery.ready(read, run)
             key = self._keep(program, placement)
             also = tuple(read.key for read in beside)
             cards = range(len(inputs))
@@ -236,13 +328,13 @@ class CardGroup(Controller):
                 r: (key, placement.key, inputs[r], tuple(wanted[r]), placement.complete, training, also)
                 for r in cards
             }
-            number, got = self._gangs.run_numbered(tasks.run, asked, run)
+            number, got = self.runtime.gangs.run_numbered(tasks.run, asked, run)
             if training:
                 placement.confirm(number)
             return [got[r][0] for r in cards], [got[r][1] for r in cards]
 
         # A step of training counts on all cards or on none, so it may be done again too.
-        out: tuple[list[dict[str, Any]], list[int]] = self.repeated(work)
+        out: tuple[list[dict[str, Any]], list[int]] = self.runtime.repeated(work)
         return out
 
     def checkpoint(self, placement: Placement, strategy: Strategy) -> Checkpoint:
@@ -253,7 +345,7 @@ class CardGroup(Controller):
         strategy
             The layouts and full shapes of what card r holds as rank r.
         """
-        return Resharding(self).checkpoint(placement, strategy)
+        return Resharding(self.runtime).checkpoint(placement, strategy)
 
     def write_files(
         self, tasks: Sequence[WriteTask], control: Callable[[int], Control], route: str = "auto"
@@ -265,7 +357,7 @@ class CardGroup(Controller):
         CardError
             If a card does not see what it should, or is lost for good.
         """
-        return Resharding(self).write_files(tasks, control, route)
+        return Resharding(self.runtime).write_files(tasks, control, route)
 
     def take(
         self,
@@ -298,26 +390,16 @@ class CardGroup(Controller):
         """
         self._check_count(plan.dst_count)
         limit = None if memory_limit is None else size_of(memory_limit, "memory_limit")
-        return Resharding(self).take(plan, size_of(buffer, "buffer"), limit, route, control)
-
-    def _keep_placement(self, placement: Placement) -> Placement:
-        self._recovery.placements[placement.key] = placement
-        return placement
+        return Resharding(self.runtime).take(plan, size_of(buffer, "buffer"), limit, route, control)
 
     def _keep(self, program: Any, placement: Placement) -> str:
-        """Send a program to all cards, once; first make sure that they have room for its working values."""
-        for key, known in self._programs.items():
-            if known is program:
-                return key
-        shards = [sizes_of(sources) for sources in placement.sources]
+        """Send a program to the cards, once; first make sure that they have room for its working values."""
         peaks = getattr(program, "peak_bytes", lambda rank: 0)
-        if self._terms.card_bytes is not None:
+        if self.runtime.terms.card_bytes is not None and program not in self.runtime.programs:
+            shards = [sizes_of(sources) for sources in placement.sources]
             beside = [peaks(rank) for rank in range(len(shards))]
-            self._room.check(shards, placement.strategy, beside=beside, instead=placement)
-        key = f"program-{uuid.uuid4().hex[:12]}"
-        self._gangs.members.ask(tasks.keep_program, self._terms.name, key, program)
-        self._programs[key] = program
-        return key
+            self.runtime.room.check(shards, placement.strategy, beside=beside, instead=placement)
+        return self.runtime.programs.keep(program)
 
 
 def current_group() -> CardGroup:
@@ -331,3 +413,25 @@ def current_group() -> CardGroup:
     if not _groups:
         raise ContextError("there are no cards; work inside `with CardGroup(8):`, or pass cards= to Model")
     return _groups[-1]
+
+
+def _check_arguments(cards: int | None, processes: bool, given: cluster.Given) -> None:
+    if cards is not None and (not isinstance(cards, int) or isinstance(cards, bool)):
+        raise ArgumentTypeError(f"cards is a number of cards, not {cards!r}")
+    if cards is not None and cards < 1:
+        raise ContextError(f"cards={cards}: a group has at least 1 card")
+    given.check()
+    if processes and given:
+        raise ContextError(
+            "processes=True is for an embedded cluster; a given one has the workers that it has"
+        )
+    if cards is None and not given:
+        raise ContextError("how many cards? Write CardGroup(8), or give the address of a Dask scheduler")
+
+
+def _seconds(value: float) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ArgumentTypeError(f"replace_seconds is a number of seconds, not {value!r}")
+    if not 0 <= value < float("inf"):
+        raise ContextError(f"replace_seconds={value!r} is not 0 or more seconds, and finite")
+    return float(value)

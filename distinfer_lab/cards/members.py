@@ -77,6 +77,11 @@ class Members:
             "make a new CardGroup"
         )
 
+    def given_workers(self) -> list[Mapping[str, Any]]:
+        """What a given cluster's scheduler knows of each card's worker, in rank order; none of an embedded one's."""
+        there = {} if self._terms.embedded else self.workers()
+        return [there.get(address, {}) for address in self.addresses] if there else []
+
     def missing(self) -> list[int]:
         """The ranks whose worker is not there."""
         there = self.workers()

@@ -51,6 +51,10 @@ class Recovery:
         self.placements: dict[str, Placement] = {}
         self._gangs = gangs
 
+    def keep(self, placement: Placement) -> None:
+        """From now on the cards hold this placement."""
+        self.placements[placement.key] = placement
+
     def mark_lost(self, ranks: Sequence[int]) -> None:
         """These cards hold nothing of any placement now."""
         for placement in self.placements.values():

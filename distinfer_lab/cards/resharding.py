@@ -11,7 +11,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..checkpoint import (
     Checkpoint,
@@ -33,22 +33,26 @@ from .moving import Move, Moved, move
 from .placement import Placement
 from .routes import Taken, homes_of, jobs_of, spread
 from .run import Run
-
-if TYPE_CHECKING:
-    from .group import CardGroup
+from .runtime import CardRuntime
 
 __all__ = ["Resharding"]
 
 
 class Resharding:
-    """What a card group can do of reshards."""
+    """What a card group can do of reshards.
 
-    def __init__(self, group: "CardGroup") -> None:
-        self._group, self._gangs, self._client = group, group._gangs, group.client
+    Parameters
+    ----------
+    runtime
+        The cards.
+    """
+
+    def __init__(self, runtime: CardRuntime) -> None:
+        self._cards = runtime
 
     def checkpoint(self, placement: Placement, strategy: Strategy) -> Checkpoint:
         """See `CardGroup.checkpoint`."""
-        kinds: dict[str, Any] = self._group.repeated(lambda run: self._dtypes(placement, run))
+        kinds: dict[str, Any] = self._cards.repeated(lambda run: self._dtypes(placement, run))
         tensors = {
             name: TensorRecord(name, kinds[name], strategy.shapes[name], layout, "parameter")
             for name, layout in strategy.items()
@@ -59,9 +63,9 @@ class Resharding:
         return Checkpoint(files, tensors, {}, (), held=placement.key)
 
     def _dtypes(self, placement: Placement, run: Run) -> dict[str, Any]:
-        self._group._recovery.ready(placement, run)
+        self._cards.recovery.ready(placement, run)
         cards = range(len(placement.sources))
-        found = self._gangs.run(tasks.dtypes, dict.fromkeys(cards, (placement.key,)), run)
+        found = self._cards.gangs.run(tasks.dtypes, dict.fromkeys(cards, (placement.key,)), run)
         return {name: dtype for part in found.values() for name, dtype in part.items()}
 
     def write_files(
@@ -70,8 +74,8 @@ class Resharding:
         """See `reshard.Workers`."""
         if not files:
             return Written(())
-        shares, cards = [task.share for task in files], len(self._group)
-        self._group._room.check([{}] * cards, beside=files[0].buffer_bytes)
+        shares, cards = [task.share for task in files], len(self._cards)
+        self._cards.room.check([{}] * cards, beside=files[0].buffer_bytes)
 
         def work(run: Run) -> dict[int, Moved]:
             homes = self._homes(shares, route, run)
@@ -83,7 +87,7 @@ class Resharding:
             parts = [[files[i] for i in items] for items in mine]
             return self._move(jobs_of(parts, [()] * cards, homes, files[0].buffer_bytes), control, run)
 
-        found: dict[int, Moved] = self._group.repeated(work)
+        found: dict[int, Moved] = self._cards.repeated(work)
         reports = {(report.rank, report.path): report for moved in found.values() for report in moved.files}
         return Written(tuple(reports[task.share.rank, task.path] for task in files), *_sums(found))
 
@@ -107,10 +111,10 @@ class Resharding:
         wanted = [share.sizes for share in shares]
         if plan.placement:
             there = dict(zip(plan.placement, wanted, strict=True))
-            wanted = [there.get(card, {}) for card in range(len(self._group))]
-        self._group._room.check(wanted, None if plan.placement else plan.strategy, beside=buffer_bytes)
+            wanted = [there.get(card, {}) for card in range(len(self._cards))]
+        self._cards.room.check(wanted, None if plan.placement else plan.strategy, beside=buffer_bytes)
         key = f"placement-{uuid.uuid4().hex[:12]}"
-        places: list[list[tuple[str, Share]]] = [[] for _ in range(len(self._group))]
+        places: list[list[tuple[str, Share]]] = [[] for _ in range(len(self._cards))]
         for card, share in zip(plan.placement or range(plan.dst_count), shares, strict=True):
             places[card].append((key, share))
 
@@ -127,12 +131,13 @@ class Resharding:
             bring(ranks, run)
 
         def work(run: Run) -> tuple[Placement, Taken]:
-            with self._group._recovery.forgotten_on_failure(placement):
+            with self._cards.recovery.forgotten_on_failure(placement):
                 homes, found = bring(list(range(len(places))), run)
             placement.fetch = fetch if homes else None
-            return self._group._keep_placement(placement), Taken(predicted, *_sums(found))
+            self._cards.recovery.keep(placement)
+            return placement, Taken(predicted, *_sums(found))
 
-        out: tuple[Placement, Taken] = self._group.repeated(work)
+        out: tuple[Placement, Taken] = self._cards.repeated(work)
         return out
 
     def _homes(self, shares: Sequence[Share], route: str, run: Run) -> dict[int, int]:
@@ -140,27 +145,28 @@ class Resharding:
         held = {share.held for share in shares if share.held}
         if held:
             self._ready_key(held.pop(), run)
-            return {rank: rank for rank in range(len(self._group))}
+            return {rank: rank for rank in range(len(self._cards))}
         paths = {rank: path for share in shares for rank, path in share.paths.items()}
         listed = {rank: _one_file(path) for rank, path in sorted(paths.items())}
-        names = [f"card {rank} ({address})" for rank, address in enumerate(self._gangs.addresses)]
-        return homes_of(listed, self._group._seen(listed.values()), route, names)
+        names = [f"card {rank} ({address})" for rank, address in enumerate(self._cards.members.addresses)]
+        return homes_of(listed, self._cards.seen(listed.values()), route, names)
 
     def _ready_key(self, key: str, run: Run) -> None:
         """Make sure that the placement which is the source is on the cards."""
-        placements = self._group._recovery.placements
+        placements = self._cards.recovery.placements
         if key not in placements:
             raise CardError("the checkpoint's shards are not on these cards (any more)")
-        self._group._recovery.ready(placements[key], run)
+        self._cards.recovery.ready(placements[key], run)
 
     def _check_output(self, folder: str) -> None:
         """The files grow in a folder of this process, which renames it at the end."""
         probe = os.fspath(probe_of(folder))
-        for card, seen in enumerate(self._group._seen([probe])):
+        for card, seen in enumerate(self._cards.seen([probe])):
             if probe not in seen:
+                address = self._cards.members.addresses[card]
                 raise CardError(
-                    f"card {card} ({self._gangs.addresses[card]}) does not see {folder}; the output must lie where "
-                    "all cards and this process see it"
+                    f"card {card} ({address}) does not see {folder}; the output must lie where all cards and this "
+                    "process see it"
                 )
 
     def _move(
@@ -179,7 +185,7 @@ class Resharding:
                 asked[0] = self._ask_progress()
 
         try:
-            done = self._gangs.run(move, {card: (job,) for card, job in jobs.items()}, run, look)
+            done = self._cards.gangs.run(move, {card: (job,) for card, job in jobs.items()}, run, look)
         finally:
             asked[0].cancel()
         for job in jobs.values():
@@ -188,8 +194,8 @@ class Resharding:
         return done
 
     def _ask_progress(self) -> "Future[dict[str, Any]]":
-        name = self._group._terms.name
-        return asking(self._client, tasks.progress, (name,), list(self._gangs.addresses))
+        name = self._cards.terms.name
+        return asking(self._cards.client, tasks.progress, (name,), list(self._cards.members.addresses))
 
 
 def _progress(answers: "Future[dict[str, Any]]") -> dict[int, int]:

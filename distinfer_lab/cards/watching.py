@@ -22,6 +22,7 @@ from .group import CardGroup
 from .records import CardMemory
 from .recovery import ShardsLostError
 from .run import Run
+from .runtime import CardRuntime
 
 __all__ = ["CardState", "GroupState", "kill_card", "recover", "state_of"]
 
@@ -77,19 +78,20 @@ def state_of(group: CardGroup) -> GroupState:
     CardError
         If the group is closed, or the cluster's scheduler does not answer.
     """
-    addresses = _addresses(group)
-    there = group._gangs.members.workers()
-    found = _answers(group, tasks.memory, [a for a in addresses if a in there], group._terms.name)
+    addresses = _addresses(group.runtime)
+    cards = group.runtime
+    there = cards.members.workers()
+    found = _answers(cards, tasks.memory, [a for a in addresses if a in there], cards.terms.name)
     processing: dict[str, object] = {}
     with contextlib.suppress(OSError, TimeoutError, RuntimeError, ValueError):
-        processing = group.client.processing()
-    cards = []
+        processing = cards.client.processing()
+    states = []
     for rank, address in enumerate(addresses):
         memory = found.get(address)
         is_card = address in there and not isinstance(memory, CardError)
         held = memory._replace(rank=rank) if isinstance(memory, CardMemory) else None
-        cards.append(CardState(rank, is_card, bool(processing.get(address)), held))
-    return GroupState(tuple(cards), group._terms.card_bytes)
+        states.append(CardState(rank, is_card, bool(processing.get(address)), held))
+    return GroupState(tuple(states), cards.terms.card_bytes)
 
 
 def kill_card(group: CardGroup, rank: int) -> None:
@@ -101,7 +103,7 @@ def kill_card(group: CardGroup, rank: int) -> None:
         If the group has no such card, it is not there, or the cluster is a given one, whose workers are
         not ours to kill.
     """
-    addresses = _addresses(group)
+    addresses = _addresses(group.runtime)
     if not 0 <= rank < len(addresses):
         raise CardError(f"card {rank}: the group has cards 0..{len(addresses) - 1}")
     if not group.embedded:
@@ -109,9 +111,9 @@ def kill_card(group: CardGroup, rank: int) -> None:
             f"card {rank} is a worker of a given cluster, which is not ours to kill; stop it over there"
         )
     if not group.processes:
-        _answers(group, tasks.leave, [addresses[rank]], group._terms.name)
+        _answers(group.runtime, tasks.leave, [addresses[rank]], group.runtime.terms.name)
         return
-    pid = _answers(group, os.getpid, [addresses[rank]]).get(addresses[rank])
+    pid = _answers(group.runtime, os.getpid, [addresses[rank]]).get(addresses[rank])
     if not isinstance(pid, int):
         raise CardError(f"card {rank} does not answer; it is gone already, or not back yet")
     os.kill(pid, signal.SIGKILL)
@@ -130,38 +132,40 @@ def recover(group: CardGroup, begun: Callable[[Run], None] = lambda run: None) -
     CardError
         If no worker takes a place in time, what was lost cannot be had any more, or the run was cancelled.
     """
-    _addresses(group)
+    cards = group.runtime
+    cards.check_open()
 
     def work(run: Run) -> None:
-        group._gangs.join(run)
+        cards.gangs.join(run)
         gone: list[ShardsLostError] = []
-        for placement in list(group._recovery.placements.values()):
+        for placement in list(cards.recovery.placements.values()):
             try:
-                group._recovery.ready(placement, run)
+                cards.recovery.ready(placement, run)
             except ShardsLostError as err:  # it does not keep the others from coming back
                 gone.append(err)
         if gone:
             raise gone[0]
 
-    run = group.start(lambda run: group._recovery.repeat(lambda: work(run), run))
+    run = cards.start(lambda run: cards.recovery.repeat(lambda: work(run), run))
     begun(run)
     run.result()
 
 
-def _addresses(group: CardGroup) -> list[str]:
+def _addresses(cards: CardRuntime) -> list[str]:
     """The workers, in rank order."""
-    if group._closed:
-        raise CardError("the card group is closed; make a new one")
-    return list(group._gangs.addresses)
+    cards.check_open()
+    return list(cards.members.addresses)
 
 
-def _answers(group: CardGroup, task: Callable[..., Any], addresses: list[str], *args: Any) -> dict[str, Any]:
+def _answers(
+    cards: CardRuntime, task: Callable[..., Any], addresses: list[str], *args: Any
+) -> dict[str, Any]:
     """What some workers answer, beside their tasks; those that do not answer soon are left out."""
     if not addresses:
         return {}
 
     def ask(some: list[str]) -> dict[str, Any]:
-        return group._gangs.members.answers(task, *args, seconds=ANSWER_SECONDS, addresses=some)
+        return cards.members.answers(task, *args, seconds=ANSWER_SECONDS, addresses=some)
 
     found = ask(addresses)
     if found or len(addresses) == 1:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from distributed import Client
 
 from distinfer_lab.cards import CardGroup
 
@@ -160,20 +161,17 @@ def test_a_killed_controller_leaves_no_shards_on_a_given_cluster(tmp_path):
         quick = {"DASK_DISTRIBUTED__SCHEDULER__LOCKS__LEASE_TIMEOUT": "3s"}
         controller = Controller(tmp_path, "at work, stays", given.address, **quick)
         assert controller.process.stdout.readline() == "at work\n"
-        with CardGroup(2, address=given.address) as cards:
-            assert len(stores(cards.client)) == 4
-            os.kill(controller.process.pid, signal.SIGKILL)
-            controller.end()
-            until(lambda: len(stores(cards.client)) == 2)
-            placement = cards.place([Numbers(r) for r in range(2)])
-            found, _ = cards.run(add_all, placement, inputs(2), wanted(2))
-            np.testing.assert_array_equal(found[0]["y"], [3, 3, 3])
-            client = cards.client
-            names = stores(client)
-            cards._owns_client = False
-        until(lambda: not stores(client))
-        assert len(names) == 2
-        client.close()
+        with Client(given.address, set_as_default=False) as client:
+            with CardGroup(2, client=client) as cards:
+                assert len(stores(client)) == 4
+                os.kill(controller.process.pid, signal.SIGKILL)
+                controller.end()
+                until(lambda: len(stores(client)) == 2)
+                placement = cards.place([Numbers(r) for r in range(2)])
+                found, _ = cards.run(add_all, placement, inputs(2), wanted(2))
+                np.testing.assert_array_equal(found[0]["y"], [3, 3, 3])
+                assert len(stores(client)) == 2
+            until(lambda: not stores(client))
 
 
 @pytest.mark.parametrize("kind", ["in process", "processes", "given"])

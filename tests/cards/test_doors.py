@@ -346,7 +346,10 @@ def ports_of(cards):
     """Where the scheduler, the nannies and the workers of a group listen."""
     dask = cards.client.cluster
     nannies = [nanny.address for nanny in dask.workers.values()]
-    found = {int(a.rpartition(":")[2]) for a in (dask.scheduler_address, *nannies, *cards._gangs.addresses)}
+    found = {
+        int(a.rpartition(":")[2])
+        for a in (dask.scheduler_address, *nannies, *cards.runtime.members.addresses)
+    }
     workers = set(cards.client.run(os.getpid).values())
     listening = {
         one.laddr.port
@@ -415,7 +418,7 @@ def test_a_collected_client_waits_for_no_lock_of_dask(group):
 @needs_root
 def test_another_user_reaches_neither_cluster_nor_cards(group):
     """Loopback is open to all users of a machine; the certificate and the folder are not."""
-    sockets = [peer.address.path for peer in group._gangs.epoch.peers]
+    sockets = [peer.address.path for peer in group.runtime.gangs.epoch.peers]
     assert all(sockets)
     code = (
         "for path in sys.argv[1:]:\n"
@@ -435,10 +438,10 @@ def test_no_key_is_shown(group):
             assert secret not in " ".join(process.cmdline())
             assert secret not in str(process.environ())
     dask = group.client.cluster
-    seen = (security, group, group.client, dask, dask.worker_spec, dask.scheduler_spec, group._terms)
+    seen = (security, group, group.client, dask, dask.worker_spec, dask.scheduler_spec, group.runtime.terms)
     shown = [repr(one) for one in seen] + [security._repr_html_(), group.client._repr_html_()]
     assert not any(secret in text or "PRIVATE KEY" in text for text in shown)
-    epoch = group._gangs.epoch
+    epoch = group.runtime.gangs.epoch
     assert repr(epoch.nonce) not in repr(epoch)
 
 
@@ -463,11 +466,11 @@ def test_where_sockets_cannot_be_private_cards_use_tls(monkeypatch):
     """As on a system that does not tell which user is at the other end."""
     monkeypatch.delattr(socket, "SO_PEERCRED")
     with CardGroup(2, processes=True) as cards:
-        assert all(peer.address.port and not peer.address.path for peer in cards._gangs.epoch.peers)
+        assert all(peer.address.port and not peer.address.path for peer in cards.runtime.gangs.epoch.peers)
         placement = cards.place([Numbers(r) for r in range(2)])
         found, _ = cards.run(add_all, placement, inputs(2), wanted(2))
         np.testing.assert_array_equal(found[0]["y"], [3, 3, 3])
-        for peer in cards._gangs.epoch.peers:
+        for peer in cards.runtime.gangs.epoch.peers:
             with pytest.raises(ssl.SSLCertVerificationError):
                 answer(peer.address.port, temporary_security().get_connection_args("client")["ssl_context"])
 

@@ -338,7 +338,7 @@ def test_under_tls_the_channels_are_tls():
             placement = group.place([Numbers(r) for r in range(2)])
             found, _ = group.run(add_all, placement, inputs(2), wanted(2))
             np.testing.assert_array_equal(found[0]["y"], [3, 3, 3])
-            host, port, _ = group._gangs.epoch.peers[0].address
+            host, port, _ = group.runtime.gangs.epoch.peers[0].address
             with socket.create_connection((host, port), timeout=20) as stranger:
                 stranger.sendall(bytes(60))
                 with contextlib.suppress(ConnectionResetError):

@@ -10,6 +10,7 @@ from distributed import LocalCluster
 
 from distinfer_lab.cards import CardGroup
 from distinfer_lab.cards.routes import homes_of, spread
+from distinfer_lab.cards.runtime import CardRuntime
 from distinfer_lab.checkpoint import open_checkpoint, shares_of, verify_folder
 from distinfer_lab.errors import CardError, ReshardError
 from distinfer_lab.formats import save_slice
@@ -231,8 +232,8 @@ def test_a_card_that_sees_no_output_is_named(source, cards, tmp_path, monkeypatc
         plan = checkpoint.plan(DST)
         with pytest.raises(ReshardError, match="route='x' is not one of auto, files, channels"):
             plan.run(tmp_path / "out", cards=cards, route="x")
-        honest = CardGroup._seen
-        monkeypatch.setattr(CardGroup, "_seen", lambda self, paths: [*honest(self, paths)[:-1], set()])
+        honest = CardRuntime.seen
+        monkeypatch.setattr(CardRuntime, "seen", lambda self, paths: [*honest(self, paths)[:-1], set()])
         with pytest.raises(
             CardError, match=r"card \d \(.*\) does not see .*; the output must lie where all cards"
         ):
