@@ -282,7 +282,7 @@ def _batched(
 def _attended(
     draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..., str], value: str
 ) -> str:
-    """As query heads, rotated, which share key heads; and back to two dims."""
+    """As query heads, rotated, which share KV heads; and back to two dims."""
     rows, columns = build.spec(value).shape
     heads, size = columns // 2, 2
     groups = draw(st.sampled_from(divisors(heads)))
@@ -305,7 +305,7 @@ def _lost(draw: st.DrawFn, build: GraphBuilder, devices: int, param: Callable[..
     labels = build.add(operators.Positions(rows), build.add(operators.Constant(0, "int64")))
     classes = rows + draw(st.sampled_from([0, 0, 1, 4]))
     logits = _cut(draw, build, operators.MatMul(), devices, value, param(columns, classes))
-    op = operators.RunsOfClasses(draw(st.integers(1, 8)))
+    op = operators.PartialLogSumExp(draw(st.integers(1, 8)))
     runs = _cut(draw, build, op, devices, logits, labels)
     losses = _cut(draw, build, operators.SparseCrossEntropy(), devices, runs)
     return _cut(draw, build, operators.Reshape((rows, 1)), devices, losses)

@@ -88,10 +88,10 @@ class Generation:
         if type(count) is not int or count < 1:
             raise ContextError(f"max_new_tokens={count!r}; add 1 token or more")
         self.total = self.texts.shape[1] + count
-        if self.total > self.net.most_tokens:
+        if self.total > self.net.max_positions:
             raise ContextError(
                 f"{self.texts.shape[1]} tokens and max_new_tokens={count} make {self.total}, but the net has "
-                f"{self.net.most_tokens} positions; {_room(self.net.most_tokens - self.texts.shape[1])}"
+                f"{self.net.max_positions} positions; {_room(self.net.max_positions - self.texts.shape[1])}"
             )
         self.caches: PlacedNet | None = None
         self.losses = 0

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..layout import Strategy
 from ..net import Cell
-from ..net.models import from_pretrained_config, kind_of
+from ..net.models import from_pretrained_config, model_type_of
 from .sample import SampleNet, create_ckpt_file_list, create_predict_data, strategy_for
 
 __all__ = ["Predictor", "of_folder", "of_sample"]
@@ -78,7 +78,7 @@ def of_folder(
     GraphError
         If there is none, or it is of no family that is known.
     """
-    kind_of(folder)
+    model_type_of(folder)
     text = list(range(1, TOKENS + 1))
     return Predictor(
         lambda count: from_pretrained_config(folder).shard_by(tp=count),

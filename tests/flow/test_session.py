@@ -158,7 +158,7 @@ def test_a_config_that_does_not_help_says_why(folder):
     session = Session()
     session.bring(folder / "mine", folder / "strategy.ckpt")
     session.lay_out_as(Strategy({"w": ROWS}))
-    assert "model_type='bert' is none of the families known" in session.why_not("predict")
+    assert "model_type='bert' is not one of those supported" in session.why_not("predict")
     session.close()
 
 

@@ -59,7 +59,7 @@ def test_cards_predict_and_generate_as_transformers_did(count, processes):
             found = model.generate(answers["greedy"][:, :12], 8)
             np.testing.assert_array_equal(found.asnumpy(), answers["greedy"])
             assert [card.held_bytes for card in cards.memory().cards] == share
-            # 2 layers of keys and values of 19 places, 4 heads of 16 or 8; more cards than heads hold copies.
+            # 2 layers of keys and values of length 19, 4 heads of 16 or 8; more cards than heads hold copies.
             size = {"gpt2_tiny": 16, "llama_gqa_tiny": 8}[name]
             caches = 2 * 2 * 19 * size * 4 // min(count, 4) * 4
             assert all(
@@ -224,7 +224,7 @@ def test_what_cannot_be_generated_is_refused():
             model.generate([[1]], 1, temperature=-1)
         with pytest.raises(ContextError, match="max_new_tokens=0; add 1"):
             model.generate([[1]], 0)
-        with pytest.raises(GraphError, match="id 50 is none of the table's 50 rows"):
+        with pytest.raises(GraphError, match="id 50 is not one of the table's 50 rows"):
             model.generate([[50]], 1)
         other = dl.Model(dl.nn.Dense(2, 2), cards=cards)
         with pytest.raises(ContextError, match="Dense is no model of language"):

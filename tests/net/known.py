@@ -70,7 +70,7 @@ KNOWN = {
         [Q, K],
         np.einsum("bhtd,bhsd->bhts", Q, shared(K, 4)),
     ),
-    "RunsOfClasses": (ops.RunsOfClasses(2), [a := numbers(4, 8), LABELS], runs(a, LABELS, 2)),
+    "PartialLogSumExp": (ops.PartialLogSumExp(2), [a := numbers(4, 8), LABELS], runs(a, LABELS, 2)),
     "SparseCrossEntropy": (
         ops.SparseCrossEntropy(),
         [a := numbers(4, 3)],

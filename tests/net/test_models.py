@@ -52,8 +52,8 @@ def test_qwen2_has_biases_of_query_key_and_value_only():
 
 
 WRONG = [
-    ({"model_type": "bert"}, "model_type='bert' is none of the families known: gpt2, llama, mistral, qwen2"),
-    ({}, "model_type=None is none of the families known"),
+    ({"model_type": "bert"}, "model_type='bert' is not one of those supported: gpt2, llama, mistral, qwen2"),
+    ({}, "model_type=None is not one of those supported"),
     ({**GPT, "n_embd": "8"}, "configuration of gpt2: n_embd='8' must be a whole number from 1 to"),
     ({**GPT, "n_layer": 10**9}, "n_layer=1000000000 must be a whole number from 1 to 4096"),
     ({**GPT, "n_head": True}, "n_head=True must be a whole number"),
@@ -61,11 +61,11 @@ WRONG = [
     ({**GPT, "vocab_size": None}, "vocab_size is missing; take the config.json that belongs to the weights"),
     (
         {**GPT, "activation_function": "mish"},
-        "activation_function='mish' is none of those known: gelu, gelu_new",
+        "activation_function='mish' is not one of those supported: gelu, gelu_new",
     ),
     ({**GPT, "layer_norm_epsilon": float("nan")}, "layer_norm_epsilon=nan must be a number above 0"),
     ({**GPT, "add_cross_attention": True}, "add_cross_attention=True is not supported"),
-    ({**GPT, "dtype": "int8"}, "dtype='int8' is none of those known: float32, float16, bfloat16"),
+    ({**GPT, "dtype": "int8"}, "dtype='int8' is not one of those supported: float32, float16, bfloat16"),
     ({**GPT, "tie_word_embeddings": 1}, "tie_word_embeddings=1 must be true or false"),
     (
         {**LLAMA, "num_key_value_heads": 3},
@@ -75,7 +75,7 @@ WRONG = [
     ({**LLAMA, "hidden_size": 26}, "hidden_size=26 must be a multiple of num_attention_heads=4"),
     (
         {**LLAMA, "rope_scaling": {"type": "yarn"}},
-        "llama, rope_scaling: type='yarn' is none of those known: default",
+        "llama, rope_scaling: type='yarn' is not one of those supported: default",
     ),
     ({**LLAMA, "rope_scaling": {"type": "linear"}}, "llama, rope_scaling: factor is missing"),
     ({**LLAMA, "rope_parameters": 3}, "rope_parameters=3 must be an object"),
@@ -108,29 +108,31 @@ def test_files_that_are_no_configuration_are_named(tmp_path):
             from_pretrained_config(tmp_path)
 
 
-def frequencies(**fields):
-    return np.array(Llama({**LLAMA, "head_dim": 8, **fields}).frequencies)
+def inverse_frequencies(**fields):
+    return np.array(Llama({**LLAMA, "head_dim": 8, **fields}).inverse_frequencies)
 
 
 def test_frequencies_are_scaled_as_configured():
     """Plain, linear, Llama 3's; in the old notation and in the new one."""
     plain = 10000.0 ** (-np.arange(0, 8, 2) / 8)
-    np.testing.assert_allclose(frequencies(), plain)
-    np.testing.assert_allclose(frequencies(rope_theta=500.0), 500.0 ** (-np.arange(0, 8, 2) / 8))
-    np.testing.assert_allclose(frequencies(rope_scaling={"type": "linear", "factor": 4}), plain / 4)
+    np.testing.assert_allclose(inverse_frequencies(), plain)
+    np.testing.assert_allclose(inverse_frequencies(rope_theta=500.0), 500.0 ** (-np.arange(0, 8, 2) / 8))
+    np.testing.assert_allclose(inverse_frequencies(rope_scaling={"type": "linear", "factor": 4}), plain / 4)
     waves = 2 * np.pi / plain  # 6, 63, 628 ...: one of each kind
     blend = (64 / waves - 1) / (4 - 1)
     expected = np.where(
         waves < 64 / 4, plain, np.where(waves > 64 / 1, plain / 8, (1 - blend) * plain / 8 + blend * plain)
     )
     for field in ("rope_scaling", "rope_parameters"):
-        np.testing.assert_allclose(frequencies(**{field: LLAMA3}), expected)
+        np.testing.assert_allclose(inverse_frequencies(**{field: LLAMA3}), expected)
     new = {"rope_theta": 500.0, "rope_type": "default"}
-    np.testing.assert_allclose(frequencies(rope_parameters=new), frequencies(rope_theta=500.0))
+    np.testing.assert_allclose(
+        inverse_frequencies(rope_parameters=new), inverse_frequencies(rope_theta=500.0)
+    )
 
 
 @pytest.mark.parametrize("net", [GPT2(GPT), Llama(LLAMA)], ids=["gpt2", "llama"])
-def test_every_operator_is_told_how_it_is_cut(net):
+def test_every_operator_has_a_strategy(net):
     """Once `shard_by` was called; before, none is. Constants have nothing to cut."""
     ids = Spec((2, 3), np.dtype(np.int64))
     assert all(node.strategy is None for node in trace(net, ids).nodes)
@@ -144,9 +146,9 @@ def test_what_a_net_cannot_take_is_said():
     with pytest.raises(ShardingError, match="pp=2: 1 layers make 1 to 1 pipeline stages"):
         net.shard_by(pp=2)
     for shape, dtype in (((3,), np.int64), ((2, 3), np.float32)):
-        with pytest.raises(GraphError, match="GPT2 takes token numbers of shape"):
+        with pytest.raises(GraphError, match="GPT2 takes token ids of shape"):
             trace(net, Spec(shape, np.dtype(dtype)))
-    with pytest.raises(GraphError, match="2 texts of 17 tokens; it takes 1 or more, of 1 to 16 tokens"):
+    with pytest.raises(GraphError, match="2 sequences of 17 tokens; it takes 1 or more, of 1 to 16 tokens"):
         trace(net, Spec((2, 17), np.dtype(np.int64)))
     with pytest.raises(GraphError, match=r"labels of shape \[2, 4\] for logits of \[2, 3, 32\]"):
         NextTokenLoss(net)(dl.Tensor(np.zeros((2, 3, 32))), dl.Tensor(np.zeros((2, 4), np.int64)))
@@ -161,7 +163,7 @@ def test_a_net_runs_on_arrays_too():
 
 
 def test_a_cache_is_written_at_its_place_and_nowhere_else():
-    """New keys and values at the position; what lies behind it is not looked at; no room is an error."""
+    """New keys and values at the position; what is behind it is not attended to; no room is an error."""
     random = np.random.default_rng(0)
     query, key, value = random.normal(size=(1, 4, 2, 6)), *random.normal(size=(2, 1, 2, 2, 6))
     keys, values = random.normal(size=(2, 1, 2, 5, 6))
@@ -171,9 +173,9 @@ def test_a_cache_is_written_at_its_place_and_nowhere_else():
         np.testing.assert_array_equal(cache[:, :, 2:4], new)
         np.testing.assert_array_equal(cache[:, :, [0, 1, 4]], old[:, :, [0, 1, 4]])
     for head, token in np.ndindex(4, 2):
-        seen = slice(0, 3 + token)
-        shares = np.exp(0.3 * keys[0, head // 2, seen] @ query[0, head, token])
-        answer = shares @ values[0, head // 2, seen] / shares.sum()
+        attended = slice(0, 3 + token)
+        weights = np.exp(0.3 * keys[0, head // 2, attended] @ query[0, head, token])
+        answer = weights @ values[0, head // 2, attended] / weights.sum()
         np.testing.assert_allclose(out[0, head, token], answer, rtol=1e-12)
-    with pytest.raises(GraphError, match=r"tokens 4\.\.5 for a cache of 5 places; make it larger"):
+    with pytest.raises(GraphError, match=r"tokens 4\.\.5 for a cache of length 5; make it longer"):
         CachedAttention().forward(query, key, value, keys, values, np.array(4))

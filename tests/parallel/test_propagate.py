@@ -236,7 +236,7 @@ def classified(parts, product, loss=None, classes=8):
     w = build.param("w", Spec((4, classes), np.dtype("float64")))
     labels = build.input("labels", Spec((8,), np.dtype("int64")))
     logits = build.add(operators.MatMul(), x, w, strategy=product)
-    runs = build.add(operators.RunsOfClasses(parts), logits, labels, strategy=loss)
+    runs = build.add(operators.PartialLogSumExp(parts), logits, labels, strategy=loss)
     return build.graph([build.add(operators.SparseCrossEntropy(), runs)])
 
 
@@ -262,7 +262,7 @@ def test_as_many_cards_as_runs_share_the_classes():
     """The cut of a product spreads to a loss with as many runs, and one sum is all that is sent."""
     graph = classified(4, ((1, 1), (1, 4)))
     sharding = propagate(graph, 4, mode="auto_parallel")
-    assert sharding.nodes["RunsOfClasses.2"].inputs[0].parts == (1, 4)
+    assert sharding.nodes["PartialLogSumExp.2"].inputs[0].parts == (1, 4)
     program = partition(graph, sharding)
     assert [c.kind for c in program.collectives] == ["ReduceScatter"]
 

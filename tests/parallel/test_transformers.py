@@ -1,4 +1,4 @@
-"""Transformers as programs: they lie as their files' rules say, and send two sums a block and nothing else."""
+"""Transformers as programs: laid out as the rules of their files say; two sums a block, and nothing else, is sent."""
 
 from collections import Counter
 
@@ -58,13 +58,13 @@ def configs():
 
 
 @pytest.mark.parametrize("net", list(configs()), ids=lambda net: type(net).__name__)
-def test_parameters_lie_as_the_rules_of_files_say(net):
-    """On 1 to 8 cards: fused weights, shared key heads, words that cannot be shared evenly, biases."""
+def test_parameters_are_laid_out_as_the_rules_of_files_say(net):
+    """On 1 to 8 cards: fused weights, shared KV heads, a vocabulary that cannot be shared evenly, biases."""
     for dp, tp in [*MESHES, (1, 3), (1, 6), (2, 3)]:
-        heads = {net.heads, net.key_heads}
+        heads = {net.heads, net.kv_heads}
         if any(count % tp and tp % count for count in heads):
             with pytest.raises(
-                ShardingError, match=rf"tp={tp}: \d+ (key|query) heads cannot be shared by {tp}"
+                ShardingError, match=rf"tp={tp}: \d+ (KV|query) heads cannot be shared evenly by {tp}"
             ):
                 net.shard_by(dp=dp, tp=tp)
             continue
@@ -88,9 +88,9 @@ def test_a_block_costs_two_sums():
 
 
 def test_the_decoder_costs_the_same_sums():
-    """With caches too; a cache lies as the key heads, and is never redistributed."""
+    """With caches too; a cache is sharded as the KV heads are, and is never redistributed."""
     net = Llama({**LLAMA, "num_hidden_layers": 2, "intermediate_size": 48}).shard_by(tp=4)
-    decoder = Decoder(net, batch=2, places=9)
+    decoder = Decoder(net, batch=2, cache_length=9)
     for tokens in (1, 5):
         graph = trace(decoder, Spec((2, tokens), np.dtype(np.int64)), Spec((), np.dtype(np.int64)))
         program = partition(graph, propagate(graph, 4))
@@ -149,7 +149,7 @@ def test_training_is_the_same_however_it_is_cut(name):
             assert program.strategy[f"moments.{param}"] == program.strategy[param]
 
 
-def test_no_gradient_of_words_is_whole_on_a_card():
+def test_no_gradient_of_the_vocabulary_is_whole_on_a_card():
     """The table's gradient, from its rows and from the head, is made where the rows lie."""
     *_, program = trained("gpt2_tiny", 1, 4, 0)
     sizes = [np.prod(c.layout.shard_shape(c.spec.shape)) for c in program.values.values()]
@@ -159,7 +159,7 @@ def test_no_gradient_of_words_is_whole_on_a_card():
 
 
 def test_random_weights_of_llama_are_computed_as_the_formulas_say():
-    """Grouped heads, head_dim of its own, biases, tied words: against plain numpy, token by token."""
+    """Grouped heads, head_dim of its own, biases, tied embeddings: against plain numpy, token by token."""
     extra = {"head_dim": 10, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}
     net = Llama({**LLAMA, **extra, "rope_theta": 500.0})
     values = random_weights(net)
@@ -172,7 +172,7 @@ def test_random_weights_of_llama_are_computed_as_the_formulas_say():
 
 
 def plain_llama(config, values, ids):
-    """Llama with biases and tied words, in float64."""
+    """Llama with biases and tied embeddings, in float64."""
     heads, keys, size = (config[n] for n in ("num_attention_heads", "num_key_value_heads", "head_dim"))
 
     def linear(x, name):
@@ -207,14 +207,14 @@ def plain_llama(config, values, ids):
     return norm(x, "model.norm") @ values["model.embed_tokens.weight"].T
 
 
-def test_a_token_that_is_no_word_is_an_error_of_every_card():
+def test_a_token_outside_the_vocabulary_is_an_error_of_every_card():
     """An id, or a label, outside the vocabulary; zeros would go unnoticed."""
     net = Llama({**LLAMA, "intermediate_size": 48})
     program = program_of(net, IDS, 1, 2)
     values = random_weights(net)
-    with pytest.raises(ValueError, match="id 50 is none of the table's 50 rows"):
+    with pytest.raises(ValueError, match="id 50 is not one of the table's 50 rows"):
         run_serial(
             program, shard_inputs(program, values), shard_inputs(program, {"ids": np.full((8, 6), 50)})
         )
-    with pytest.raises(ValueError, match="label -100 is none of the 50 classes"):
-        operators.RunsOfClasses().forward(np.zeros((1, 50)), np.array([-100]))
+    with pytest.raises(ValueError, match="label -100 is not one of the 50 classes"):
+        operators.PartialLogSumExp().forward(np.zeros((1, 50)), np.array([-100]))

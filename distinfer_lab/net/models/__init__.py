@@ -1,7 +1,7 @@
-"""Known transformers as nets of our operators, by Hugging Face's configurations and parameter names."""
+"""Transformers from Hugging Face configurations, with Hugging Face's parameter names."""
 
 from .causal import CausalLM, Decoder, NextTokenLoss
-from .family import FAMILIES, from_pretrained_config, kind_of
+from .family import FAMILIES, from_pretrained_config, model_type_of
 from .gpt2 import GPT2
 from .llama import Llama
 
@@ -13,5 +13,5 @@ __all__ = [
     "Llama",
     "NextTokenLoss",
     "from_pretrained_config",
-    "kind_of",
+    "model_type_of",
 ]

@@ -1,7 +1,7 @@
-"""What transformers are made of: linear layers, tables, normalisations, attention; all on rows of tokens.
+"""What transformers are made of: linear layers, embeddings, normalisations, attention.
 
 A value is [batch * tokens, size] everywhere but within attention, so that each product is one of
-matrices. Parameters may be float16 or bfloat16: they are kept so, and made float32 where they are used.
+matrices. Parameters may be float16 or bfloat16: they are kept so, and cast to float32 where they are used.
 """
 
 from typing import Any, NamedTuple
@@ -12,9 +12,23 @@ from .. import operators
 from ..cell import Cell
 from ..initializer import initializer
 from ..tensor import Parameter, apply
-from .cuts import Cuts
+from .logical_axes import LogicalAxes
 
-__all__ = ["ACTIVATIONS", "Cache", "LayerNorm", "Linear", "RMSNorm", "Step", "Table", "attend", "float32"]
+__all__ = [
+    "ACTIVATIONS",
+    "Embedding",
+    "ForwardContext",
+    "KVCache",
+    "LayerNorm",
+    "Linear",
+    "RMSNorm",
+    "add_bias",
+    "apply_rotary",
+    "as_float32",
+    "attention",
+    "residual",
+    "split_heads",
+]
 
 ACTIVATIONS: dict[str, operators.elementwise.Unary] = {
     "gelu": operators.ErfGeLU(),
@@ -24,157 +38,162 @@ ACTIVATIONS: dict[str, operators.elementwise.Unary] = {
     "silu": operators.SiLU(),
     "swish": operators.SiLU(),
 }
-"""By the names of configurations."""
+"""By their names in a `config.json`."""
 
 
-class Cache(NamedTuple):
-    """The keys and values of one layer, each [batch, key heads, places, size]."""
+class KVCache(NamedTuple):
+    """The keys and values of one layer so far, each [batch, kv_heads, cache_length, head_dim]."""
 
     keys: Parameter
     values: Parameter
 
 
-class Step(NamedTuple):
-    """What all layers of one call share."""
+class ForwardContext(NamedTuple):
+    """What all layers share in one forward pass."""
 
     batch: int
     tokens: int
     position: Any
-    """Of the first token, one integer."""
-    cut: Cuts
+    """Of the first token: one integer."""
+    shard: LogicalAxes
     angles: Any = None
+    """The rotary angles of the tokens, of nets that have them."""
 
 
-def float32(param: Any, cut: Cuts, dims: str) -> Any:
-    """A parameter, or a part of one, as it is computed with."""
+def as_float32(param: Any, shard: LogicalAxes, dims: str) -> Any:
+    """A parameter, or a part of one, cast to float32 unless it is."""
     if param.dtype == np.float32:
         return param
-    return apply(operators.Cast("float32"), param, strategy=cut(dims))
+    return apply(operators.Cast("float32"), param, strategy=shard(dims))
 
 
 class Linear(Cell):
-    """x @ weight + bias, or x @ weight.T + bias, of rows.
+    """x @ weight.T + bias, or x @ weight + bias, of x [batch * tokens, in_features].
 
     Parameters
     ----------
-    n_in, n_out
-        The sizes of a row before and after.
-    dims
-        What cuts the rows before and after: ("-", "all") for columns, ("all", "-") for rows.
+    in_features, out_features
+        The sizes of the last dim before and after.
+    axes
+        The logical axes of the last dim before and after: ("-", "mlp") shards columns, ("mlp", "-") rows.
     transposed
-        The weight is [n_out, n_in], as in torch's Linear; else [n_in, n_out].
+        The weight is [out_features, in_features], as in torch's Linear; else [in_features, out_features].
     """
 
     def __init__(
         self,
-        n_in: int,
-        n_out: int,
-        dims: tuple[str, str],
-        dtype: Any,
+        in_features: int,
+        out_features: int,
+        axes: tuple[str, str],
+        dtype: np.dtype[Any],
         *,
         bias: bool,
         transposed: bool = True,
     ) -> None:
         super().__init__()
-        self.dims, self.transposed = dims, transposed
-        shape = (n_out, n_in) if transposed else (n_in, n_out)
+        self.axes, self.transposed = axes, transposed
+        shape = (out_features, in_features) if transposed else (in_features, out_features)
         self.weight = Parameter(initializer("normal", shape, dtype))
         if bias:
-            self.bias = Parameter(initializer("zeros", (n_out,), dtype))
+            self.bias = Parameter(initializer("zeros", (out_features,), dtype))
         self.has_bias = bias
 
     def construct(self, *inputs: Any) -> Any:
-        x, cut = inputs
-        before, after = self.dims
-        weight = f"{after} {before}" if self.transposed else f"{before} {after}"
+        x, shard = inputs
+        before, after = self.axes
+        dims = f"{after} {before}" if self.transposed else f"{before} {after}"
         product = operators.MatMul(transpose_b=self.transposed)
-        strategy = cut(f"rows {before}", weight)
-        out = apply(product, x, float32(self.weight, cut, weight), strategy=strategy)
-        return add_bias(out, self.bias, cut, after) if self.has_bias else out
+        weight = as_float32(self.weight, shard, dims)
+        out = apply(product, x, weight, strategy=shard(f"batch {before}", dims))
+        return add_bias(out, self.bias, shard, after) if self.has_bias else out
 
 
-def add_bias(x: Any, bias: Any, cut: Cuts, columns: str) -> Any:
-    """Add a bias to rows whose columns are cut so."""
-    strategy = cut(f"rows {columns}", columns)
-    return apply(operators.BiasAdd(), x, float32(bias, cut, columns), strategy=strategy)
+def add_bias(x: Any, bias: Any, shard: LogicalAxes, axis: str) -> Any:
+    """Add a bias to x, whose last dim is of this logical axis."""
+    strategy = shard(f"batch {axis}", axis)
+    return apply(operators.BiasAdd(), x, as_float32(bias, shard, axis), strategy=strategy)
 
 
-class Table(Cell):
-    """Rows by number: of words, each card a run of them, or of positions, which all cards hold."""
+class Embedding(Cell):
+    """One vector for each token of a vocabulary, of which each card holds a run, or for each position."""
 
-    def __init__(self, rows: int, size: int, dtype: Any) -> None:
+    def __init__(self, num_embeddings: int, embedding_dim: int, dtype: np.dtype[Any]) -> None:
         super().__init__()
-        self.weight = Parameter(initializer("normal", (rows, size), dtype))
+        self.weight = Parameter(initializer("normal", (num_embeddings, embedding_dim), dtype))
 
     def construct(self, *inputs: Any) -> Any:
-        """For ids of some dims, given with the words for the cut of the table's rows and of the ids."""
-        ids, cut, rows, of_ids = inputs
+        """The vectors of ids; called with ids, logical axes, and the axes of the rows and of the ids."""
+        ids, shard, rows, of_ids = inputs
         gather = operators.Gather(rows=self.weight.shape[0])
-        out = apply(gather, self.weight, ids, strategy=cut(f"{rows} -", of_ids))
-        return float32(out, cut, f"{of_ids} -")
+        out = apply(gather, self.weight, ids, strategy=shard(f"{rows} -", of_ids))
+        return as_float32(out, shard, f"{of_ids} -")
 
-    def scores(self, x: Any, cut: Cuts) -> Any:
-        """The product of each row of x with each row of the table: logits of words."""
-        table = float32(self.weight, cut, "all -")
-        return apply(operators.MatMul(transpose_b=True), x, table, strategy=cut("rows -", "all -"))
+    def logits(self, x: Any, shard: LogicalAxes) -> Any:
+        """X @ weight.T: how well each vector of the vocabulary fits each row of x."""
+        weight = as_float32(self.weight, shard, "vocab -")
+        return apply(operators.MatMul(transpose_b=True), x, weight, strategy=shard("batch -", "vocab -"))
 
 
 class LayerNorm(Cell):
-    """Normalisation with weight and bias, along rows."""
+    """Layer normalisation of the last dim, with weight and bias."""
 
-    def __init__(self, size: int, epsilon: float, dtype: Any) -> None:
+    def __init__(self, hidden_size: int, eps: float, dtype: np.dtype[Any]) -> None:
         super().__init__()
-        self.weight = Parameter(initializer("ones", (size,), dtype))
-        self.bias = Parameter(initializer("zeros", (size,), dtype))
-        self.op = operators.LayerNorm(-1, epsilon)
+        self.weight = Parameter(initializer("ones", (hidden_size,), dtype))
+        self.bias = Parameter(initializer("zeros", (hidden_size,), dtype))
+        self.op = operators.LayerNorm(-1, eps)
 
     def construct(self, *inputs: Any) -> Any:
-        x, cut = inputs
-        weight, bias = (float32(param, cut, "-") for param in (self.weight, self.bias))
-        return apply(self.op, x, weight, bias, strategy=cut("rows -", "-", "-"))
+        x, shard = inputs
+        weight, bias = (as_float32(param, shard, "-") for param in (self.weight, self.bias))
+        return apply(self.op, x, weight, bias, strategy=shard("batch -", "-", "-"))
 
 
 class RMSNorm(Cell):
-    """Normalisation by the root of the mean square, along rows."""
+    """Normalisation of the last dim by its root mean square, with weight."""
 
-    def __init__(self, size: int, epsilon: float, dtype: Any) -> None:
+    def __init__(self, hidden_size: int, eps: float, dtype: np.dtype[Any]) -> None:
         super().__init__()
-        self.weight = Parameter(initializer("ones", (size,), dtype))
-        self.op = operators.RMSNorm(epsilon)
+        self.weight = Parameter(initializer("ones", (hidden_size,), dtype))
+        self.op = operators.RMSNorm(eps)
 
     def construct(self, *inputs: Any) -> Any:
-        x, cut = inputs
-        return apply(self.op, x, float32(self.weight, cut, "-"), strategy=cut("rows -", "-"))
+        x, shard = inputs
+        return apply(self.op, x, as_float32(self.weight, shard, "-"), strategy=shard("batch -", "-"))
 
 
-def heads_of(x: Any, step: Step, count: int, word: str) -> Any:
-    """Rows of [batch * tokens, count * size] as heads [batch, count, tokens, size]."""
-    shape = (step.batch, step.tokens, count, x.shape[1] // count)
-    x = apply(operators.Reshape(shape), x, strategy=step.cut(f"rows {word}"))
-    return apply(operators.Transpose((0, 2, 1, 3)), x, strategy=step.cut(f"rows - {word} -"))
+def split_heads(x: Any, context: ForwardContext, count: int, axis: str) -> Any:
+    """[batch * tokens, count * head_dim] -> [batch, count, tokens, head_dim]; `axis` is heads or kv_heads."""
+    shape = (context.batch, context.tokens, count, x.shape[1] // count)
+    x = apply(operators.Reshape(shape), x, strategy=context.shard(f"batch {axis}"))
+    return apply(operators.Transpose((0, 2, 1, 3)), x, strategy=context.shard(f"batch - {axis} -"))
 
 
-def rotated(x: Any, step: Step, word: str) -> Any:
-    """Heads, rotated by the angles of their positions."""
-    return apply(operators.Rotary(), x, step.angles, strategy=step.cut(f"rows {word} - -", "- - -"))
+def apply_rotary(x: Any, context: ForwardContext, axis: str) -> Any:
+    """Rotate heads [batch, heads, tokens, head_dim] by the angles of their positions."""
+    strategy = context.shard(f"batch {axis} - -", "- - -")
+    return apply(operators.Rotary(), x, context.angles, strategy=strategy)
 
 
-def attend(query: Any, key: Any, value: Any, scale: float, step: Step, cache: Cache | None) -> Any:
-    """Attention of heads [batch, heads, tokens, size]; gives rows [batch * tokens, heads * size]."""
-    query_dims, key_dims = "rows heads - -", "rows keys - -"
+def attention(
+    query: Any, key: Any, value: Any, scale: float, context: ForwardContext, cache: KVCache | None
+) -> Any:
+    """Causal attention of heads [batch, heads, tokens, head_dim] -> [batch * tokens, heads * head_dim]."""
+    shard = context.shard
+    query_dims, key_dims = "batch heads - -", "batch kv_heads - -"
     if cache is None:
-        both = step.cut(query_dims, key_dims)
-        shares = apply(operators.AttentionWeights(scale=scale), query, key, strategy=both)
-        out = apply(operators.GroupedMatMul(), shares, value, strategy=both)
+        strategy = shard(query_dims, key_dims)
+        weights = apply(operators.AttentionWeights(scale=scale), query, key, strategy=strategy)
+        out = apply(operators.GroupedMatMul(), weights, value, strategy=strategy)
     else:
         op = operators.CachedAttention(scale=scale)
-        strategy = step.cut(query_dims, *[key_dims] * 4, "")
-        out = apply(op, query, key, value, cache.keys, cache.values, step.position, strategy=strategy)
-    out = apply(operators.Transpose((0, 2, 1, 3)), out, strategy=step.cut(query_dims))
-    rows = (step.batch * step.tokens, out.shape[2] * out.shape[3])
-    return apply(operators.Reshape(rows), out, strategy=step.cut("rows - heads -"))
+        strategy = shard(query_dims, *[key_dims] * 4, "")
+        out = apply(op, query, key, value, cache.keys, cache.values, context.position, strategy=strategy)
+    out = apply(operators.Transpose((0, 2, 1, 3)), out, strategy=shard(query_dims))
+    rows = (context.batch * context.tokens, out.shape[2] * out.shape[3])
+    return apply(operators.Reshape(rows), out, strategy=shard("batch - heads -"))
 
 
-def added(x: Any, y: Any, cut: Cuts) -> Any:
-    """The sum of rows."""
-    return apply(operators.Add(), x, y, strategy=cut("rows -", "rows -"))
+def residual(x: Any, y: Any, shard: LogicalAxes) -> Any:
+    """X + y, both [batch * tokens, hidden_size]."""
+    return apply(operators.Add(), x, y, strategy=shard("batch -", "batch -"))

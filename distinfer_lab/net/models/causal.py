@@ -1,11 +1,12 @@
-"""A model of language: token numbers in, logits of the word after each token out.
+"""Causal language models: token ids in, the logits of the token after each out.
 
 ::
 
-    construct(ids)                     [batch, tokens] -> [batch, tokens, words]       predict, train
-    Decoder(net, ...)(ids, position)   the new tokens only -> [batch, words]           generate
+    construct(ids)                     [batch, tokens] -> [batch, tokens, vocab_size]     predict, train
+    Decoder(net, ...)(ids, position)   the new tokens only -> [batch, vocab_size]         generate
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,9 @@ from ..cell import Cell
 from ..dtypes import dtypes
 from ..initializer import initializer
 from ..tensor import Parameter, apply, constant
-from .blocks import Cache, Step
-from .cuts import UNCUT, Cuts, cuts_of
+from .blocks import Embedding, ForwardContext, KVCache
 from .fields import Config, Fields, read_config
+from .logical_axes import UNSPECIFIED, LogicalAxes, logical_axes
 
 __all__ = ["CausalLM", "Decoder", "NextTokenLoss"]
 
@@ -28,7 +29,7 @@ QUANTISED = ("quantization_config", "compression_config", "quantization")
 """Fields that say how weights are quantised: of transformers, of compressed-tensors once, of MLX."""
 
 
-class CausalLM(Cell):
+class CausalLM(Cell, ABC):
     """The base of the families.
 
     Parameters
@@ -38,12 +39,12 @@ class CausalLM(Cell):
 
     Attributes
     ----------
-    layers, heads, key_heads, head_size
+    num_layers, heads, kv_heads, head_dim
         Of attention.
-    words
-        The size of the vocabulary.
-    most_tokens
-        How many positions there are.
+    vocab_size
+        How many tokens there are.
+    max_positions
+        How many tokens a sequence may have.
 
     Raises
     ------
@@ -52,26 +53,26 @@ class CausalLM(Cell):
     """
 
     rules = ""
-    """The rules of files (`read_rules`) by which its parameters lie, once `shard_by` is called."""
-    kinds: tuple[str, ...] = ()
-    """The `model_type`s of the family."""
+    """The rules of files (`read_rules`) by which its parameters are sharded, once `shard_by` is called."""
+    model_types: tuple[str, ...] = ()
+    """Each `model_type` of the family."""
 
-    layers: int
+    num_layers: int
     heads: int
-    key_heads: int
-    head_size: int
-    words: int
-    most_tokens: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_positions: int
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config: Mapping[str, Any] = read_config(config)
-        kind = Fields(self.config, type(self).__name__).word("model_type", self.kinds, self.kinds[0])
-        self.fields = Fields(self.config, kind)
+        fields = Fields(self.config, type(self).__name__)
+        self.fields = Fields(self.config, fields.choice("model_type", self.model_types, self.model_types[0]))
         self._refuse_quantised()
         given = "dtype" if self.fields.has("dtype") else "torch_dtype"
-        self.dtype = dtypes[self.fields.word(given, FLOATS, FLOATS[0])]
-        self.cuts: Cuts = UNCUT
+        self.dtype = dtypes[self.fields.choice(given, FLOATS, FLOATS[0])]
+        self.logical_axes: LogicalAxes = UNSPECIFIED
 
     def _refuse_quantised(self) -> None:
         """The codes of quantised weights are not numbers that an operator could take for weights."""
@@ -84,89 +85,96 @@ class CausalLM(Cell):
                     "quantised, or let the library that quantised it write the weights as bfloat16",
                 )
 
-    def shard_by(self, *, tp: int = 1, dp: int = 1, pp: int = 1) -> "CausalLM":
-        """Cut every operator over dp * tp cards, as Megatron does; gives itself.
+    @property
+    @abstractmethod
+    def blocks(self) -> Sequence[Cell]:
+        """The decoder layers, in order."""
 
-        The words, the heads and the hidden units are cut over the tp cards of a group (where there
-        are more cards than heads, several hold the same ones), the batch over the dp groups. Its
-        parameters then lie as the rules of its family say for the mesh dp, tp.
+    @abstractmethod
+    def hidden_states(self, ids: Any, context: ForwardContext, caches: Sequence[KVCache | None]) -> Any:
+        """The last hidden state of each token, [batch * tokens, hidden_size]."""
+
+    @property
+    @abstractmethod
+    def output_embedding(self) -> Embedding:
+        """What makes logits of hidden states: a weight of its own, or that of the input embedding."""
+
+    def shard_by(self, *, tp: int = 1, dp: int = 1, pp: int = 1) -> "CausalLM":
+        """Shard every operator over dp * tp cards, as Megatron does; returns the net itself.
+
+        The vocabulary, the heads and the hidden units are shared by the tp cards of a group (where there
+        are more cards than heads, several hold the same ones), the batch by the dp groups. Its
+        parameters are then laid out as the rules of its family say for the mesh dp, tp.
 
         Parameters
         ----------
         pp
-            On how many pipeline stages of dp * tp cards each the layers lie, in runs of about equal
-            length; set `pipeline_stages` of the context to the same.
+            Over how many pipeline stages of dp * tp cards each the layers are spread, in runs of about
+            equal length; set `pipeline_stages` of the context to the same.
 
         Raises
         ------
         ShardingError
             If tp cards cannot share the heads, or there are more stages than layers.
         """
-        self.cuts = cuts_of(dp, tp, self.heads, self.key_heads)
-        if not 1 <= pp <= self.layers:
-            raise ShardingError(f"pp={pp}: {self.layers} layers make 1 to {self.layers} pipeline stages")
-        for i, block in enumerate(self.blocks()):
-            block.pipeline_stage = i * pp // self.layers if pp > 1 else None
+        self.logical_axes = logical_axes(dp, tp, self.heads, self.kv_heads)
+        if not 1 <= pp <= self.num_layers:
+            raise ShardingError(
+                f"pp={pp}: {self.num_layers} layers make 1 to {self.num_layers} pipeline stages"
+            )
+        for i, block in enumerate(self.blocks):
+            block.pipeline_stage = i * pp // self.num_layers if pp > 1 else None
         return self
 
-    def blocks(self) -> Sequence[Cell]:
-        """The layers, in order; every family says which."""
-        raise NotImplementedError
+    def context(self, ids: Any, position: Any) -> ForwardContext:
+        """What the layers share for these tokens.
 
-    def hidden(self, ids: Any, step: Step, caches: Sequence[Cache | None]) -> Any:
-        """What the layers give for each token, as rows [batch * tokens, size]; every family says how."""
-        raise NotImplementedError
-
-    def scores(self, x: Any, cut: Cuts) -> Any:
-        """The logits of rows; every family says by which table."""
-        raise NotImplementedError
-
-    def step(self, ids: Any, position: Any) -> Step:
-        """What the layers share for these tokens."""
-        batch, tokens = self._size_of(ids)
-        return Step(batch, tokens, position, self.cuts.for_batch(batch))
-
-    def _size_of(self, ids: Any) -> tuple[int, int]:
+        Raises
+        ------
+        GraphError
+            If the ids are not integers [batch, tokens], or too many tokens.
+        """
         if len(ids.shape) != 2 or ids.dtype.kind not in "iu":
             raise GraphError(
-                f"{type(self).__name__} takes token numbers of shape [batch, tokens], not {list(ids.shape)} of "
+                f"{type(self).__name__} takes token ids of shape [batch, tokens], not {list(ids.shape)} of "
                 f"{ids.dtype}"
             )
         batch, tokens = ids.shape
-        if not 1 <= tokens <= self.most_tokens or batch < 1:
+        if not 1 <= tokens <= self.max_positions or batch < 1:
             raise GraphError(
-                f"{type(self).__name__}: {batch} texts of {tokens} tokens; it takes 1 or more, of 1 to "
-                f"{self.most_tokens} tokens"
+                f"{type(self).__name__}: {batch} sequences of {tokens} tokens; it takes 1 or more, of 1 to "
+                f"{self.max_positions} tokens"
             )
-        return batch, tokens
+        return ForwardContext(batch, tokens, position, self.logical_axes.for_batch(batch))
 
     def construct(self, ids: Any) -> Any:
-        """Logits [batch, tokens, words] of token numbers [batch, tokens]."""
-        step = self.step(ids, constant(0, "int64"))
-        logits = self.scores(self.hidden(ids, step, [None] * self.layers), step.cut)
-        shape = (step.batch, step.tokens, self.words)
-        return apply(operators.Reshape(shape), logits, strategy=step.cut("rows all"))
+        """Logits [batch, tokens, vocab_size] of token ids [batch, tokens]."""
+        context = self.context(ids, constant(0, "int64"))
+        hidden = self.hidden_states(ids, context, [None] * self.num_layers)
+        logits = self.output_embedding.logits(hidden, context.shard)
+        shape = (context.batch, context.tokens, self.vocab_size)
+        return apply(operators.Reshape(shape), logits, strategy=context.shard("batch vocab"))
 
 
 class Decoder(Cell):
-    """A net that goes on with texts: it keeps the keys and values of earlier tokens as parameters of its own.
+    """A net that generates: it keeps the keys and values of earlier tokens as parameters of its own.
 
     Parameters
     ----------
     net
         The net, whose parameters it reads.
-    batch, places
-        How many texts, and of how many tokens at most.
+    batch, cache_length
+        How many sequences, and of how many tokens at most.
     """
 
-    def __init__(self, net: CausalLM, batch: int, places: int) -> None:
+    def __init__(self, net: CausalLM, batch: int, cache_length: int) -> None:
         super().__init__()
         net.parameters_dict()
         self.of = (net,)  # not a cell of its own: the net's parameters keep their names
-        shape = (batch, net.key_heads, places, net.head_size)
+        shape = (batch, net.kv_heads, cache_length, net.head_dim)
         self.caches = tuple(
-            Cache(*(self._cache(f"cache.{layer}.{what}", shape) for what in Cache._fields))
-            for layer in range(net.layers)
+            KVCache(*(self._cache(f"cache.{layer}.{what}", shape) for what in KVCache._fields))
+            for layer in range(net.num_layers)
         )
 
     def _cache(self, name: str, shape: tuple[int, ...]) -> Parameter:
@@ -175,23 +183,28 @@ class Decoder(Cell):
         return param
 
     def construct(self, ids: Any, position: Any) -> Any:
-        """Logits [batch, words] of the last of the new tokens [batch, tokens], the first at `position`."""
+        """Logits [batch, vocab_size] after the last of the new tokens [batch, tokens], the first at `position`."""
         (net,) = self.of
-        step = net.step(ids, position)
-        x = net.hidden(ids, step, self.caches)
-        if step.tokens > 1:
-            size = x.shape[1]
-            shape = (step.batch, step.tokens, size)
-            x = apply(operators.Reshape(shape), x, strategy=step.cut("rows -"))
-            x = apply(operators.Part(1, (step.tokens - 1, 1), 1), x, strategy=step.cut("rows - -"))
-            x = apply(operators.Reshape((step.batch, size)), x, strategy=step.cut("rows - -"))
-        return net.scores(x, step.cut)
+        context = net.context(ids, position)
+        hidden = _last_token(net.hidden_states(ids, context, self.caches), context)
+        return net.output_embedding.logits(hidden, context.shard)
+
+
+def _last_token(hidden: Any, context: ForwardContext) -> Any:
+    """[batch * tokens, hidden_size] -> [batch, hidden_size]."""
+    if context.tokens == 1:
+        return hidden
+    size, shard = hidden.shape[1], context.shard
+    by_token = operators.Reshape((context.batch, context.tokens, size))
+    x = apply(by_token, hidden, strategy=shard("batch -"))
+    x = apply(operators.Part(1, (context.tokens - 1, 1), 1), x, strategy=shard("batch - -"))
+    return apply(operators.Reshape((context.batch, size)), x, strategy=shard("batch - -"))
 
 
 class NextTokenLoss(Cell):
-    """The mean cross entropy of logits [batch, tokens, words] with labels [batch, tokens].
+    """The mean cross entropy of logits [batch, tokens, vocab_size] with labels [batch, tokens].
 
-    A label is the number of the token that comes next. The logits stay cut as the net gives them.
+    A label is the id of the token that comes next. The logits stay sharded as the net returns them.
     """
 
     def __init__(self, net: CausalLM) -> None:
@@ -202,13 +215,15 @@ class NextTokenLoss(Cell):
         """One number."""
         if labels.shape != logits.shape[:2]:
             raise GraphError(
-                f"labels of shape {list(labels.shape)} for logits of {list(logits.shape)}; give one number for each "
+                f"labels of shape {list(labels.shape)} for logits of {list(logits.shape)}; give one id for each "
                 "token, that of the token after it"
             )
-        batch, tokens, words = logits.shape
-        cut = self.of[0].cuts.for_batch(batch)
-        logits = apply(operators.Reshape((batch * tokens, words)), logits, strategy=cut("rows - all"))
-        labels = apply(operators.Reshape((batch * tokens,)), labels, strategy=cut("rows -"))
-        runs = apply(operators.RunsOfClasses(cut.parts), logits, labels, strategy=cut("rows all", "rows"))
-        losses = apply(operators.SparseCrossEntropy(), runs, strategy=cut("rows -"))
-        return apply(operators.ReduceMean(), losses, strategy=cut("rows"))
+        batch, tokens, vocab_size = logits.shape
+        shard = self.of[0].logical_axes.for_batch(batch)
+        shape = (batch * tokens, vocab_size)
+        logits = apply(operators.Reshape(shape), logits, strategy=shard("batch - vocab"))
+        labels = apply(operators.Reshape((batch * tokens,)), labels, strategy=shard("batch -"))
+        op = operators.PartialLogSumExp(shard.shards("vocab"))
+        partial = apply(op, logits, labels, strategy=shard("batch vocab", "batch"))
+        losses = apply(operators.SparseCrossEntropy(), partial, strategy=shard("batch -"))
+        return apply(operators.ReduceMean(), losses, strategy=shard("batch"))

@@ -8,9 +8,11 @@ from .fields import Config, read_config
 from .gpt2 import GPT2
 from .llama import Llama
 
-__all__ = ["FAMILIES", "from_pretrained_config", "kind_of"]
+__all__ = ["FAMILIES", "from_pretrained_config", "model_type_of"]
 
-FAMILIES: Mapping[str, type[CausalLM]] = {kind: family for family in (GPT2, Llama) for kind in family.kinds}
+FAMILIES: Mapping[str, type[CausalLM]] = {
+    kind: family for family in (GPT2, Llama) for kind in family.model_types
+}
 """`model_type` -> the family."""
 
 
@@ -26,20 +28,20 @@ def from_pretrained_config(config: Config) -> CausalLM:
     Raises
     ------
     GraphError
-        If the kind of model is not known, or a field is missing, out of bounds or not supported.
+        If the model_type is not supported, or a field is missing, out of bounds or not supported.
     """
-    return FAMILIES[kind_of(config)](read_config(config))
+    return FAMILIES[model_type_of(config)](read_config(config))
 
 
-def kind_of(config: Config) -> str:
+def model_type_of(config: Config) -> str:
     """The `model_type` of a configuration.
 
     Raises
     ------
     GraphError
-        If it is of no family that is known, or there is no configuration.
+        If it is not supported, or there is no configuration.
     """
     kind = read_config(config).get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
-        raise GraphError(f"model_type={kind!r:.80} is none of the families known: {', '.join(FAMILIES)}")
+        raise GraphError(f"model_type={kind!r:.80} is not one of those supported: {', '.join(FAMILIES)}")
     return kind

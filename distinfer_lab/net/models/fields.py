@@ -1,4 +1,4 @@
-"""The fields of a model's `config.json`, which anybody may have written: types and bounds are checked."""
+"""The fields of a model's `config.json`, which may come from anywhere: types and bounds are checked."""
 
 import math
 import os
@@ -49,18 +49,18 @@ def read_config(given: Config) -> Mapping[str, Any]:
 
 
 class Fields:
-    """A configuration, read field by field; a field of None counts as one that is not there.
+    """A configuration, read field by field; a field of None counts as missing.
 
     Parameters
     ----------
     config
         The fields.
-    of
-        Whose they are, for texts.
+    owner
+        Whose they are, for error messages.
     """
 
-    def __init__(self, config: Mapping[str, Any], of: str) -> None:
-        self._config, self._of = config, of
+    def __init__(self, config: Mapping[str, Any], owner: str) -> None:
+        self._config, self._owner = config, owner
 
     def _value(self, name: str, default: Any) -> Any:
         value = self._config.get(name)
@@ -72,13 +72,13 @@ class Fields:
     def error(self, name: str, value: Any, rule: str) -> GraphError:
         """An error about a field."""
         given = "" if value is None else f"={shown(value)}"
-        return GraphError(f"the configuration of {self._of}: {name}{given} {rule}")
+        return GraphError(f"the configuration of {self._owner}: {name}{given} {rule}")
 
     def has(self, name: str) -> bool:
         """Whether there is a field of this name."""
         return self._config.get(name) is not None
 
-    def whole(self, name: str, default: int | None = None, most: int = 1 << 20) -> int:
+    def integer(self, name: str, default: int | None = None, most: int = 1 << 20) -> int:
         """A whole number from 1 to `most`."""
         value = self._value(name, default)
         if type(value) is not int or not 1 <= value <= most:
@@ -92,26 +92,26 @@ class Fields:
             raise self.error(name, value, f"must be a number above {least}")
         return float(value)
 
-    def flag(self, name: str, default: bool) -> bool:
+    def boolean(self, name: str, default: bool) -> bool:
         """True or false."""
         value = self._value(name, default)
         if type(value) is not bool:
             raise self.error(name, value, "must be true or false")
         return value
 
-    def word(self, name: str, known: Sequence[str], default: str | None = None) -> str:
-        """One of some words."""
+    def choice(self, name: str, known: Sequence[str], default: str | None = None) -> str:
+        """One of the values known."""
         value = self._value(name, default)
         if value not in known:
-            raise self.error(name, value, f"is none of those known: {', '.join(known)}")
+            raise self.error(name, value, f"is not one of those supported: {', '.join(known)}")
         return str(value)
 
-    def inner(self, name: str) -> "Fields":
-        """The fields of a field that is an object; of none if it is not there."""
+    def nested(self, name: str) -> "Fields":
+        """The fields of a field that is an object; none if it is missing."""
         value = self._value(name, {})
         if not isinstance(value, Mapping):
             raise self.error(name, value, "must be an object")
-        return Fields(value, f"{self._of}, {name}")
+        return Fields(value, f"{self._owner}, {name}")
 
     def refuse_unless(self, name: str, wanted: Any, why: str) -> None:
         """Raise if the field is there and is not what is supported."""

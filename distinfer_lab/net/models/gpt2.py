@@ -1,4 +1,4 @@
-"""GPT-2: positions by a table, query, key and value as one weight, LayerNorm before each half of a block.
+"""GPT-2: learned positions, query, key and value as one weight, LayerNorm before attention and before the MLP.
 
 References
 ----------
@@ -10,110 +10,115 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from .. import operators
 from ..cell import Cell, SequentialCell
 from ..initializer import initializer
 from ..tensor import Parameter, apply
 from .blocks import (
     ACTIVATIONS,
-    Cache,
+    Embedding,
+    ForwardContext,
+    KVCache,
     LayerNorm,
     Linear,
-    Step,
-    Table,
     add_bias,
-    added,
-    attend,
-    float32,
-    heads_of,
+    as_float32,
+    attention,
+    residual,
+    split_heads,
 )
 from .causal import CausalLM
-from .cuts import Cuts
 from .fields import Config, Fields
 
 __all__ = ["GPT2"]
 
 
-class Fused(Cell):
+class FusedWeight(Cell):
     """The weight and the bias of query, key and value, one after another."""
 
-    def __init__(self, size: int, dtype: Any) -> None:
+    def __init__(self, hidden_size: int, dtype: np.dtype[Any]) -> None:
         super().__init__()
-        self.weight = Parameter(initializer("normal", (size, 3 * size), dtype))
-        self.bias = Parameter(initializer("zeros", (3 * size,), dtype))
+        self.weight = Parameter(initializer("normal", (hidden_size, 3 * hidden_size), dtype))
+        self.bias = Parameter(initializer("zeros", (3 * hidden_size,), dtype))
 
 
 class FusedAttention(Cell):
-    """Attention whose query, key and value lie one after another in one weight of [n, 3n]."""
+    """Attention whose query, key and value are one weight of [n, 3n], one after another."""
 
-    def __init__(self, size: int, heads: int, scale: float, dtype: Any) -> None:
+    def __init__(self, hidden_size: int, heads: int, scale: float, dtype: np.dtype[Any]) -> None:
         super().__init__()
         self.heads, self.scale = heads, scale
-        self.parts = (size,) * 3
-        self.c_attn = Fused(size, dtype)
-        self.c_proj = Linear(size, size, ("heads", "-"), dtype, bias=True, transposed=False)
+        self.sizes = (hidden_size,) * 3
+        self.c_attn = FusedWeight(hidden_size, dtype)
+        self.c_proj = Linear(hidden_size, hidden_size, ("heads", "-"), dtype, bias=True, transposed=False)
 
-    def _projected(self, x: Any, step: Step, which: int) -> Any:
+    def _projected(self, x: Any, context: ForwardContext, which: int) -> Any:
         """Query (0), key (1) or value (2), as heads."""
-        cut = step.cut
-        weight = apply(operators.Part(1, self.parts, which), self.c_attn.weight, strategy=cut("- heads"))
-        bias = apply(operators.Part(0, self.parts, which), self.c_attn.bias, strategy=cut("heads"))
-        strategy = cut("rows -", "- heads")
-        out = apply(operators.MatMul(), x, float32(weight, cut, "- heads"), strategy=strategy)
-        return heads_of(add_bias(out, bias, cut, "heads"), step, self.heads, "heads")
+        shard = context.shard
+        weight = apply(operators.Part(1, self.sizes, which), self.c_attn.weight, strategy=shard("- heads"))
+        bias = apply(operators.Part(0, self.sizes, which), self.c_attn.bias, strategy=shard("heads"))
+        strategy = shard("batch -", "- heads")
+        out = apply(operators.MatMul(), x, as_float32(weight, shard, "- heads"), strategy=strategy)
+        return split_heads(add_bias(out, bias, shard, "heads"), context, self.heads, "heads")
 
     def construct(self, *inputs: Any) -> Any:
-        x, step, cache = inputs
-        query, key, value = (self._projected(x, step, which) for which in range(3))
-        return self.c_proj(attend(query, key, value, self.scale, step, cache), step.cut)
+        x, context, cache = inputs
+        query, key, value = (self._projected(x, context, which) for which in range(3))
+        return self.c_proj(attention(query, key, value, self.scale, context, cache), context.shard)
 
 
-class FeedForward(Cell):
+class MLP(Cell):
     """Two linear layers with an activation between them."""
 
-    def __init__(self, size: int, inner: int, activation: str, dtype: Any) -> None:
+    def __init__(self, hidden_size: int, inner: int, activation: str, dtype: np.dtype[Any]) -> None:
         super().__init__()
-        self.c_fc = Linear(size, inner, ("-", "all"), dtype, bias=True, transposed=False)
-        self.c_proj = Linear(inner, size, ("all", "-"), dtype, bias=True, transposed=False)
+        self.c_fc = Linear(hidden_size, inner, ("-", "mlp"), dtype, bias=True, transposed=False)
+        self.c_proj = Linear(inner, hidden_size, ("mlp", "-"), dtype, bias=True, transposed=False)
         self.activation = ACTIVATIONS[activation]
 
     def construct(self, *inputs: Any) -> Any:
-        x, cut = inputs
-        x = apply(self.activation, self.c_fc(x, cut), strategy=cut("rows all"))
-        return self.c_proj(x, cut)
+        x, shard = inputs
+        x = apply(self.activation, self.c_fc(x, shard), strategy=shard("batch mlp"))
+        return self.c_proj(x, shard)
 
 
 class Block(Cell):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, fields: Fields, size: int, heads: int, layer: int, dtype: Any) -> None:
+    def __init__(
+        self, fields: Fields, hidden_size: int, heads: int, layer: int, dtype: np.dtype[Any]
+    ) -> None:
         super().__init__()
-        epsilon = fields.number("layer_norm_epsilon", 1e-5)
-        inner = fields.whole("n_inner", 4 * size)
-        scale = 1 / math.sqrt(size // heads) if fields.flag("scale_attn_weights", True) else 1.0
-        if fields.flag("scale_attn_by_inverse_layer_idx", False):
+        eps = fields.number("layer_norm_epsilon", 1e-5)
+        inner = fields.integer("n_inner", 4 * hidden_size)
+        scale = 1 / math.sqrt(hidden_size // heads) if fields.boolean("scale_attn_weights", True) else 1.0
+        if fields.boolean("scale_attn_by_inverse_layer_idx", False):
             scale /= layer + 1
-        self.ln_1 = LayerNorm(size, epsilon, dtype)
-        self.attn = FusedAttention(size, heads, scale, dtype)
-        self.ln_2 = LayerNorm(size, epsilon, dtype)
-        activation = fields.word("activation_function", tuple(ACTIVATIONS), "gelu_new")
-        self.mlp = FeedForward(size, inner, activation, dtype)
+        self.ln_1 = LayerNorm(hidden_size, eps, dtype)
+        self.attn = FusedAttention(hidden_size, heads, scale, dtype)
+        self.ln_2 = LayerNorm(hidden_size, eps, dtype)
+        activation = fields.choice("activation_function", tuple(ACTIVATIONS), "gelu_new")
+        self.mlp = MLP(hidden_size, inner, activation, dtype)
 
     def construct(self, *inputs: Any) -> Any:
-        x, step, cache = inputs
-        x = added(x, self.attn(self.ln_1(x, step.cut), step, cache), step.cut)
-        return added(x, self.mlp(self.ln_2(x, step.cut), step.cut), step.cut)
+        x, context, cache = inputs
+        x = residual(x, self.attn(self.ln_1(x, context.shard), context, cache), context.shard)
+        return residual(x, self.mlp(self.ln_2(x, context.shard), context.shard), context.shard)
 
 
-class Body(Cell):
+class Transformer(Cell):
     """All but the head."""
 
-    def __init__(self, of: "GPT2", size: int) -> None:
+    def __init__(self, of: "GPT2", hidden_size: int) -> None:
         super().__init__()
-        self.wte = Table(of.words, size, of.dtype)
-        self.wpe = Table(of.most_tokens, size, of.dtype)
-        self.h = SequentialCell([Block(of.fields, size, of.heads, i, of.dtype) for i in range(of.layers)])
-        self.ln_f = LayerNorm(size, of.fields.number("layer_norm_epsilon", 1e-5), of.dtype)
+        self.wte = Embedding(of.vocab_size, hidden_size, of.dtype)
+        self.wpe = Embedding(of.max_positions, hidden_size, of.dtype)
+        self.h = SequentialCell(
+            [Block(of.fields, hidden_size, of.heads, i, of.dtype) for i in range(of.num_layers)]
+        )
+        self.ln_f = LayerNorm(hidden_size, of.fields.number("layer_norm_epsilon", 1e-5), of.dtype)
 
 
 class GPT2(CausalLM):
@@ -127,40 +132,41 @@ class GPT2(CausalLM):
     """
 
     rules = "gpt2"
-    kinds = ("gpt2",)
+    model_types = ("gpt2",)
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         fields = self.fields
-        size = fields.whole("n_embd")
-        self.layers = fields.whole("n_layer", most=4096)
-        self.heads = self.key_heads = fields.whole("n_head")
-        self.words, self.most_tokens = fields.whole("vocab_size", most=1 << 26), fields.whole("n_positions")
-        if size % self.heads:
-            raise fields.error("n_embd", size, f"must be a multiple of n_head={self.heads}")
+        hidden_size = fields.integer("n_embd")
+        self.num_layers = fields.integer("n_layer", most=4096)
+        self.heads = self.kv_heads = fields.integer("n_head")
+        self.vocab_size = fields.integer("vocab_size", most=1 << 26)
+        self.max_positions = fields.integer("n_positions")
+        if hidden_size % self.heads:
+            raise fields.error("n_embd", hidden_size, f"must be a multiple of n_head={self.heads}")
         fields.refuse_unless("add_cross_attention", False, "is not supported; the model has no encoder")
-        self.head_size = size // self.heads
-        self.transformer = Body(self, size)
-        self.tied = fields.flag("tie_word_embeddings", True)
+        self.head_dim = hidden_size // self.heads
+        self.transformer = Transformer(self, hidden_size)
+        self.tied = fields.boolean("tie_word_embeddings", True)
         if not self.tied:
-            self.lm_head = Table(self.words, size, self.dtype)
+            self.lm_head = Embedding(self.vocab_size, hidden_size, self.dtype)
 
+    @property
     def blocks(self) -> Sequence[Cell]:
-        """See `CausalLM.blocks`."""
         return self.transformer.h.steps
 
-    def hidden(self, ids: Any, step: Step, caches: Sequence[Cache | None]) -> Any:
-        """See `CausalLM.hidden`."""
-        body, cut = self.transformer, step.cut
-        places = apply(operators.Positions(step.tokens), step.position, strategy=cut(""))
-        x = body.wte(ids, cut, "all", "rows -")
-        x = apply(operators.Add(), x, body.wpe(places, cut, "-", "-"), strategy=cut("rows - -", "- -"))
-        rows = (step.batch * step.tokens, x.shape[2])
-        x = apply(operators.Reshape(rows), x, strategy=cut("rows - -"))
-        for block, cache in zip(self.blocks(), caches, strict=True):
-            x = block(x, step, cache)
-        return body.ln_f(x, cut)
+    @property
+    def output_embedding(self) -> Embedding:
+        return self.transformer.wte if self.tied else self.lm_head
 
-    def scores(self, x: Any, cut: Cuts) -> Any:
-        """See `CausalLM.scores`."""
-        return (self.transformer.wte if self.tied else self.lm_head).scores(x, cut)
+    def hidden_states(self, ids: Any, context: ForwardContext, caches: Sequence[KVCache | None]) -> Any:
+        body, shard = self.transformer, context.shard
+        positions = apply(operators.Positions(context.tokens), context.position, strategy=shard(""))
+        x = body.wte(ids, shard, "vocab", "batch -")
+        strategy = shard("batch - -", "- -")
+        x = apply(operators.Add(), x, body.wpe(positions, shard, "-", "-"), strategy=strategy)
+        rows = (context.batch * context.tokens, x.shape[2])
+        x = apply(operators.Reshape(rows), x, strategy=shard("batch - -"))
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x = block(x, context, cache)
+        return body.ln_f(x, shard)

@@ -1,4 +1,4 @@
-"""Llama and its kin: rotary positions, key heads shared by groups of heads, RMSNorm, a gated feed-forward.
+"""Llama and its kin: rotary positions, KV heads shared by groups of query heads, RMSNorm, a gated MLP.
 
 References
 ----------
@@ -10,97 +10,119 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .. import operators
 from ..cell import Cell, SequentialCell
 from ..tensor import apply
-from .blocks import ACTIVATIONS, Cache, Linear, RMSNorm, Step, Table, added, attend, heads_of, rotated
+from .blocks import (
+    ACTIVATIONS,
+    Embedding,
+    ForwardContext,
+    KVCache,
+    Linear,
+    RMSNorm,
+    apply_rotary,
+    attention,
+    residual,
+    split_heads,
+)
 from .causal import CausalLM
-from .cuts import Cuts
 from .fields import Config, Fields
-from .rope import frequencies
+from .rope import inverse_frequencies
 
 __all__ = ["Llama"]
 
 
-class Sizes(NamedTuple):
-    """What the layers of a net are made with."""
+class LayerConfig(NamedTuple):
+    """What the layers of a net are made with, by the names of `config.json` where it has one."""
 
-    size: int
+    hidden_size: int
     heads: int
-    key_heads: int
-    head_size: int
-    inner: int
-    epsilon: float
-    activation: str
+    kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    rms_norm_eps: float
+    hidden_act: str
     attention_bias: bool
     output_bias: bool
     mlp_bias: bool
-    dtype: Any
+    dtype: np.dtype[Any]
 
 
 class Attention(Cell):
-    """Attention with rotary positions, and fewer key heads than query heads."""
+    """Attention with rotary positions, and fewer KV heads than query heads."""
 
-    def __init__(self, of: Sizes) -> None:
+    def __init__(self, config: LayerConfig) -> None:
         super().__init__()
-        self.sizes = of
-        query, key = of.heads * of.head_size, of.key_heads * of.head_size
-        self.q_proj = Linear(of.size, query, ("-", "heads"), of.dtype, bias=of.attention_bias)
-        self.k_proj = Linear(of.size, key, ("-", "keys"), of.dtype, bias=of.attention_bias)
-        self.v_proj = Linear(of.size, key, ("-", "keys"), of.dtype, bias=of.attention_bias)
-        self.o_proj = Linear(query, of.size, ("heads", "-"), of.dtype, bias=of.output_bias)
+        self.config = config
+        hidden, dtype, bias = config.hidden_size, config.dtype, config.attention_bias
+        query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
+        self.q_proj = Linear(hidden, query, ("-", "heads"), dtype, bias=bias)
+        self.k_proj = Linear(hidden, key, ("-", "kv_heads"), dtype, bias=bias)
+        self.v_proj = Linear(hidden, key, ("-", "kv_heads"), dtype, bias=bias)
+        self.o_proj = Linear(query, hidden, ("heads", "-"), dtype, bias=config.output_bias)
 
     def construct(self, *inputs: Any) -> Any:
-        x, step, cache = inputs
-        of = self.sizes
-        query = rotated(heads_of(self.q_proj(x, step.cut), step, of.heads, "heads"), step, "heads")
-        key = rotated(heads_of(self.k_proj(x, step.cut), step, of.key_heads, "keys"), step, "keys")
-        value = heads_of(self.v_proj(x, step.cut), step, of.key_heads, "keys")
-        out = attend(query, key, value, 1 / math.sqrt(of.head_size), step, cache)
-        return self.o_proj(out, step.cut)
+        x, context, cache = inputs
+        config, shard = self.config, context.shard
+        query = split_heads(self.q_proj(x, shard), context, config.heads, "heads")
+        key = split_heads(self.k_proj(x, shard), context, config.kv_heads, "kv_heads")
+        value = split_heads(self.v_proj(x, shard), context, config.kv_heads, "kv_heads")
+        query, key = apply_rotary(query, context, "heads"), apply_rotary(key, context, "kv_heads")
+        out = attention(query, key, value, 1 / math.sqrt(config.head_dim), context, cache)
+        return self.o_proj(out, shard)
 
 
-class GatedFeedForward(Cell):
+class MLP(Cell):
     """down(act(gate(x)) * up(x))."""
 
-    def __init__(self, of: Sizes) -> None:
+    def __init__(self, config: LayerConfig) -> None:
         super().__init__()
-        self.gate_proj = Linear(of.size, of.inner, ("-", "all"), of.dtype, bias=of.mlp_bias)
-        self.up_proj = Linear(of.size, of.inner, ("-", "all"), of.dtype, bias=of.mlp_bias)
-        self.down_proj = Linear(of.inner, of.size, ("all", "-"), of.dtype, bias=of.mlp_bias)
-        self.activation = ACTIVATIONS[of.activation]
+        hidden, inner, dtype, bias = (
+            config.hidden_size,
+            config.intermediate_size,
+            config.dtype,
+            config.mlp_bias,
+        )
+        self.gate_proj = Linear(hidden, inner, ("-", "mlp"), dtype, bias=bias)
+        self.up_proj = Linear(hidden, inner, ("-", "mlp"), dtype, bias=bias)
+        self.down_proj = Linear(inner, hidden, ("mlp", "-"), dtype, bias=bias)
+        self.activation = ACTIVATIONS[config.hidden_act]
 
     def construct(self, *inputs: Any) -> Any:
-        x, cut = inputs
-        gate = apply(self.activation, self.gate_proj(x, cut), strategy=cut("rows all"))
-        gated = apply(operators.Mul(), gate, self.up_proj(x, cut), strategy=cut("rows all", "rows all"))
-        return self.down_proj(gated, cut)
+        x, shard = inputs
+        gate = apply(self.activation, self.gate_proj(x, shard), strategy=shard("batch mlp"))
+        strategy = shard("batch mlp", "batch mlp")
+        return self.down_proj(apply(operators.Mul(), gate, self.up_proj(x, shard), strategy=strategy), shard)
 
 
-class Block(Cell):
+class DecoderLayer(Cell):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, of: Sizes) -> None:
+    def __init__(self, config: LayerConfig) -> None:
         super().__init__()
-        self.self_attn = Attention(of)
-        self.mlp = GatedFeedForward(of)
-        self.input_layernorm = RMSNorm(of.size, of.epsilon, of.dtype)
-        self.post_attention_layernorm = RMSNorm(of.size, of.epsilon, of.dtype)
+        size, eps, dtype = config.hidden_size, config.rms_norm_eps, config.dtype
+        self.self_attn = Attention(config)
+        self.mlp = MLP(config)
+        self.input_layernorm = RMSNorm(size, eps, dtype)
+        self.post_attention_layernorm = RMSNorm(size, eps, dtype)
 
     def construct(self, *inputs: Any) -> Any:
-        x, step, cache = inputs
-        x = added(x, self.self_attn(self.input_layernorm(x, step.cut), step, cache), step.cut)
-        return added(x, self.mlp(self.post_attention_layernorm(x, step.cut), step.cut), step.cut)
+        x, context, cache = inputs
+        shard = context.shard
+        x = residual(x, self.self_attn(self.input_layernorm(x, shard), context, cache), shard)
+        return residual(x, self.mlp(self.post_attention_layernorm(x, shard), shard), shard)
 
 
-class Body(Cell):
+class Transformer(Cell):
     """All but the head."""
 
-    def __init__(self, of: Sizes, words: int, layers: int) -> None:
+    def __init__(self, config: LayerConfig, vocab_size: int, num_layers: int) -> None:
         super().__init__()
-        self.embed_tokens = Table(words, of.size, of.dtype)
-        self.layers = SequentialCell([Block(of) for _ in range(layers)])
-        self.norm = RMSNorm(of.size, of.epsilon, of.dtype)
+        self.embed_tokens = Embedding(vocab_size, config.hidden_size, config.dtype)
+        self.layers = SequentialCell([DecoderLayer(config) for _ in range(num_layers)])
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, config.dtype)
 
 
 class Llama(CausalLM):
@@ -115,83 +137,86 @@ class Llama(CausalLM):
     """
 
     rules = "llama"
-    kinds = ("llama", "mistral", "qwen2")
+    model_types = ("llama", "mistral", "qwen2")
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         fields = self.fields
-        of = self._sizes(fields)
-        self.layers = fields.whole("num_hidden_layers", most=4096)
-        self.heads, self.key_heads, self.head_size = of.heads, of.key_heads, of.head_size
-        self.words = fields.whole("vocab_size", most=1 << 26)
-        self.most_tokens = fields.whole("max_position_embeddings", most=1 << 40)
-        self.frequencies = frequencies(fields, of.head_size)
+        layer = self._layer_config(fields)
+        self.num_layers = fields.integer("num_hidden_layers", most=4096)
+        self.heads, self.kv_heads, self.head_dim = layer.heads, layer.kv_heads, layer.head_dim
+        self.vocab_size = fields.integer("vocab_size", most=1 << 26)
+        self.max_positions = fields.integer("max_position_embeddings", most=1 << 40)
+        self.inverse_frequencies = inverse_frequencies(fields, layer.head_dim)
         self._refuse_windows(fields)
-        self.model = Body(of, self.words, self.layers)
-        self.tied = fields.flag("tie_word_embeddings", False)
+        self.model = Transformer(layer, self.vocab_size, self.num_layers)
+        self.tied = fields.boolean("tie_word_embeddings", False)
         if not self.tied:
-            self.lm_head = Table(self.words, of.size, of.dtype)
+            self.lm_head = Embedding(self.vocab_size, layer.hidden_size, self.dtype)
 
-    def _sizes(self, fields: Fields) -> Sizes:
+    def _layer_config(self, fields: Fields) -> LayerConfig:
         qwen = self.config.get("model_type") == "qwen2"
-        size, heads = fields.whole("hidden_size"), fields.whole("num_attention_heads")
-        key_heads = fields.whole("num_key_value_heads", heads)
-        if heads % key_heads:
-            raise fields.error(
-                "num_attention_heads", heads, f"must be a multiple of num_key_value_heads={key_heads}"
-            )
-        if not fields.has("head_dim") and size % heads:
-            raise fields.error("hidden_size", size, f"must be a multiple of num_attention_heads={heads}")
-        head_size = fields.whole("head_dim", size // heads)
-        if head_size % 2:
-            raise fields.error("head_dim", head_size, "must be even, for its halves are rotated")
-        bias = qwen or fields.flag("attention_bias", False)
-        return Sizes(
-            size,
+        bias = qwen or fields.boolean("attention_bias", False)
+        hidden_size, heads, kv_heads, head_dim = _attention_sizes(fields)
+        return LayerConfig(
+            hidden_size,
             heads,
-            key_heads,
-            head_size,
-            fields.whole("intermediate_size"),
+            kv_heads,
+            head_dim,
+            fields.integer("intermediate_size"),
             fields.number("rms_norm_eps", 1e-6),
-            fields.word("hidden_act", tuple(ACTIVATIONS), "silu"),
+            fields.choice("hidden_act", tuple(ACTIVATIONS), "silu"),
             bias,
             bias and not qwen,
-            fields.flag("mlp_bias", False),
+            fields.boolean("mlp_bias", False),
             self.dtype,
         )
 
     def _refuse_windows(self, fields: Fields) -> None:
-        """Attention looks at all tokens before; a window that is shorter than the text would be another net."""
-        if self.config.get("model_type") == "qwen2" and not fields.flag("use_sliding_window", False):
+        """Attention sees all tokens before; a window shorter than the sequence would be another net."""
+        if self.config.get("model_type") == "qwen2" and not fields.boolean("use_sliding_window", False):
             return
-        window = fields.whole("sliding_window", self.most_tokens, most=1 << 40)
-        if window < self.most_tokens:
+        window = fields.integer("sliding_window", self.max_positions, most=1 << 40)
+        if window < self.max_positions:
             raise fields.error(
                 "sliding_window",
                 window,
-                f"is not supported; use null, or at least max_position_embeddings={self.most_tokens}",
+                f"is not supported; use null, or at least max_position_embeddings={self.max_positions}",
             )
 
-    def step(self, ids: Any, position: Any) -> Step:
-        """See `CausalLM.step`."""
-        step = super().step(ids, position)
-        op = operators.Angles(step.tokens, self.frequencies)
-        return step._replace(angles=apply(op, position, strategy=step.cut("")))
+    def context(self, ids: Any, position: Any) -> ForwardContext:
+        context = super().context(ids, position)
+        op = operators.Angles(context.tokens, self.inverse_frequencies)
+        return context._replace(angles=apply(op, position, strategy=context.shard("")))
 
+    @property
     def blocks(self) -> Sequence[Cell]:
-        """See `CausalLM.blocks`."""
         return self.model.layers.steps
 
-    def hidden(self, ids: Any, step: Step, caches: Sequence[Cache | None]) -> Any:
-        """See `CausalLM.hidden`."""
-        body, cut = self.model, step.cut
-        x = body.embed_tokens(ids, cut, "all", "rows -")
-        rows = (step.batch * step.tokens, x.shape[2])
-        x = apply(operators.Reshape(rows), x, strategy=cut("rows - -"))
-        for block, cache in zip(self.blocks(), caches, strict=True):
-            x = block(x, step, cache)
-        return body.norm(x, cut)
+    @property
+    def output_embedding(self) -> Embedding:
+        return self.model.embed_tokens if self.tied else self.lm_head
 
-    def scores(self, x: Any, cut: Cuts) -> Any:
-        """See `CausalLM.scores`."""
-        return (self.model.embed_tokens if self.tied else self.lm_head).scores(x, cut)
+    def hidden_states(self, ids: Any, context: ForwardContext, caches: Sequence[KVCache | None]) -> Any:
+        body, shard = self.model, context.shard
+        x = body.embed_tokens(ids, shard, "vocab", "batch -")
+        rows = (context.batch * context.tokens, x.shape[2])
+        x = apply(operators.Reshape(rows), x, strategy=shard("batch - -"))
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x = block(x, context, cache)
+        return body.norm(x, shard)
+
+
+def _attention_sizes(fields: Fields) -> tuple[int, int, int, int]:
+    """Hidden size, query heads, KV heads and head_dim, which must fit each other."""
+    hidden_size, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
+    kv_heads = fields.integer("num_key_value_heads", heads)
+    if heads % kv_heads:
+        rule = f"must be a multiple of num_key_value_heads={kv_heads}"
+        raise fields.error("num_attention_heads", heads, rule)
+    if not fields.has("head_dim") and hidden_size % heads:
+        raise fields.error("hidden_size", hidden_size, f"must be a multiple of num_attention_heads={heads}")
+    head_dim = fields.integer("head_dim", hidden_size // heads)
+    if head_dim % 2:
+        raise fields.error("head_dim", head_dim, "must be even, for its halves are rotated")
+    return hidden_size, heads, kv_heads, head_dim

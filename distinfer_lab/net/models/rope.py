@@ -1,4 +1,4 @@
-"""By how much each angle of a rotary head grows from token to token, as a configuration says.
+"""Rotary position embeddings: by how much each angle grows from token to token, as `config.json` says.
 
 References
 ----------
@@ -9,25 +9,25 @@ import math
 
 from .fields import Fields
 
-__all__ = ["frequencies"]
+__all__ = ["inverse_frequencies"]
 
-KINDS = ("default", "linear", "llama3")
+ROPE_TYPES = ("default", "linear", "llama3")
 
 
-def frequencies(fields: Fields, head_size: int) -> tuple[float, ...]:
-    """The frequencies of the head_size / 2 angles, in radians a token.
+def inverse_frequencies(fields: Fields, head_dim: int) -> tuple[float, ...]:
+    """The head_dim / 2 frequencies, in radians per token (`inv_freq` in transformers).
 
     Raises
     ------
     GraphError
-        If the kind of scaling is not known, or one of its fields is missing.
+        If the kind of scaling is not supported, or one of its fields is missing.
     """
-    rope = fields.inner("rope_parameters" if fields.has("rope_parameters") else "rope_scaling")
+    rope = fields.nested("rope_parameters" if fields.has("rope_parameters") else "rope_scaling")
     theta = (rope if rope.has("rope_theta") else fields).number("rope_theta", 10000.0)
-    kind = rope.word("rope_type" if rope.has("rope_type") else "type", KINDS, "default")
+    kind = rope.choice("rope_type" if rope.has("rope_type") else "type", ROPE_TYPES, "default")
     for place in (rope, fields):
         place.refuse_unless("partial_rotary_factor", 1.0, "is not supported; whole heads are rotated")
-    plain = [theta ** (-2 * i / head_size) for i in range(head_size // 2)]
+    plain = [theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
     if kind == "default":
         return tuple(plain)
     factor = rope.number("factor")
@@ -35,14 +35,14 @@ def frequencies(fields: Fields, head_size: int) -> tuple[float, ...]:
 
 
 def _llama3(rope: Fields, plain: list[float], factor: float) -> list[float]:
-    """Slow angles are slowed down by `factor`, fast ones stay, those between are blended."""
+    """Low frequencies are divided by `factor`, high ones stay, those between are blended."""
     low, high = rope.number("low_freq_factor"), rope.number("high_freq_factor")
     if high <= low:
         raise rope.error("high_freq_factor", high, f"must be above low_freq_factor={low}")
-    trained = rope.whole("original_max_position_embeddings", most=1 << 40)
-    out = []
+    trained = rope.integer("original_max_position_embeddings", most=1 << 40)
+    scaled = []
     for frequency in plain:
-        turns = trained * frequency / (2 * math.pi)  # how often it goes round within what was trained
+        turns = trained * frequency / (2 * math.pi)  # full turns within the context that was trained
         share = min(max((turns - low) / (high - low), 0.0), 1.0)
-        out.append((1 - share) * frequency / factor + share * frequency)
-    return out
+        scaled.append((1 - share) * frequency / factor + share * frequency)
+    return scaled

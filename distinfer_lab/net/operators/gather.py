@@ -1,7 +1,7 @@
-"""Rows of a table by number, and its opposites.
+"""Rows of a table by id, and the gradient of it.
 
-A table that is cut by rows gives, on each card, zeros for the rows that others hold: partial
-values, whose sum over the cards is the answer.
+Of a table that is sharded by rows each card takes its own rows, and zeros for those of others: partial
+values, whose sum over the cards is the result.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ class Gather(Operator):
         table, ids = inputs
         if self.rows is not None and ids.size and not 0 <= ids.min() <= ids.max() < self.rows:
             bad = ids[(ids < 0) | (ids >= self.rows)][0]
-            raise GraphError(f"id {bad} is none of the table's {self.rows} rows, which count from 0")
+            raise GraphError(f"id {bad} is not one of the table's {self.rows} rows, which count from 0")
         rows = ids.astype(np.int64) - self.first_row
         held = (rows >= 0) & (rows < len(table))
         out: Array = (

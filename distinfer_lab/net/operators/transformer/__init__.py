@@ -3,7 +3,7 @@
 from .activations import ErfGeLU, SiLU
 from .attention import AttentionWeights, GroupedMatMul, GroupedOuter
 from .cached_attention import CachedAttention
-from .cross_entropy import RunsOfClasses, RunsOfClassesGrad, SparseCrossEntropy, SparseCrossEntropyGrad
+from .cross_entropy import PartialLogSumExp, PartialLogSumExpGrad, SparseCrossEntropy, SparseCrossEntropyGrad
 from .part import Part, PartGrad
 from .rms_norm import RMSNorm, RMSNormGrad, RootMeanSquare
 from .rotary import Angles, Positions, Rotary
@@ -17,13 +17,13 @@ __all__ = [
     "GroupedOuter",
     "Part",
     "PartGrad",
+    "PartialLogSumExp",
+    "PartialLogSumExpGrad",
     "Positions",
     "RMSNorm",
     "RMSNormGrad",
     "RootMeanSquare",
     "Rotary",
-    "RunsOfClasses",
-    "RunsOfClassesGrad",
     "SiLU",
     "SparseCrossEntropy",
     "SparseCrossEntropyGrad",

@@ -1,4 +1,4 @@
-"""Activations of transformers, beside those of `elementwise`."""
+"""Further activations of transformers."""
 
 import math
 from dataclasses import dataclass

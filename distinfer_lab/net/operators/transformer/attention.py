@@ -1,13 +1,13 @@
-"""Attention of query heads that share key heads in groups; no token looks at one after it.
+"""Causal attention of query heads that share KV heads in groups.
 
 ::
 
-    query  [batch, heads, tokens, size]        4 query heads, 2 key heads, on 2 cards:
-    key    [batch, key heads, keys, size]      card 0  q0 q1 | k0      card 1  q2 q3 | k1
+    query  [batch, heads, tokens, size]        4 query heads, 2 KV heads, on 2 cards:
+    key    [batch, kv_heads, tokens, size]     card 0  q0 q1 | k0      card 1  q2 q3 | k1
                                                on 4:   q0 | k0   q1 | k0   q2 | k1   q3 | k1
 
-Key heads are cut along with the query heads that look at them; where there are more cards than
-key heads, several cards hold the same one.
+KV heads are sharded along with the query heads that attend to them; where there are more cards than
+KV heads, several cards hold the same one.
 
 References
 ----------
@@ -38,7 +38,7 @@ HEAD_RUNS = {"h": 1, "k": 1}
 
 
 def check_heads(op: Operator, query: Spec, key: Spec) -> None:
-    """Refuse what are no heads of one batch, or key heads that query heads cannot share evenly.
+    """Refuse shapes that are not heads of one batch, and KV heads that query heads cannot share evenly.
 
     Raises
     ------
@@ -53,51 +53,51 @@ def check_heads(op: Operator, query: Spec, key: Spec) -> None:
         )
     if not key.shape[1] or query.shape[1] % key.shape[1]:
         raise GraphError(
-            f"{op.name}: {query.shape[1]} query heads cannot share {key.shape[1]} key heads evenly"
+            f"{op.name}: {query.shape[1]} query heads cannot share {key.shape[1]} KV heads evenly"
         )
 
 
 @dataclass(frozen=True)
 class _Grouped(Operator):
-    """Something of heads and of key heads, of which each serves as many heads.
+    """An operator on query heads and KV heads, each of which serves as many query heads.
 
     Parameters
     ----------
     first
-        On a card: the first of the key heads held that the query heads held look at.
+        On a card: the first of its KV heads that its query heads attend to.
     count
-        On a card: how many of them they look at; 0 for all.
+        On a card: how many of them they attend to; 0 for all.
     each
-        On a card whose query heads are not whole groups: the key head, of those held, for each of them.
+        On a card whose query heads are not whole groups: the KV head, of its own, for each of them.
     """
 
     first: int = 0
     count: int = 0
     each: tuple[int, ...] = ()
 
-    def _looked_at(self, key: Array) -> Array:
+    def _attended(self, key: Array) -> Array:
         if self.each:
             return key[:, self.each]
         return key[:, self.first : self.first + self.count] if self.count else key
 
     def _for_card(self, groups: int, heads: tuple[int, int], held: tuple[int, int]) -> "_Grouped":
-        """For the query heads `heads` and the key heads `held` of a card."""
+        """The operator of a card that holds the query heads `heads` and the KV heads `held`."""
         first, last = heads[0] // groups, -(-heads[1] // groups)
         count, mine = last - first, heads[1] - heads[0]
         if first < held[0] or last > held[1]:
             raise GraphError(
-                f"{self.name}: query heads {heads[0]}..{heads[1] - 1} need key heads {first}..{last - 1}, but "
-                f"this card holds {held[0]}..{held[1] - 1}; cut both by the same axes"
+                f"{self.name}: query heads {heads[0]}..{heads[1] - 1} need KV heads {first}..{last - 1}, but "
+                f"this card holds {held[0]}..{held[1] - 1}; shard both by the same axes"
             )
         if count > 1 and mine != count * groups:
             return replace(self, each=tuple(head // groups - held[0] for head in range(*heads)))
         return replace(self, first=first - held[0], count=count)
 
 
-def _folded(x: Array, key_heads: int) -> Array:
-    """[b, h, t, n] as [b, k, (h / k) * t, n]: one product for all heads that share keys."""
+def _folded(x: Array, kv_heads: int) -> Array:
+    """[b, h, t, n] as [b, k, (h / k) * t, n]: one product for all query heads of a KV head."""
     b, h, t, n = x.shape
-    return x if h == key_heads else x.reshape(b, key_heads, h // key_heads * t, n)
+    return x if h == kv_heads else x.reshape(b, kv_heads, h // kv_heads * t, n)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class GroupedMatMul(_Grouped):
         return Spec((*x.shape[:3], outer), x.dtype)
 
     def forward(self, *inputs: Array) -> Array:
-        x, y = inputs[0], self._looked_at(inputs[1])
+        x, y = inputs[0], self._attended(inputs[1])
         out: Array = np.matmul(_folded(x, y.shape[1]), np.swapaxes(y, 2, 3) if self.transpose_b else y)
         return out.reshape(*x.shape[:3], out.shape[3])
 
@@ -138,17 +138,17 @@ class GroupedMatMul(_Grouped):
 
 @dataclass(frozen=True)
 class GroupedOuter(Operator):
-    """For each of `key_heads` the sum over the heads that share it of x[.., t, m].T @ y[.., t, n].
+    """For each of `kv_heads` the sum over the heads that share it of x[.., t, m].T @ y[.., t, n].
 
     Parameters
     ----------
     start, stop
-        On a card: the key heads that it gives the sums of; those that none of its heads look at stay 0.
+        On a card: the KV heads of its sums; those that none of its query heads attend to stay 0.
     heads
-        On a card: how many query heads share a key head, and the first query head held.
+        On a card: how many query heads share a KV head, and the first query head that it holds.
     """
 
-    key_heads: int
+    kv_heads: int
     groups: int = 0
     first_head: int = 0
     start: int = 0
@@ -156,18 +156,18 @@ class GroupedOuter(Operator):
     def infer(self, *inputs: Spec) -> Spec:
         x, y = inputs
         check_heads(self, x, y)
-        if x.shape[:3] != y.shape[:3] or x.shape[1] % self.key_heads:
+        if x.shape[:3] != y.shape[:3] or x.shape[1] % self.kv_heads:
             raise GraphError(
-                f"{self.name}: heads of shapes {list(x.shape)} and {list(y.shape)} for {self.key_heads} key heads; "
-                "both have as many heads and tokens, a multiple of the key heads"
+                f"{self.name}: heads of shapes {list(x.shape)} and {list(y.shape)} for {self.kv_heads} KV heads; "
+                "both have as many heads and tokens, a multiple of the KV heads"
             )
-        return Spec((x.shape[0], self.key_heads, x.shape[3], y.shape[3]), x.dtype)
+        return Spec((x.shape[0], self.kv_heads, x.shape[3], y.shape[3]), x.dtype)
 
     def forward(self, *inputs: Array) -> Array:
         x, y = inputs
         products = np.matmul(np.swapaxes(x, 2, 3), y)
-        groups = self.groups or x.shape[1] // self.key_heads
-        out = np.zeros((x.shape[0], self.key_heads, *products.shape[2:]), products.dtype)
+        groups = self.groups or x.shape[1] // self.kv_heads
+        out = np.zeros((x.shape[0], self.kv_heads, *products.shape[2:]), products.dtype)
         for head in range(x.shape[1]):
             out[:, (self.first_head + head) // groups - self.start] += products[:, head]
         return out
@@ -176,14 +176,14 @@ class GroupedOuter(Operator):
         return Rule((HEADS, HEADS), KEYS, order=("b", "h"), within=WITHIN, runs=HEAD_RUNS)
 
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
-        groups = whole[0].shape[1] // self.key_heads
+        groups = whole[0].shape[1] // self.kv_heads
         start, stop = output[1]
         return GroupedOuter(stop - start, groups, inputs[0][1][0], start)
 
 
 @dataclass(frozen=True)
 class AttentionWeights(_Grouped):
-    """softmax(scale * query @ key.T), where token i looks at the keys 0..i only; [b, h, tokens, keys]."""
+    """softmax(scale * query @ key.T), where token i attends to tokens 0..i; [b, h, tokens, tokens]."""
 
     scale: float = 1.0
 
@@ -199,7 +199,7 @@ class AttentionWeights(_Grouped):
 
     def forward(self, *inputs: Array) -> Array:
         query, key = inputs
-        return attention_weights(query, self._looked_at(key), self.scale)
+        return attention_weights(query, self._attended(key), self.scale)
 
     def rule(self, *inputs: Spec) -> Rule:
         return Rule((HEADS, KEYS), HEADS, order=("b", "h"), within=WITHIN, runs=HEAD_RUNS)
@@ -216,7 +216,7 @@ class AttentionWeights(_Grouped):
 
 
 def attention_weights(query: Array, key: Array, scale: float) -> Array:
-    """See `AttentionWeights`; the last query token is at the place of the last key."""
+    """See `AttentionWeights`; the last query is at the position of the last key."""
     b, h, tokens, _ = query.shape
     keys = key.shape[2]
     out: Array = np.matmul(_folded(query, key.shape[1]), np.swapaxes(key, 2, 3)).reshape(b, h, tokens, keys)

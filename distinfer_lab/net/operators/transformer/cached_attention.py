@@ -1,12 +1,12 @@
-"""Attention to all tokens so far, whose keys and values a card keeps in its cache.
+"""Attention to all tokens so far, whose keys and values are in a KV cache.
 
 ::
 
-    cache  [batch, key heads, places, size]     | 0 1 2 3 4 . . . |      position 3, 2 new tokens
+    cache  [batch, kv_heads, length, size]      | 0 1 2 3 4 . . . |      position 3, 2 new tokens
                                                         ^ ^
 
-The new keys and values are written at their places, in the cache itself: a step that is repeated
-writes the same again. It is the only operator that changes what it is given.
+The new keys and values are written into the cache, in place: a step that is repeated writes the same
+again. It is the only operator that changes its inputs.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class CachedAttention(_Grouped):
-    """softmax(scale * query @ keys.T) @ values, over the places 0..position + tokens - 1 of the caches.
+    """softmax(scale * query @ keys.T) @ values, over positions 0..position + tokens - 1 of the caches.
 
     Its inputs are query, new keys, new values, the cache of keys, that of values, and the position
     of the first new token (one integer).
@@ -42,7 +42,8 @@ class CachedAttention(_Grouped):
         if key != value or keys != values or key.shape != new or key.dtype != keys.dtype:
             raise GraphError(
                 f"{self.name}: keys {list(key.shape)}, values {list(value.shape)}, caches {list(keys.shape)} and "
-                f"{list(values.shape)}; the first two, and the last two, are alike but for the tokens"
+                f"{list(values.shape)}; keys and values, "
+                "and their caches, must be alike, and the caches differ in tokens only"
             )
         if position.shape or position.dtype.kind not in "iu" or query.shape[3] != key.shape[3]:
             raise GraphError(
@@ -57,15 +58,15 @@ class CachedAttention(_Grouped):
         stop = start + query.shape[2]
         if not 0 <= start <= stop <= keys.shape[2]:
             raise GraphError(
-                f"{self.name}: tokens {start}..{stop - 1} for a cache of {keys.shape[2]} places; make it larger"
+                f"{self.name}: tokens {start}..{stop - 1} for a cache of length {keys.shape[2]}; make it longer"
             )
         keys[:, :, start:stop] = key
         values[:, :, start:stop] = value
-        shares = attention_weights(query, self._looked_at(keys)[:, :, :stop], self.scale)
-        seen = self._looked_at(values)[:, :, :stop]
+        weights = attention_weights(query, self._attended(keys)[:, :, :stop], self.scale)
+        attended = self._attended(values)[:, :, :stop]
         b, h, tokens, _ = query.shape
-        folded = shares.reshape(b, seen.shape[1], h // seen.shape[1] * tokens, stop)
-        out: Array = np.matmul(folded, seen)
+        folded = weights.reshape(b, attended.shape[1], h // attended.shape[1] * tokens, stop)
+        out: Array = np.matmul(folded, attended)
         return out.reshape(query.shape)
 
     def rule(self, *inputs: Spec) -> Rule:

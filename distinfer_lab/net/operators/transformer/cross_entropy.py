@@ -1,10 +1,10 @@
-"""Cross entropy of logits whose classes are cut: no card ever sees the logits of another.
+"""Cross entropy of logits whose classes are sharded: no card ever sees the logits of another.
 
-Each card sums up its run of the classes, and what it has of the label's logit::
+Each card reduces its run of the classes, and the label's logit if it is in it::
 
-    logits [rows, classes]  ->  runs [rows, parts + 1]   log sum exp of run 0, 1 ..., the label's logit
-    (cut)                       (added up over cards)    zeros for what others hold
-                            ->  losses [rows]            log sum exp of the runs - the label's logit
+    logits  [rows, classes]    -> partial [rows, parts + 1]   log sum exp of run 0, 1 ..., the label's logit
+    sharded by classes            added up over the cards     zeros for what other cards hold
+                               -> losses [rows]               log sum exp of the runs - the label's logit
 """
 
 from collections.abc import Sequence
@@ -17,27 +17,27 @@ from numpy.typing import NDArray
 from ....errors import GraphError
 from ...graph import Builder, Operator, Region, Rule, Spec
 
-__all__ = ["RunsOfClasses", "RunsOfClassesGrad", "SparseCrossEntropy", "SparseCrossEntropyGrad"]
+__all__ = ["PartialLogSumExp", "PartialLogSumExpGrad", "SparseCrossEntropy", "SparseCrossEntropyGrad"]
 
 Array = NDArray[Any]
 
 
 def _log_sum_exp(x: Array) -> Array:
-    """Along the last dim, which is kept; of nothing it is minus infinity."""
+    """Along the last dim, which is kept; minus infinity for an empty one."""
     most = x.max(axis=-1, keepdims=True)
     return np.asarray(most + np.log(np.exp(x - most).sum(axis=-1, keepdims=True)))
 
 
 @dataclass(frozen=True)
-class RunsOfClasses(Operator):
+class PartialLogSumExp(Operator):
     """The log sum exp of each run of the classes of logits[n, c], and the logit of labels[n].
 
     Parameters
     ----------
     parts
-        Into how many runs the classes are cut, the last ones shorter where they do not come out even.
+        How many runs the classes are divided into; the last ones are shorter where they do not come out even.
     first, classes
-        On a card: the first class that it holds, and how many there are in all.
+        On a card: the first class that it holds, and the number of all classes.
     """
 
     parts: int = 1
@@ -58,7 +58,7 @@ class RunsOfClasses(Operator):
         return max(-(-classes // self.parts), 1)
 
     def _runs(self, classes: int) -> int:
-        """How many runs hold something."""
+        """How many runs are not empty."""
         return -(-classes // self._length(classes))
 
     def held(self, count: int) -> list[tuple[int, slice]]:
@@ -94,24 +94,24 @@ class RunsOfClasses(Operator):
         length = self._length(classes)
         if any(place % length and place != classes for place in (first, stop)):
             raise GraphError(
-                f"{self.name}: a card holds the classes {first}..{stop - 1}, but runs are {length} long; cut the "
-                f"classes into {self.parts} parts"
+                f"{self.name}: a card holds the classes {first}..{stop - 1}, but runs are {length} long; shard "
+                f"the classes into {self.parts} parts"
             )
         return replace(self, first=first, classes=classes)
 
     def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
-        return [build.add(RunsOfClassesGrad(self.parts), *inputs, output, grad), None]
+        return [build.add(PartialLogSumExpGrad(self.parts), *inputs, output, grad), None]
 
 
 def _check_labels(labels: Array, classes: int) -> None:
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
         bad = labels[(labels < 0) | (labels >= classes)][0]
-        raise GraphError(f"label {bad} is none of the {classes} classes, which count from 0")
+        raise GraphError(f"label {bad} is not one of the {classes} classes, which count from 0")
 
 
 @dataclass(frozen=True)
-class RunsOfClassesGrad(RunsOfClasses):
-    """The gradient to the logits, from logits, labels, the runs (added up) and their gradient."""
+class PartialLogSumExpGrad(PartialLogSumExp):
+    """The gradient of the logits, from logits, labels, the sums of the partial values and their gradient."""
 
     def infer(self, *inputs: Spec) -> Spec:
         return inputs[0]
@@ -135,12 +135,12 @@ class RunsOfClassesGrad(RunsOfClasses):
 
 @dataclass(frozen=True)
 class SparseCrossEntropy(Operator):
-    """The losses [n] of what `RunsOfClasses` gives."""
+    """The losses [n] of the sums of `PartialLogSumExp`."""
 
     def infer(self, *inputs: Spec) -> Spec:
         if len(inputs[0].shape) != 2 or inputs[0].shape[1] < 2:
             raise GraphError(
-                f"{self.name}: runs of shape {list(inputs[0].shape)}; they are [rows, parts + 1]"
+                f"{self.name}: partial values of shape {list(inputs[0].shape)}; they are [rows, parts + 1]"
             )
         return Spec(inputs[0].shape[:1], inputs[0].dtype)
 
@@ -157,7 +157,7 @@ class SparseCrossEntropy(Operator):
 
 @dataclass(frozen=True)
 class SparseCrossEntropyGrad(Operator):
-    """The gradient to the runs: the share of each, and minus one for the label's logit."""
+    """The gradient of the partial values: the probability of each run, and minus one for the label's logit."""
 
     def infer(self, *inputs: Spec) -> Spec:
         return inputs[0]

@@ -1,7 +1,7 @@
-"""A run of a dim: one of the parts that lie one after another along it.
+"""One of the parts that are concatenated along a dim.
 
-GPT-2 keeps query, key and value as one weight of [n, 3n]. Each part is cut by itself, so that a card
-of 2 has the halves of all three, one after another::
+GPT-2 keeps query, key and value as one weight of [n, 3n]. Each part is sharded by itself, so that one
+of 2 cards holds half of each, concatenated::
 
     whole   q q k k v v          card 0   q k v          card 1   q k v
 """

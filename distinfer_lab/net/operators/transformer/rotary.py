@@ -1,4 +1,4 @@
-"""Positions of tokens: their numbers, and the rotation of queries and keys by angles that grow with them.
+"""Positions of tokens, and rotary embeddings: queries and keys, rotated by angles that grow with the position.
 
 References
 ----------
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Positions(Operator):
-    """The numbers of `length` tokens, the first of which is at the position given: int64, shape (length,)."""
+    """The positions of `length` tokens, the first of which is given: int64, shape (length,)."""
 
     length: int
 
@@ -79,7 +79,7 @@ class Rotary(Operator):
     Parameters
     ----------
     backwards
-        The other way round, as gradients go.
+        Rotate by the opposite angles, as gradients are.
     """
 
     backwards: bool = False
