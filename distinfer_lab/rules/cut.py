@@ -23,6 +23,10 @@ from .together import layouts_of_tensors
 __all__ = ["Item", "MisfitError", "Sizes", "sizes_of"]
 
 MOST_FUSED = 1 << 10
+ONE_TENSOR = (
+    "the parts are one tensor: ranks that repeat a smaller part (keys, values) would repeat the larger (queries); "
+    "more ranks repeat whole slices by an axis of their own, as in dp=2,tp=..."
+)
 HEAD_SIZE = "head_dim or hidden_size // num_attention_heads or n_embd // n_head"
 
 
@@ -33,9 +37,14 @@ class MisfitError(LayoutError):
     ----------
     axis : str
         The last of them, another size of which may do.
+    reason : str
+        What the numbers alone do not say; "" if there is nothing.
     """
 
-    def __init__(self, cut: Layout, dim: int, size: str, why: str = "does not divide") -> None:
+    def __init__(
+        self, cut: Layout, dim: int, size: str, why: str = "does not divide", reason: str = ""
+    ) -> None:
+        self.reason = reason
         axes = cut.dims[dim]
         parts = ",".join(f"{axis}={cut.mesh.axis_size(axis)}" for axis in axes)
         self.axis = axes[-1]
@@ -202,8 +211,7 @@ class Item:
         if parts % units or len(axes) != 1:
             raise MisfitError(cut, dim, shown)
         if len(set(runs)) > 1:
-            # All ranks that hold the same keys would hold the same queries, too.
-            raise MisfitError(cut, dim, shown, "exceeds the units of the smallest fused part of")
+            raise MisfitError(cut, dim, shown, "exceeds the units of the smallest fused part of", ONE_TENSOR)
         names, sizes = list(cut.mesh.axis_names), list(cut.mesh.axis_sizes)
         at = names.index(axes[0])
         names[at : at + 1] = [axes[0], f"{axes[0]}_repeat"]

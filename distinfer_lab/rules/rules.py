@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -159,6 +159,22 @@ class Rules(Displayed):
         return known[kind]
 
 
+class _Cause(NamedTuple):
+    """Why tensors cannot be laid out; equal ones are one."""
+
+    text: str
+    axis: str | None = None
+    """The axis of which another size may do."""
+    reason: str = ""
+
+    @classmethod
+    def of(cls, error: LayoutError) -> "_Cause":
+        """That of an error."""
+        if isinstance(error, MisfitError):
+            return cls(str(error), error.axis, error.reason)
+        return cls(str(error), getattr(error, "axis", None))
+
+
 class _Laying:
     """One call of `Rules.strategy`; what is equal for many names is worked out once."""
 
@@ -211,13 +227,13 @@ class _Laying:
         done: dict[Item, list[Layout] | LayoutError] = {}
         placed: dict[tuple[Item, tuple[int, ...]], list[Layout]] = {}
         laid: dict[str, Layout] = {}
-        causes: dict[tuple[str, str | None], list[str]] = {}
+        causes: dict[_Cause, list[str]] = {}
         for name, item in self.items.items():
             if item not in done:
                 done[item] = self._laid(item, inner)
             layouts = done[item]
             if isinstance(layouts, LayoutError):
-                causes.setdefault((str(layouts), getattr(layouts, "axis", None)), []).append(name)
+                causes.setdefault(_Cause.of(layouts), []).append(name)
                 continue
             if stages is not None:
                 held = stages.of(item.rule, self._part(name))
@@ -238,9 +254,7 @@ class _Laying:
             return err
         return layouts
 
-    def _raise(
-        self, causes: Mapping[tuple[str, str | None], Sequence[str]], laid: Mapping[str, Layout]
-    ) -> None:
+    def _raise(self, causes: Mapping[_Cause, Sequence[str]], laid: Mapping[str, Layout]) -> None:
         problems = [*self._problems(causes), *unlike(laid, self.shapes, self.rules.config)]
         unruled = [known for name, known in self.names.items() if name not in self.ruled]
         if unruled:
@@ -252,16 +266,17 @@ class _Laying:
         if problems:
             raise LayoutError(in_lines(problems))
 
-    def _problems(self, causes: Mapping[tuple[str, str | None], Sequence[str]]) -> Iterator[str]:
-        ways = {axis: self._way_out(axis) for _, axis in causes if axis is not None}
-        for (cause, axis), names in causes.items():
+    def _problems(self, causes: Mapping[_Cause, Sequence[str]]) -> Iterator[str]:
+        ways = {cause.axis: self._way_out(cause.axis) for cause in causes if cause.axis is not None}
+        for (cause, axis, reason), names in causes.items():
             if axis is None:
                 known = (
                     "" if self.names[names[0]] == names[0] else f" (rules know it as {self.names[names[0]]})"
                 )
                 yield f"{listed([f'{name} {list(self.shapes[name])}' for name in names], 1)}: {cause}{known}"
             else:
-                yield f"{cause} of {listed(map(repr, names), 1)}: {ways[axis]}"
+                why = f"; {reason}" if reason else ""
+                yield f"{cause} of {listed(map(repr, names), 1)}: {ways[axis]}{why}"
 
     def _way_out(self, axis: str) -> str:
         """The sizes of an axis nearest to its own by which every one of these tensors can be cut."""

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import xxhash
 
-from distinfer_lab import reshard
-from distinfer_lab.checkpoint import open_checkpoint, reshard_files, staging
+from distinfer_lab.checkpoint import conversion, open_checkpoint, reshard_files, staging
 
 from .test_durability import DST, SRC
 
@@ -55,7 +54,7 @@ class KillingDigest:
 def main(folder, point, count, overwrite):
     """Reshard, and die at the point."""
     if point == "plan":
-        killing(reshard.conversion, "_destination", count)
+        killing(conversion, "_destination", count)
     elif point == "read":
         killing(os, "preadv", count)
     elif point == "write":

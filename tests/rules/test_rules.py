@@ -212,3 +212,22 @@ def test_rules_say_which_axes_they_cut_by():
     assert Rules(Mesh.parse("dp=2,tp=2,ep=1"), rules).idle_axes == ("dp", "ep")
     with pytest.raises(ArgumentTypeError, match="config is what a config.json says, as a mapping, not str"):
         Rules(Mesh.parse("tp=2"), rules, "config.json")
+
+
+@pytest.mark.parametrize("tp", [4, 8, 16])
+def test_fused_keys_are_not_repeated_and_the_error_says_why(tp):
+    """Phi-3 with 2 key heads for 8 query heads: the reason, the size that does, and an axis for the other ranks."""
+    config = {"model_type": "phi3", "hidden_size": 32, "num_attention_heads": 8, "num_key_value_heads": 2}
+    shapes = {"model.layers.0.self_attn.qkv_proj.weight": (8 * 4 + 2 * 2 * 4, 32)}
+    said = (
+        rf"tp={tp} exceeds the units of the smallest fused part of dim 0 \(2 num_key_value_heads in 32 \+ 8 \+ 8\)"
+        r" of 'model\S*qkv_proj.weight': use tp=2; the parts are one tensor: .* as in dp=2,tp=\.\.\.$"
+    )
+    with pytest.raises(LayoutError, match=said):
+        Rules(Mesh(tp=tp), read_rules("llama"), config).strategy(shapes)
+    strategy = Rules(Mesh(dp=tp // 2, tp=2), read_rules("llama"), config).strategy(shapes)
+    (layout,), (shape,) = strategy.values(), shapes.values()
+    rows = layout.regions(shape).boxes[:, 0].reshape(tp, 3, 2).tolist()
+    # Queries, keys and values of one half of the heads, and of the other.
+    halves = [[[0, 16], [32, 36], [40, 44]], [[16, 32], [36, 40], [44, 48]]]
+    assert rows == halves * (tp // 2)
