@@ -77,8 +77,9 @@ def run_demo(
             say.done(f"moved {result.plan.moved_bytes} bytes, the bound is {result.plan.bound_bytes}")
             _tell_holdings(say, result.plan["matmul_weight"], layout.strategy)
             say(f"[4/4] predict on {counted(predict_cards, 'card')}")
-            prediction = model.predict(data).asnumpy()
-            return _prove(say, model, group, trained, prediction, data.asnumpy())
+            prediction = model.predict(data)
+            assert isinstance(prediction, Tensor)
+            return _prove(say, model, group, trained, prediction.asnumpy(), data.asnumpy())
 
 
 def _tuple_words(items: Any) -> str:
@@ -119,7 +120,8 @@ def _prove(say: "_Teller", model: Model, group: CardGroup, trained: Any, predict
     private = [card.private_bytes for card in memory if card.private_bytes is not None]
     if private:
         say.line(f"private memory of a card's process above idle: at most {bytes_in_words(max(private))}")
-    say.line(f"bytes that a card sent to others while predicting: {max(model.last_sent_bytes)}")
+    sent = model.last.communication.sent_bytes
+    say.line(f"bytes that a card sent to others while predicting: {sent.max()}")
     proved = same and largest <= allowed
     say.line("equal to one card" if proved else "NOT equal to one card")
     return proved

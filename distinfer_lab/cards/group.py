@@ -13,7 +13,7 @@ import contextlib
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed import Client
 
@@ -35,6 +35,8 @@ from .runtime import open_runtime
 from .store import CardRestartedError
 
 __all__ = ["CardGroup", "current_group"]
+
+Counts = TypeVar("Counts")
 
 _groups: list["CardGroup"] = []
 
@@ -288,14 +290,14 @@ class CardGroup(Displayed):
 
     def run(
         self,
-        program: Any,
+        program: tasks.CardFunction[Counts],
         placement: Placement,
         inputs: Sequence[Mapping[str, Any]],
         wanted: Sequence[Sequence[str]],
         *,
         training: bool = False,
         beside: Sequence[Placement] = (),
-    ) -> tuple[list[dict[str, Any]], list[int]]:
+    ) -> tuple[list[dict[str, Any]], list[Counts]]:
         """Run a program on cards 0..n-1.
 
         Parameters
@@ -315,7 +317,7 @@ class CardGroup(Displayed):
 
         Returns
         -------
-        The wanted shards per card, and the bytes that each card sent to others.
+        For each card the wanted shards, and what it counted meanwhile.
         """
 
         def work(run: Run) -> Any:
@@ -334,7 +336,7 @@ class CardGroup(Displayed):
             return [got[r][0] for r in cards], [got[r][1] for r in cards]
 
         # A step of training counts on all cards or on none, so it may be done again too.
-        out: tuple[list[dict[str, Any]], list[int]] = self.runtime.repeated(work)
+        out: tuple[list[dict[str, Any]], list[Counts]] = self.runtime.repeated(work)
         return out
 
     def checkpoint(self, placement: Placement, strategy: Strategy) -> Checkpoint:
@@ -392,7 +394,7 @@ class CardGroup(Displayed):
         limit = None if memory_limit is None else size_of(memory_limit, "memory_limit")
         return Resharding(self.runtime).take(plan, size_of(buffer, "buffer"), limit, route, control)
 
-    def _keep(self, program: Any, placement: Placement) -> str:
+    def _keep(self, program: tasks.CardFunction[Any], placement: Placement) -> str:
         """Send a program to the cards, once; first make sure that they have room for its working values."""
         peaks = getattr(program, "peak_bytes", lambda rank: 0)
         if self.runtime.terms.card_bytes is not None and program not in self.runtime.programs:

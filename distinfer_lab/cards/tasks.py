@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import xxhash
@@ -39,6 +39,8 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+Shards = Mapping[str, Array]
+Counts_co = TypeVar("Counts_co", covariant=True)
 
 SAMPLES, SAMPLE_BYTES = 16, 4 << 10
 
@@ -54,11 +56,13 @@ class Source(Protocol):
         """The shards by name."""
 
 
-class CardFunction(Protocol):
+class CardFunction(Protocol[Counts_co]):
     """What a card is asked to run: a `parallel.CardProgram`, or any picklable function of this form."""
 
-    def __call__(self, rank: int, values: Mapping[str, Array], inputs: Mapping[str, Array], card: Any) -> Any:
-        """Compute, by the collectives of `card`."""
+    def __call__(
+        self, rank: int, values: Shards, inputs: Shards, card: Any
+    ) -> tuple[Shards, Shards, Counts_co]:
+        """Compute, by the collectives of `card`: outputs, updates of values, and what the card counted meanwhile."""
 
 
 def place(ticket: Ticket, key: str, sources: Sequence[Source], replace: bool, complete: int) -> int:
@@ -243,8 +247,8 @@ def run(
     complete: int,
     training: bool,
     beside: tuple[str, ...] = (),
-) -> tuple[dict[str, Array], int]:
-    """Run a kept program once; gives the outputs that the controller wants, and the bytes sent.
+) -> tuple[dict[str, Array], Any]:
+    """Run a kept program once; gives the outputs that the controller wants, and what the program counted.
 
     Updates of a training step wait as pending values until a later task confirms this run;
     those of any other run are let go.
@@ -254,13 +258,11 @@ def run(
             raise CardError(f"card {ticket.rank} ({get_worker().address}) has no program {program_key!r}")
         placed = store.placed(placement)
         placed.settle(complete)
-        assert store.channels is not None
-        before = store.channels.sent_bytes
         values = dict(placed.values)
         for key in beside:
             values.update(store.placed(key).values)
-        outputs, updates = store.programs[program_key](ticket.rank, values, _settled(inputs), store)
+        outputs, updates, counts = store.programs[program_key](ticket.rank, values, _settled(inputs), store)
         if training:
             placed.pending, placed.pending_run = updates, ticket.run
         store.count(0)
-        return {name: outputs[name] for name in wanted}, store.channels.sent_bytes - before
+        return {name: outputs[name] for name in wanted}, counts

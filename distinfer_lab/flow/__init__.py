@@ -17,6 +17,7 @@ from .load import LoadResult, load_distributed_checkpoint
 from .model import Model
 from .predict_layout import PredictLayout
 from .single_file import build_searched_strategy, load_checkpoint, load_param_into_net, save_checkpoint
+from .step_report import StepReport
 
 __all__ = [
     "Callback",
@@ -30,6 +31,7 @@ __all__ = [
     "ParallelMode",
     "PredictLayout",
     "RunContext",
+    "StepReport",
     "auto_parallel_context",
     "build_searched_strategy",
     "compare",

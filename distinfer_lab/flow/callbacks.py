@@ -5,39 +5,47 @@ import sys
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Protocol, Unpack
 
 from ..arguments import checked
 from ..display import Displayed
 from ..errors import ArgumentTypeError, ContextError
 from ..secret import secret_key
+from .saving import FileOptions
 
-if TYPE_CHECKING:
-    from .model import Model
+__all__ = ["Callback", "CheckpointConfig", "LossMonitor", "ModelCheckpoint", "RunContext", "Save"]
 
-__all__ = ["Callback", "CheckpointConfig", "LossMonitor", "ModelCheckpoint", "RunContext"]
+
+class Save(Protocol):
+    """Writes what the cards hold, as `Model.save` does; a training that loses a card goes back to it."""
+
+    def __call__(
+        self, directory: Path, name: str, *, integrated: bool, **file_options: Unpack[FileOptions]
+    ) -> list[Path]:
+        """Give the paths, in rank order."""
 
 
 @dataclass(frozen=True)
 class RunContext:
     """Where a training run stands, for callbacks."""
 
-    model: "Model"
     epoch: int
-    """The current epoch, from 1."""
+    """The current epoch, from 1; 0 before the first."""
     step_in_epoch: int
-    """The step within the epoch, from 1."""
+    """The step within the epoch, from 1; 0 before the first."""
     step: int
-    """Steps done in all, from 1."""
+    """Steps done in all."""
     steps_per_epoch: int
     """0 where the dataset does not say."""
     loss: float
+    """Of the latest step; nan before the first."""
+    save: Save = field(repr=False)
 
 
 class Callback(Displayed):
     """Base of what may be passed to `Model.train(callbacks=...)`; every hook does nothing."""
 
-    def on_train_begin(self, run: "Model") -> None:
+    def on_train_begin(self, run: RunContext) -> None:
         """Called once, before the first step."""
 
     def on_train_step_end(self, run: RunContext) -> None:
@@ -124,7 +132,7 @@ class CheckpointConfig(Displayed):
         object.__setattr__(self, "enc_key", secret_key(self.enc_key))
 
     @property
-    def file_options(self) -> dict[str, Any]:
+    def file_options(self) -> FileOptions:
         """What a file writer needs to know."""
         return {
             "format": self.format,
@@ -180,14 +188,10 @@ class ModelCheckpoint(Callback):
 
     def _save(self, run: RunContext) -> None:
         name = f"{self.prefix}-{run.epoch}_{run.step_in_epoch}.{self.config.format}"
-        paths = run.model.save(
-            self.directory,
-            name,
-            integrated=self.config.integrated_save,
-            at=(run.epoch - 1, run.step_in_epoch),
-            **self.config.file_options,
+        paths = run.save(
+            self.directory, name, integrated=self.config.integrated_save, **self.config.file_options
         )
-        self._saved.append(list(paths))
+        self._saved.append(paths)
         while self.config.keep_checkpoint_max and len(self._saved) > self.config.keep_checkpoint_max:
             self._remove(self._saved.pop(0))
 

@@ -3,10 +3,12 @@
 Sums in another order differ by float32's rounding; what was only copied does not differ at all.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..display import Displayed
 from ..errors import ContextError
@@ -17,6 +19,9 @@ __all__ = ["TOLERANCE", "Comparison", "Difference", "compare", "compare_generate
 
 TOLERANCE = 1e-5
 """Relative to the largest value, in float32; of wider floats no more, of narrower ones their own rounding."""
+
+Array = NDArray[Any]
+Results = Tensor | Array | Sequence[Tensor | Array]
 
 
 class Difference(NamedTuple):
@@ -57,7 +62,7 @@ class Comparison(Displayed):
         return "\n".join(lines)
 
 
-def compare(found: Any, expected: Any) -> Comparison:
+def compare(found: Results, expected: Results) -> Comparison:
     """Put results of `Model.predict` against those of `Model.predict_on_one_card`.
 
     Raises
@@ -97,12 +102,12 @@ def compare_generated(model: Model, texts: Tensor, added: int) -> Comparison:
     return compare(tokens[:, -added:], expected)
 
 
-def _arrays(result: Any) -> list[np.ndarray[Any, Any]]:
-    parts = result if isinstance(result, tuple | list) else [result]
-    return [np.asarray(part.asnumpy() if hasattr(part, "asnumpy") else part) for part in parts]
+def _arrays(results: Results) -> list[Array]:
+    parts = results if isinstance(results, tuple | list) else [results]
+    return [part.asnumpy() if isinstance(part, Tensor) else np.asarray(part) for part in parts]
 
 
-def _difference(found: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> Difference:
+def _difference(found: Array, expected: Array) -> Difference:
     bitwise = found.dtype == expected.dtype and found.tobytes() == expected.tobytes()
     ours, theirs = found.astype(np.float64), expected.astype(np.float64)
     same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))

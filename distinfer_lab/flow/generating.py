@@ -12,21 +12,19 @@ part of the caches with it: then all tokens so far are run once more.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ..cards import CardRestartedError
 from ..errors import ArgumentTypeError, ContextError, ShardingError
 from ..net import Spec, Tensor, trace
 from ..net.models import CausalLM, Decoder
-from ..parallel import CardProgram, Program, partition, propagate, shard_inputs, unshard
+from ..parallel import CardProgram, Program, Redistribute, partition, propagate
 from .context import parallel_context
 from .placing import PlacedNet, place_initial
-
-if TYPE_CHECKING:
-    from .model import Model
+from .runner import NetRunner
 
 __all__ = ["Choice", "Generation"]
 
@@ -67,22 +65,15 @@ class Choice(NamedTuple):
         return np.asarray((shares <= drawn[:, None]).sum(axis=1), np.int64)
 
 
-class _Step(NamedTuple):
-    """A run of the decoder for some number of new tokens."""
-
-    program: Program
-    card_program: CardProgram
-
-
 class Generation:
     """One call of `Model.generate`."""
 
-    def __init__(self, model: "Model", ids: Any, count: int, choice: Choice) -> None:
-        if not isinstance(model.network, CausalLM):
+    def __init__(self, runner: NetRunner, ids: Tensor | ArrayLike, count: int, choice: Choice) -> None:
+        if not isinstance(runner.net, CausalLM):
             raise ContextError(
-                f"{type(model.network).__name__} is no model of language; generate is for the nets of dl.models"
+                f"{type(runner.net).__name__} is no model of language; generate is for the nets of dl.models"
             )
-        self.model, self.net, self.choice = model, model.network, choice
+        self.runner, self.net, self.choice = runner, runner.net, choice
         self.texts = _texts(ids)
         choice.check()
         if type(count) is not int or count < 1:
@@ -98,7 +89,7 @@ class Generation:
 
     def run(self) -> Tensor:
         """The texts with what was added."""
-        placed = self.model.placed([Tensor(self.texts)])
+        placed = self.runner.placed([Tensor(self.texts)])
         prompt = self.texts.shape[1]
         ended = np.zeros(len(self.texts), bool)
         try:
@@ -131,56 +122,53 @@ class Generation:
     def _run(self, placed: PlacedNet) -> Array:
         tokens = self.texts.shape[1]
         fresh = self.caches is None
-        step = self._step(tokens if fresh else 1, placed)
+        program = self._program(tokens if fresh else 1, placed)
         if self.caches is None:
-            self.caches = self._place(step)
+            self.caches = self._place(program.program)
         position = 0 if fresh else tokens - 1
         inputs = {"ids": self.texts[:, position:], "position": np.array(position, np.int64)}
         beside = [self.caches.placement]
-        found = self.model.run(
-            step.card_program, placed.placement, shard_inputs(step.program, inputs), beside=beside
-        )
+        report = self.runner.run(program, placed.placement, inputs, beside=beside)
         # What a run wrote is not what the caches were filled with: a card that is lost cannot fill its part again.
         self.caches.placement.confirm(0)
-        return unshard(step.program, step.program.outputs[0], found)
+        return report.outputs[program.program.outputs[0]]
 
-    def _place(self, step: _Step) -> PlacedNet:
-        decoder = self._decoder()
-        caches = decoder.parameters_dict()
-        return place_initial(self.model.cards, caches, step.program.strategy.subset(caches))
+    def _place(self, program: Program) -> PlacedNet:
+        caches = self._decoder().parameters_dict()
+        return place_initial(self.runner.cards, caches, program.strategy.subset(caches))
 
     def _decoder(self) -> Decoder:
         # The last token is never run.
         return Decoder(self.net, len(self.texts), self.total - 1)
 
-    def _step(self, tokens: int, placed: PlacedNet) -> _Step:
+    def _program(self, tokens: int, placed: PlacedNet) -> CardProgram:
         """The program for so many new tokens, made once for each size of texts and caches."""
         context = parallel_context()
-        devices = max(self.model.devices(context), placed.strategy.ranks)
+        devices = max(self.runner.devices(context), placed.strategy.ranks)
         size = (len(self.texts), tokens, self.total)
 
-        def make() -> _Step:
+        def make() -> CardProgram:
             decoder = self._decoder()
             specs = Spec(size[:2], np.dtype(np.int64)), Spec((), np.dtype(np.int64))
             graph = trace(decoder, *specs)
             sharding = propagate(graph, devices, mode=context.parallel_mode, stages=context.stages)
             program = partition(graph, sharding, placed.strategy)
             _check_in_place(program, decoder.parameters_dict())
-            return _Step(program, CardProgram(program))
+            return CardProgram(program)
 
         key = ("generate", size, context, placed.placement.key, devices)
-        return self.model.program(key, make)
+        return self.runner.program(key, make)
 
 
 def _check_in_place(program: Program, caches: Mapping[str, Any]) -> None:
     """A cache that a program would copy before it writes there would stay as it was."""
     for instruction in program.instructions:
         for name in instruction.inputs:
-            if name in caches and type(instruction).__name__ == "Redistribute":
+            if name in caches and isinstance(instruction, Redistribute):
                 raise ShardingError(f"{name}: its readers want it in different layouts; shard them alike")
 
 
-def _texts(ids: Any) -> Ids:
+def _texts(ids: Tensor | ArrayLike) -> Ids:
     """Token numbers of texts of one length, int64.
 
     Raises
@@ -188,13 +176,15 @@ def _texts(ids: Any) -> Ids:
     ArgumentTypeError
         If they are something else.
     """
-    if isinstance(ids, Sequence) and all(isinstance(text, Sequence | np.ndarray) for text in ids):
-        lengths = sorted({len(text) for text in ids})
-        if len(lengths) > 1:
-            raise ArgumentTypeError(
-                f"texts of {lengths[0]} to {lengths[-1]} tokens; generate takes texts of one length: call it once "
-                "for each length"
-            )
+    texts = (
+        [text for text in ids if isinstance(text, Sequence | np.ndarray)] if isinstance(ids, Sequence) else []
+    )
+    lengths = sorted({len(text) for text in texts})
+    if len(lengths) > 1:
+        raise ArgumentTypeError(
+            f"texts of {lengths[0]} to {lengths[-1]} tokens; generate takes texts of one length: call it once "
+            "for each length"
+        )
     array = Tensor(ids).asnumpy()
     if array.ndim != 2 or array.dtype.kind not in "iu" or not array.size:
         raise ArgumentTypeError(

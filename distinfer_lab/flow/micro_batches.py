@@ -1,15 +1,14 @@
 """Predict data in micro-batches."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..errors import ContextError
-from ..net import Spec, spec_of
+from ..net import Spec
 
 __all__ = ["micro_specs"]
 
 
-def micro_specs(data: Sequence[Any], count: int) -> list[Spec]:
+def micro_specs(data: Sequence[Spec], count: int) -> list[Spec]:
     """The shapes of one of `count` micro-batches of these inputs; those of no dims are whole in each.
 
     Raises
@@ -18,7 +17,7 @@ def micro_specs(data: Sequence[Any], count: int) -> list[Spec]:
         If a batch cannot be shared evenly.
     """
     out = []
-    for number, spec in enumerate(map(spec_of, data)):
+    for number, spec in enumerate(data):
         if spec.shape and spec.shape[0] % count:
             raise ContextError(
                 f"pipeline_micro_batches={count}: input {number} has {spec.shape[0]} rows, which so many "

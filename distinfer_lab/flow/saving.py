@@ -4,16 +4,57 @@ import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from ..errors import CheckpointFileError
-from ..formats import SliceWriter, TensorSpec, save_slice
+from ..cards import CardGroup
+from ..errors import CheckpointFileError, ContextError
+from ..formats import SliceWriter, TensorSpec, save_slice, with_secret_key
 from ..layout import Box
-from .placing import PlacedNet
+from ..net import Cell
+from .placing import PlacedNet, placed_net
 
-__all__ = ["save_merged", "save_slices"]
+__all__ = ["FileOptions", "save_merged", "save_net", "save_slices"]
+
+
+class FileOptions(TypedDict, total=False):
+    """How a checkpoint's files are written."""
+
+    format: str
+    """"ckpt" or "safetensors"; left out, the name's suffix tells it."""
+    enc_key: bytes | None
+    enc_mode: str
+    """"AES-GCM", "AES-CBC" or "SM4-CBC"."""
+    crc_check: bool
+    """Append a checksum (ckpt, not encrypted)."""
+
+
+def save_net(
+    net: Cell,
+    cards: CardGroup,
+    directory: Path,
+    name: str,
+    *,
+    integrated: bool,
+    **file_options: Unpack[FileOptions],
+) -> list[Path]:
+    """Write what the cards hold of a net, merged or in slices; gives the paths, in rank order.
+
+    Raises
+    ------
+    ContextError
+        If the net is on no card yet.
+    CheckpointFileError
+        If a file cannot be written.
+    """
+    placed = placed_net(net, cards)
+    if placed is None:
+        raise ContextError("the net is on no card yet; train it or load a checkpoint first")
+    options = with_secret_key(file_options)
+    if integrated:
+        return [save_merged(placed, directory / name, options)]
+    return save_slices(placed, directory, name, options)
 
 
 def save_slices(placed: PlacedNet, directory: Path, name: str, file_options: Mapping[str, Any]) -> list[Path]:

@@ -437,7 +437,8 @@ class Session:
         model = self.model
         given = Tensor(self.predictor.data if data is None else np.asarray(data))
         with self.context():
-            found: Tensor = model.predict(given)
+            found = model.predict(given)
+        assert isinstance(found, Tensor)  # the nets that a session knows have one output
         self.predicted(found, model)
         return found
 

@@ -5,9 +5,14 @@ is done again (see `cards.recovery`). Otherwise training goes back to the last s
 again (a saved checkpoint, or the beginning) and does the steps since once more, callbacks included.
 """
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Unpack
+
+from numpy.typing import ArrayLike, NDArray
 
 from ..cards import CardRestartedError
 from ..checkpoint import followed_parameter
@@ -15,20 +20,24 @@ from ..errors import CardError, ContextError
 from ..formats import write_strategy
 from ..net import Parameter, Tensor, training_graph
 from ..net.nn import Optimizer
-from ..parallel import CardProgram, Program, partition, propagate, shard_inputs, unshard
+from ..parallel import CardProgram, partition, propagate
+from ..secret import secret_key
 from .callbacks import Callback, RunContext
 from .context import ParallelMode, parallel_context
-from .load import load_saved
+from .load import Saved, load_saved
 from .placing import place_initial, placed_net, remember, with_new_values
+from .runner import NetRunner
+from .saving import FileOptions, save_net
 from .strategies import loaded_operators, strategy_file_of
-
-if TYPE_CHECKING:
-    from .model import Model
 
 __all__ = ["Training"]
 
 MOST_LOSSES = 10
 """How many lost cards one call of train gets over."""
+
+Array = NDArray[Any]
+Batch = Sequence[Tensor | ArrayLike]
+"""Data and label."""
 
 
 class Training:
@@ -36,26 +45,29 @@ class Training:
 
     def __init__(
         self,
-        model: "Model",
+        runner: NetRunner,
+        loss_fn: Callable[..., Any],
         optimizer: Optimizer,
         epochs: int,
-        dataset: Iterable[Any],
+        dataset: Iterable[Batch],
         callbacks: Sequence[Callback],
     ) -> None:
-        self.model, self.optimizer, self.epochs, self.dataset = model, optimizer, epochs, dataset
-        self.callbacks = callbacks
+        self.runner, self.loss_fn, self.optimizer = runner, loss_fn, optimizer
+        self.epochs, self.dataset, self.callbacks = epochs, dataset, callbacks
         self.context = parallel_context()
-        self.devices = model.devices(self.context)
+        self.devices = runner.devices(self.context)
         self.stacked = not self.context.full_batch and self.context.parallel_mode != ParallelMode.STAND_ALONE
-        self.program: Program | None = None
+        self.program: CardProgram | None = None
+        self.saved: Saved | None = None
         self.steps_before: dict[int, int] = {}
         self.failures = 0
         self.can_begin_again = False
 
     def run(self) -> None:
+        save = functools.partial(save_net, self.runner.net, self.runner.cards)
+        begin = RunContext(0, 0, 0, self._steps_per_epoch(), math.nan, save)
         for callback in self.callbacks:
-            callback.on_train_begin(self.model)
-        self.model.last_saved = None
+            callback.on_train_begin(begin)
         position = (0, 0)
         context: RunContext | None = None
         while True:
@@ -79,7 +91,8 @@ class Training:
                 if count > skipped:
                     loss = self._step(batch)
                     step = self.steps_before.setdefault(epoch, 0) + count
-                    context = RunContext(self.model, epoch + 1, count, step, self._steps_per_epoch(), loss)
+                    save = functools.partial(self._save, (epoch, count))
+                    context = RunContext(epoch + 1, count, step, self._steps_per_epoch(), loss, save)
                     for callback in self.callbacks:
                         callback.on_train_step_end(context)
             if not count:
@@ -93,20 +106,35 @@ class Training:
     def _steps_per_epoch(self) -> int:
         return len(self.dataset) if isinstance(self.dataset, Sized) else 0
 
-    def _step(self, batch: Any) -> float:
+    def _save(
+        self,
+        position: tuple[int, int],
+        directory: Path,
+        name: str,
+        *,
+        integrated: bool,
+        **file_options: Unpack[FileOptions],
+    ) -> list[Path]:
+        """Save the values of a position (epochs done, steps done in the next), to go back to."""
+        paths = save_net(
+            self.runner.net, self.runner.cards, directory, name, integrated=integrated, **file_options
+        )
+        key, mode = secret_key(file_options.get("enc_key")), file_options.get("enc_mode", "AES-GCM")
+        self.saved = Saved(*position, paths, integrated, key, mode)
+        return paths
+
+    def _step(self, batch: Batch) -> float:
         data, label = self._whole_batch(batch)
-        if self.program is None:
-            self._prepare(data, label)
-        program = self.program
-        assert program is not None
-        placed = placed_net(self.model.network, self.model.cards)
+        program = self.program = self.program or self._prepared(data, label)
+        placed = placed_net(self.runner.net, self.runner.cards)
         if placed is None:
             raise CardError("the net was dropped from the cards while it was trained")
-        inputs = shard_inputs(program, {program.inputs[0]: data, "label": label})
-        found = self.model.run(self.card_program, placed.placement, inputs, training=True)
-        return float(unshard(program, program.outputs[0], found))
+        names = program.program
+        inputs = {names.inputs[0]: data, "label": label}
+        report = self.runner.run(program, placed.placement, inputs, training=True)
+        return float(report.outputs[names.outputs[0]])
 
-    def _whole_batch(self, batch: Any) -> tuple[Any, Any]:
+    def _whole_batch(self, batch: Batch) -> tuple[Array, Array]:
         try:
             data, label = batch
         except (TypeError, ValueError) as err:
@@ -122,12 +150,11 @@ class Training:
             arrays = [a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]) for a in arrays]
         return arrays[0], arrays[1]
 
-    def _prepare(self, data: Any, label: Any) -> None:
-        """Make the program, and place the net if it does not lie as the program wants it."""
-        model, context = self.model, self.context
-        assert model.loss_fn is not None
-        graph = training_graph(model.network, model.loss_fn, self.optimizer, data, label)
-        weights = model.network.parameters_dict()
+    def _prepared(self, data: Array, label: Array) -> CardProgram:
+        """Make the program, and place what of the net is on no card yet."""
+        net, context = self.runner.net, self.context
+        graph = training_graph(net, self.loss_fn, self.optimizer, data, label)
+        weights = net.parameters_dict()
         self.params: dict[str, Parameter] = {**weights, **self.optimizer.states}
         self.sharding = propagate(
             graph,
@@ -138,22 +165,22 @@ class Training:
             stages=context.stages,
         )
         states = self.optimizer.states
-        placed = placed_net(model.network, model.cards)
+        placed = placed_net(net, self.runner.cards)
         if placed is not None:
-            placed = with_new_values(model.network, placed, states)
+            placed = with_new_values(net, placed, states)
         missing = [n for n in graph.params if placed is None or n not in placed.strategy]
         for name in states.keys() & missing:
             states[name].source = states[name].initial  # what other cards hold of it stays there
         if missing:
             initial = self.sharding.strategy.subset(missing)
-            placed = place_initial(model.cards, self.params, initial, placed)
+            placed = place_initial(self.runner.cards, self.params, initial, placed)
             placed = replace(placed, states=states)
-            remember(model.network, placed)
+            remember(net, placed)
         assert placed is not None
         self.can_begin_again = not placed.placement.trained
-        self.program = partition(graph, self.sharding, placed.strategy)
-        self.card_program = CardProgram(self.program)
+        program = CardProgram(partition(graph, self.sharding, placed.strategy))
         self._write_strategy()
+        return program
 
     def _shared_among_holders(self, weights: Mapping[str, Parameter]) -> frozenset[str]:
         """What the parallel optimizer may cut: a state may be cut as the parameter that it follows."""
@@ -164,7 +191,7 @@ class Training:
 
     def _write_strategy(self) -> None:
         if self.context.strategy_ckpt_save_file and self.context.parallel_mode != ParallelMode.STAND_ALONE:
-            names = self.model.network.parameters_dict()
+            names = self.runner.net.parameters_dict()
             write_strategy(self.context.strategy_ckpt_save_file, strategy_file_of(self.sharding, names))
 
     def _go_back(self, err: CardRestartedError) -> tuple[int, int]:
@@ -172,14 +199,13 @@ class Training:
         self.failures += 1
         if self.failures > MOST_LOSSES:
             raise err
-        model = self.model
-        placed = placed_net(model.network, model.cards)
+        placed = placed_net(self.runner.net, self.runner.cards)
         if placed is None:
             raise err
-        if model.last_saved is not None:
-            load_saved(placed, model.last_saved)
-            return model.last_saved.epoch, model.last_saved.step
+        if self.saved is not None:
+            load_saved(placed, self.saved)
+            return self.saved.epoch, self.saved.step
         if not self.can_begin_again:
             raise err
-        model.cards.refill(placed.placement)
+        self.runner.cards.refill(placed.placement)
         return 0, 0

@@ -2,7 +2,7 @@
 
 from .batches import check_rows_apart
 from .card import CardRun, CardView, run_card, view_of
-from .card_program import SENT, TIMES, CardProgram
+from .card_program import CardCounts, CardProgram
 from .communication import Communication, Sent
 from .partition import partition
 from .program import AllReduce, Collective, Compute, Held, Program, Redistribute, ReduceScatter
@@ -14,9 +14,8 @@ from .whole import shard_inputs, shard_of, unshard
 
 __all__ = [
     "MODES",
-    "SENT",
-    "TIMES",
     "AllReduce",
+    "CardCounts",
     "CardProgram",
     "CardRun",
     "CardView",

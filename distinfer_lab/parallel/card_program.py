@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +16,24 @@ from .program import Program
 from .shards import Shards
 from .whole import shard_of, unshard
 
-__all__ = ["SENT", "TIMES", "CardProgram"]
+__all__ = ["CardCounts", "CardProgram"]
 
 Array = NDArray[Any]
 
-SENT: Final = "(sent bytes)"
-"""The output in which a card tells what it sent, int64, shape (collectives of the program,)."""
-TIMES: Final = "(times)"
-"""The output in which a card tells when it did what, float64, shape (micro-batches, its steps, 3): see `CardRun`."""
+
+class CardCounts(NamedTuple):
+    """What a card counted in one call of a program."""
+
+    sent_bytes: NDArray[np.int64]
+    """What it sent to other cards, shape (collectives of the program,)."""
+    times: NDArray[np.float64]
+    """When it did what, in seconds, shape (micro-batches, its steps, 3): see `CardRun`."""
 
 
 class CardProgram:
     """A program that cards can be sent: called on each with its rank (see `cards.tasks.run`).
 
-    It gives the outputs, among them `SENT` and `TIMES`, and the new shards of the updated parameters.
+    It gives the outputs, the new shards of the updated parameters, and what the card counted.
 
     Parameters
     ----------
@@ -48,7 +52,7 @@ class CardProgram:
 
     def __call__(
         self, rank: int, values: Mapping[str, Array], inputs: Mapping[str, Array], card: Any
-    ) -> tuple[Shards, Shards]:
+    ) -> tuple[Shards, Shards, CardCounts]:
         view = self._view(rank)
         outputs: Shards = {}
         updates: Shards = {}
@@ -65,7 +69,7 @@ class CardProgram:
             updates |= done.updates
             sent += np.array(done.sent_bytes, np.int64)
             times.append(done.times)
-        return outputs | {SENT: sent, TIMES: np.stack(times)}, updates
+        return outputs, updates, CardCounts(sent, np.stack(times))
 
     def _view(self, rank: int) -> CardView:
         if rank not in self._views:
@@ -81,26 +85,24 @@ class CardProgram:
 
     @cached_property
     def wanted(self) -> tuple[tuple[str, ...], ...]:
-        """For each card the outputs that make up the whole with the others', and what it counted."""
+        """For each card the outputs that make up the whole with the others'."""
         primary = {
             name: set(self.program.primary_ranks(name)) for name in dict.fromkeys(self.program.outputs)
         }
         numbers = range(self.micro_batches)
         return tuple(
-            (
-                *(self._name(n, i) for n, ranks in primary.items() if rank in ranks for i in numbers),
-                SENT,
-                TIMES,
-            )
+            tuple(self._name(n, i) for n, ranks in primary.items() if rank in ranks for i in numbers)
             for rank in range(self.program.ranks)
         )
 
-    def communication(self) -> Communication:
-        """What one call sends, predicted."""
-        return self.program.communication().times(self.micro_batches)
+    def communication(self, counts: Sequence[CardCounts] | None = None) -> Communication:
+        """What one call sends: predicted, or as each card counted it."""
+        predicted = self.program.communication().times(self.micro_batches)
+        return predicted if counts is None else predicted.with_counts([card.sent_bytes for card in counts])
 
-    def trace(self, times: Sequence[Array]) -> Trace:
-        """What each card did when, from what they gave as `TIMES`; waiting is put before what was waited for."""
+    def trace(self, counts: Sequence[CardCounts]) -> Trace:
+        """What each card did when, as it counted; waiting is put before what was waited for."""
+        times = [card.times for card in counts]
         first = min((float(card[:, :, 0].min()) for card in times if card.size), default=0.0)
         spans = (
             span

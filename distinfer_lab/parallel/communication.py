@@ -66,7 +66,7 @@ class Communication(Displayed):
         )
         return Communication(self.ranks, tuple(rows))
 
-    def with_counts(self, counted: Sequence[Sequence[int]]) -> "Communication":
+    def with_counts(self, counted: Sequence[Sequence[int] | Rows]) -> "Communication":
         """The same rows, with what the cards counted.
 
         Parameters

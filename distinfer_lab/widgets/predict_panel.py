@@ -10,11 +10,10 @@ import traitlets
 
 from ..arguments import checked
 from ..errors import ArgumentTypeError, ContextError
-from ..flow import Comparison, Model, compare, compare_generated
+from ..flow import Comparison, Model, StepReport, compare, compare_generated
 from ..net import Tensor
 from ..parallel import Communication
 from ..text import escape
-from ..trace import Trace
 from ..views import Drawing, table_html, timeline_svg, times_html
 from .parts import Control, Panel, Picture, Snapshot, Work, still_of, told
 
@@ -36,11 +35,8 @@ class Prediction(NamedTuple):
     """What `Model.predict` gave, or the texts that `Model.generate` went on with."""
     comparison: Comparison | None
     """With one card's; None if it was not asked for."""
-    communication: Communication
-    sent_bytes: tuple[int, ...]
-    """What each card sent to others."""
-    trace: Trace
-    """What each card did when; of texts that were gone on with, for the last token."""
+    report: StepReport
+    """What the cards did and sent; of a generation, for the last token."""
     is_generated: bool = False
     """Whether a model of language went on with texts."""
     seed: int | None = None
@@ -212,12 +208,7 @@ class PredictPanel(Panel):
         model = self.model
         with self._within():
             output = model.generate(inputs[0], count) if self._tokens else model.predict(*map(Tensor, inputs))
-        communication, trace = model.last_communication, model.last_trace
-        assert communication is not None
-        assert trace is not None
-        return Prediction(
-            inputs, output, None, communication, model.last_sent_bytes, trace, is_generated=self._tokens
-        )
+        return Prediction(inputs, output, None, model.last, is_generated=self._tokens)
 
     def _compared(self, done: Prediction) -> Comparison:
         """The output beside that of one card, which is computed here."""
@@ -256,8 +247,9 @@ class PredictPanel(Panel):
             f"<pre>{escape(_output_words(found.output, MOST_WORDS if self._tokens else 24))}</pre>"
         )
         words = "What each card did for the last token" if self._tokens else "What each card did"
-        self.picture.show(Drawing(timeline_svg(found.trace, words), repr(self)), {}, {})
-        self.table.value = times_html(found.trace) + _communication_html(found.communication)
+        trace = found.report.trace
+        self.picture.show(Drawing(timeline_svg(trace, words), repr(self)), {}, {})
+        self.table.value = times_html(trace) + _communication_html(found.report.communication)
 
     @property
     def static(self) -> Drawing:

@@ -70,12 +70,14 @@ class Nothing:
         return {}
 
 
-def clocked(rank: int, values: Any, inputs: Mapping[str, Any], card: Any) -> tuple[dict[str, Any], Any]:
+def clocked(
+    rank: int, values: Any, inputs: Mapping[str, Any], card: Any
+) -> tuple[dict[str, Any], dict[str, Any], None]:
     """A program: the median seconds of each call of each size on this card."""
     names, sizes = inputs["names"].tolist(), inputs["sizes"].tolist()
     cards = len(card.epoch.peers)
     found = [[_median(card.channels, name, nbytes, cards) for nbytes in sizes] for name in names]
-    return {"seconds": np.array(found)}, {}
+    return {"seconds": np.array(found)}, {}, None
 
 
 def _median(channels: Any, name: str, nbytes: int, cards: int) -> float:

@@ -24,13 +24,13 @@ def many_sums(rank, values, inputs, card):
     for _ in range(ROUNDS):
         np.linalg.norm(np.ones((60, 60)) @ np.ones((60, 60)))
         total = card.channels.all_reduce(total, range(4)) / 4
-    return {"y": total}, {"w": values["w"] + 1}
+    return {"y": total}, {"w": values["w"] + 1}, None
 
 
 def large_sum(rank, values, inputs, card):
     """A program that is inside one collective nearly all of its time."""
     total = card.channels.all_reduce(np.full(4 << 20, values["w"][0] + inputs["x"][0], np.float32), range(4))
-    return {"y": total[:: 1 << 20]}, {}
+    return {"y": total[:: 1 << 20]}, {}, None
 
 
 def die_within(rank, values, inputs, card):
@@ -39,7 +39,7 @@ def die_within(rank, values, inputs, card):
         threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGKILL)).start()
     for _ in range(200):
         large_sum(rank, values, inputs, card)
-    return {"y": np.zeros(1)}, {}
+    return {"y": np.zeros(1)}, {}, None
 
 
 PROGRAMS = {

@@ -57,20 +57,21 @@ class Crooked(Numbers):
 
 def say_aligned(rank, values, inputs, card):
     """A program that tells whether its operands lie where numpy computes fast."""
-    return {"y": np.array([values["w"].flags.aligned, inputs["x"].flags.aligned])}, {}
+    return {"y": np.array([values["w"].flags.aligned, inputs["x"].flags.aligned])}, {}, None
 
 
 def add_all(rank, values, inputs, card):
-    """A program: the sum of all cards' w + x; it also makes w one more."""
+    """A program: the sum of all cards' w + x; it also makes w one more, and counts the bytes that it sends."""
+    before = card.channels.sent_bytes
     total = card.channels.all_reduce(values["w"] + inputs["x"], range(len(card.epoch.peers)))
-    return {"y": total}, {"w": values["w"] + 1}
+    return {"y": total}, {"w": values["w"] + 1}, card.channels.sent_bytes - before
 
 
 def wait_for_ever(rank, values, inputs, card):
     """A program whose card 0 waits for a card that never sends."""
     if rank == 0:
         card.channels.exchange({}, {1: ((1,), np.dtype("f4"))})
-    return {}, {}
+    return {}, {}, None
 
 
 def fail_on_two(rank, values, inputs, card):

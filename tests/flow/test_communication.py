@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
+from distinfer_lab.errors import ContextError
 from distinfer_lab.flow import Model, set_auto_parallel_context
 from distinfer_lab.net import Tensor
 
@@ -22,26 +23,26 @@ from ..trained import MLP, MLP_CUTS, SAMPLE, STRATEGY
 )
 @pytest.mark.parametrize("zero", [False, True], ids=["plain", "parallel optimizer"])
 def test_cards_count_what_was_predicted(job, cut, count, processes, zero):
-    """Training and predicting, every cut, in this process and in others; and the rows are all that was sent."""
+    """Training and predicting, every cut, in this process and in others."""
     net, loss, optimizer = job.make(cut)
     set_auto_parallel_context(
         parallel_mode="semi_auto_parallel", full_batch=True, enable_parallel_optimizer=zero
     )
     with CardGroup(count, processes=processes) as cards:
         model = Model(net, loss, optimizer, cards=cards)
-        assert model.last_communication is None
-        assert model.last_trace is None
+        with pytest.raises(ContextError, match=r"nothing has run on the cards yet; call model\.predict"):
+            _ = model.last
         model.train(1, job.batches()[:1])
         check(model)
-        assert "AllReduce" in model.last_communication.by_kind()
+        assert "AllReduce" in model.last.communication.by_kind()
         model.predict(Tensor(job.expected["predict/x"]))
         check(model)
 
 
 def check(model):
-    counted = model.last_communication
-    assert counted == model.last_program.communication()
-    assert counted.sent_bytes.tolist() == list(model.last_sent_bytes)
+    counted = model.last.communication
+    assert counted == model.last.program.communication()
+    assert counted.sent_bytes.tolist() == model.last.program.sent_bytes.tolist()
 
 
 @pytest.mark.parametrize(("count", "processes"), [(4, False), (2, True)])
@@ -54,10 +55,10 @@ def test_cards_tell_what_they_did_when(count, processes):
 
         def has_waited():
             model.predict(Tensor(np.ones((128, 96), np.float32)))
-            return any(span.kind == "wait" for span in model.last_trace.spans)
+            return any(span.kind == "wait" for span in model.last.trace.spans)
 
         until(has_waited)  # now and then all that a card wants is there already
-    trace = model.last_trace
+    trace = model.last.trace
     assert trace.cards == count
     assert min(span.start_seconds for span in trace.spans) == 0
     for card in range(count):
@@ -78,7 +79,7 @@ def test_the_record_reads_as_a_small_table():
     with CardGroup(4) as cards:
         model = Model(net, cards=cards)
         model.predict(Tensor(np.ones((128, 96), np.float32)))
-    found = model.last_communication
+    found = model.last.communication
     # 128 x 16 partial sums of float32, of which Neg wants a quarter on each card: it sends the three others.
     sent = 128 * 16 * 4 * 3 // 4
     assert repr(found).splitlines() == [

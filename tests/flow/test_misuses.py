@@ -156,7 +156,7 @@ def misuses(bad, cards):
         ),
         "train strategy not str": (
             load(train=7),
-            "a strategy is a Strategy or a strategy file's path, not 7",
+            "train_strategy_filename=7 should be a path, a Strategy or None",
         ),
         "net shape differs": (
             load(Net(shape=(8, 16))),

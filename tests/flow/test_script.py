@@ -245,8 +245,8 @@ def test_callbacks_are_told_where_training_stands():
         def __init__(self):
             self.notes = []
 
-        def on_train_begin(self, model):
-            self.notes.append("begin")
+        def on_train_begin(self, run):
+            self.notes.append(("begin", run.epoch, run.step))
 
         def on_train_step_end(self, run):
             self.notes.append((run.epoch, run.step_in_epoch, run.step, run.steps_per_epoch))
@@ -267,4 +267,4 @@ def test_callbacks_are_told_where_training_stands():
     with CardGroup(1) as cards:
         Model(net, loss, nn.SGD(net.trainable_params(), 0.1), cards=cards).train(2, Stream(), callbacks=notes)
     steps = [(1, 1, 1, 0), (1, 2, 2, 0), "epoch 1", (2, 1, 3, 0), (2, 2, 4, 0), "epoch 2"]
-    assert notes.notes == ["begin", *steps, "end"]
+    assert notes.notes == [("begin", 0, 0), *steps, "end"]

@@ -78,8 +78,8 @@ def test_the_sample_predicts_on_any_group(trained, count, processes):
         np.testing.assert_allclose(y.asnumpy(), model.predict_on_one_card(x).asnumpy(), rtol=1e-5, atol=1e-5)
         # No gathering behind the curtain: shards are all that is held, and no weight travelled.
         assert cards.memory().held_bytes.tolist() == [96 * 16 // columns * 4] * count
-        assert model.last_sent_bytes == tuple(model.last_program.sent_bytes.tolist())
-        assert all("weight" not in c.value for c in model.last_program.collectives)
+        assert model.last.communication.sent_bytes.tolist() == model.last.program.sent_bytes.tolist()
+        assert all("weight" not in c.value for c in model.last.program.collectives)
         np.testing.assert_allclose(net.weight.asnumpy(), WEIGHT, rtol=1e-5, atol=1e-6)
 
 
@@ -88,7 +88,7 @@ def test_training_on_processes_is_training_in_process(trained, tmp_path):
     with CardGroup(8, processes=True) as cards:
         model = train_sample(tmp_path, cards)
         assert cards.memory().held_bytes.tolist() == [2 * 96 * 4 * 4 + 3 * 4] * 8
-        assert model.last_sent_bytes == tuple(model.last_program.sent_bytes.tolist())
+        assert model.last.communication.sent_bytes.tolist() == model.last.program.sent_bytes.tolist()
         with auto_parallel_context(parallel_mode="semi_auto_parallel", full_batch=True):
             y = model.predict(Tensor(EXPECTED["predict/x"]))
         np.testing.assert_allclose(y.asnumpy(), EXPECTED["predict/y"], rtol=1e-5, atol=1e-5)

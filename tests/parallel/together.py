@@ -61,14 +61,16 @@ class Together:
 
 
 def run_together(program, params, inputs, count=lambda rank, nbytes: None):
-    """Every card in a thread of its own; gives their `CardRun`s."""
+    """Every card in a thread of its own; gives their `CardRun`s, which count all that each card sent."""
     together = Together(program.ranks)
 
     def card(rank):
         view = view_of(program, rank)
         channels = together.of(rank)
         counting = functools.partial(count, rank)
-        return run_card(program, view, params[rank], inputs[rank], channels, count=counting)
+        done = run_card(program, view, params[rank], inputs[rank], channels, count=counting)
+        assert sum(done.sent_bytes) == channels.sent_bytes
+        return done
 
     with ThreadPoolExecutor(program.ranks) as pool:
         futures = [pool.submit(card, rank) for rank in range(program.ranks)]

@@ -241,7 +241,7 @@ def test_a_group_and_what_is_on_it_is_shown_used_and_closed(folder):
         with pytest.raises(ZeroDivisionError, match="by zero"):
             failing.result()
         records += [layout, loaded, result, run, failing, group.memory(), group.memory()[0]]
-        records += [model.last_program, model.last_communication]
+        records += [model.last, model.last.program, model.last.communication]
         for record in records:
             if hasattr(record, "_repr_mimebundle_"):
                 check(record)

@@ -41,7 +41,7 @@ def test_a_prediction_is_shown_beside_one_cards(model):
     assert "equal to one card; [128, 16] float32" in panel.line.value
     assert "[128, 16] float32\n" in panel.outcome.value
     assert "MatMul of &#x27;matmul_weight&#x27;" in panel.table.value
-    assert sum(panel.prediction.sent_bytes) > 0
+    assert sum(panel.prediction.report.communication.sent_bytes) > 0
     assert "What each card did" in panel.picture.svg
     assert "ReduceScatter of MatMul of &#x27;matmul_weight&#x27;" in panel.table.value
 
@@ -110,7 +110,7 @@ def test_a_text_is_stopped_between_its_tokens(gpt2, monkeypatch):
     panel = PredictPanel(gpt2, np.array([[3, 1, 4]]), max_new_tokens=20)
     gpt2.predict(np.array([[3, 1, 4]]))
     held = gpt2.cards.memory().held_bytes.tolist()
-    runs, original = [], gpt2.run
+    runs, original = [], gpt2.cards.run
 
     def run(*args, **more):
         runs.append(panel.state)
@@ -118,7 +118,7 @@ def test_a_text_is_stopped_between_its_tokens(gpt2, monkeypatch):
             panel.stop.click()
         return original(*args, **more)
 
-    monkeypatch.setattr(gpt2, "run", run)
+    monkeypatch.setattr(gpt2.cards, "run", run)
     panel.button.click()
     assert panel.wait(SECONDS).state == panel.state == "cancelled"
     assert runs == ["running"] * 3

@@ -19,11 +19,12 @@ from ..holdings import mesh_svg
 from ..moves import CardBytes, bars_svg, memory_svg
 from ..runs import timeline_svg
 from .layouts import strategy_html
-from .nets import cell_html
+from .nets import cell_html, communication_html
 from .tables import ROWS, kept, lines_html, table_html
 
 if TYPE_CHECKING:
     from ...net import Cell
+    from ...parallel import Communication
 
 __all__ = ["group_html", "load_html", "memory_html", "register", "times_html"]
 
@@ -54,6 +55,16 @@ class Trained(Protocol):
     network: "Cell"
 
 
+class Report(Protocol):
+    """What is shown of a step on the cards."""
+
+    @property
+    def communication(self) -> "Communication": ...
+
+    @property
+    def trace(self) -> Trace: ...
+
+
 def group_html(group: Group) -> str:
     """The cards of a group."""
     mesh = Mesh(card=max(len(group), 1))
@@ -82,6 +93,11 @@ def trace_html(trace: Trace) -> str:
     return picture + times_html(trace)
 
 
+def report_html(report: Report) -> str:
+    """When each card did what, and what the collectives sent."""
+    return lines_html(repr(report)) + trace_html(report.trace) + communication_html(report.communication)
+
+
 def times_html(trace: Trace) -> str:
     """The operators and collectives that took longest, each on the card where it did."""
     named = trace.by_name()
@@ -108,4 +124,5 @@ def register() -> None:
     display.register("distinfer_lab.flow.LoadResult", load_html)
     display.register("distinfer_lab.flow.PredictLayout", _layout_of)
     display.register("distinfer_lab.flow.Model", model_html)
+    display.register("distinfer_lab.flow.StepReport", report_html)
     display.register(Trace, trace_html)
