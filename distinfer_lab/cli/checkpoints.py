@@ -53,14 +53,14 @@ def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> N
 
 def _strategy_or_none(path: Path) -> Any:
     """The strategy of a strategy file, and what to tell of it; None if the file is none."""
-    from ..formats import as_strategy, read_strategy
+    from ..formats import as_strategy, is_strategy, read_strategy
 
     if path.suffix not in (".ckpt", ".json"):
         return None
     try:
         strategy = as_strategy(path)
     except DistinferError:
-        if path.suffix == ".json" and not path.name.endswith(".index.json"):
+        if is_strategy(path):  # a damaged one
             raise
         return None
     lines = [repr(strategy)]

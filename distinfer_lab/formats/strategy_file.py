@@ -298,8 +298,8 @@ def _from_json(path: str, data: bytes) -> StrategyFile:
         )
     except ValueError as err:
         known = kind_of_json(found, "strategy")
-        words = f"{known}; {A_STRATEGY}" if known else f"not a valid strategy file, or damaged: {err!s:.300}"
-        raise CheckpointError(f"{path}: {words}") from err
+        words = known or f"not a valid strategy file, or damaged: {err!s:.300}"
+        raise CheckpointError(f"{path}: {words}; {A_STRATEGY}") from err
 
 
 def _json_operator(name: str, item: Any) -> OperatorStrategy:

@@ -5,8 +5,10 @@ import re
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from distinfer_lab.checkpoint import open_checkpoint
+from distinfer_lab.cli import main
 from distinfer_lab.errors import CheckpointError, DistinferError
 from distinfer_lab.formats import (
     INDEX,
@@ -136,6 +138,20 @@ def test_a_strategy_file_is_no_checkpoint(name, tmp_path):
         match=rf"{name}: it is a strategy file, .* not a checkpoint; give .* this file as strategy=",
     ):
         open_checkpoint(tmp_path / name)
+
+
+def test_inspect_tells_strategies_from_what_is_none(tmp_path):
+    """A damaged strategy file is called that; JSON that is none is told to be no checkpoint."""
+    write_strategy(tmp_path / "s.json", ROWS)
+    path = tmp_path / "damaged.json"
+    path.write_bytes((tmp_path / "s.json").read_bytes()[:-9])
+    found = CliRunner().invoke(main, ["inspect", str(path)])
+    assert (found.exit_code, f"{path}: not a valid strategy file, or damaged" in found.output) == (1, True)
+    for content in (CONFIG, {"layers": 3}):
+        path.write_text(json.dumps(content))
+        found = CliRunner().invoke(main, ["inspect", str(path)])
+        said = f"{path}: it is a JSON file, not a checkpoint; give the weights that it belongs to"
+        assert (found.exit_code, said in found.output) == (1, True), found.output
 
 
 @pytest.mark.parametrize("name", ["a.ckpt", "a.safetensors"])
