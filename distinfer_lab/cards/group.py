@@ -9,18 +9,18 @@ A piece of work is a gang: one task on each card, which together may talk throug
 channels. Gangs run one after another, in one owner thread.
 """
 
-import contextlib
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from distributed import Client
+from distributed import Client, Security
 
 from ..arguments import checked
 from ..checkpoint import Checkpoint, Control, ConversionPlan, Unwatched, WriteTask, Written
 from ..display import Displayed, counted
-from ..errors import ArgumentTypeError, CardError, ContextError
+from ..errors import CardError, ContextError
 from ..layout import Strategy
 from ..sizes import BUFFER_BYTES, size_of
 from . import cluster, tasks
@@ -38,7 +38,10 @@ __all__ = ["CardGroup", "current_group"]
 
 Counts = TypeVar("Counts")
 
-_groups: list["CardGroup"] = []
+_groups: ContextVar[tuple["CardGroup", ...]] = ContextVar(
+    "the groups of the blocks around this code", default=()
+)
+"""Outermost first. A block is for its own thread, and for what it has the cards do, as the flow's settings are."""
 
 
 @checked
@@ -87,18 +90,18 @@ class CardGroup(Displayed):
         address: str | None = None,
         client: Client | None = None,
         scheduler_file: str | os.PathLike[str] | None = None,
-        security: Any = None,
+        security: Security | None = None,
         card_memory: int | str | None = None,
         replace_seconds: float = 60.0,
     ) -> None:
         given = cluster.Given(address, client, scheduler_file, security)
-        _check_arguments(cards, processes, given)
+        _check_arguments(cards, processes, given, replace_seconds)
         self.runtime = open_runtime(
             given,
             cards,
             processes=processes,
             card_bytes=None if card_memory is None else size_of(card_memory, "card_memory"),
-            replace_seconds=_seconds(replace_seconds),
+            replace_seconds=replace_seconds,
         )
 
     def __len__(self) -> int:
@@ -162,12 +165,11 @@ class CardGroup(Displayed):
         return all(len(seen) == len(set(paths)) for seen in found)
 
     def __enter__(self) -> "CardGroup":
-        _groups.append(self)
+        _groups.set((*_groups.get(), self))
         return self
 
     def __exit__(self, *exc: object) -> None:
-        with contextlib.suppress(ValueError):
-            _groups.remove(self)
+        _groups.set(tuple(group for group in _groups.get() if group is not self))
         self.close()
 
     def place(self, sources: Sequence[tasks.Source], strategy: Strategy | None = None) -> Placement:
@@ -405,21 +407,22 @@ class CardGroup(Displayed):
 
 
 def current_group() -> CardGroup:
-    """The group of the innermost `with CardGroup(...)` block.
+    """The group of the innermost `with CardGroup(...)` block of this thread.
 
     Raises
     ------
     ContextError
         If there is none.
     """
-    if not _groups:
+    groups = _groups.get()
+    if not groups:
         raise ContextError("there are no cards; work inside `with CardGroup(8):`, or pass cards= to Model")
-    return _groups[-1]
+    return groups[-1]
 
 
-def _check_arguments(cards: int | None, processes: bool, given: cluster.Given) -> None:
-    if cards is not None and (not isinstance(cards, int) or isinstance(cards, bool)):
-        raise ArgumentTypeError(f"cards is a number of cards, not {cards!r}")
+def _check_arguments(
+    cards: int | None, processes: bool, given: cluster.Given, replace_seconds: float
+) -> None:
     if cards is not None and cards < 1:
         raise ContextError(f"cards={cards}: a group has at least 1 card")
     given.check()
@@ -427,13 +430,7 @@ def _check_arguments(cards: int | None, processes: bool, given: cluster.Given) -
         raise ContextError(
             "processes=True is for an embedded cluster; a given one has the workers that it has"
         )
+    if not 0 <= replace_seconds < float("inf"):
+        raise ContextError(f"replace_seconds={replace_seconds!r} is not 0 or more seconds, and finite")
     if cards is None and not given:
         raise ContextError("how many cards? Write CardGroup(8), or give the address of a Dask scheduler")
-
-
-def _seconds(value: float) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ArgumentTypeError(f"replace_seconds is a number of seconds, not {value!r}")
-    if not 0 <= value < float("inf"):
-        raise ContextError(f"replace_seconds={value!r} is not 0 or more seconds, and finite")
-    return float(value)

@@ -84,7 +84,7 @@ def test_a_cluster_over_tls(certificates):
         # One left to the garbage collector would close itself at any time, and may then wait for itself.
         clients = [found for found in gc.get_objects() if isinstance(found, Client)]
         assert {client.status for client in clients} <= {"closed", "newly-created"}
-    with pytest.raises(ArgumentTypeError, match="security is a distributed.Security, not str"):
+    with pytest.raises(ArgumentTypeError, match="should be a Security or None"):
         CardGroup(2, address="tls://a:1", security=ca)
     with pytest.raises(ContextError, match="security goes with address or scheduler_file"):
         CardGroup(2, security=security)

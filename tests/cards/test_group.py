@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import os
 import signal
 import socket
@@ -234,11 +235,35 @@ def test_a_killed_card_never_leaves_half_a_training_step(tmp_path):
         assert [found[r]["w"][0] for r in range(4)] == [0, 1, 2, 3]
 
 
-def test_groups_stand_for_themselves(monkeypatch):
+def test_the_current_group_is_that_of_the_own_thread():
+    """A group that another thread works inside of, as a panel that trains does, is not the current one here."""
+    inside, done = threading.Event(), threading.Event()
+    found = []
+
+    def train():
+        with CardGroup(1) as own:
+            found.append(current_group() is own)
+            inside.set()
+            done.wait(60)
+
+    with CardGroup(2) as cards:
+        thread = threading.Thread(target=train)
+        thread.start()
+        try:
+            assert inside.wait(60)
+            assert current_group() is cards
+        finally:
+            done.set()
+            thread.join()
+        assert current_group() is cards
+        assert cards.start(lambda run: current_group()).result() is cards
+    assert found == [True]
+
+
+def test_groups_stand_for_themselves():
     """A deterministic repr, the current group, closing twice, and a closed group."""
-    monkeypatch.setattr("distinfer_lab.cards.group._groups", [])
     with pytest.raises(ContextError, match=r"there are no cards; work inside `with CardGroup\(8\):`"):
-        current_group()
+        contextvars.Context().run(current_group)  # whatever blocks are around this test
     with CardGroup(2) as outer:
         with CardGroup(3) as inner:
             assert current_group() is inner
@@ -255,9 +280,13 @@ def test_groups_stand_for_themselves(monkeypatch):
     [
         ({}, ContextError, "how many cards"),
         ({"cards": 0}, ContextError, "cards=0: a group has at least 1 card"),
-        ({"cards": "8"}, ArgumentTypeError, "cards is a number of cards, not '8'"),
-        ({"cards": 2, "client": "x"}, ArgumentTypeError, "client is a distributed.Client, not str"),
-        ({"address": "tcp://a:1", "client": 1}, ContextError, "address and client both name a cluster"),
+        ({"cards": "8"}, ArgumentTypeError, "cards='8' should be an integer or None"),
+        ({"cards": 2, "client": "x"}, ArgumentTypeError, "client='x' should be a Client or None"),
+        (
+            {"address": "tcp://a:1", "scheduler_file": "a"},
+            ContextError,
+            "address and scheduler_file both name a cluster",
+        ),
         (
             {"address": "tcp://a:1", "processes": True},
             ContextError,
