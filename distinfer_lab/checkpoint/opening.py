@@ -261,7 +261,7 @@ class _Reconciliation:
         for name, held in self.holders.items():
             broken = next((rank for rank, entry in held.items() if entry.problem), None)
             if broken is not None:
-                unreadable[name] = f"{self.files[broken].path}: {held[broken].problem}"
+                unreadable[name] = f"{self._path(broken, name)}: {held[broken].problem}"
                 continue
             if next(iter(held.values())).is_text:
                 first, other = self._text(name, held)
@@ -315,11 +315,15 @@ class _Reconciliation:
                 one, other, *_ = seen.values()
                 values = [self._file(rank).read(name).ravel()[0] for rank in (one, other)]
                 raise CheckpointError(
-                    f"{name} is {values[0]} in {self.files[one].path} (rank {one}), but {values[1]} in "
-                    f"{self.files[other].path} (rank {other}): files of different steps are never one checkpoint; "
+                    f"{name} is {values[0]} in {self._path(one, name)} (rank {one}), but {values[1]} in "
+                    f"{self._path(other, name)} (rank {other}): files of different steps are never one checkpoint; "
                     f"choose files of one step, or leave the wrong one out by without=[{one}] or without=[{other}], "
                     "if others hold the same"
                 )
+
+    def _path(self, rank: int, name: str) -> str:
+        """Where a rank holds an entry."""
+        return self._file(rank).path_of(name)
 
     def _file(self, rank: int) -> SliceFile | FileSet:
         file = self.files[rank]
@@ -333,8 +337,8 @@ class _Reconciliation:
         for rank, text in found.items():
             if text != found[first] or not held[rank].is_text:
                 return found[first], (
-                    f"its text differs between {self.files[first].path} ({shown(found[first])}) and "
-                    f"{self.files[rank].path} ({shown(text)})"
+                    f"its text differs between {self._path(first, name)} ({shown(found[first])}) and "
+                    f"{self._path(rank, name)} ({shown(text)})"
                 )
         return found[first], ""
 
@@ -344,12 +348,14 @@ class _Reconciliation:
         # Without a strategy slices are no exception: `_whole_shape` asks for one.
         alone = bool(self.strategy) and name not in self.strategy and self._followed(name) is None
         for rank, entry in held.items():
-            where = f"in {self.files[first].path}", f"in {self.files[rank].path}"
-            if entry.dtype != one.dtype or entry.is_text:
-                return f"its dtype differs: {one.type_name} {where[0]}, but {entry.type_name} {where[1]}"
-            if alone and entry.shape != one.shape:
-                shapes = f"{list(one.shape)} {where[0]}, but {list(entry.shape)} {where[1]}"
-                return f"the strategy has no layout for it, and its shape differs: {shapes}"
+            other_dtype = entry.dtype != one.dtype or entry.is_text
+            if not other_dtype and (entry.shape == one.shape or not alone):
+                continue
+            here, there = f"in {self._path(first, name)}", f"in {self._path(rank, name)}"
+            if other_dtype:
+                return f"its dtype differs: {one.type_name} {here}, but {entry.type_name} {there}"
+            shapes = f"{list(one.shape)} {here}, but {list(entry.shape)} {there}"
+            return f"the strategy has no layout for it, and its shape differs: {shapes}"
         return ""
 
     def _followed(self, name: str) -> str | None:
@@ -382,7 +388,7 @@ class _Reconciliation:
             return layout.full_shape({r: e.shape for r, e in held.items()})
         except LayoutError as err:
             raise CheckpointError(
-                f"{self.files[next(iter(held))].path}: {name}: {err}; the strategy is of another net"
+                f"{self._path(next(iter(held)), name)}: {name}: {err}; the strategy is of another net"
             ) from err
 
     def _check_slices(
@@ -406,13 +412,13 @@ class _Reconciliation:
                 )
             if list(held[rank].shape) != extent:
                 raise CheckpointError(
-                    f"{self.files[rank].path}: {name} has shape {list(held[rank].shape)}, but the strategy gives "
+                    f"{self._path(rank, name)}: {name} has shape {list(held[rank].shape)}, but the strategy gives "
                     f"rank {rank} {extent} of {list(shape)}; the file is out of place, or the strategy is another's"
                 )
         extra = sorted(set(held) - set(wanted))
         if extra:
             raise CheckpointError(
-                f"{self.files[extra[0]].path} (rank {extra[0]}) has {name}, though the strategy puts none of it "
+                f"{self._path(extra[0], name)} (rank {extra[0]}) has {name}, though the strategy puts none of it "
                 "there; is it another rank's file?"
             )
 
@@ -432,8 +438,8 @@ class _Reconciliation:
         for rank, entry in held.items():
             if entry.shape != held[first].shape:
                 raise CheckpointError(
-                    f"{name} has shape {list(held[first].shape)} in {self.files[first].path}, but "
-                    f"{list(entry.shape)} in {self.files[rank].path}; the strategy has no layout for it: "
+                    f"{name} has shape {list(held[first].shape)} in {self._path(first, name)}, but "
+                    f"{list(entry.shape)} in {self._path(rank, name)}; the strategy has no layout for it: "
                     f"give the strategy that the files were saved with{self.beside}"
                 )
         return held[first].shape

@@ -162,6 +162,10 @@ class FileSet(Displayed):
             raise CheckpointError(f"{self.path} has no entry {name!r}; it has {listed(self.entries)}")
         return self._of[name]
 
+    def path_of(self, name: str) -> str:
+        """The file that holds an entry; what holds them all, if none does."""
+        return self._of[name].path if name in self._of else self.path
+
     def entry(self, name: str) -> Entry:
         """See `SliceFile.entry`."""
         return self._holder(name).entry(name)

@@ -217,6 +217,10 @@ class SliceFile(Displayed):
     def __repr__(self) -> str:
         return f"SliceFile({printable(self.path)}, {counted(len(self.entries), 'entry')})"
 
+    def path_of(self, name: str) -> str:
+        """The file, which holds every entry."""
+        return self.path
+
     def entry(self, name: str) -> Entry:
         """The entry of that name.
 

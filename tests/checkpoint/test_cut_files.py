@@ -69,6 +69,17 @@ def test_inspect_lists_it_and_select_takes_what_is_whole(tmp_path):
         assert set(checkpoint.tensors) == {"a", "none"}
 
 
+def test_the_file_that_is_cut_is_named(tmp_path):
+    """Of several that are one checkpoint."""
+    save_slice(tmp_path / "m-1-of-2.safetensors", {"a": VALUES["a"]}, format="safetensors")
+    cut(tmp_path / "m-2-of-2.safetensors", {"b": VALUES["b"]}, 2)
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.unreadable["b"].startswith(
+            f"{tmp_path}/m-2-of-2.safetensors: the file is cut: its last 2 b"
+        )
+        assert set(checkpoint.tensors) == {"a"}
+
+
 def test_a_cut_slice_is_rebuilt_from_replicas(tmp_path):
     """As any damaged one: with rebuild its rank is lost, without it the tensor is listed."""
     twice = Strategy({"a": Layout(Mesh(dp=2), ((), ()))}, {"a": (2, 3)})
