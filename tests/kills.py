@@ -35,8 +35,8 @@ from .cards.clusters import ROOT, Cluster
 
 TENSORS = [f"layer{i}.weight" for i in range(24)]
 SHAPE = (1024, 512)
-ROWS = Layout(Mesh(tp=4), (("tp",), ()))
-COLUMNS = Layout(Mesh(tp=2), ((), ("tp",)))
+ROWS = Layout(Mesh(tp=4), "tp -")
+COLUMNS = Layout(Mesh(tp=2), "- tp")
 SRC = Strategy(dict.fromkeys(TENSORS, ROWS), dict.fromkeys(TENSORS, SHAPE))
 DST = Strategy(dict.fromkeys(TENSORS, COLUMNS))
 KINDS = ("threads", "processes", "given")

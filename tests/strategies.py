@@ -53,7 +53,7 @@ def layouts(
         sizes = (tuple(rows), *(None for _ in range(ndim - 1)))
     first = draw(st.sampled_from([0, mesh.size, 3 * mesh.size]))
     if split == "even":
-        return Layout(mesh, plain.dims, shards, sizes, (first,))
+        return Layout(mesh, plain.dims, optimizer_shards=shards, sizes=sizes, first_ranks=(first,))
     # The neighbours of the last axis are k ranks apart, as if another axis ran inside it.
     apart = draw(st.integers(1, 3))
     strides = (
@@ -61,7 +61,15 @@ def layouts(
         if apart == 1
         else tuple(apart * math.prod(mesh.axis_sizes[i + 1 :]) for i in range(len(mesh.axis_sizes)))
     )
-    return Layout(mesh, plain.dims, shards, sizes, (first,), draw(st.sampled_from(SPLITS)), strides=strides)
+    return Layout(
+        mesh,
+        plain.dims,
+        strides=strides,
+        optimizer_shards=shards,
+        sizes=sizes,
+        first_ranks=(first,),
+        split=draw(st.sampled_from(SPLITS)),
+    )
 
 
 @st.composite

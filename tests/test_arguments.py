@@ -92,7 +92,7 @@ def doors(tmp_path_factory):
     train, infer = checkpoint.strategy, dl.build_searched_strategy(found.dst_strategy)
     plan = checkpoint.plan(infer)
     mesh = dl.Mesh(tp=4)
-    layout = dl.Layout(mesh, (("tp",), ()))
+    layout = dl.Layout(mesh, "tp -")
     net = dl.sample.SampleNet()
     count = iter(range(1 << 30))
 
@@ -124,7 +124,7 @@ def doors(tmp_path_factory):
         "Rules": (dl.Rules, lambda: {"mesh": mesh, "rules": dl.read_rules("llama")}),
         "Mesh.parse": (dl.Mesh.parse, lambda: {"text": "tp=2"}),
         "Mesh.from_axes": (dl.Mesh.from_axes, lambda: {"names": ("tp",), "sizes": (4,)}),
-        "Layout": (dl.Layout, lambda: {"mesh": mesh, "dims": (("tp",), ())}),
+        "Layout": (dl.Layout, lambda: {"mesh": mesh, "dims": "tp -"}),
         "Strategy": (dl.Strategy, lambda: {"layouts": {"w": layout}}),
         "transform_checkpoints": (
             dl.transform_checkpoints,

@@ -27,8 +27,8 @@ def distinfer(*arguments):
 @pytest.fixture
 def folder(tmp_path):
     """Two tensors and a state in four slices of columns, and the JSON layouts of source and destination."""
-    columns = Layout(Mesh(tp=4), ((), ("tp",)))
-    rows = Layout(Mesh(tp=2), (("tp",), ()))
+    columns = Layout(Mesh(tp=4), "- tp")
+    rows = Layout(Mesh(tp=2), "tp -")
     source = Strategy({"net.w": columns, "net.v": columns}, {"net.w": (8, 8), "net.v": (8, 8)})
     for rank in range(4):
         part = np.arange(64, dtype=np.float32).reshape(8, 8)[:, 2 * rank : 2 * rank + 2].copy()
@@ -127,7 +127,7 @@ def test_entries_are_selected_renamed_and_converted(folder):
 
 def test_a_rename_applies_before_the_destination_is_asked(folder):
     """Destination layouts and rules are by the new names."""
-    (folder / "rules.json").write_text('[{"match": "model.*", "dims": [["tp"], []]}]')
+    (folder / "rules.json").write_text('[{"match": "model.*", "dims": "tp -"}]')
     arguments = ["--rename", "net.*=model.*", "--to", "tp=2", "--rules", folder / "rules.json"]
     done = distinfer("reshard", folder / "src", folder / "out", "--strategy", folder / "src.json", *arguments)
     assert done.exit_code == 0, done.output
@@ -169,7 +169,7 @@ def test_errors_name_the_options_of_the_command(folder):
     source, out = given(folder)[:3], folder / "overwrite=True"
     reshard = ["reshard", source[0], out, *source[1:]]
     assert distinfer(*reshard).exit_code == 0
-    (folder / "rules.json").write_text('[{"match": "*", "dims": [["tp"], []], "units": "heads"}]')
+    (folder / "rules.json").write_text('[{"match": "*", "dims": "tp -", "units": "heads"}]')
     one = Strategy({"net.w": Layout.replicated(1, 2)})
     (folder / "one.json").write_text(json.dumps(strategy_to_json(one)))
     ruled = ["plan", *source, "--to", "tp=2", "--rules", folder / "rules.json"]
@@ -250,7 +250,7 @@ def test_inspect_speaks_json_of_layouts(folder):
     """What it prints with --json is itself a destination."""
     done = distinfer("inspect", folder / "src", "--strategy", folder / "src.json", "--json")
     (folder / "again.json").write_text(done.output)
-    assert "net.w  [8, 8]  -, tp  Mesh(tp=4)" in distinfer("inspect", folder / "again.json").output
+    assert "net.w  [8, 8]  - tp  Mesh(tp=4)" in distinfer("inspect", folder / "again.json").output
     done = distinfer("plan", folder / "src", "--strategy", folder / "src.json", "--to", folder / "again.json")
     assert done.exit_code == 0
     found = json.loads(distinfer("inspect", case("sample_r13").folder / "src_strategy.ckpt", "--json").output)

@@ -88,7 +88,7 @@ def test_inspect_tells_what_a_path_holds():
     found = case("pipeline_2x4_to_1")
     done = distinfer("inspect", found.folder / "src", "--strategy", found.src_strategy)
     assert "Checkpoint of 8 ranks: 9 tensors, 33540 bytes (68128 in the slices)" in done.output
-    assert "l1.w  [32, 64] float32  b, -, ranks=4..7  parameter" in done.output
+    assert "l1.w  [32, 64] float32  b -, ranks=4..7  parameter" in done.output
     done = distinfer("inspect", case("sample_r13").folder / "src_strategy.ckpt")
     assert "MatMul_matmul_weight  stage 0  ((2, 1), (1, 4))" in done.output
     slice_file = case("aes_gcm_4_to_2").folder / "src/rank_0/net-0_1.ckpt"
@@ -137,7 +137,7 @@ def test_an_axis_that_cuts_nothing_is_told(tmp_path):
     done = distinfer("plan", folder, "--to", "pt=2,tp=2", "--rules", "llama", "--config", folder)
     assert (done.exit_code, done.stderr) == (0, "no rule cuts by pt: along it ranks hold the same\n")
     assert distinfer("plan", folder, "--to", "tp=2", "--rules", "llama").stderr == ""
-    (tmp_path / "own.json").write_text('[{"match": "*.down_proj.weight", "dims": [[], ["tpp"]]}]')
+    (tmp_path / "own.json").write_text('[{"match": "*.down_proj.weight", "dims": "- tpp"}]')
     done = distinfer("plan", folder, "--to", "tp=2", "--rules", f"llama,{tmp_path / 'own.json'}")
     assert (done.exit_code, done.stderr) == (
         0,
@@ -161,7 +161,7 @@ def test_a_configuration_of_another_model_is_reported(tmp_path):
 
 def test_slices_that_the_strategy_does_not_name_are_reported(tmp_path):
     """One rank's is taken for the whole, which a line of every command says; equal ones are no matter."""
-    layout = dl.Layout(dl.Mesh(x=2), (("x",),))
+    layout = dl.Layout(dl.Mesh(x=2), "x")
     dl.write_strategy(tmp_path / "s.json", dl.Strategy({"w": layout}, {"w": (4,)}))
     for rank in range(2):
         folder = tmp_path / f"src/rank_{rank}"

@@ -3,7 +3,7 @@
 ::
 
     def answer():
-        return dl.Layout(dl.Mesh(tp=2), (("tp",), ()))
+        return dl.Layout(dl.Mesh(tp=2), "tp -")
 
     exercises.check("rows", answer)         rows: Right. Every card holds what it should.
 

@@ -46,7 +46,7 @@ def _value(name: str, solution: Any, task: str, hint: str, slips: Mapping[Any, s
     return Exercise(name, task, hint, solution, judge_value(solution, slips))
 
 
-TRAINING = Layout(Mesh(dp=2, tp=4), ((), ("tp",)))
+TRAINING = Layout(Mesh(dp=2, tp=4), "- tp")
 """Four slices of columns, each on two cards: the layout that the exercises come back to."""
 
 WEIGHT = (96, 16)
@@ -67,14 +67,14 @@ _ALL = (
     _layout(
         "rows",
         (8, 6),
-        Layout(Mesh(tp=2), (("tp",), ())),
+        Layout(Mesh(tp=2), "tp -"),
         "Two cards: the upper half of the rows of a tensor [8, 6] on card 0, the lower half on card 1.",
-        'A layout is a mesh and, for each dim, the axes that cut it: Layout(mesh, (("tp",), ())) cuts dim 0.',
+        'A layout is a mesh and, for each dim, the axes that cut it: Layout(mesh, "tp -") cuts dim 0.',
     ),
     _layout(
         "columns",
         WEIGHT,
-        Layout(Mesh(tp=4), ((), ("tp",))),
+        Layout(Mesh(tp=4), "- tp"),
         "Four cards: each holds all rows and 4 of the 16 columns of a tensor [96, 16].",
         "The rows are not cut, so the first entry is (); the axis stands in the second.",
     ),
@@ -100,14 +100,14 @@ _ALL = (
     _layout(
         "grid",
         (8, 12),
-        Layout(Mesh(y=2, x=3), (("y",), ("x",))),
+        Layout(Mesh(y=2, x=3), "y x"),
         "Six cards: the rows of a tensor [8, 12] in two, its columns in three; card 1 lies to the right of card 0.",
         "Each dim has an axis of its own, and the fast one runs to the right.",
     ),
     _layout(
         "order",
         (8, 6),
-        Layout(Mesh(x=2, y=2), (("y", "x"), ())),
+        Layout(Mesh(x=2, y=2), "y+x -"),
         "Four cards cut the rows of a tensor [8, 6]. From the top: card 0, card 2, card 1, card 3.",
         "Take a mesh of two axes and let both cut the rows; the axis named first counts most.",
     ),
@@ -130,21 +130,21 @@ _ALL = (
     _layout(
         "sizes",
         (10, 6),
-        Layout(Mesh(tp=3), (("tp",), ()), sizes=((5, 3, 2), None)),
+        Layout(Mesh(tp=3), "tp(5,3,2) -"),
         "Three cards of unlike memory: 5, 3 and 2 of the ten rows of a tensor [10, 6].",
         "sizes has an entry for each dim: the sizes of its pieces, or None where the cut is even.",
     ),
     _layout(
         "fused",
         (16, 6),
-        Layout(Mesh(tp=2), (("tp",), ()), fused=((8, 4, 4), None)),
+        Layout(Mesh(tp=2), "tp[8|4|4] -"),
         "Query (8 rows), key (4) and value (4) are one tensor [16, 6]. Two cards: each holds half of each.",
         "fused has an entry for each dim: the sizes of the parts that are cut by themselves, or None.",
     ),
     _layout(
         "optimizer",
         WEIGHT,
-        Layout(Mesh(dp=2, tp=4), ((), ("tp",)), optimizer_shards=2),
+        Layout(Mesh(dp=2, tp=4), "-/2 tp"),
         "Eight cards, columns in four, but no element twice: the two holders of a slice share its rows.",
         "That is what a parallel optimizer does with its states: optimizer_shards says among how many.",
     ),
@@ -153,7 +153,7 @@ _ALL = (
         "A tensor [96, 16] lies on eight cards as in the exercise copies. Give a layout for cards 0..3 to which "
         "nothing has to move.",
         "Which cards hold all four slices between them already?",
-        Layout(Mesh(tp=4), ((), ("tp",))),
+        Layout(Mesh(tp=4), "- tp"),
         judge_stay(TRAINING, WEIGHT, 4),
         WEIGHT,
     ),

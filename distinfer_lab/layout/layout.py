@@ -28,6 +28,7 @@ from ..text import printable, shown
 from ..untrusted import LARGEST_SIZE, MAX_DIMS, MOST_RANKS, check_shape
 from .box import Boxes
 from .mesh import Mesh, whole_numbers
+from .notation import Dims, Sharding, Sizes, checked_dims, double_quoted, format_sharding, parse_sharding
 from .split import SPLITS, Regions, cut_points
 
 __all__ = ["Layout"]
@@ -37,7 +38,7 @@ MOST_CELLS = 1 << 19
 
 
 @checked_on_error
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, init=False)
 class Layout(Displayed):
     """A mesh and, for each tensor dim, the mesh axes that cut it.
 
@@ -46,8 +47,10 @@ class Layout(Displayed):
     mesh
         The grid of ranks.
     dims
-        For each tensor dim the axes that cut it, most significant first; `()` is uncut.
-        No axis may cut two dims. A tensor of no dims has `()`.
+        How the dims are sharded, as text: ``"- tp"``, ``"dp+tp -"``, ``"tp(5,3,2) -"`` (uneven),
+        ``"tp[8|4|4] -"`` (fused), ``"tp/2 -"`` (optimizer shards); see `notation.py` for all of it. Or for each
+        tensor dim a tuple of the axes that shard it, most significant first, with the next three beside them;
+        as an attribute it is that. No axis may shard two dims.
     optimizer_shards
         Into how many runs of rows dim 0 of a shard is cut further among the ranks that would
         hold equal shards (MindSpore's parallel optimizer, ZeRO): each run of that many
@@ -78,36 +81,58 @@ class Layout(Displayed):
 
     Examples
     --------
-    >>> layout = Layout(Mesh(dp=2, tp=4), ((), ("tp",)))
+    >>> layout = Layout(Mesh(dp=2, tp=4), "- tp")
     >>> layout
-    Layout(Mesh(dp=2, tp=4), -, tp)
+    Layout(Mesh(dp=2, tp=4), "- tp")
+    >>> layout.dims
+    ((), ('tp',))
     >>> layout.shard_shape((96, 16))
     (96, 4)
     >>> layout.boxes((96, 16))[5].tolist()
     [[0, 96], [4, 8]]
-    >>> qkv = Layout(Mesh(tp=2), (("tp",),), fused=((8, 4, 4),))
+    >>> qkv = Layout(Mesh(tp=2), "tp[8|4|4]")
     >>> qkv.regions((16,)).boxes[:3].tolist()
     [[[0, 4]], [[8, 10]], [[12, 14]]]
     """
 
     mesh: Mesh
-    dims: tuple[tuple[str, ...], ...]
-    optimizer_shards: int = 1
-    sizes: tuple[tuple[int, ...] | None, ...] = ()
-    first_ranks: tuple[int, ...] = (0,)
-    split: str = "even"
-    fused: tuple[tuple[int, ...] | None, ...] = ()
-    strides: tuple[int, ...] = ()
+    dims: Dims
+    optimizer_shards: int
+    sizes: Sizes
+    first_ranks: tuple[int, ...]
+    split: str
+    fused: Sizes
+    strides: tuple[int, ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "dims", tuple(tuple(d) for d in self.dims))
-        for name in ("sizes", "fused"):
-            given = tuple(None if s is None else whole_numbers(s, name) for s in getattr(self, name))
-            object.__setattr__(self, name, given if any(s is not None for s in given) else ())
-        for name in ("first_ranks", "strides"):
-            object.__setattr__(self, name, whole_numbers(getattr(self, name), name))
-        shards = whole_numbers((self.optimizer_shards,), "optimizer_shards")
-        object.__setattr__(self, "optimizer_shards", shards[0])
+    def __init__(
+        self,
+        mesh: Mesh,
+        dims: str | Sequence[Sequence[str]],
+        *,
+        optimizer_shards: int = 1,
+        sizes: Sequence[Sequence[int] | None] = (),
+        first_ranks: Sequence[int] = (0,),
+        split: str = "even",
+        fused: Sequence[Sequence[int] | None] = (),
+        strides: Sequence[int] = (),
+    ) -> None:
+        shards = whole_numbers((optimizer_shards,), "optimizer_shards")[0]
+        beside = Sharding((), _sizes(sizes, "sizes"), _sizes(fused, "fused"), shards)
+        sharding = (
+            _parsed(dims, beside) if isinstance(dims, str) else beside._replace(dims=checked_dims(dims))
+        )
+        fields = {
+            **sharding._asdict(),
+            "mesh": mesh,
+            "first_ranks": whole_numbers(first_ranks, "first_ranks"),
+            "split": split,
+            "strides": whole_numbers(strides, "strides"),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
         self._check_extent()
         self._check_axes()
         self._check_sizes()
@@ -444,20 +469,56 @@ class Layout(Displayed):
         """The layout in which each of `ranks` ranks holds the whole tensor."""
         return cls(Mesh(a=ranks), ((),) * ndim)
 
+    @property
+    def sharding(self) -> str:
+        """How the dims are sharded, in the notation: ``"- tp"`` for rows whole and columns sharded by tp.
+
+        Examples
+        --------
+        >>> Layout(Mesh(dp=2, tp=4), "- tp", optimizer_shards=2).sharding
+        '-/2 tp'
+        """
+        return format_sharding(Sharding(self.dims, self.sizes, self.fused, self.optimizer_shards))
+
     def describe_cut(self) -> str:
-        """What cuts each dim, in words: "-, tp" for rows whole and columns cut by tp."""
-        words = ["+".join(dim) or "-" for dim in self.dims]
-        if self.optimizer_shards > 1:
-            words.append(f"optimizer_shards={self.optimizer_shards}")
-        if self.sizes:
-            words.append(f"sizes={self.sizes}")
-        if self.fused:
-            words.append(f"fused={self.fused}")
+        """How the dims are sharded, and on which ranks where those do not begin at 0, for a line of text."""
+        words = [self.sharding]
         if self.split != "even":
-            words.append(self.split)
+            words.append(f"split={self.split}")
         if self.first_ranks != (0,) or self.strides:
             words.append(f"ranks={self.describe_ranks()}")
-        return printable(", ".join(words))
+        return printable(", ".join(filter(None, words)))
 
     def __repr__(self) -> str:
-        return f"Layout({', '.join(filter(None, [repr(self.mesh), self.describe_cut()]))})"
+        words = [repr(self.mesh), double_quoted(self.sharding)]
+        for name in ("first_ranks", "split", "strides"):
+            value = getattr(self, name)
+            if value != _DEFAULTS[name]:
+                words.append(f"{name}={double_quoted(value) if isinstance(value, str) else value}")
+        return f"Layout({', '.join(words)})"
+
+
+_DEFAULTS: Mapping[str, object] = {"first_ranks": (0,), "split": "even", "strides": ()}
+
+
+def _sizes(given: Sequence[Sequence[int] | None], name: str) -> Sizes:
+    sizes = tuple(None if one is None else whole_numbers(one, name) for one in given)
+    return sizes if any(one is not None for one in sizes) else ()
+
+
+def _parsed(text: str, beside: Sharding) -> Sharding:
+    """What a text says; nothing of which may be said beside it, too.
+
+    Raises
+    ------
+    LayoutError
+        If it is.
+    """
+    said, nothing = parse_sharding(text), Sharding(())
+    for name in ("sizes", "fused", "optimizer_shards"):
+        if getattr(beside, name) == getattr(nothing, name):
+            continue
+        if getattr(said, name) != getattr(nothing, name):
+            raise LayoutError(f"sharding {shown(text)} says {name}, and so does {name}=; give them once")
+        said = said._replace(**{name: getattr(beside, name)})
+    return said

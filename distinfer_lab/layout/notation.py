@@ -27,15 +27,19 @@ of the notation: `Layout` takes ``first_ranks``, ``strides`` and ``split`` besid
 
 import ast
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..errors import LayoutError
+from ..errors import ArgumentTypeError, LayoutError
 from ..text import shown
 
 __all__ = [
     "NAME",
     "Dims",
     "Sharding",
+    "Sizes",
+    "checked_dims",
+    "double_quoted",
     "format_dims",
     "format_sharding",
     "parse_dims",
@@ -48,6 +52,7 @@ Dims = tuple[tuple[str, ...], ...]
 """For each tensor dim the mesh axes that shard it, most significant first."""
 
 Sizes = tuple[tuple[int, ...] | None, ...]
+"""For each tensor dim sizes in elements, or None."""
 
 NAME = r"""\w+|'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\""""
 """The pattern of an axis's name: plain, or in quotes."""
@@ -202,12 +207,16 @@ def parse_dims(text: str) -> Dims:
     ------
     LayoutError
         If it is not of the form above, or says sizes, fused parts or optimizer shards.
+    ArgumentTypeError
+        If it is not text; the message has the text for tuples or lists of names.
 
     Examples
     --------
     >>> parse_dims("dp+tp -")
     (('dp', 'tp'), ())
     """
+    if not isinstance(text, str):
+        raise ArgumentTypeError(f"dims={shown(text)} is not text; write {_meant(text)}")
     sharding = parse_sharding(text)
     if sharding != Sharding(sharding.dims):
         raise LayoutError(
@@ -225,3 +234,54 @@ def format_dims(dims: Dims) -> str:
     'dp+tp -'
     """
     return format_sharding(Sharding(dims))
+
+
+def checked_dims(given: Sequence[Sequence[str]]) -> Dims:
+    """The axes of each dim, given as tuples of names.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If they are in the form of another library, such as JAX's ``("tp", None)``; the message has the text
+        that says the same.
+
+    Examples
+    --------
+    >>> checked_dims([["dp", "tp"], []])
+    (('dp', 'tp'), ())
+    """
+    if isinstance(given, tuple | list) and all(
+        isinstance(axes, tuple | list) and all(isinstance(axis, str) for axis in axes) for axes in given
+    ):
+        return tuple(map(tuple, given))
+    raise ArgumentTypeError(f"dims={shown(given)} is not a sharding; write {_meant(given)}")
+
+
+def _meant(given: object) -> str:
+    """The text for dims in a form like JAX's: a name, names or None for each."""
+    entries = list(given) if isinstance(given, tuple | list) else [given]
+    dims = [
+        ()
+        if one is None
+        else (one,)
+        if isinstance(one, str)
+        else tuple(one)
+        if isinstance(one, tuple | list)
+        else (3,)
+        for one in entries
+    ]
+    if given is None or not all(isinstance(axis, str) for dim in dims for axis in dim):
+        return 'text such as "- tp": a word per dim, the axes that shard it or "-"'
+    plain = [tuple(axis for axis in dim if axis != "-") for dim in dims]
+    return double_quoted(format_dims(tuple(plain)))
+
+
+def double_quoted(text: str) -> str:
+    """The text as a Python string in double quotes, or as `repr` writes it where it has any that would end it.
+
+    Examples
+    --------
+    >>> print(double_quoted("- tp"))
+    "- tp"
+    """
+    return repr(text) if '"' in text or "\\" in text or not text.isprintable() else f'"{text}"'

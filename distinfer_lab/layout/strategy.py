@@ -34,10 +34,10 @@ class Strategy(Mapping[str, Layout], Displayed):
     --------
     >>> from distinfer_lab.layout import Mesh
     >>> tp = Mesh(tp=4)
-    >>> strategy = Strategy({"w": Layout(tp, ((), ("tp",))), "b": Layout(tp, ((),))}, {"w": (96, 16)})
+    >>> strategy = Strategy({"w": Layout(tp, "- tp"), "b": Layout(tp, "-")}, {"w": (96, 16)})
     >>> strategy
     Strategy of 2 parameters on 4 ranks
-      w  [96, 16]  -, tp  Mesh(tp=4)
+      w  [96, 16]  - tp  Mesh(tp=4)
       b  -  Mesh(tp=4)
     """
 

@@ -83,10 +83,10 @@ def on_one_mesh(src: Layout, dst: Layout) -> tuple[Layout, Layout] | None:
 
     Examples
     --------
-    >>> a = Layout(Mesh(x=8), (("x",), ()))
-    >>> b = Layout(Mesh(m=2, n=4), (("n",), ("m",)))
+    >>> a = Layout(Mesh(x=8), "x -")
+    >>> b = Layout(Mesh(m=2, n=4), "n m")
     >>> on_one_mesh(a, b)
-    (Layout(Mesh(axis0=2, axis1=4), axis0+axis1, -), Layout(Mesh(axis0=2, axis1=4), axis1, axis0))
+    (Layout(Mesh(axis0=2, axis1=4), "axis0+axis1 -"), Layout(Mesh(axis0=2, axis1=4), "axis1 axis0"))
     """
     plain = all(
         layout.split == "even" and not (layout.sizes or layout.fused or layout.strides)
@@ -136,9 +136,9 @@ def normal_form(src: Layout, dst: Layout, shape: Shape) -> tuple[Hop, ...] | Non
     Examples
     --------
     >>> mesh = Mesh(x=4, y=2)
-    >>> hops = normal_form(Layout(mesh, (("x",), ())), Layout(mesh, ((), ("y",))), (8, 8))
+    >>> hops = normal_form(Layout(mesh, "x -"), Layout(mesh, "- y"), (8, 8))
     >>> [(hop.kind, hop.layout.describe_cut()) for hop in hops]
-    [('Slice', 'axis0, axis1'), ('AllGather', '-, axis1')]
+    [('Slice', 'axis0 axis1'), ('AllGather', '- axis1')]
     """
     common = on_one_mesh(src, dst)
     if common is None:

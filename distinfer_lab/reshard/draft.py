@@ -2,7 +2,7 @@
 
 ::
 
-    draft = Draft(Mesh.parse("dp=2,tp=4")).cut("*.weight", ((), ("tp",))).cut("head.weight", (("tp",), ()))
+    draft = Draft(Mesh.parse("dp=2,tp=4")).cut("*.weight", "- tp").cut("head.weight", "tp -")
     found = draft.assess(src)
     found.problems        tensor -> why it cannot be cut so
     found.strategy        where there are none; and found.plan, with its bytes
@@ -21,15 +21,13 @@ import numpy as np
 
 from ..errors import LayoutError
 from ..layout import Layout, Mesh, Strategy
+from ..layout.notation import Dims, format_dims, parse_dims
 from ..rules import name_fits
 from ..sizes import BUFFER_BYTES
 from .explain import card_costs
 from .plan import ReshardPlan, plan_reshard
 
-__all__ = ["Assessment", "Cut", "Dims", "Draft"]
-
-Dims = tuple[tuple[str, ...], ...]
-"""For each tensor dim the mesh axes that cut it, major first."""
+__all__ = ["Assessment", "Cut", "Draft"]
 
 WILD = frozenset("*?[")
 
@@ -43,11 +41,19 @@ class Cut:
     match
         A name, or a pattern with stars.
     dims
-        For each tensor dim the axes that cut it.
+        The axes that shard each dim, as text: ``"- tp"`` (see `layout/notation.py`).
     """
 
     match: str
-    dims: Dims
+    dims: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dims", format_dims(self.axes))
+
+    @cached_property
+    def axes(self) -> Dims:
+        """For each dim the axes that shard it, most significant first."""
+        return parse_dims(self.dims)
 
     @property
     def is_pattern(self) -> bool:
@@ -81,10 +87,12 @@ class Draft:
         Examples
         --------
         >>> tp = Mesh(tp=4)
-        >>> Draft.like(Strategy({"w": Layout(tp, ((), ("tp",))), "b": Layout(tp, ((),))}))
-        Draft(mesh=Mesh(tp=4), cuts=(Cut(match='w', dims=((), ('tp',))),))
+        >>> Draft.like(Strategy({"w": Layout(tp, "- tp"), "b": Layout(tp, "-")}))
+        Draft(mesh=Mesh(tp=4), cuts=(Cut(match='w', dims='- tp'),))
         """
-        cuts = tuple(Cut(name, layout.dims) for name, layout in strategy.items() if any(layout.dims))
+        cuts = tuple(
+            Cut(name, format_dims(layout.dims)) for name, layout in strategy.items() if any(layout.dims)
+        )
         meshes = {strategy[name].mesh for name in ((cut.match for cut in cuts) if cuts else strategy)}
         plain = all(
             layout == Layout(layout.mesh, layout.dims) and layout.mesh.size == strategy.ranks
@@ -98,10 +106,10 @@ class Draft:
         """The same cuts on another mesh."""
         return replace(self, mesh=mesh)
 
-    def cut(self, match: str, dims: Sequence[Sequence[str]]) -> "Draft":
+    def cut(self, match: str, dims: str) -> "Draft":
         """With one more cut; one for the same name or pattern is replaced."""
         others = tuple(cut for cut in self.cuts if cut.match != match)
-        return replace(self, cuts=(*others, Cut(match, tuple(map(tuple, dims)))))
+        return replace(self, cuts=(*others, Cut(match, dims)))
 
     def without(self, match: str) -> "Draft":
         """Without the cut for a name or a pattern."""
@@ -111,7 +119,7 @@ class Draft:
         """The cut that counts for a tensor of so many dims; None where it is whole."""
         place = self._places.get(name, -1)
         for at, cut in self._patterns:
-            if at > place and len(cut.dims) == ndim and name_fits(cut.match, name):
+            if at > place and len(cut.axes) == ndim and name_fits(cut.match, name):
                 return cut
         return self.cuts[place] if place >= 0 else None
 
@@ -159,7 +167,7 @@ class Draft:
                 raise LayoutError(f"{name}: the strategy does not know its shape; give it one")
             shape = src.shapes[name]
             found = self.cut_of(name, len(shape))
-            dims = ((),) * len(shape) if found is None else found.dims
+            dims = ((),) * len(shape) if found is None else found.axes
             if (dims, shape) not in known:
                 known[dims, shape] = self._layout(dims, shape)
             layout = known[dims, shape]

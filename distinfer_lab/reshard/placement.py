@@ -39,8 +39,8 @@ def cheapest_placement(
     Examples
     --------
     >>> from distinfer_lab.layout import Layout, Mesh
-    >>> src = Layout(Mesh(d=2, t=4), (("d", "t"), ()))
-    >>> dst = Layout(Mesh(t=4, d=2), (("d", "t"), ()))
+    >>> src = Layout(Mesh(d=2, t=4), "d+t -")
+    >>> dst = Layout(Mesh(t=4, d=2), "d+t -")
     >>> cheapest_placement(Strategy({"w": src}, {"w": (8, 2)}), Strategy({"w": dst}))
     (0, 4, 1, 5, 2, 6, 3, 7)
     """

@@ -316,8 +316,8 @@ def plan_reshard(
     --------
     >>> from distinfer_lab.layout import Mesh
     >>> tp8, tp4 = Mesh(tp=8), Mesh(tp=4)
-    >>> src = Strategy({"w": Layout(tp8, ((), ("tp",)))}, {"w": (96, 16)})
-    >>> plan_reshard(src, Strategy({"w": Layout(tp4, (("tp",), ()))}))
+    >>> src = Strategy({"w": Layout(tp8, "- tp")}, {"w": (96, 16)})
+    >>> plan_reshard(src, Strategy({"w": Layout(tp4, "tp -")}))
     ReshardPlan of 1 tensor, 8 -> 4 cards, 32 pieces
       moved / bound  5376 / 5376 bytes (1.00)
       a card sends at most 768 bytes, and ends with at most 1536

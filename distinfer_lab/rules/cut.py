@@ -150,14 +150,14 @@ class Item:
 
     def _layout(self, mesh: Mesh) -> Layout:
         rule, shape = self.rule, self.shape
-        if rule.dims is None:
+        if rule.axes is None:
             return Layout(mesh, ((),) * len(shape))
-        if len(rule.dims) != len(shape):
+        if len(rule.axes) != len(shape):
             raise LayoutError(
-                f"the rule for {rule.match!r} is for {len(rule.dims)} dims, the tensor has {len(shape)}"
+                f"the rule for {rule.match!r} is for {len(rule.axes)} dims, the tensor has {len(shape)}"
             )
         known = set(mesh.axis_names)
-        plain = Layout(mesh, tuple(tuple(axis for axis in axes if axis in known) for axes in rule.dims))
+        plain = Layout(mesh, tuple(tuple(axis for axis in axes if axis in known) for axes in rule.axes))
         if max(plain.parts, default=1) == 1:
             return plain
         if self.sizes.problem is not None:

@@ -15,12 +15,7 @@ from .rule import Rule
 
 __all__ = ["MODEL_TYPES", "RULES"]
 
-Dims = tuple[tuple[str, ...], ...]
-
-TP = ("tp",)
-ROWS: Dims = (TP, ())
-COLUMNS: Dims = ((), TP)
-VECTOR: Dims = (TP,)
+ROWS, COLUMNS, VECTOR = "tp -", "- tp", "tp"
 
 HEADS = "num_attention_heads"
 KV_HEADS = "num_key_value_heads or num_attention_heads"
@@ -128,8 +123,8 @@ LLAMA = (
     Rule("*.experts.*.w1.weight", ROWS),
     Rule("*.experts.*.w3.weight", ROWS),
     Rule("*.experts.*.w2.weight", COLUMNS),
-    Rule("*.experts.gate_up_proj", ((), TP, ()), fused=(None, (EXPERT, EXPERT), None)),
-    Rule("*.experts.down_proj", ((), (), TP), units=EXPERT, unit_size=1),
+    Rule("*.experts.gate_up_proj", "- tp -", fused=(None, (EXPERT, EXPERT), None)),
+    Rule("*.experts.down_proj", "- - tp", units=EXPERT, unit_size=1),
     *whole("block_sparse_moe.gate.weight", "mlp.gate.weight", "mlp.gate.e_score_correction_bias"),
     *whole("mlp.shared_expert_gate.weight", "mlp.router.weight", "mlp.router.bias"),
     *norms(LLAMA_NORMS),
@@ -154,9 +149,9 @@ COHERE = (  # norms of queries and keys have a row for each head
 STARCODER2 = (*linear("mlp.c_fc"), *summed("mlp.c_proj"), *LLAMA)
 
 GPT_OSS = (  # experts [experts, in, out], of gate and up each other element
-    Rule("*.experts.gate_up_proj", ((), (), TP), units="intermediate_size", unit_size=2),
-    Rule("*.experts.gate_up_proj_bias", ((), TP), units="intermediate_size", unit_size=2),
-    Rule("*.experts.down_proj", ((), TP, ()), units="intermediate_size", unit_size=1),
+    Rule("*.experts.gate_up_proj", "- - tp", units="intermediate_size", unit_size=2),
+    Rule("*.experts.gate_up_proj_bias", COLUMNS, units="intermediate_size", unit_size=2),
+    Rule("*.experts.down_proj", "- tp -", units="intermediate_size", unit_size=1),
     *whole("experts.down_proj_bias"),
     Rule("*.self_attn.sinks", VECTOR, units=HEADS, unit_size=1),
     *LLAMA,

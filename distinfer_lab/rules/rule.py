@@ -2,7 +2,7 @@
 
 ::
 
-    {"match": "*.q_proj.weight", "dims": [["tp"], []], "units": "num_attention_heads"}
+    {"match": "*.q_proj.weight", "dims": "tp -", "units": "num_attention_heads"}
     {"match": "*.norm.weight", "dims": null}
 
 A file of rules is JSON: a list of objects with the fields of `Rule`, of which "match" and "dims" are needed.
@@ -12,11 +12,13 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, CheckpointFileError
+from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError
 from ..json_kinds import kind_of_json
+from ..layout.notation import Dims, format_dims, parse_dims
 from ..text import shown
 from ..untrusted import parse_json, read_file
 from .expressions import check_expression
@@ -40,8 +42,8 @@ class Rule:
     match
         A pattern of names, compared part by part (see `patterns.py`).
     dims
-        For each tensor dim the mesh axes that cut it; axes that the mesh lacks cut nothing. None: every
-        rank holds everything, whatever the number of dims.
+        The mesh axes that shard each dim, as text: ``"tp -"`` (see `layout/notation.py`); axes that the mesh
+        lacks shard nothing. None: every rank holds everything, whatever the number of dims.
     fused
         For each dim None, or the parts that follow one another along it, each of which is cut by itself: a
         number of equal parts, or the size of each, in elements: a number or an expression.
@@ -67,12 +69,21 @@ class Rule:
     """
 
     match: str
-    dims: tuple[tuple[str, ...], ...] | None
+    dims: str | None
     fused: Fused = ()
     units: Size | None = None
     unit_size: Size | None = None
     split: str = "even"
     stage: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.axes is not None:
+            object.__setattr__(self, "dims", format_dims(self.axes))
+
+    @cached_property
+    def axes(self) -> Dims | None:
+        """For each dim the axes that shard it, most significant first; None if every rank holds everything."""
+        return None if self.dims is None else parse_dims(self.dims)
 
 
 def fits(rule: Rule, name: str) -> bool:
@@ -128,20 +139,17 @@ def _rule(path: Path, number: int, item: Any) -> Rule:
         )
     if not _has_valid_types(item):
         raise CheckpointError(
-            f"{path}: rule {number} ({shown(item['match'])}) has a field of another type; dims are a list of axes "
-            'for each dim, [[], ["tp"]], or null; fused numbers, lists of numbers or expressions, or null; units and '
-            f"unit_size a number or an expression; stage one of {', '.join(STAGES)}"
+            f"{path}: rule {number} ({shown(item['match'])}) has a field of another type; fused are numbers, lists "
+            "of numbers or expressions, or null; units and unit_size a number or an expression; stage one of "
+            f"{', '.join(STAGES)}"
         )
-    rule = Rule(**{key: _tuples(value) for key, value in item.items()})
-    for text in (
-        rule.units,
-        rule.unit_size,
-        *(size for part in rule.fused if isinstance(part, tuple) for size in part),
-    ):
-        try:
+    try:
+        rule = Rule(**{key: _tuples(value) if key == "fused" else value for key, value in item.items()})
+        sizes = [size for part in rule.fused if isinstance(part, tuple) for size in part]
+        for text in (rule.units, rule.unit_size, *sizes):
             check_expression(text)
-        except ValueError as err:
-            raise CheckpointError(f"{path}: rule {number} ({shown(rule.match)}): {err}") from err
+    except (ArgumentTypeError, ValueError) as err:
+        raise CheckpointError(f"{path}: rule {number} ({shown(item['match'])}): {err}") from err
     return rule
 
 
@@ -149,8 +157,6 @@ def _has_valid_types(item: dict[str, Any]) -> bool:
     fused = item.get("fused", [])
     return (
         isinstance(item["match"], str)
-        and (item["dims"] is None or _is_list(item["dims"], list))
-        and all(_is_list(axes, str) for axes in item["dims"] or [])
         and _is_list(fused, int, list, type(None))
         and all(_is_list(part, int, str) for part in fused if isinstance(part, list))
         and all(type(item.get(name)) in (int, str, type(None)) for name in ("units", "unit_size"))

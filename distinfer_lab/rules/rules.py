@@ -65,7 +65,7 @@ class Rules(Displayed):
     >>> llama = Rules(Mesh(tp=4), RULES["llama"], config)
     >>> llama.strategy({"layers.0.k_proj.weight": (16, 64), "norm.weight": (64,)})
     Strategy of 2 parameters on 4 ranks
-      layers.0.k_proj.weight  [16, 64]  tp, -  Mesh(tp=2, tp_repeat=2)
+      layers.0.k_proj.weight  [16, 64]  tp -  Mesh(tp=2, tp_repeat=2)
       norm.weight  [64]  -  Mesh(tp=4)
     """
 
@@ -93,7 +93,7 @@ class Rules(Displayed):
     @property
     def idle_axes(self) -> tuple[str, ...]:
         """The axes of the mesh by which nothing is cut: along them ranks hold the same."""
-        cut = {axis for rule in self.rules for axes in rule.dims or () for axis in axes}
+        cut = {axis for rule in self.rules for axes in rule.axes or () for axis in axes}
         return tuple(axis for axis in self.mesh.axis_names if axis not in cut and axis != AXIS)
 
     @property
@@ -101,7 +101,7 @@ class Rules(Displayed):
         """The axes that rules of one's own cut by, and that the mesh lacks: there they cut nothing."""
         known = {rule for rules in RULES.values() for rule in rules}
         own = (rule for rule in self.rules if rule not in known)
-        axes = dict.fromkeys(axis for rule in own for dim in rule.dims or () for axis in dim)
+        axes = dict.fromkeys(axis for rule in own for dim in rule.axes or () for axis in dim)
         return tuple(axis for axis in axes if axis not in self.mesh.axis_names)
 
     @property
@@ -121,8 +121,7 @@ class Rules(Displayed):
         if self.unknown_model_types:
             lines.append(f"  not written for model_type {' '.join(self.unknown_model_types)}")
         for rule in self.rules:
-            cut = "whole" if rule.dims is None else ", ".join("+".join(dim) or "-" for dim in rule.dims)
-            lines.append(f"  {rule.match}  {cut}")
+            lines.append(f"  {rule.match}  {'whole' if rule.dims is None else rule.dims}")
         return "\n".join(map(printable, lines))
 
     def strategy(self, shapes: Shapes, dtypes: Mapping[str, np.dtype[Any]] | None = None) -> Strategy:
@@ -143,7 +142,7 @@ class Rules(Displayed):
 
     @cached_property
     def _has_stages(self) -> bool:
-        return not any(AXIS in axes for rule in self.rules for axes in rule.dims or ())
+        return not any(AXIS in axes for rule in self.rules for axes in rule.axes or ())
 
     @cached_property
     def _numbers(self) -> str:

@@ -14,6 +14,7 @@ from ..errors import LayoutError, in_lines
 from ..layout import Mesh, Strategy
 from ..layout.dialects import jax, mindspore, torch
 from ..layout.dialects.mindspore import strategy_from_tuples
+from ..layout.notation import format_dims
 from ..reshard import Assessment, Cut, Draft
 from ..sizes import BUFFER_BYTES, size_of
 from ..text import escape, printable
@@ -66,12 +67,12 @@ class LayoutEditor(Panel):
     --------
     >>> from distinfer_lab.layout import Layout
     >>> tp = Mesh(tp=4)
-    >>> editor = LayoutEditor(Strategy({"w": Layout(tp, ((), ("tp",)))}, {"w": (96, 16)}))
-    >>> editor.on("tp=2").cut("w", (("tp",), ()))
+    >>> editor = LayoutEditor(Strategy({"w": Layout(tp, "- tp")}, {"w": (96, 16)}))
+    >>> editor.on("tp=2").cut("w", "tp -")
     LayoutEditor(1 tensor on Mesh(tp=2), moved 4.5 KiB, peak 32 MiB a card)
     >>> editor.strategy
     Strategy of 1 parameter on 2 ranks
-      w  [96, 16]  tp, -  Mesh(tp=2)
+      w  [96, 16]  tp -  Mesh(tp=2)
     """
 
     draft = traitlets.Instance(Draft)
@@ -164,8 +165,8 @@ class LayoutEditor(Panel):
         self._change(self.draft.on(wanted))
         return self
 
-    def cut(self, match: str, dims: Sequence[Sequence[str]]) -> "LayoutEditor":
-        """Cut the tensors of a name or a pattern so: for each dim the axes, major first."""
+    def cut(self, match: str, dims: str) -> "LayoutEditor":
+        """Shard the tensors of a name or a pattern by these axes, as in ``"- tp"`` (see `layout/notation.py`)."""
         self._change(self.draft.cut(match, dims))
         return self
 
@@ -235,8 +236,8 @@ class LayoutEditor(Panel):
 
     def _set_dims(self) -> None:
         if not self._showing_dims:
-            chosen = [box.value for box in self.dims.children]
-            self._change(self.draft.cut(self.match.value, chosen))
+            chosen = tuple(box.value for box in self.dims.children)
+            self._change(self.draft.cut(self.match.value, format_dims(chosen)))
 
     # How it is shown
 
@@ -246,7 +247,7 @@ class LayoutEditor(Panel):
         self.choice.show(list(self.source), {name: self._label(name) for name in self.source})
         self.summary.value = _summary(self.assessment)
         self.reasons.value = _reasons(self.assessment.problems)
-        if not any(Cut(self.match.value, ()).fits(name) for name in self.source):
+        if not any(Cut(self.match.value, "").fits(name) for name in self.source):
             self.match.value = self.parameter  # what nothing is called is not kept through a change
         self._show_dims()
         self._show_picture()
@@ -255,7 +256,7 @@ class LayoutEditor(Panel):
     def _label(self, name: str) -> str:
         found = self.assessment.problems.get(name)
         cut = self.draft.cut_of(name, len(self.source.shapes[name]))
-        words = ", ".join("+".join(axes) or "-" for axes in cut.dims) if cut else WHOLE
+        words = cut.dims if cut else WHOLE
         return f"{'✗ ' if found else ''}{name}  {list(self.source.shapes[name])}  {words}"
 
     def _show_parameter(self) -> None:
@@ -269,7 +270,7 @@ class LayoutEditor(Panel):
 
     def _show_dims(self) -> None:
         """A box for each dim of what is cut, with all that may cut it."""
-        rule = Cut(self.match.value, ())
+        rule = Cut(self.match.value, "")
         fits = [name for name in self.source if rule.fits(name)]
         name = self.parameter if self.parameter in fits else next(iter(fits), "")
         self.forget.disabled, self.meant.value = True, ""
@@ -292,7 +293,7 @@ class LayoutEditor(Panel):
                 f"<div>It follows the pattern {escape(cut.match)}; what is chosen here makes a cut of its own, which "
                 "then counts.</div>"
             )
-        chosen = cut.dims if cut else ((),) * len(shape)
+        chosen = cut.axes if cut else ((),) * len(shape)
         self._showing_dims = True
         try:
             boxes = [box for box in self.dims.children if isinstance(box, ipywidgets.Dropdown)]

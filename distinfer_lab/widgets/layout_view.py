@@ -46,10 +46,10 @@ class LayoutView(Panel):
     Examples
     --------
     >>> from distinfer_lab.layout import Layout, Mesh
-    >>> rows = Layout(Mesh(tp=4), (("tp",), ()))
+    >>> rows = Layout(Mesh(tp=4), "tp -")
     >>> view = LayoutView(rows, Layout.replicated(2, 2), shape=(8, 6))
     >>> view
-    LayoutView(tensor [8, 6], training cards 4 (tp, -) -> inference cards 2 (-, -))
+    LayoutView(tensor [8, 6], training cards 4 (tp -) -> inference cards 2 (- -))
     >>> view.selected = "train:3"
     >>> view.linked
     ('infer:0', 'infer:1')

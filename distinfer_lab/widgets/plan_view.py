@@ -63,7 +63,7 @@ class PlanView(Panel):
     --------
     >>> from distinfer_lab.layout import Layout, Mesh, Strategy
     >>> from distinfer_lab.reshard import plan_reshard
-    >>> rows = Layout(Mesh(tp=2), (("tp",), ()))
+    >>> rows = Layout(Mesh(tp=2), "tp -")
     >>> view = PlanView(plan_reshard(Strategy({"w": rows}, {"w": (8, 6)}), None))
     >>> view
     PlanView(1 tensor, 2 -> 1 card, moved 96 B, least possible 96 B)

@@ -15,8 +15,8 @@ def dense_70b(tp: int, dp: int = 1, *, optimizer_shards: bool = False) -> Strate
     """A dense model of 70 billion parameters: 80 layers, 8,192 wide, 64 heads of which 8 are for keys and values."""
     mesh = Mesh(dp=dp, tp=tp)
     shards = dp if optimizer_shards else 1
-    row, column = Layout(mesh, (("tp",), ()), shards), Layout(mesh, ((), ("tp",)), shards)
-    whole = Layout(mesh, ((),), shards)
+    row, column = Layout(mesh, "tp -", optimizer_shards=shards), Layout(mesh, "- tp", optimizer_shards=shards)
+    whole = Layout(mesh, "-", optimizer_shards=shards)
     kinds = {
         "attention.q": ((8192, 8192), row),
         "attention.k": ((1024, 8192), row),
@@ -47,11 +47,13 @@ def moe_1t(pp: int, ep: int, dp: int, tp: int, *, layers: int = 60, experts: int
     @lru_cache(None)
     def dense(first: int, *dims: tuple[str, ...]) -> Layout:
         mesh = Mesh(dp=dp, ep=ep, tp=tp)
-        return Layout(mesh, dims, dp * ep, first_ranks=(first,))
+        return Layout(mesh, dims, first_ranks=(first,), optimizer_shards=dp * ep)
 
     @lru_cache(None)
     def expert(first: int, *dims: tuple[str, ...]) -> Layout:
-        return Layout(Mesh(dp=dp, tp=tp), dims, dp, first_ranks=(first,), strides=(ep * tp, 1))
+        return Layout(
+            Mesh(dp=dp, tp=tp), dims, first_ranks=(first,), strides=(ep * tp, 1), optimizer_shards=dp
+        )
 
     row, column = (("tp",), ()), ((), ("tp",))
     layouts: dict[str, Layout] = {}

@@ -35,7 +35,7 @@ ROUNDS = 5
 
 def _rows(ranks: int) -> Strategy:
     """One matrix, cut by rows into as many chunks as there are ranks."""
-    layout = Layout(Mesh(tp=ranks), (("tp",), ()), split="torch_chunk")
+    layout = Layout(Mesh(tp=ranks), "tp -", split="torch_chunk")
     return Strategy({"w": layout}, {"w": (CHUNKS * 3, 64)})
 
 

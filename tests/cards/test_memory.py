@@ -54,7 +54,7 @@ class Net(Cell):
 def test_what_does_not_fit_is_refused_before_a_byte_moves():
     """With the rank, its bytes, the limit, the largest parameters, and what would fit."""
     strategy = Strategy(
-        {"embed": Layout(TP2, ((), ())), "w": Layout(TP2, ((), ("tp",)))},
+        {"embed": Layout(TP2, "- -"), "w": Layout(TP2, "- tp")},
         {"embed": (512, 1024), "w": (1024, 1024)},
     )
     sources = [Blank(embed=(512, 1024), w=(1024, 512)) for _ in range(2)]
@@ -115,11 +115,11 @@ def test_a_net_is_refused_where_it_is_placed():
 
 def test_a_reshard_is_refused_before_a_byte_moves(tmp_path):
     """Its shards and its buffer do not fit."""
-    src = Strategy({"w": Layout(TP4, (("tp",), ()))}, {"w": (1024, 1024)})
+    src = Strategy({"w": Layout(TP4, "tp -")}, {"w": (1024, 1024)})
     for rank in range(4):
         save_slice(tmp_path / f"src/rank_{rank}/a.ckpt", {"w": np.zeros((256, 1024), np.float32)}, sync=False)
     with CardGroup(2, card_memory="3 MiB") as cards, open_checkpoint(tmp_path / "src", src) as checkpoint:
-        plan = checkpoint.plan(Strategy({"w": Layout(TP2, ((), ("tp",)))}))
+        plan = checkpoint.plan(Strategy({"w": Layout(TP2, "- tp")}))
         with pytest.raises(CardMemoryError, match="2097152 bytes of shards .* and 2097152 bytes of working"):
             cards.take(plan, buffer="2 MiB")
         placement, _ = cards.take(plan, buffer="512 KiB")

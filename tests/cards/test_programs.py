@@ -11,7 +11,7 @@ from distinfer_lab.parallel import CardProgram, Held, Program, Redistribute, uns
 
 MIB = 1 << 20
 MESH = Mesh(x=4, y=2)
-SRC, DST = Layout(MESH, (("y",), (), ("x",))), Layout(MESH, ((), ("x", "y"), ()))
+SRC, DST = Layout(MESH, "y - x"), Layout(MESH, "- x+y -")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from distinfer_lab.layout import Layout, Mesh, Strategy
 from .test_group import Numbers, add_all, inputs, wanted
 
 STEPS = [(Members, "renew"), (Members, "ask"), (Gangs, "run_numbered")]
-COPIES = Strategy({"w": Layout(Mesh(dp=3), ((),))}, {"w": (3,)})
+COPIES = Strategy({"w": Layout(Mesh(dp=3), "-")}, {"w": (3,)})
 
 
 class Same(Numbers):

@@ -207,7 +207,7 @@ def test_each_card_may_see_other_files():
 
 def test_a_card_writes_what_it_reads():
     """Of four files from eight slices on four cards, half of each need not be sent; without homes they go in turn."""
-    eight, four = (Layout(Mesh(tp=n), (("tp",),)) for n in (8, 4))
+    eight, four = (Layout(Mesh(tp=n), "tp") for n in (8, 4))
     src, dst = (Strategy({"w": one}, {"w": (16,)}) for one in (eight, four))
     plan = plan_reshard(src, dst)
     paths = tuple(SimpleNamespace(source=f"rank_{rank}") for rank in range(8))
@@ -271,7 +271,7 @@ def test_a_budget_is_kept_or_refused(tmp_path):
 
 def test_many_files_of_a_card_share_its_memory(tmp_path):
     """Eight files on one card, each through the whole buffer: one after another they keep the limit."""
-    rows = Layout(Mesh(tp=16), (("tp",), ()))
+    rows = Layout(Mesh(tp=16), "tp -")
     whole = Strategy({"w": Layout.replicated(1, 2)}, {"w": (4096, 512)})
     save_slice(tmp_path / "src/rank_0/a.ckpt", {"w": np.ones((4096, 512), np.float32)}, sync=False)
     with CardGroup(2, card_memory="4 MiB") as cards, open_checkpoint(tmp_path / "src", whole) as checkpoint:

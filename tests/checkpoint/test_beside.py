@@ -12,7 +12,7 @@ from distinfer_lab.errors import CheckpointError
 from distinfer_lab.formats import save_slice, write_strategy
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
-ROWS = Strategy({"w": Layout(Mesh(tp=2), (("tp",), ()))}, {"w": (4, 3)})
+ROWS = Strategy({"w": Layout(Mesh(tp=2), "tp -")}, {"w": (4, 3)})
 WHOLE = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 

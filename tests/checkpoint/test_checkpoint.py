@@ -13,7 +13,7 @@ from distinfer_lab.layout import Layout, Mesh, Strategy
 
 from ..oracle import CASES, case
 
-COLUMNS = Strategy({"w": Layout(Mesh(dp=2, tp=2), ((), ("tp",)))}, {"w": (4, 6)})
+COLUMNS = Strategy({"w": Layout(Mesh(dp=2, tp=2), "- tp")}, {"w": (4, 6)})
 WHOLE = np.arange(24, dtype=np.float32).reshape(4, 6)
 
 

@@ -11,7 +11,7 @@ from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
 KEY = b"0123456789abcdef"
-TWICE = Strategy({"w": Layout(Mesh(dp=2, tp=2), (("tp",), ()))}, {"w": (4, 3)})
+TWICE = Strategy({"w": Layout(Mesh(dp=2, tp=2), "tp -")}, {"w": (4, 3)})
 HALVES = (np.zeros((2, 3), np.float32), np.ones((2, 3), np.float32))
 
 

@@ -82,7 +82,7 @@ def test_the_file_that_is_cut_is_named(tmp_path):
 
 def test_a_cut_slice_is_rebuilt_from_replicas(tmp_path):
     """As any damaged one: with rebuild its rank is lost, without it the tensor is listed."""
-    twice = Strategy({"a": Layout(Mesh(dp=2), ((), ()))}, {"a": (2, 3)})
+    twice = Strategy({"a": Layout(Mesh(dp=2), "- -")}, {"a": (2, 3)})
     save_slice(tmp_path / "rank_0/a.safetensors", {"a": VALUES["a"]}, format="safetensors")
     cut(tmp_path / "rank_1/a.safetensors", {"a": VALUES["a"]}, 1)
     with open_checkpoint(tmp_path, twice) as checkpoint:

@@ -10,16 +10,16 @@ from distinfer_lab.views.shown.checkpoints import checkpoint_html
 
 TP2, TP4 = Mesh(tp=2), Mesh(tp=4)
 VALUES = {"w": np.arange(24, dtype=np.float32).reshape(6, 4), "b": np.arange(3, dtype=np.float32)}
-ROWS = Layout(TP2, (("tp",), ()))
+ROWS = Layout(TP2, "tp -")
 
 CASES = {
     "a stage whose tensors are left out": (
-        VALUES, Strategy({"w": ROWS, "b": Layout(TP2, ((),), first_ranks=(2,))}), ["w"],
+        VALUES, Strategy({"w": ROWS, "b": Layout(TP2, "-", first_ranks=(2,))}), ["w"],
     ),
-    "three elements on four ranks": (VALUES, Strategy({"b": Layout(TP4, (("tp",),), split="torch_chunk")}), ["b"]),
-    "a rank that the strategy gives nothing": (VALUES, Strategy({"w": ROWS, "b": Layout(TP2, ((),))}, ranks=3), None),
+    "three elements on four ranks": (VALUES, Strategy({"b": Layout(TP4, "tp", split="torch_chunk")}), ["b"]),
+    "a rank that the strategy gives nothing": (VALUES, Strategy({"w": ROWS, "b": Layout(TP2, "-")}, ranks=3), None),
     "a tensor without elements": ({"e": np.zeros((0, 4), np.float32)}, None, None),
-    "an empty tensor, cut": ({"e": np.zeros((4, 0), np.float32)}, Strategy({"e": Layout(TP4, (("tp",), ()))}), None),
+    "an empty tensor, cut": ({"e": np.zeros((4, 0), np.float32)}, Strategy({"e": Layout(TP4, "tp -")}), None),
     "texts only": ({"note": "hello"}, None, None),
     "texts only, for two ranks": ({"note": "hello"}, Strategy({}, ranks=2), None),
     "nothing at all": ({}, None, None),

@@ -14,7 +14,7 @@ from distinfer_lab.formats import open_slice, save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
 KEY = bytes(range(16))
-DST = Strategy({"w": Layout(Mesh(tp=2), ((), ("tp",))), "empty": Layout.replicated(2, 1)})
+DST = Strategy({"w": Layout(Mesh(tp=2), "- tp"), "empty": Layout.replicated(2, 1)})
 OUTPUTS = {
     "ckpt": {},
     "chunks": {"file_options": {"chunk_bytes": 24, "crc_check": True}},

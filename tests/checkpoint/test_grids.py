@@ -33,7 +33,7 @@ def write(path, value, mark=0.0):
 
 def rows(ranks):
     """Rank r has row r of w."""
-    return Strategy({"w": Layout(Mesh(x=ranks), (("x",), ()))}, {"w": (ranks, 2)})
+    return Strategy({"w": Layout(Mesh(x=ranks), "x -")}, {"w": (ranks, 2)})
 
 
 def read(source, ranks, **options):

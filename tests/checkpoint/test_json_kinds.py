@@ -23,8 +23,8 @@ from distinfer_lab.formats import (
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.rules import read_rules
 
-ROWS = Strategy({"w": Layout(Mesh(tp=2), (("tp",), ()))}, {"w": (4, 3)})
-UNEVEN = Strategy({"w": Layout(Mesh(tp=2), (("tp",), ()), sizes=((3, 1), None))}, {"w": (4, 3)})
+ROWS = Strategy({"w": Layout(Mesh(tp=2), "tp -")}, {"w": (4, 3)})
+UNEVEN = Strategy({"w": Layout(Mesh(tp=2), "tp(3,1) -")}, {"w": (4, 3)})
 INDEX_JSON = {"metadata": {"total_size": 8}, "weight_map": {"w": "model.safetensors"}}
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 8}
 RULES = [{"match": "*.w", "dims": None}]

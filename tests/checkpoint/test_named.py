@@ -156,7 +156,7 @@ def test_a_destination_that_says_other_shapes(tmp_path_factory, said):
     """Whatever strategy of another net is given is refused by tensor and both shapes; renamed tensors, too."""
     folder = tmp_path_factory.mktemp("shapes")
     save_slice(folder / "a.ckpt", filled(dict.fromkeys("abcde", (2, 4))), sync=False)
-    dst = Strategy(dict.fromkeys("Abcde", Layout(Mesh(x=2), (("x",), ()))), {"A": (2, 4)} | said)
+    dst = Strategy(dict.fromkeys("Abcde", Layout(Mesh(x=2), "x -")), {"A": (2, 4)} | said)
     other = sorted(name for name, shape in said.items() if shape != (2, 4) and name != "a")
     with open_checkpoint(folder / "a.ckpt") as checkpoint:
         if other:

@@ -15,7 +15,7 @@ from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
 FEW = settings(max_examples=settings().max_examples // 4)
-GRID = Mesh(("dp", "tp"), (2, 2))
+GRID = Mesh(dp=2, tp=2)
 KEY = b"0123456789abcdef"
 TENSORS = {
     "norm": ((8,), ((),)),  # whole everywhere

@@ -21,8 +21,8 @@ from distinfer_lab.layout import Layout, Mesh, Strategy
 from ..strategies import examples
 
 NAMES = [f"layer{i}" for i in range(6)]
-SRC = Strategy(dict.fromkeys(NAMES, Layout(Mesh(tp=2), (("tp",), ()))))
-DST = Strategy(dict.fromkeys(NAMES, Layout(Mesh(tp=2), ((), ("tp",)))))
+SRC = Strategy(dict.fromkeys(NAMES, Layout(Mesh(tp=2), "tp -")))
+DST = Strategy(dict.fromkeys(NAMES, Layout(Mesh(tp=2), "- tp")))
 TENSOR_BYTES = 64 * 256 * 4
 
 

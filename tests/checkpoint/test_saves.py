@@ -49,7 +49,7 @@ PLAIN_FORMS = (
 
 def rows(ranks: int) -> Strategy:
     """Rank r has row r of w."""
-    return Strategy({"w": Layout(Mesh(x=ranks), (("x",), ()))}, {"w": (ranks, 2)})
+    return Strategy({"w": Layout(Mesh(x=ranks), "x -")}, {"w": (ranks, 2)})
 
 
 def row(rank: int, mark: float) -> dict[str, np.ndarray]:
@@ -158,7 +158,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-BOTH = Strategy({name: Layout(Mesh(x=2), (("x",), ())) for name in "vw"}, dict.fromkeys("vw", (2, 2)))
+BOTH = Strategy({name: Layout(Mesh(x=2), "x -") for name in "vw"}, dict.fromkeys("vw", (2, 2)))
 
 
 def test_parts_of_a_rank_are_joined(folder):
@@ -226,7 +226,7 @@ def test_folders_of_steps(tmp_path):
 
 def test_a_missing_rank_of_a_chosen_step_is_rebuilt(tmp_path):
     """Where others hold the same; without it the step is refused."""
-    twice = Strategy({"w": Layout(Mesh(dp=2, x=2), (("x",), ()))}, {"w": (2, 2)})
+    twice = Strategy({"w": Layout(Mesh(dp=2, x=2), "x -")}, {"w": (2, 2)})
     for rank, epoch in product(range(4), (1, 2)):
         if (rank, epoch) != (2, 2):
             write(tmp_path, "rank_{r}/net-{e}_5.ckpt", row(rank % 2, epoch), r=rank, e=epoch)
@@ -295,6 +295,6 @@ def test_one_file_for_ranks_of_different_parts_is_refused(tmp_path):
     for other in ("a.ckpt", "b.ckpt", "c.ckpt"):
         with pytest.raises(CheckpointError, match=rf"a.ckpt and .*{other} are one file, .*ranks 0 and 1"):
             open_checkpoint({0: first, 1: tmp_path / other}, rows(2))
-    replicas = Strategy({"w": Layout(Mesh(x=2), ((), ()))}, {"w": (1, 2)})
+    replicas = Strategy({"w": Layout(Mesh(x=2), "- -")}, {"w": (1, 2)})
     with open_checkpoint({0: first, 1: tmp_path / "b.ckpt"}, replicas) as checkpoint:
         np.testing.assert_array_equal(checkpoint.read(1, "w"), row(0, 0)["w"])

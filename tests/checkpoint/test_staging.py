@@ -13,12 +13,12 @@ from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
 NAMES = ["a", "b"]
-SRC = Strategy(dict.fromkeys(NAMES, Layout(Mesh(tp=2), (("tp",), ()))))
+SRC = Strategy(dict.fromkeys(NAMES, Layout(Mesh(tp=2), "tp -")))
 NOBODY = 65534
 
 
 def columns(ranks):
-    return Strategy(dict.fromkeys(NAMES, Layout(Mesh(tp=ranks), ((), ("tp",)))))
+    return Strategy(dict.fromkeys(NAMES, Layout(Mesh(tp=ranks), "- tp")))
 
 
 def save_source(folder, value):

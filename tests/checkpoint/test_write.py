@@ -26,7 +26,7 @@ MIB = 1 << 20
 
 
 def rows(n):
-    return Layout(Mesh(tp=n), (("tp",), ()))
+    return Layout(Mesh(tp=n), "tp -")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_memory_stays_within_the_buffer(big, to):
     """64 MiB through a buffer of 1 MiB; the peak is the buffer, a window, and small change."""
     dst = {
         "rows": Strategy({"w": rows(2)}),
-        "columns": Strategy({"w": Layout(Mesh(tp=2), ((), ("tp",)))}),
+        "columns": Strategy({"w": Layout(Mesh(tp=2), "- tp")}),
         "one": None,
     }[to]
     with open_checkpoint(big / "src", Strategy({"w": rows(4)}, {"w": (4096, 4096)})) as checkpoint:
@@ -90,7 +90,7 @@ def small(tmp_path):
 
 
 SRC = Strategy({"w": rows(2)}, {"w": (8, 4)})
-DST = Strategy({"w": Layout(Mesh(tp=4), ((), ("tp",)))})
+DST = Strategy({"w": Layout(Mesh(tp=4), "- tp")})
 
 
 def test_states_follow_their_parameter_or_are_replicated(small):
@@ -245,7 +245,7 @@ def test_plain_entries_stay_plain(small):
         kinds = {name: record.kind for name, record in checkpoint.tensors.items()}
         checkpoint.plan(DST, rename={"step": "count"}).run(small / "once")
         checkpoint.plan().run(small / "whole")
-        every = Rules(Mesh.parse("tp=4"), (Rule("w", (("tp",), ())), Rule("*", None)))
+        every = Rules(Mesh.parse("tp=4"), (Rule("w", "tp -"), Rule("*", None)))
         checkpoint.plan(every).run(small / "ruled")
         named = Strategy({"w": rows(1), "step": Layout.replicated(1, 1)})
         checkpoint.plan(named).run(small / "named")

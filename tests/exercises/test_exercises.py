@@ -134,7 +134,7 @@ def test_a_wrong_answer_is_told_in_words(name, answer, words):
 
 def test_as_many_holders_as_asked():
     """The right ranges, but unlike many copies of them."""
-    uneven = dl.Layout(dl.Mesh(a=8), ((), ("a",)), sizes=(None, (4, 0, 4, 0, 4, 0, 4, 0)))
+    uneven = dl.Layout(dl.Mesh(a=8), "- a(4,0,4,0,4,0,4,0)")
     assert "lies on 1 of your cards, asked are 2" in check("copies", uneven).said
 
 

@@ -56,8 +56,8 @@ class Deep(Cell):
 
 MESH = Mesh(tp=4)
 NAMES = [f"w{i}" for i in range(24)]
-SRC = Strategy(dict.fromkeys(NAMES, Layout(MESH, (("tp",), ()))), dict.fromkeys(NAMES, (1024, 512)))
-DST = Strategy(dict.fromkeys(NAMES, Layout(MESH, ((), ("tp",)))), dict.fromkeys(NAMES, (1024, 512)))
+SRC = Strategy(dict.fromkeys(NAMES, Layout(MESH, "tp -")), dict.fromkeys(NAMES, (1024, 512)))
+DST = Strategy(dict.fromkeys(NAMES, Layout(MESH, "- tp")), dict.fromkeys(NAMES, (1024, 512)))
 
 
 def whole(name):

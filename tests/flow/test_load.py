@@ -121,7 +121,7 @@ def split_in_two(shape):
     return Layout(mesh, tuple(("tp",) if even and d == even[-1] else () for d in range(len(shape))))
 
 
-ROWS = Strategy({"w": Layout(Mesh(tp=2), (("tp",), ()))}, {"w": (4, 3)})
+ROWS = Strategy({"w": Layout(Mesh(tp=2), "tp -")}, {"w": (4, 3)})
 WHOLE = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
@@ -229,7 +229,7 @@ def test_what_does_not_belong_together_is_named(folder, two):
     with pytest.raises(CheckpointFileError, match=r"gone\.ckpt: No such file"):
         load(folder, W, two, train=folder / "gone.ckpt")
     with pytest.raises(CardError, match=r"shards for 4 cards, but the group has 2; use CardGroup\(4\)"):
-        load(folder, W, two, Strategy({"w": Layout(Mesh(tp=4), (("tp",), ()))}))
+        load(folder, W, two, Strategy({"w": Layout(Mesh(tp=4), "tp -")}))
     with pytest.raises(ArgumentTypeError, match="network='net' should be a Cell"):
         load_distributed_checkpoint("net", folder, ROWS, ROWS, cards=two)
 

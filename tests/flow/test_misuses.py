@@ -51,11 +51,11 @@ def bad(tmp_path):
 
 
 def rows(n):
-    return Strategy({"w": Layout(Mesh(tp=n), (("tp",), ()))})
+    return Strategy({"w": Layout(Mesh(tp=n), "tp -")})
 
 
 def columns(n):
-    return Strategy({"w": Layout(Mesh(tp=n), ((), ("tp",)))})
+    return Strategy({"w": Layout(Mesh(tp=n), "- tp")})
 
 
 def entry(**changes):

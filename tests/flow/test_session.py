@@ -21,7 +21,7 @@ from distinfer_lab.formats import save_slice, write_strategy
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from tests.transformers import by_rules, expected, folder_of, net_of
 
-ROWS = Layout(Mesh(tp=2), (("tp",), ()))
+ROWS = Layout(Mesh(tp=2), "tp -")
 HUB = folder_of("llama_gqa_tiny")
 WHOLE = np.arange(64, dtype=np.float32).reshape(8, 8)
 
@@ -89,7 +89,7 @@ def test_a_folder_is_brought_and_cut_anew_and_its_code_does_too(folder):
     """Files in, files out; predicting needs a net, and it says so."""
     session = Session()
     session.bring(folder / "mine", folder / "strategy.ckpt")
-    columns = Strategy({"w": Layout(Mesh(tp=2), ((), ("tp",)))}, {"w": (8, 8)})
+    columns = Strategy({"w": Layout(Mesh(tp=2), "- tp")}, {"w": (8, 8)})
     session.lay_out_as(columns)
     assert session.plan().dst_count == 2
     result = session.write(folder / "out")

@@ -105,7 +105,7 @@ def test_units_are_not_cut(tmp_path):
     )
     with open_checkpoint(tmp_path) as source:
         assert [dtype_name(r.dtype) for r in source.tensors.values()] == ["F4[2,3]", "F6_E2M3[4]"]
-        columns = Layout(Mesh(tp=4), ((), ("tp",)))
+        columns = Layout(Mesh(tp=4), "- tp")
         for name in ("w", "v"):
             with pytest.raises(ValueError, match=f"{name}: dim 1 "):
                 source.plan(Strategy({name: columns}), select=[name])

@@ -72,7 +72,7 @@ def test_a_checkpoint_of_more_ranks_than_descriptors(few, tmp_path):
     for rank in range(64):
         values = {"w": np.full((1, 4), rank, np.float32)}
         save_slice(tmp_path / f"src/rank_{rank}/a.safetensors", values, format="safetensors", sync=False)
-    strategy = Strategy({"w": Layout(Mesh(tp=64), (("tp",), ()))})
+    strategy = Strategy({"w": Layout(Mesh(tp=64), "tp -")})
     with open_checkpoint(tmp_path / "src", strategy) as source:
         source.plan().run(tmp_path / "out", file_options={"sync": False})
     with open_checkpoint(tmp_path / "out") as out:

@@ -63,7 +63,7 @@ def test_a_folder_of_stages_is_a_strategy(tmp_path):
     stages = found.folder / "src_stage_strategys"
     merged = as_strategy(found.src_strategy)
     assert dict(as_strategy(stages)) == dict(merged)
-    tp = Layout(Mesh(a=2), (("a",),))
+    tp = Layout(Mesh(a=2), "a")
     write_strategy(tmp_path / "one/only.ckpt", StrategyFile.from_strategy(Strategy({"w": tp})))
     assert dict(as_strategy(tmp_path / "one")) == {"w": tp}
     (tmp_path / "empty").mkdir()
@@ -73,8 +73,8 @@ def test_a_folder_of_stages_is_a_strategy(tmp_path):
 
 def test_a_dash_in_a_parameters_name_is_no_stage(tmp_path):
     """Only a file in which every name begins with a stage is a merged one; the split is at the first dash."""
-    tp = Layout(Mesh(a=2), (("a",),))
-    staged = Layout(Mesh(a=2), (("a",),), first_ranks=(2,))
+    tp = Layout(Mesh(a=2), "a")
+    staged = Layout(Mesh(a=2), "a", first_ranks=(2,))
     write_strategy(tmp_path / "a.ckpt", StrategyFile.from_strategy(Strategy({"layer-1": tp, "0-x": tp})))
     assert set(as_strategy(tmp_path / "a.ckpt")) == {"layer-1", "0-x"}
     write_strategy(tmp_path / "b.ckpt", StrategyFile.from_strategy(Strategy({"w-1": tp, "v-2": staged})))
@@ -115,7 +115,7 @@ def test_a_mesh_too_big_to_be_true_is_refused(tmp_path):
 def test_cuts_that_mindspore_cannot_say_go_into_json(tmp_path):
     """Fused parts: protobuf refuses them by name, JSON brings them back; what it can say stays MindSpore's own."""
     tp = Mesh(tp=2)
-    fused = Strategy({"qkv": Layout(tp, ((), ("tp",)), fused=(None, (8, 4, 4)))}, {"qkv": (16, 16)})
+    fused = Strategy({"qkv": Layout(tp, "- tp[8|4|4]")}, {"qkv": (16, 16)})
     with pytest.raises(
         CheckpointError, match=r"a\.ckpt: qkv: .*only say even cuts.*name that ends in \.json"
     ):
@@ -126,6 +126,6 @@ def test_cuts_that_mindspore_cannot_say_go_into_json(tmp_path):
     assert dict(found) == dict(fused)
     assert found.shapes == fused.shapes
     assert read_operators(tmp_path / "a.json") == {}
-    even = Strategy({"w": Layout(tp, ((), ("tp",)))}, {"w": (16, 16)})
+    even = Strategy({"w": Layout(tp, "- tp")}, {"w": (16, 16)})
     write_strategy(tmp_path / "b.json", even)
     assert read_strategy(tmp_path / "b.json").layouts["w"].tensor_map == (-1, 0)

@@ -22,10 +22,10 @@ __all__ = ["Seed", "make_seeds"]
 CASES = ORACLE / "cases"
 TP = Mesh(tp=2)
 CUT = {
-    "w": Layout(TP, (("tp",), ())),
-    "b": Layout(TP, ((),)),
-    "step": Layout(TP, ()),
-    "empty": Layout(TP, ((), ())),
+    "w": Layout(TP, "tp -"),
+    "b": Layout(TP, "-"),
+    "step": Layout(TP, ""),
+    "empty": Layout(TP, "- -"),
 }
 STRATEGY = Strategy(CUT)
 LLAMA = {
@@ -55,16 +55,16 @@ GPT2 = {
     "layer_norm_epsilon": 1e-5,
 }
 RULES = [
-    {"match": "*.q_proj.weight", "dims": [["tp"], []], "units": "num_key_value_heads"},
-    {"match": "w", "dims": [["tp"], []], "fused": [[4, 4], None], "split": "torch_chunk"},
-    {"match": "b", "dims": [["tp"]], "fused": [2], "units": 2},
+    {"match": "*.q_proj.weight", "dims": "tp -", "units": "num_key_value_heads"},
+    {"match": "w", "dims": "tp -", "fused": [[4, 4], None], "split": "torch_chunk"},
+    {"match": "b", "dims": "tp", "fused": [2], "units": 2},
     {"match": "*", "dims": None},
 ]
 OTHER_LAYOUTS = [
-    Layout(Mesh(dp=2, tp=2), ((), ("tp",)), 2),
-    Layout(Mesh(a=4), (("a",), ()), sizes=((1, 0, 3, 4), None)),
-    Layout(Mesh(a=2), (("a",), ()), first_ranks=(0, 2), fused=((4, 2, 2), None)),
-    Layout(Mesh(a=2, b=2), (("a", "b"), ()), strides=(1, 2), split="gspmd_ceil"),
+    Layout(Mesh(dp=2, tp=2), "-/2 tp"),
+    Layout(Mesh(a=4), "a(1,0,3,4) -"),
+    Layout(Mesh(a=2), "a[4|2|2] -", first_ranks=(0, 2)),
+    Layout(Mesh(a=2, b=2), "a+b -", strides=(1, 2), split="gspmd_ceil"),
 ]
 
 
@@ -137,7 +137,7 @@ def _strategies(root: Path) -> list[Seed]:
     for number, layout in enumerate(OTHER_LAYOUTS):
         folder = root / f"layouts_{number}"
         save_slice(folder / "src/rank_0/one.ckpt", _tensors(), sync=False)
-        found = strategy_to_json(Strategy({"w": layout, "b": Layout(TP, ((),))}, {"w": (8, 8)}))
+        found = strategy_to_json(Strategy({"w": layout, "b": Layout(TP, "-")}, {"w": (8, 8)}))
         (folder / "layouts.json").write_text(json.dumps(found))
         out.append(Seed("strategy", folder, "layouts.json", "json"))
     return out

@@ -71,17 +71,17 @@ def test_what_can_be_said_is_said_right(case):
 def test_missing_entries_are_whole():
     """A spec shorter than the tensor leaves its last dims whole."""
     assert to_layout(GRID, ("tp",), 3).dims == (("tp",), (), ())
-    assert spec_text(Layout(GRID, ((), (), ()))) == "P()"
+    assert spec_text(Layout(GRID, "- - -")) == "P()"
 
 
 @pytest.mark.parametrize(
     ("layout", "words"),
     [
-        (Layout(GRID, (("tp",),), split="torch_chunk"), "only say even cuts"),
-        (Layout(GRID, (("tp",),), sizes=((1, 2, 3, 4),)), "only say even cuts"),
-        (Layout(GRID, (("tp",),), fused=((4, 4),)), "only say even cuts"),
-        (Layout(GRID, (("tp",),), first_ranks=(8,)), "from rank 0 on"),
-        (Layout(Mesh(dp=4), ((),), 2), "2 optimizer shards are not whole axes"),
+        (Layout(GRID, "tp", split="torch_chunk"), "only say even cuts"),
+        (Layout(GRID, "tp(1,2,3,4)"), "only say even cuts"),
+        (Layout(GRID, "tp[4|4]"), "only say even cuts"),
+        (Layout(GRID, "tp", first_ranks=(8,)), "from rank 0 on"),
+        (Layout(Mesh(dp=4), "-/2"), "2 optimizer shards are not whole axes"),
     ],
 )
 def test_what_jax_cannot_say_is_refused(layout, words):
@@ -107,7 +107,7 @@ def test_specs_that_mean_nothing_are_refused():
 def test_the_code_runs_and_says_the_same():
     """Run with stand-ins for JAX's names, the code gives the meshes and specs of the strategy."""
     small = Mesh(tp=4)
-    strategy = Strategy({"w": Layout(GRID, (("dp", "tp"), ())), "b": Layout(small, (("tp",),))}, ranks=8)
+    strategy = Strategy({"w": Layout(GRID, "dp+tp -"), "b": Layout(small, "tp")}, ranks=8)
     code = strategy_text(strategy).split("\n\n")[1]
 
     class jax:  # noqa: N801  it stands in for a module

@@ -120,21 +120,19 @@ def indices_by_hand(layout, shape, at):
 def test_uneven_splits_by_example():
     """The chunks that torch documents, with their empty tails; GSPMD's; and a chunk of a chunk."""
     tp = Mesh(tp=4)
-    rows = [Layout(tp, (("tp",),), split=split).boxes((6,)).ravel().tolist() for split in SPLITS[1:]]
+    rows = [Layout(tp, "tp", split=split).boxes((6,)).ravel().tolist() for split in SPLITS[1:]]
     assert rows[0] == rows[1] == [0, 2, 2, 4, 4, 6, 6, 6]
     two = Mesh(a=2, b=2)
-    nested, flat = (
-        Layout(two, (("a", "b"),), split=split).boxes((5,)).ravel().tolist() for split in SPLITS[1:]
-    )
+    nested, flat = (Layout(two, "a+b", split=split).boxes((5,)).ravel().tolist() for split in SPLITS[1:])
     assert nested == [0, 2, 2, 3, 3, 4, 4, 5]
     assert flat == [0, 2, 2, 4, 4, 5, 5, 5]
     with pytest.raises(LayoutError, match="several boxes; use regions"):
-        Layout(tp, (("tp",),), fused=((4, 4),)).boxes((8,))
+        Layout(tp, "tp[4|4]").boxes((8,))
     with pytest.raises(LayoutError, match=r"its fused parts \(4, 4\) add up to 8"):
-        Layout(tp, (("tp",),), fused=((4, 4),)).regions((9,))
+        Layout(tp, "tp[4|4]").regions((9,))
     with pytest.raises(LayoutError, match="rank 1 is there twice"):
-        Layout(two, ((),), strides=(1, 1))
-    assert Layout(two, ((),), strides=(4, 1), first_ranks=(2,)).ranks.tolist() == [2, 3, 6, 7]
+        Layout(two, "-", strides=(1, 1))
+    assert Layout(two, "-", strides=(4, 1), first_ranks=(2,)).ranks.tolist() == [2, 3, 6, 7]
 
 
 @given(st.data())
@@ -200,20 +198,20 @@ def test_manual_sizes_are_rows_in_slice_order():
         (lambda: Mesh.from_axes(("a", "a"), (2, 2)), "repeat"),
         (lambda: Mesh(a=0), "size 0"),
         (lambda: Mesh.from_axes(("a", "b"), (2,)), "2 axis names"),
-        (lambda: Layout(Mesh(a=2), (("b",),)), "no axis 'b'"),
-        (lambda: Layout(Mesh(a=2), (("a",), ("a",))), "cuts more than once"),
-        (lambda: Layout(Mesh(a=2), (("a",),), sizes=((1, 2, 3),)), r"sizes \(1, 2, 3\) for 2 parts"),
-        (lambda: Layout(Mesh(a=4), ((),), optimizer_shards=3), "optimizer_shards=3"),
-        (lambda: Layout(Mesh(a=2), (), optimizer_shards=2), "no dims"),
-        (lambda: Layout(Mesh(a=4), ((),), first_ranks=(0, 2)), "overlap"),
+        (lambda: Layout(Mesh(a=2), "b"), "no axis 'b'"),
+        (lambda: Layout(Mesh(a=2), "a a"), "cuts more than once"),
+        (lambda: Layout(Mesh(a=2), "a(1,2,3)"), r"sizes \(1, 2, 3\) for 2 parts"),
+        (lambda: Layout(Mesh(a=4), "-/3"), "optimizer_shards=3"),
+        (lambda: Layout(Mesh(a=2), "", optimizer_shards=2), "no dims"),
+        (lambda: Layout(Mesh(a=4), "-", first_ranks=(0, 2)), "overlap"),
         (
-            lambda: Layout(Mesh(tp=4), ((), ("tp",))).boxes((3, 10)),
+            lambda: Layout(Mesh(tp=4), "- tp").boxes((3, 10)),
             r"dim 1 \(cut by tp\) has 10 elements, which 4 parts cannot share evenly; use 2",
         ),
-        (lambda: Layout(Mesh(tp=4), ((), ("tp",))).boxes((3,)), "2 dims for a tensor of 1 dims"),
-        (lambda: Layout(Mesh(a=2), (("a",),), sizes=((1, 2),)).boxes((4,)), "add up to 3"),
+        (lambda: Layout(Mesh(tp=4), "- tp").boxes((3,)), "2 dims for a tensor of 1 dims"),
+        (lambda: Layout(Mesh(a=2), "a(1,2)").boxes((4,)), "add up to 3"),
         (
-            lambda: Layout(Mesh(a=4), ((),), optimizer_shards=4).boxes((6,)),
+            lambda: Layout(Mesh(a=4), "-/4").boxes((6,)),
             "6 rows, which 4 optimizer",
         ),
     ],
@@ -226,16 +224,16 @@ def test_what_does_not_fit_is_refused_with_its_value(make, text):
 
 def test_elements_of_fused_tensors_are_counted():
     """A rank of a fused tensor holds a run of each part."""
-    qkv = Layout(Mesh(tp=2), (("tp",), ()), fused=((8, 4, 4), None))
+    qkv = Layout(Mesh(tp=2), "tp[8|4|4] -")
     counts = Strategy({"qkv": qkv}, {"qkv": (16, 3)}).elements_per_rank()["qkv"]
     np.testing.assert_array_equal(counts, [(4 + 2 + 2) * 3] * 2)
 
 
 def test_a_subset_of_a_strategy_is_on_the_same_ranks():
     """Layouts and shapes of the names given, in their order; the ranks stay, though the last may hold nothing."""
-    mesh = Mesh(("tp",), (4,))
-    first = Layout(Mesh(("tp",), (2,)), ((),))
-    strategy = Strategy({"w": Layout(mesh, (("tp",),)), "b": first, "c": first}, {"w": (8,), "c": (3,)})
+    mesh = Mesh(tp=4)
+    first = Layout(Mesh(tp=2), "-")
+    strategy = Strategy({"w": Layout(mesh, "tp"), "b": first, "c": first}, {"w": (8,), "c": (3,)})
     part = strategy.subset(iter(["c", "b"]))
     assert (list(part), dict(part.shapes), part.ranks) == (["c", "b"], {"c": (3,)}, 4)
     with pytest.raises(KeyError, match="v"):

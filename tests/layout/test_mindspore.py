@@ -42,7 +42,7 @@ def test_a_layout_survives_the_notation(case):
 def test_a_layout_survives_its_tuple(case, count):
     """The tuple says the whole layout, but for uneven sizes and stages, which it cannot say."""
     layout, shape = case
-    layout = Layout(layout.mesh, layout.dims, layout.optimizer_shards if count == 12 else 1)
+    layout = Layout(layout.mesh, layout.dims, optimizer_shards=layout.optimizer_shards if count == 12 else 1)
     shape = layout.full_shape({0: [2] * layout.ndim})
     again, full = layout_from_tuple(layout_tuple(layout, shape)[:count])
     assert full == shape
@@ -61,7 +61,7 @@ def test_four_items_are_enough():
     """The full shape follows from the slice."""
     layout, shape = layout_from_tuple(([2, 4], [-1, 0], [96, 4], 0))
     assert shape == (96, 16)
-    assert layout == Layout(Mesh(a=2, b=4), ((), ("b",)))
+    assert layout == Layout(Mesh(a=2, b=4), "- b")
 
 
 def test_axes_written_side_by_side_are_taken_as_one_dim():

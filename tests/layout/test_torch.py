@@ -145,13 +145,13 @@ def test_placements_that_mean_nothing_are_refused(placements, error, words):
 @pytest.mark.parametrize(
     ("layout", "words"),
     [
-        (Layout(GRID, (("tp",),), sizes=((1, 2, 3, 4),)), "explicit sizes"),
-        (Layout(GRID, ((),), 8), "optimizer shards"),
-        (Layout(GRID, (("dp", "tp"),), split="gspmd_ceil"), "not by their product"),
-        (Layout(GRID, (("tp",),), first_ranks=(8,)), "from rank 0 on"),
-        (Layout(GRID, (("tp",),), fused=((8, 4),)), "equal fused parts"),
-        (Layout(GRID, (("tp",),), fused=((6, 6),)), "equal fused parts"),
-        (Layout(GRID, (("tp", "dp"),), split="torch_chunk"), "only say even cuts"),
+        (Layout(GRID, "tp(1,2,3,4)"), "explicit sizes"),
+        (Layout(GRID, "-/8"), "optimizer shards"),
+        (Layout(GRID, "dp+tp", split="gspmd_ceil"), "not by their product"),
+        (Layout(GRID, "tp", first_ranks=(8,)), "from rank 0 on"),
+        (Layout(GRID, "tp[8|4]"), "equal fused parts"),
+        (Layout(GRID, "tp[6|6]"), "equal fused parts"),
+        (Layout(GRID, "tp+dp", split="torch_chunk"), "only say even cuts"),
     ],
 )
 def test_what_torch_cannot_say_is_refused(layout, words):
@@ -165,7 +165,7 @@ def test_what_torch_cannot_say_is_refused(layout, words):
 def test_the_code_runs_and_says_the_same():
     """Run with stand-ins for torch's names, the code gives the meshes and placements of the strategy."""
     small = Mesh(tp=4)
-    layouts = {"w": Layout(GRID, (("tp", "dp"), ())), "b": Layout(small, (("tp",),)), "s": Layout(GRID, ())}
+    layouts = {"w": Layout(GRID, "tp+dp -"), "b": Layout(small, "tp"), "s": Layout(GRID, "")}
     text = strategy_text(Strategy(layouts, ranks=8))
     assert "placement_types import _StridedShard" in text
     found = {

@@ -40,7 +40,7 @@ def test_each_element_comes_once_and_from_a_holder(drawn):
 
 def test_holders_of_one_shard_serve_in_turn():
     """Eight replicas give to eight others, one each."""
-    others = Layout(Mesh(a=8), ((),), first_ranks=(8,))
+    others = Layout(Mesh(a=8), "-", first_ranks=(8,))
     pieces = planned(Layout.replicated(8, 1), others, (4,))
     assert sorted(pieces.src_rank.tolist()) == list(range(8))
 
@@ -64,8 +64,8 @@ def test_holes_and_overlaps_name_the_rank():
 
 def test_a_thousand_cards_are_quick_to_plan():
     """1,024 ranks of replicas and columns to 256 by rows: the pieces are counted by a closed formula."""
-    src = Layout(Mesh(dp=64, tp=16), ((), ("tp",)))
-    dst = Layout(Mesh(tp=256), (("tp",), ()))
+    src = Layout(Mesh(dp=64, tp=16), "- tp")
+    dst = Layout(Mesh(tp=256), "tp -")
     pieces = planned(src, dst, (512, 64))
     assert len(pieces.src_rank) == 256 * 16
     assert int(pieces.sizes.sum()) == 512 * 64

@@ -132,7 +132,7 @@ def test_parameters_may_lie_otherwise_than_the_net_wants_them():
     sharding = propagate(graph, 4)
     random = np.random.default_rng(0)
     params, inputs = {"w": random.normal(size=(4, 6))}, {"x": random.normal(size=(8, 4))}
-    for held in (Layout.replicated(1, 2), Layout(Mesh(r=2), (("r",), ())), Layout.replicated(4, 2)):
+    for held in (Layout.replicated(1, 2), Layout(Mesh(r=2), "r -"), Layout.replicated(4, 2)):
         program = partition(graph, sharding, {"w": held})
         found = run_whole(program, params, inputs)
         np.testing.assert_allclose(found[graph.outputs[0]], inputs["x"] @ params["w"], rtol=1e-12)

@@ -190,7 +190,7 @@ def test_one_card_to_all_is_a_broadcast():
 def test_short_messages_take_the_normal_form_and_long_ones_go_straight():
     """On 64 cards, exchanges in groups of 8 need fewer messages; where there are many bytes, these decide."""
     mesh = Mesh(x=8, y=8)
-    src, dst = Layout(mesh, (("x", "y"), ())), Layout(mesh, ((), ("y", "x")))
+    src, dst = Layout(mesh, "x+y -"), Layout(mesh, "- y+x")
     assert len(route(src, dst, (64, 64), 4)[0]) > 1
     assert route(src, dst, (8192, 8192), 4)[0] == (dst,)
 
@@ -201,7 +201,7 @@ def test_the_array_that_xla_gathers_twice_goes_straight():
     XLA takes 324 MiB of temporaries; its paper's normal form, which ours is too, receives 33.75 MiB.
     """
     shape, mib = (384, 384, 384), 1 << 20
-    src, dst = Layout(XY, (("y",), (), ("x",))), Layout(XY, ((), ("x", "y"), ()))
+    src, dst = Layout(XY, "y - x"), Layout(XY, "- x+y -")
     assert route(src, dst, shape, 4)[0] == (dst,)
     found = transfers(src, dst, shape)
     received = np.bincount(found.dst_rank, found.moved) * 4 / mib

@@ -204,7 +204,7 @@ def masks(layout, shape):
 
 
 def columns(n):
-    return Layout(Mesh(tp=n), ((), ("tp",)))
+    return Layout(Mesh(tp=n), "- tp")
 
 
 @pytest.mark.parametrize(("src", "dst"), [(6, 4), (16, 4), (4, 8), (8, 1), (1, 8)])
@@ -238,7 +238,7 @@ def test_errors_name_the_tensor():
         LayoutError, match=r"w: dim 1 \(cut by tp\) has 48 elements, which 5 parts cannot share"
     ):
         plan_reshard(src, Strategy({"w": columns(5)}))
-    half = Layout(Mesh(tp=2), ((), ("tp",)), sizes=(None, (24, 20)))
+    half = Layout(Mesh(tp=2), "- tp(24,20)")
     with pytest.raises(
         LayoutError, match=r"w: dim 1 \(cut by tp\) has 48 elements, but the sizes \(24, 20\) add up to 44"
     ):

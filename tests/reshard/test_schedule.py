@@ -57,8 +57,8 @@ def test_short_runs_are_told():
 
 def test_uneven_loads_and_empty_cards_are_told():
     """One card sends nearly all, one gets nearly all, one gets nothing."""
-    src = Layout(Mesh(tp=4), (("tp",),), sizes=((60000, 20, 20, 20),))
-    dst = Layout(Mesh(tp=3), (("tp",),), sizes=((0, 60030, 30),))
+    src = Layout(Mesh(tp=4), "tp(60000,20,20,20)")
+    dst = Layout(Mesh(tp=3), "tp(0,60030,30)")
     found = warnings_of(plan_of(src, dst, (60060,)))
     assert any(text.startswith("Card 0 sends 234.4 KiB, ") for text in found)
     assert any(text.startswith("Card 1 ends with 234.5 KiB, 2.0 times the mean") for text in found)

@@ -202,7 +202,7 @@ def test_heads_in_a_list_by_layer(field):
     twice = {"layers.1.k_proj.weight": (16, 32)}  # whole heads, but more of them than the queries' groups
     with pytest.raises(LayoutError, match="says 2 num_key_value_heads of 4, 8 elements, but dim 0 has 16"):
         rules.strategy(twice)
-    own = Rule("layers.0.k_proj.weight", (("tp",), ()), units=2, unit_size=4)
+    own = Rule("layers.0.k_proj.weight", "tp -", units=2, unit_size=4)
     mended = Rules(rules.mesh, (own, *rules.rules), config).strategy(wrong)
     assert mended["layers.0.k_proj.weight"].mesh.axis_sizes == (2, 2)
 
@@ -329,8 +329,8 @@ def test_layers_that_are_no_number_are_refused():
 
 def test_stages_may_be_cut_by_a_rule_instead():
     """A rule that cuts dims by pp has the axis for itself; no stages then."""
-    rules = Rules(Mesh.parse("pp=2"), (Rule("*", (("pp",), ())),))
-    assert rules.strategy({"layers.0.w": (4, 2)})["layers.0.w"] == Layout(Mesh.parse("pp=2"), (("pp",), ()))
+    rules = Rules(Mesh.parse("pp=2"), (Rule("*", "pp -"),))
+    assert rules.strategy({"layers.0.w": (4, 2)})["layers.0.w"] == Layout(Mesh.parse("pp=2"), "pp -")
 
 
 def test_tensors_of_one_table_or_attention_are_cut_alike():
@@ -342,18 +342,14 @@ def test_tensors_of_one_table_or_attention_are_cut_alike():
         "embed_tokens.weight": (6, 4),
         "lm_head.weight": (6, 4),
     }
-    rows = (("tp",), ())
+    rows = "tp -"
     rules = (Rule("*.k_proj.weight", rows), Rule("*.lm_head.weight", rows), Rule("*", None))
-    said = (
-        r"k_proj.weight \(tp, -\) and a.v_proj.weight \(-, -\) are keys and values of one .* the same rule$"
-    )
+    said = r"k_proj.weight \(tp -\) and a.v_proj.weight \(- -\) are keys and values of one .* the same rule$"
     with pytest.raises(LayoutError, match=said):
         Rules(two, rules).strategy(shapes)
     rules = (Rule("*.v_proj.weight", rows), *rules)
     assert Rules(two, rules, {"tie_word_embeddings": False}).strategy(shapes)
-    with pytest.raises(
-        LayoutError, match=r"embed_tokens.weight \(-, -\) and lm_head.weight .* its tied head"
-    ):
+    with pytest.raises(LayoutError, match=r"embed_tokens.weight \(- -\) and lm_head.weight .* its tied head"):
         Rules(two, rules, {"text_config": {"tie_word_embeddings": True}}).strategy(shapes)
     config = {"tie_word_embeddings": True, "num_attention_heads": 2, "hidden_size": 4}
     for mesh in ("tp=2", "pp=2,tp=2"):

@@ -116,12 +116,12 @@ def test_what_no_rule_fits_is_an_error():
     ):
         Rules(two, RULES["llama"]).strategy({"a.k_proj.weight": (4, 4)})
     with pytest.raises(LayoutError, match="is for 2 dims, the tensor has 1"):
-        Rules(two, (Rule("*", (("tp",), ())),)).strategy({"a": (4,)})
+        Rules(two, (Rule("*", "tp -"),)).strategy({"a": (4,)})
     with pytest.raises(LayoutError, match="says 3 equal parts, but the dim has 4 elements"):
-        Rules(two, (Rule("*", (("tp",),), fused=(3,)),)).strategy({"a": (4,)})
+        Rules(two, (Rule("*", "tp", fused=(3,)),)).strategy({"a": (4,)})
     for parts in (0, -2, 1 << 40):
         with pytest.raises(LayoutError, match=f"says {parts} equal parts, but the dim has 4 elements"):
-            Rules(two, (Rule("*", (("tp",),), fused=(parts,)),)).strategy({"a": (4,)})
+            Rules(two, (Rule("*", "tp", fused=(parts,)),)).strategy({"a": (4,)})
 
 
 def refusal(folder, mesh, rules):
@@ -160,11 +160,11 @@ def test_the_way_out_of_a_mesh_is_one():
                 with pytest.raises(LayoutError, match=f"tp={count} does not divide"):
                     given.strategy(shapes)
     assert refusal(LLAMA, "tp=5", RULES["llama"])[0].endswith("and 3 more: use tp=4 or tp=8")
-    fused = Rules(Mesh.parse("dp=2,tp=3"), (Rule("*", (("dp", "tp"),), fused=((4, 2),)),))
+    fused = Rules(Mesh.parse("dp=2,tp=3"), (Rule("*", "dp+tp", fused=((4, 2),)),))
     with pytest.raises(LayoutError, match=r"^dp=2,tp=3 does not divide dim 0 \(4 \+ 2\) of 'a': use tp=1$"):
         fused.strategy({"a": (6,)})
     with pytest.raises(LayoutError, match="of 'a' and 1 more: no size of tp near it does for all tensors"):
-        Rules(Mesh.parse("tp=3000"), (Rule("*", (("tp",),)),)).strategy({"a": (2,), "b": (2,)})
+        Rules(Mesh.parse("tp=3000"), (Rule("*", "tp"),)).strategy({"a": (2,), "b": (2,)})
 
 
 def test_an_odd_vocabulary_is_cut_as_torch_chunks_it():
@@ -178,22 +178,29 @@ def test_an_odd_vocabulary_is_cut_as_torch_chunks_it():
 def test_rules_of_a_file(tmp_path):
     """The same fields as JSON; what is wrong with a file is told."""
     path = tmp_path / "rules.json"
-    path.write_text(
-        '[{"match": "*qkv", "dims": [["tp"]], "fused": [[4, 2, 2]]}, {"match": "*", "dims": null}]'
-    )
+    path.write_text('[{"match": "*qkv", "dims": "tp", "fused": [[4, 2, 2]]}, {"match": "*", "dims": null}]')
     rules = Rules(Mesh.parse("tp=2"), read_rules(path))
     strategy = rules.strategy({"a.qkv": (8,), "b": (3, 3)})
     assert strategy["a.qkv"].regions((8,)).boxes.tolist() == [
         [[0, 2]], [[4, 5]], [[6, 7]], [[2, 4]], [[5, 6]], [[7, 8]],
     ]  # fmt: skip
-    assert strategy["b"].describe_cut() == "-, -"
+    assert strategy["b"].describe_cut() == "- -"
     for text, words in [
         ("{", "not valid JSON"),
         ("{}", "rules are a list"),
         ('[{"match": "*"}]', "rule 0 is not an object with match and dims"),
-        ('[{"match": "*", "dims": [3]}]', r"rule 0 \('\*'\) has a field of another type; dims are a list"),
-        ('[{"match": "*", "dims": [["tp"]], "fused": [[1.5]]}]', "has a field of another type"),
-        ('[{"match": "*", "dims": [["tp"]], "fused": [["x("]]}]', "'x\\(' is not a valid expression"),
+        (
+            '[{"match": "*", "dims": [3]}]',
+            r"rule 0 \('\*'\): dims=\[3\] is not text; write text such as \"- tp\"",
+        ),
+        ('[{"match": "*", "dims": [["tp"], []]}]', r"dims=\[\['tp'\], \[\]\] is not text; write \"tp -\""),
+        (
+            '[{"match": "*", "dims": "tp,-"}]',
+            r"rule 0 \('\*'\): sharding 'tp,-': dim 0, position 2: ',' is not expected",
+        ),
+        ('[{"match": "*", "dims": "tp/2 -"}]', "only axes can be given here; write 'tp -'"),
+        ('[{"match": "*", "dims": "tp", "fused": [[1.5]]}]', "has a field of another type"),
+        ('[{"match": "*", "dims": "tp", "fused": [["x("]]}]', "'x\\(' is not a valid expression"),
         ('[{"match": "*", "dims": null, "units": "x.y"}]', "'x.y' is not a valid expression: use fields of"),
         ('[{"match": "*", "dims": null, "units": 0}]', "0 is not a whole number above 0"),
         ('[{"match": "*", "dims": null, "stage": "middle"}]', "stage one of first, last"),
@@ -208,7 +215,7 @@ def test_rules_of_a_file(tmp_path):
 
 def test_rules_say_which_axes_they_cut_by():
     """Others are named; a configuration that is no mapping is a wrong call."""
-    rules = (Rule("a", (("tp",), ())), Rule("*", None))
+    rules = (Rule("a", "tp -"), Rule("*", None))
     assert Rules(Mesh.parse("dp=2,tp=2,ep=1"), rules).idle_axes == ("dp", "ep")
     with pytest.raises(ArgumentTypeError, match="config is what a config.json says, as a mapping, not str"):
         Rules(Mesh.parse("tp=2"), rules, "config.json")

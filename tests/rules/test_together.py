@@ -26,7 +26,7 @@ from ..strategies import examples
 from ..transformers import LLAMA
 from .test_rule_kinds import cut
 
-ROWS, COLUMNS = (("tp",), ()), ((), ("tp",))
+ROWS, COLUMNS = "tp -", "- tp"
 F8, U8, I32, F32 = (np.dtype(d) for d in (ml_dtypes.float8_e4m3fn, np.uint8, np.int32, np.float32))
 
 
@@ -158,7 +158,7 @@ def dequantised(case, layouts, rank):
 def test_each_rank_dequantises_to_its_slice(case, tp, dims):
     """Cut exactly where every piece is whole blocks of all tensors, to the slice of the dequantised whole."""
     whole = case.dequantise(case.tensors)
-    axis = dims.index(("tp",))
+    axis = dims.split().index("tp")
     rules = Rules(Mesh.parse(f"tp={tp}"), (Rule("*.weight", dims),), case.config)
     shapes = {name: value.shape for name, value in case.tensors.items()}
     length = whole.shape[axis]

@@ -6,7 +6,7 @@ MAKE = """
 from distinfer_lab import Layout, LayoutEditor, Mesh, Strategy
 grid = Mesh(dp=2, tp=4)
 shapes = {"layers.0.weight": (96, 16), "layers.1.weight": (32, 64), "bias": (16,)}
-src = Strategy({n: Layout(grid, ((), ("tp",)) if len(s) > 1 else ((),)) for n, s in shapes.items()}, shapes)
+src = Strategy({n: Layout(grid, "- tp" if len(s) > 1 else ((),)) for n, s in shapes.items()}, shapes)
 editor = LayoutEditor(src)
 editor
 """

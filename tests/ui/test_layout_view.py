@@ -6,8 +6,8 @@ MAKE_VIEW = """
 import distinfer_lab as dl
 from distinfer_lab.layout import Layout, Mesh, Strategy
 grid, tp = Mesh(dp=2, tp=4), Mesh(tp=2)
-train = Strategy({"w": Layout(grid, ((), ("tp",))), "bias": Layout(grid, (("tp",),))}, {"w": (96, 16), "bias": (16,)})
-infer = Strategy({"w": Layout(tp, ((), ("tp",))), "bias": Layout(tp, (("tp",),))})
+train = Strategy({"w": Layout(grid, "- tp"), "bias": Layout(grid, "tp")}, {"w": (96, 16), "bias": (16,)})
+infer = Strategy({"w": Layout(tp, "- tp"), "bias": Layout(tp, "tp")})
 view = dl.LayoutView(train, infer)
 view
 """
@@ -103,8 +103,8 @@ def test_a_narrow_page_scrolls_inside(open_notebook, axe, dark):
 
 CROWD = """
 from distinfer_lab import Layout, LayoutView, Mesh
-grid = Layout(Mesh(dp=32, tp=32), (("dp",), ("tp",)))
-view = LayoutView(grid, Layout(Mesh(tp=256), ((), ("tp",))), shape=(64, 256))
+grid = Layout(Mesh(dp=32, tp=32), "dp tp")
+view = LayoutView(grid, Layout(Mesh(tp=256), "- tp"), shape=(64, 256))
 view
 """
 

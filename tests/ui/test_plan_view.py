@@ -7,8 +7,8 @@ import traitlets
 from distinfer_lab import Layout, LayoutView, Mesh, PlanView, Strategy, plan_reshard
 grid, four = Mesh(dp=2, tp=4), Mesh(tp=4)
 shapes = {"w": (96, 16), "up": (192, 32), "bias": (16,)}
-src = Strategy({n: Layout(grid, ((), ("tp",)) if len(s) > 1 else (("tp",),)) for n, s in shapes.items()}, shapes)
-dst = Strategy({n: Layout(four, (("tp",), ()) if len(s) > 1 else ((),)) for n, s in shapes.items()}, shapes)
+src = Strategy({n: Layout(grid, "- tp" if len(s) > 1 else (("tp",),)) for n, s in shapes.items()}, shapes)
+dst = Strategy({n: Layout(four, "tp -" if len(s) > 1 else ((),)) for n, s in shapes.items()}, shapes)
 plans = PlanView(plan_reshard(src, dst))
 plans
 """
@@ -76,7 +76,7 @@ def test_a_group_is_opened_by_keyboard(open_notebook):
     """The focus goes on to the way back, and from there to the group that was opened."""
     crowd = """
 from distinfer_lab import Layout, Mesh, PlanView, Strategy, plan_reshard
-src, dst = Layout(Mesh(tp=256), (("tp",), ())), Layout(Mesh(tp=4), ((), ("tp",)))
+src, dst = Layout(Mesh(tp=256), "tp -"), Layout(Mesh(tp=4), "- tp")
 view = PlanView(plan_reshard(Strategy({"w": src}, {"w": (256, 64)}), Strategy({"w": dst})))
 view
 """

@@ -9,7 +9,7 @@ from distinfer_lab import Layout, Mesh, RunPanel, Strategy, open_checkpoint, sav
 from distinfer_lab.errors import ReshardError
 from distinfer_lab.checkpoint import Progress
 folder = tempfile.mkdtemp()
-rows = Layout(Mesh(tp=4), (("tp",), ()))
+rows = Layout(Mesh(tp=4), "tp -")
 names = [f"layers.{i}.weight" for i in range(6)]
 src = Strategy(dict.fromkeys(names, rows), dict.fromkeys(names, (64, 48)))
 for rank in range(4):

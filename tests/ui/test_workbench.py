@@ -7,7 +7,7 @@ import tempfile
 import numpy as np
 from distinfer_lab import Layout, Mesh, Strategy, Workbench, save_slice, write_strategy
 folder = tempfile.mkdtemp()
-rows = Strategy({"w": Layout(Mesh(tp=2), (("tp",), ()))}, {"w": (8, 8)})
+rows = Strategy({"w": Layout(Mesh(tp=2), "tp -")}, {"w": (8, 8)})
 for rank in range(2):
     save_slice(f"{folder}/mine/rank_{rank}/a.ckpt", {"w": np.ones((4, 8), np.float32)}, sync=False)
 write_strategy(f"{folder}/train_strategy.ckpt", rows)

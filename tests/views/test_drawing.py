@@ -19,7 +19,7 @@ from distinfer_lab.views.drawing.png import png_of
 from distinfer_lab.views.drawing.svg import ADVANCE_OF
 from tests.views.reading import advance, rectangles
 
-GRID = Layout(Mesh(dp=2, tp=4), (("dp",), ("tp",)))
+GRID = Layout(Mesh(dp=2, tp=4), "dp tp")
 
 
 def test_a_drawing_is_saved_as_what_its_name_says(tmp_path):

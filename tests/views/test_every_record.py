@@ -83,7 +83,7 @@ def check(record):
 
 
 TP = Mesh(tp=4)
-STRATEGY = Strategy({"w": Layout(TP, ((), ("tp",))), "b": Layout(TP, ((),))}, {"w": (96, 16), "b": (16,)})
+STRATEGY = Strategy({"w": Layout(TP, "- tp"), "b": Layout(TP, "-")}, {"w": (96, 16), "b": (16,)})
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def net_records():
 RECORDS = net_records() | {
     "mesh": TP,
     "layout": STRATEGY["w"],
-    "fused layout": Layout(TP, (("tp",),), fused=((8, 4, 4),)),
+    "fused layout": Layout(TP, "tp[8|4|4]"),
     "box": dl.Box((0, 4), (96, 8)),
     "box of no dims": dl.Box((), ()),
     "strategy": STRATEGY,

@@ -23,7 +23,7 @@ from tests.strategies import layouts_with_shape
 from tests.views.reading import collisions, keys, lines_of_text, rectangles, spills, tiles, words
 
 TP = Mesh(tp=2)
-QKV = Layout(TP, (("tp",), ()), fused=((8, 4, 4), None))
+QKV = Layout(TP, "tp[8|4|4] -")
 
 
 def cuts_of(layout, shape):
@@ -91,32 +91,32 @@ def cell_words(svg):
 
 def test_each_kind_of_cut_is_said_in_words():
     """Copies, optimizer shards, fused parts, empty shards and idle cards are named, not only coloured."""
-    copies = Layout(Mesh(dp=2, tp=2), ((), ("tp",)))
+    copies = Layout(Mesh(dp=2, tp=2), "- tp")
     assert cell_words(tensor_svg(copies, (4, 6))) == ["cards 0, 2", "cards 1, 3"]
-    shards = Layout(Mesh(dp=2, tp=2), ((), ("tp",)), optimizer_shards=2)
+    shards = Layout(Mesh(dp=2, tp=2), "-/2 tp")
     said = words(tensor_svg(shards, (4, 6)))
     assert "dim 0: 4 elements, whole, then each shard in 2 among its copies (dashed lines)" in said
     assert 'stroke-dasharray="4 3"' in tensor_svg(shards, (4, 6))
     svg = tensor_svg(QKV, (16, 12))
     assert cell_words(svg) == ["card 0", "card 1"] * 3
     assert svg.count('stroke-width="3"') == 3
-    uneven = Layout(Mesh(tp=4), (("tp",),), split="torch_chunk")
+    uneven = Layout(Mesh(tp=4), "tp", split="torch_chunk")
     assert "card 3 holds an empty shard" in words(tensor_svg(uneven, (6,)))
-    late = Layout(TP, (("tp",),), first_ranks=(2,))
+    late = Layout(TP, "tp", first_ranks=(2,))
     assert "cards 0, 1 hold no part of this tensor" in words(tensor_svg(late, (4,)))
-    assert "a single number" in words(tensor_svg(Layout(TP, ()), ()))
+    assert "a single number" in words(tensor_svg(Layout(TP, ""), ()))
 
 
 def test_a_long_tensor_says_that_it_is_not_to_scale():
     """Proportions are true unless the picture says by how much they are not."""
-    assert not any("scale" in w for w in words(tensor_svg(Layout(TP, (("tp",), ())), (40, 30))))
-    said = words(tensor_svg(Layout(TP, (("tp",), ())), (50256, 768)))
+    assert not any("scale" in w for w in words(tensor_svg(Layout(TP, "tp -"), (40, 30))))
+    said = words(tensor_svg(Layout(TP, "tp -"), (50256, 768)))
     assert any(w.startswith("not to scale: dim 0 is drawn") for w in said)
 
 
 def test_a_thousand_shards_are_drawn_in_runs():
     """Cells that stand for several shards tell how many, and together they are all of them."""
-    layout = Layout(Mesh(a=32, b=32), (("a",), ("b",)))
+    layout = Layout(Mesh(a=32, b=32), "a b")
     svg = tensor_svg(layout, (64, 64))
     counts = [
         int(w.text) for w in lines_of_text(svg) if w.anchor == "middle" and w.size == 10 and w.text == "16"
@@ -185,7 +185,7 @@ def test_an_opened_group_shows_its_cards(case, limit):
 
 def test_an_opened_group_is_drawn_and_linked_by_its_cards():
     """The picture and the links have the same keys, and what the cards of a group share adds up to its own."""
-    src, dst = Layout(Mesh(tp=64), (("tp",),)), Layout(Mesh(tp=4), (("tp",),))
+    src, dst = Layout(Mesh(tp=64), "tp"), Layout(Mesh(tp=4), "tp")
     opened = ["train:8-15"]
     closed = link_cards(src, dst, (128,), max_cards=12)
     links = link_cards(src, dst, (128,), max_cards=12, opened=opened)
@@ -196,7 +196,7 @@ def test_an_opened_group_is_drawn_and_linked_by_its_cards():
 
 def test_fused_shards_are_linked_part_by_part():
     """Cards of a fused tensor are linked by the elements that they share, not by the box around them."""
-    halves = Layout(TP, (("tp",), ()))
+    halves = Layout(TP, "tp -")
     links = link_cards(QKV, halves, (16, 12))
     assert links.elements.tolist() == [[4 * 12, 4 * 12], [4 * 12, 4 * 12]]
     assert links.sentences()["train:0"].startswith("Training card 0 holds [0:4 + 8:10 + 12:14, 0:12];")
@@ -207,14 +207,14 @@ def test_fused_shards_are_linked_part_by_part():
 
 def test_copies_say_whose():
     """A card that holds what an earlier one holds says so in words."""
-    svg = layout_svg(Layout(Mesh(dp=2, tp=2), ((), ("tp",))), (4, 6))
+    svg = layout_svg(Layout(Mesh(dp=2, tp=2), "- tp"), (4, 6))
     assert [w for w in words(svg) if w.startswith("=")] == ["= card 0", "= card 1"]
 
 
 def test_grouped_inference_cards_keep_the_colours_of_their_bytes():
     """A compact tile that takes from two shards has a stripe of each, as wide as its part."""
-    src = Layout(Mesh(tp=128), (("tp",),))
-    dst = Layout(Mesh(tp=64), (("tp",),))
+    src = Layout(Mesh(tp=128), "tp")
+    dst = Layout(Mesh(tp=64), "tp")
     svg = layout_pair_svg(src, dst, (256,), max_cards=400)
     found = tiles(svg)
     for card in range(64):
@@ -226,7 +226,7 @@ def test_grouped_inference_cards_keep_the_colours_of_their_bytes():
 
 def test_a_lost_card_shows_nothing_of_what_it_held():
     """Its tile says so, in each tensor; the others are as they were; boxes that differ in two dims stand apart."""
-    rows = Layout(TP, (("tp",), ()))
+    rows = Layout(TP, "tp -")
     strategy = Strategy({"w": rows}, {"w": (4, 6)})
     whole, lost = strategy_svg(strategy), strategy_svg(strategy, lost=[1])
     assert (whole.count(">lost<"), lost.count(">lost<")) == (0, 1)
@@ -242,7 +242,7 @@ def test_a_lost_card_shows_nothing_of_what_it_held():
 
 def test_a_group_of_a_fused_tensor_keeps_its_parts_apart():
     """Two of four cards hold half of each part, and nothing of what lies between."""
-    quarter = Layout(Mesh(tp=4), (("tp",), ()), fused=((8, 4, 4), None))
+    quarter = Layout(Mesh(tp=4), "tp[8|4|4] -")
     pairs = hold(quarter, (16, 6)).grouped(2)
     assert pairs.cards == ("0-1", "2-3")
     assert [pairs.describe(row) for row in range(2)] == [
@@ -254,11 +254,11 @@ def test_a_group_of_a_fused_tensor_keeps_its_parts_apart():
 def test_a_group_shows_the_different_shards_of_its_cards():
     """Two of four cards hold two quarters: both are drawn; two copies are one."""
     four = Mesh(dp=2, tp=4)
-    whole = hold(Layout(four, (("tp",), ())), (16, 6))
+    whole = hold(Layout(four, "tp -"), (16, 6))
     pairs = whole.grouped(4)
     assert [pairs.describe(row) for row in range(2)] == ["[0:8, 0:6] in 2 shards", "[8:16, 0:6] in 2 shards"]
     assert [(box.start, box.stop) for box in pairs.boxes_in(1)] == [((8, 0), (12, 6)), ((12, 0), (16, 6))]
-    copies = hold(Layout(four, (("dp",), ())), (16, 6)).grouped(4)
+    copies = hold(Layout(four, "dp -"), (16, 6)).grouped(4)
     assert [copies.describe(row) for row in range(2)] == ["[0:8, 0:6]", "[0:8, 0:6]"]
     assert len(copies.boxes_in(0)) == 1
 

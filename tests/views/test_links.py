@@ -83,7 +83,7 @@ def test_a_thousand_replicas_need_one_set():
 
 def test_a_card_says_what_it_holds_and_who_needs_it():
     """The sentence names the box, the partners and the elements, and counts what it leaves out."""
-    columns = Layout(Mesh(tp=2), ((), ("tp",)))
+    columns = Layout(Mesh(tp=2), "- tp")
     sentences = link_cards(columns, Layout.replicated(10, 2), (4, 6), max_cards=256).sentences()
     assert sentences["train:1"] == (
         "Training card 1 holds [0:4, 3:6]; needed by inference cards 0 (12), 1 (12), 2 (12), 3 (12), "
@@ -96,7 +96,7 @@ def test_a_card_says_what_it_holds_and_who_needs_it():
 
 def test_a_card_of_another_stage_is_linked_to_nobody():
     """A rank that holds nothing of the tensor has no partners and says so."""
-    late = Layout(Mesh(tp=2), (("tp",),), first_ranks=(2,))
+    late = Layout(Mesh(tp=2), "tp", first_ranks=(2,))
     links = link_cards(late, Layout.replicated(1, 1), (4,), max_cards=256)
     assert links.partners()["train:0"] == ()
     assert links.sentences()["train:0"] == "Training card 0 holds nothing."
@@ -104,6 +104,6 @@ def test_a_card_of_another_stage_is_linked_to_nobody():
 
 def test_a_shape_that_a_layout_cannot_cut_is_refused():
     """The layout's own error reaches the caller."""
-    thirds = Layout(Mesh(tp=3), (("tp",),))
+    thirds = Layout(Mesh(tp=3), "tp")
     with pytest.raises(LayoutError, match=r"dim 0 \(cut by tp\) has 4 elements, which 3 parts"):
         link_cards(thirds, Layout.replicated(1, 1), (4,), max_cards=256)

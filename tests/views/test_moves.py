@@ -261,7 +261,7 @@ def sliced(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sliced")
     mesh = Mesh(a=2, b=2)
     strategy = Strategy(
-        {"w": Layout(mesh, ((), ("b",))), "v": Layout(mesh, (("a",), ("b",))), "n": Layout(mesh, ((),))},
+        {"w": Layout(mesh, "- b"), "v": Layout(mesh, "a b"), "n": Layout(mesh, "-")},
         {"w": (8, 8), "v": (8, 12), "n": (5,)},
     )
     whole = {

@@ -22,13 +22,13 @@ from distinfer_lab.views import (
 from tests.strategies import layouts_with_shape
 from tests.views.reading import SVG, collisions, keys, spills, words
 
-GRID = Layout(Mesh(dp=2, tp=4), (("dp",), ("tp",)))
-COLUMNS = Layout(Mesh(tp=4), ((), ("tp",)))
+GRID = Layout(Mesh(dp=2, tp=4), "dp tp")
+COLUMNS = Layout(Mesh(tp=4), "- tp")
 
 
 def big(rows, columns):
     """A layout of rows x columns cards in which every card holds its own box."""
-    return Layout(Mesh(dp=rows, tp=columns), (("dp",), ("tp",)))
+    return Layout(Mesh(dp=rows, tp=columns), "dp tp")
 
 
 @given(layouts_with_shape())
@@ -135,7 +135,7 @@ def test_an_inference_card_is_pieced_together_from_its_sources():
 
 def test_a_piece_is_drawn_where_its_box_lies():
     """In the picture of a tensor a card's box has the place and the size of its share."""
-    halves = Layout(Mesh(tp=2), ((), ("tp",)))
+    halves = Layout(Mesh(tp=2), "- tp")
     svg = layout_svg(halves, (8, 8))
     tile = next(e for e in ET.fromstring(svg).iter() if e.get("data-key") == "card:1")
     sheet, piece = [

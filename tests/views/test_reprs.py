@@ -18,14 +18,14 @@ from distinfer_lab.reshard import plan_reshard
 from distinfer_lab.views import Drawing
 from tests.strategies import layouts_with_shape
 
-TP = Layout(Mesh(tp=4), ((), ("tp",)))
+TP = Layout(Mesh(tp=4), "- tp")
 RECORDS = {
     "mesh": Mesh(dp=2, tp=4),
     "mesh of no axes": Mesh(),
     "large mesh": Mesh(dp=128, tp=256),
     "layout": TP,
-    "layout of no dims": Layout(Mesh(dp=8), ()),
-    "uneven layout": Layout(Mesh(tp=3), (("tp",),), sizes=((0, 0, 0),)),
+    "layout of no dims": Layout(Mesh(dp=8), ""),
+    "uneven layout": Layout(Mesh(tp=3), "tp(0,0,0)"),
     "strategy": Strategy({"w": TP, "b": Layout.replicated(4, 1)}, {"w": (96, 16)}),
     "empty strategy": Strategy({}),
     "large strategy": Strategy({f"layers.{i}.weight": TP for i in range(5000)}),
@@ -110,8 +110,8 @@ def test_a_drawing_shows_itself():
 def test_who_gives_nothing_is_explained():
     """Two copies on four cards: one is enough; where all give, or hold nothing, there is nothing to say."""
     mesh, shapes = Mesh(dp=2, tp=2), {"w": (4, 4)}
-    src = Strategy({"w": Layout(mesh, (("tp",), ()))}, shapes)
-    dst = Strategy({"w": Layout(Mesh(tp=2), (("tp",), ()))}, shapes)
+    src = Strategy({"w": Layout(mesh, "tp -")}, shapes)
+    dst = Strategy({"w": Layout(Mesh(tp=2), "tp -")}, shapes)
     plan = plan_reshard(src, dst, same_cards=False)
     silent = np.flatnonzero(plan.traffic.sum(axis=1) == 0).tolist()
     assert len(silent) == 2

@@ -15,10 +15,10 @@ GRID = Mesh(dp=2, tp=4)
 SHAPES = {"a.weight": (96, 16), "b.weight": (32, 64), "bias": (16,), "scale": ()}
 SRC = Strategy(
     {
-        "a.weight": Layout(GRID, ((), ("tp",))),
-        "b.weight": Layout(GRID, (("dp",), ("tp",))),
-        "bias": Layout(GRID, ((),)),
-        "scale": Layout(GRID, ()),
+        "a.weight": Layout(GRID, "- tp"),
+        "b.weight": Layout(GRID, "dp tp"),
+        "bias": Layout(GRID, "-"),
+        "scale": Layout(GRID, ""),
     },
     SHAPES,
 )
@@ -57,18 +57,18 @@ def test_choosing_in_the_page_makes_the_strategy(editor):
     editor.dims.children[0].value = ()
     editor.dims.children[1].value = ("tp",)
     two = Mesh(tp=2)
-    columns = Layout(two, ((), ("tp",)))
+    columns = Layout(two, "- tp")
     expected = {
         "a.weight": columns,
         "b.weight": columns,
-        "bias": Layout(two, ((),)),
-        "scale": Layout(two, ()),
+        "bias": Layout(two, "-"),
+        "scale": Layout(two, ""),
     }
     assert dict(editor.strategy) == expected
     plan = plan_reshard(SRC, Strategy(expected))
     assert editor.assessment.plan.moved_bytes == plan.moved_bytes > 0
     assert "8 -&gt; 2 cards; where rank r stays on card r: moved " in editor.summary.value
-    assert editor.choice.listed.options[1] == ("b.weight  [32, 64]  -, tp", "b.weight")
+    assert editor.choice.listed.options[1] == ("b.weight  [32, 64]  - tp", "b.weight")
 
 
 def test_every_change_can_be_undone_and_made_again(editor):
@@ -101,13 +101,13 @@ def test_a_cut_is_forgotten(editor):
     """Its tensor is whole again; where there is no cut of that name there is nothing to forget."""
     assert not editor.forget.disabled
     editor.forget.click()
-    assert editor.strategy["a.weight"] == Layout(GRID, ((), ()))
+    assert editor.strategy["a.weight"] == Layout(GRID, "- -")
     assert editor.forget.disabled
 
 
 def test_the_fields_show_the_cut_that_counts(editor):
     """A pattern that was given after a name's own cut: its axes are shown and told; a choice counts again."""
-    editor.on("cols=4").cut("*.weight", ((), ("cols",)))
+    editor.on("cols=4").cut("*.weight", "- cols")
     assert editor.match.value == "a.weight"
     assert [box.value for box in editor.dims.children] == [(), ("cols",)]
     assert "follows the pattern *.weight" in editor.meant.value
@@ -169,11 +169,11 @@ def test_a_name_that_nothing_has(editor):
 def test_a_limit_is_a_reason():
     """Cards that would need more are named; more cards help."""
     editor = LayoutEditor(SRC, buffer=4096, card_memory="16 KiB")
-    editor.on("tp=1").cut("*.weight", ((), ()))
+    editor.on("tp=1").cut("*.weight", "- -")
     assert list(editor.assessment.problems) == ["card 0"]
     assert "above the limit of 16384" in editor.reasons.value
     assert "moved" in editor.summary.value
-    editor.on("tp=4").cut("*.weight", ((), ("tp",)))
+    editor.on("tp=4").cut("*.weight", "- tp")
     assert editor.assessment.problems == {}
 
 
@@ -196,7 +196,7 @@ def test_a_checkpoint_is_a_source(tmp_path):
     """Its dtypes count; its bytes are on no card yet, so all are brought."""
     for rank in range(2):
         save_slice(tmp_path / f"rank_{rank}/a.ckpt", {"w": np.ones((4, 8), np.float16)}, sync=False)
-    rows = Layout(Mesh(tp=2), (("tp",), ()))
+    rows = Layout(Mesh(tp=2), "tp -")
     with open_checkpoint(tmp_path, Strategy({"w": rows})) as checkpoint:
         editor = LayoutEditor(checkpoint, buffer=1000)
         assert editor.strategy["w"] == rows
@@ -206,7 +206,7 @@ def test_a_checkpoint_is_a_source(tmp_path):
 
 def test_mindspore_tuples_are_a_source():
     """As `infer_predict_layout` gives them."""
-    editor = LayoutEditor({"w": layout_tuple(Layout(GRID, ((), ("tp",))), (96, 16))})
+    editor = LayoutEditor({"w": layout_tuple(Layout(GRID, "- tp"), (96, 16))})
     assert editor.mesh.value == "a=2,b=4"
 
 
@@ -226,6 +226,6 @@ def test_what_cannot_be_edited_is_refused():
     with pytest.raises(LayoutError, match="the source has no tensors"):
         LayoutEditor(Strategy({}))
     with pytest.raises(LayoutError, match="w: the strategy does not know its shape"):
-        LayoutEditor(Strategy({"w": Layout(GRID, ((),))}))
+        LayoutEditor(Strategy({"w": Layout(GRID, "-")}))
     with pytest.raises(ReshardError, match="buffer='much' is no size"):
         LayoutEditor(SRC, buffer="much")

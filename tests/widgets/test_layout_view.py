@@ -10,9 +10,9 @@ from distinfer_lab.layout.dialects.mindspore import layout_tuple
 from distinfer_lab.widgets import LayoutView, Picture
 from tests.strategies import layouts_with_shape
 
-GRID = Layout(Mesh(dp=2, tp=4), (("dp",), ("tp",)))
-COLUMNS = Layout(Mesh(tp=4), ((), ("tp",)))
-BIAS = Layout(Mesh(tp=4), (("tp",),))
+GRID = Layout(Mesh(dp=2, tp=4), "dp tp")
+COLUMNS = Layout(Mesh(tp=4), "- tp")
+BIAS = Layout(Mesh(tp=4), "tp")
 TRAIN = Strategy({"fc1.weight": GRID, "fc1.bias": BIAS, "only.train": BIAS}, {"fc1.weight": (96, 16)}, 8)
 INFER = Strategy({"fc1.weight": COLUMNS, "fc1.bias": Layout.replicated(4, 1)}, {"fc1.bias": (96,)})
 
@@ -85,7 +85,7 @@ def test_the_mimebundle_has_words_and_a_still_picture():
     assert bundles[0]["text/plain"] == bundles[1]["text/plain"]
     assert bundles[0]["text/html"] == bundles[1]["text/html"]
     assert bundles[0]["text/plain"] == (
-        "LayoutView(fc1.weight [96, 16], training cards 8 (dp, tp) -> inference cards 4 (-, tp); 2 parameters)"
+        "LayoutView(fc1.weight [96, 16], training cards 8 (dp tp) -> inference cards 4 (- tp); 2 parameters)"
     )
     assert bundles[0]["text/html"].startswith('<img alt="fc1.weight')
     assert "application/vnd.jupyter.widget-view+json" in bundles[0]
@@ -93,8 +93,8 @@ def test_the_mimebundle_has_words_and_a_still_picture():
 
 def test_single_cards_live_and_groups_in_the_notebook():
     """1,024 training cards are single tiles in the page and groups in what is stored."""
-    grid = Layout(Mesh(dp=32, tp=32), (("dp",), ("tp",)))
-    view = LayoutView(grid, Layout(Mesh(tp=256), ((), ("tp",))), shape=(64, 256))
+    grid = Layout(Mesh(dp=32, tp=32), "dp tp")
+    view = LayoutView(grid, Layout(Mesh(tp=256), "- tp"), shape=(64, 256))
     assert view.picture.svg.count("data-key") == 1280
     assert len(view._repr_mimebundle_()[0]["text/html"]) < 50_000
     assert "drawn in" in view.static.svg
@@ -164,7 +164,7 @@ def test_cards_and_parameters_that_are_not_there_are_refused():
 
 def test_fused_parts_are_shown_too():
     """Two strategies of a fused tensor: every card has a part of each."""
-    fused = Layout(Mesh(tp=2), (("tp",), ()), fused=((8, 8, 8), None))
+    fused = Layout(Mesh(tp=2), "tp[8|8|8] -")
     view = LayoutView(Strategy({"qkv": fused}, {"qkv": (24, 4)}), None)
     view.selected = "train:1"
     assert view.linked == ("infer:0",)

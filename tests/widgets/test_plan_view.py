@@ -11,8 +11,8 @@ from distinfer_lab.widgets import LayoutView, PlanView
 from tests.strategies import layout_pairs
 
 GRID = Mesh(dp=2, tp=4)
-COLUMNS = Layout(GRID, ((), ("tp",)))
-ROWS = Layout(Mesh(tp=4), (("tp",), ()))
+COLUMNS = Layout(GRID, "- tp")
+ROWS = Layout(Mesh(tp=4), "tp -")
 SHAPES = {"b.weight": (96, 16), "a.weight": (192, 32), "c.weight": (96, 16)}
 SRC = Strategy(dict.fromkeys(SHAPES, COLUMNS), SHAPES)
 DST = Strategy(dict.fromkeys(SHAPES, ROWS), SHAPES)
@@ -135,8 +135,8 @@ def test_it_keeps_in_step_with_a_layout_view(view):
 
 def test_large_groups_share_rows(view):
     """1,024 cards a side: runs of cards, and what is stored is small."""
-    src = Layout(Mesh(tp=1024), (("tp",), ()))
-    dst = Layout(Mesh(tp=256), ((), ("tp",)))
+    src = Layout(Mesh(tp=1024), "tp -")
+    dst = Layout(Mesh(tp=256), "- tp")
     crowd = PlanView(plan_reshard(Strategy({"w": src}, {"w": (1024, 256)}), Strategy({"w": dst})))
     crowd.selected = "train:0-63"
     assert crowd.picture.sentences["train:0-63"].startswith("Cards 0-63 give 64 KiB: to 0-15 (4 KiB), ")
@@ -145,8 +145,8 @@ def test_large_groups_share_rows(view):
 
 def test_a_group_is_opened_down_to_its_cards():
     """By button, side by side, and back; what is no group of these cards is named."""
-    src = Layout(Mesh(tp=1024), (("tp",), ()))
-    dst = Layout(Mesh(tp=64), ((), ("tp",)))
+    src = Layout(Mesh(tp=1024), "tp -")
+    dst = Layout(Mesh(tp=64), "- tp")
     view = PlanView(plan_reshard(Strategy({"w": src}, {"w": (1024, 256)}), Strategy({"w": dst})))
     view.selected = "move:64-127>4-7"
     view.open.click()
@@ -182,8 +182,8 @@ def test_an_empty_plan_says_so():
 
 def test_warnings_stand_above():
     """What should be known before it is run."""
-    src = Layout(Mesh(tp=4), (("tp",), ()))
-    dst = Layout(Mesh(tp=2), ((), ("tp",)))
+    src = Layout(Mesh(tp=4), "tp -")
+    dst = Layout(Mesh(tp=2), "- tp")
     view = PlanView(plan_reshard(Strategy({"w": src}, {"w": (4096, 4)}), Strategy({"w": dst})))
     assert view.warnings
     assert "Before you run it" in view.summary.value

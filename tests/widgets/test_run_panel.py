@@ -15,8 +15,8 @@ from distinfer_lab.widgets import RunPanel
 SECONDS = 60
 NAMES = [f"layers.{i}.weight" for i in range(6)]
 SHAPE = (64, 48)
-ROWS = Layout(Mesh(tp=4), (("tp",), ()))
-COLUMNS = Layout(Mesh(tp=2), ((), ("tp",)))
+ROWS = Layout(Mesh(tp=4), "tp -")
+COLUMNS = Layout(Mesh(tp=2), "- tp")
 SRC = Strategy(dict.fromkeys(NAMES, ROWS), dict.fromkeys(NAMES, SHAPE))
 DST = Strategy(dict.fromkeys(NAMES, COLUMNS), dict.fromkeys(NAMES, SHAPE))
 

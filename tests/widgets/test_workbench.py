@@ -18,7 +18,7 @@ from distinfer_lab.widgets.parts import Later
 from tests.transformers import expected, folder_of
 
 SECONDS = 100
-ROWS = Layout(Mesh(tp=2), (("tp",), ()))
+ROWS = Layout(Mesh(tp=2), "tp -")
 
 
 @pytest.fixture

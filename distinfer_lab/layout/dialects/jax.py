@@ -44,7 +44,7 @@ def to_layout(mesh: Mesh | Mapping[str, int], spec: Sequence[Entry], ndim: int) 
     Examples
     --------
     >>> to_layout({"dp": 2, "tp": 4}, (None, "tp"), 2)
-    Layout(Mesh(dp=2, tp=4), -, tp)
+    Layout(Mesh(dp=2, tp=4), "- tp")
     """
     grid = mesh if isinstance(mesh, Mesh) else Mesh.from_axes(tuple(mesh), tuple(mesh.values()))
     if len(spec) > ndim:
@@ -75,7 +75,7 @@ def from_layout(layout: Layout) -> tuple[str | tuple[str, ...] | None, ...]:
 
     Examples
     --------
-    >>> from_layout(Layout(Mesh(dp=2, tp=4), (("tp",), ()), optimizer_shards=2))
+    >>> from_layout(Layout(Mesh(dp=2, tp=4), "tp -", optimizer_shards=2))
     (('tp', 'dp'), None)
     """
     if layout.split != "even" or layout.sizes or layout.fused:
@@ -110,7 +110,7 @@ def spec_text(layout: Layout) -> str:
 
     Examples
     --------
-    >>> spec_text(Layout(Mesh(dp=2, tp=4), (("dp", "tp"), (), ())))
+    >>> spec_text(Layout(Mesh(dp=2, tp=4), "dp+tp - -"))
     "P(('dp', 'tp'))"
     """
     entries = list(from_layout(layout))
@@ -129,7 +129,7 @@ def strategy_text(strategy: Strategy) -> str:
 
     Examples
     --------
-    >>> print(strategy_text(Strategy({"w": Layout(Mesh(tp=4), ((), ("tp",)))})))
+    >>> print(strategy_text(Strategy({"w": Layout(Mesh(tp=4), "- tp")})))
     import jax
     from jax.sharding import NamedSharding, PartitionSpec as P
     <BLANKLINE>

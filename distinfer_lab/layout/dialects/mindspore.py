@@ -6,7 +6,7 @@ significant first. Imported axes are named a, b, c ... from the left.
 
 ::
 
-    dev_matrix [2, 4], tensor_map [-1, 0]   <->   Layout(Mesh(a=2, b=4), -, b)
+    dev_matrix [2, 4], tensor_map [-1, 0]   <->   Layout(Mesh(a=2, b=4), "- b")
 """
 
 import math
@@ -92,7 +92,8 @@ def to_layout(item: MindSporeLayout, stages: Sequence[int] = (0,)) -> Layout:
     shards = plain.replicas if item.opt_shard_size == -1 else max(item.opt_shard_size, 1)
     if not dims:
         shards = 1
-    return Layout(mesh, dims, shards, sizes, tuple(s * mesh.size for s in stages))
+    first_ranks = tuple(s * mesh.size for s in stages)
+    return Layout(mesh, dims, optimizer_shards=shards, sizes=sizes, first_ranks=first_ranks)
 
 
 def _dim_axes(mesh: Mesh, entry: int | Sequence[int], tensor_map: TensorMap) -> tuple[str, ...]:
@@ -156,7 +157,7 @@ def layout_tuple(layout: Layout, shape: Sequence[int]) -> LayoutTuple:
 
     Examples
     --------
-    >>> layout_tuple(Layout(Mesh(a=2, b=4), ((), ("b",))), (96, 16))
+    >>> layout_tuple(Layout(Mesh(a=2, b=4), "- b"), (96, 16))
     ([2, 4], [-1, 0], [96, 4], 0, True, '', [96, 16], [96, 4], False, False, 0, 0)
     """
     numbers = from_layout(layout)
@@ -301,7 +302,7 @@ def strategy_text(strategy: Strategy) -> str:
 
     Examples
     --------
-    >>> tp = Layout(Mesh(tp=4), ((), ("tp",)))
+    >>> tp = Layout(Mesh(tp=4), "- tp")
     >>> print(strategy_text(Strategy({"w": tp}, {"w": (96, 16)})))
     predict_strategy = {
         'w': ([4], [-1, 0], [96, 4], 0, True, '', [96, 16], [96, 4], False, False, 0, 0),

@@ -31,7 +31,7 @@ def layout_to_json(layout: Layout) -> dict[str, Any]:
 
     Examples
     --------
-    >>> layout_to_json(Layout(Mesh(tp=4), ((), ("tp",))))
+    >>> layout_to_json(Layout(Mesh(tp=4), "- tp"))
     {'mesh': {'tp': 4}, 'dims': [[], ['tp']]}
     """
     out: dict[str, Any] = {

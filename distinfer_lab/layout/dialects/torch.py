@@ -69,7 +69,7 @@ def to_layout(
     Examples
     --------
     >>> to_layout({"dp": 2, "tp": 4}, [StridedShard(0, 4), Shard(0)], (16, 3))
-    Layout(Mesh(dp=2, tp=4), tp+dp, -)
+    Layout(Mesh(dp=2, tp=4), "tp+dp -")
     """
     grid = mesh if isinstance(mesh, Mesh) else Mesh.from_axes(tuple(mesh), tuple(mesh.values()))
     if len(placements) != len(grid.axis_names):
@@ -131,7 +131,7 @@ def from_layout(layout: Layout) -> tuple[Placement, ...]:
 
     Examples
     --------
-    >>> from_layout(Layout(Mesh(dp=2, tp=4), (("tp", "dp"), ())))
+    >>> from_layout(Layout(Mesh(dp=2, tp=4), "tp+dp -"))
     (StridedShard(dim=0, split_factor=4), Shard(dim=0))
     """
     _check(layout)
@@ -175,7 +175,7 @@ def strategy_text(strategy: Strategy) -> str:
 
     Examples
     --------
-    >>> print(strategy_text(Strategy({"w": Layout(Mesh(tp=4), ((), ("tp",)))})))
+    >>> print(strategy_text(Strategy({"w": Layout(Mesh(tp=4), "- tp")})))
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, Shard
     <BLANKLINE>

@@ -14,6 +14,7 @@ import math
 from typing import NamedTuple
 
 from ...errors import ShardingError
+from ...layout.notation import parse_dims
 from ..graph import AxisStrategy
 
 __all__ = ["UNSPECIFIED", "LogicalAxes", "logical_axes"]
@@ -39,7 +40,9 @@ class LogicalAxes(NamedTuple):
         return self._replace(sharded_by=tuple(pair for pair in self.sharded_by if pair[0] != "batch"))
 
     def __call__(self, *operands: str) -> AxisStrategy | None:
-        """The strategy of an operator: for each operand the logical axis of each dim, "-" for none.
+        """The strategy of an operator: for each operand the logical axes that shard its dims.
+
+        They are text in the notation of `layout/notation.py`, ``"batch - mlp"``.
 
         Examples
         --------
@@ -50,7 +53,12 @@ class LogicalAxes(NamedTuple):
         if not self.mesh:
             return None
         known = dict(self.sharded_by)
-        inputs = tuple(tuple(known.get(axis, ()) for axis in operand.split()) for operand in operands)
+        inputs = tuple(
+            tuple(
+                tuple(name for axis in axes for name in known.get(axis, ())) for axes in parse_dims(operand)
+            )
+            for operand in operands
+        )
         names, sizes = zip(*self.mesh, strict=True)
         # Several axes count as one of their product: the vocabulary is shared as by one axis of all cards.
         return AxisStrategy(names, sizes, inputs, "gspmd_ceil")

@@ -269,7 +269,7 @@ def cut_in_words(layout: Layout) -> str:
     Examples
     --------
     >>> from distinfer_lab.layout import Mesh
-    >>> cut_in_words(Layout(Mesh(tp=4), ((), ("tp",))))
+    >>> cut_in_words(Layout(Mesh(tp=4), "- tp"))
     'columns cut by tp'
     """
     names = ("rows", "columns") if layout.ndim == 2 else tuple(f"dim {d}" for d in range(layout.ndim))

@@ -90,7 +90,7 @@ class Holding:
         Examples
         --------
         >>> from distinfer_lab.layout import Mesh
-        >>> hold(Layout(Mesh(tp=2), ((), ("tp",))), (4, 6)).describe(1)
+        >>> hold(Layout(Mesh(tp=2), "- tp"), (4, 6)).describe(1)
         '[0:4, 3:6]'
         """
         if self.cards[row] in self.lost:

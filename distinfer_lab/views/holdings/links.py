@@ -50,7 +50,7 @@ class Links:
         Examples
         --------
         >>> from distinfer_lab.layout import Mesh
-        >>> rows = Layout(Mesh(tp=2), (("tp",), ()))
+        >>> rows = Layout(Mesh(tp=2), "tp -")
         >>> link_cards(rows, Layout.replicated(1, 2), (4, 6)).partners()["infer:0"]
         ('train:0', 'train:1')
         """
