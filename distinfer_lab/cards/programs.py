@@ -1,7 +1,12 @@
-"""The programs that the cards keep: each is sent once, and known by a key from then on."""
+"""The programs that the cards keep: each is sent once, and kept for as long as somebody here holds it.
+
+What nobody holds any more is forgotten on the cards when the next program is sent: the garbage collector, which
+may run in any thread, must not talk to the cluster.
+"""
 
 import uuid
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from . import tasks
 from .members import Members
@@ -22,21 +27,29 @@ class Programs:
 
     def __init__(self, members: Members, name: str) -> None:
         self._members, self._name = members, name
-        self._kept: dict[str, Any] = {}
+        self._keys: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+        self._sent: set[str] = set()
+        """The keys of all that some card may still keep."""
 
     def __contains__(self, program: Any) -> bool:
-        return any(known is program for known in self._kept.values())
+        return program in self._keys
 
     def keep(self, program: Any) -> str:
         """Send a program to all cards, unless they have it; gives its key."""
-        for key, known in self._kept.items():
-            if known is program:
-                return key
-        key = f"program-{uuid.uuid4().hex[:12]}"
-        self._members.ask(tasks.keep_program, self._name, key, program)
-        self._kept[key] = program
-        return key
+        if program not in self._keys:
+            key = f"program-{uuid.uuid4().hex[:12]}"
+            self._forget_unused()
+            self._sent.add(key)
+            self._members.ask(tasks.keep_program, self._name, key, program)
+            self._keys[program] = key
+        return self._keys[program]
 
     def clear(self) -> None:
-        """Some card has none of them any more."""
-        self._kept.clear()
+        """Some card has none of them any more; those that others still have are forgotten in time."""
+        self._keys.clear()
+
+    def _forget_unused(self) -> None:
+        unused = self._sent.difference(self._keys.values())
+        if unused:
+            self._members.ask(tasks.forget_programs, self._name, unused)
+            self._sent -= unused

@@ -1,7 +1,7 @@
 """What runs on a card: one function per kind of work, each one Dask task per card and gang."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -25,6 +25,7 @@ __all__ = [
     "cancel",
     "drop",
     "dtypes",
+    "forget_programs",
     "hand_over",
     "keep_program",
     "kinds",
@@ -207,6 +208,13 @@ def progress(name: str, dask_worker: Any) -> dict[int, int]:
 def keep_program(name: str, key: str, program: Any, dask_worker: Any) -> None:
     """Keep a program for later runs."""
     _store_on(dask_worker, name).programs[key] = program
+
+
+def forget_programs(name: str, keys: Collection[str], dask_worker: Any) -> None:
+    """Let programs go that no run will name any more."""
+    programs = _store_on(dask_worker, name).programs
+    for key in keys:
+        programs.pop(key, None)
 
 
 def _store_on(worker: Any, name: str) -> CardStore:

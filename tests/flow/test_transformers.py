@@ -208,6 +208,22 @@ def test_a_text_that_has_ended_waits_for_the_others():
         assert alone.shape[1] == 12 + free[0].tolist().index(end) + 1
 
 
+def test_many_lengths_of_prompts_leave_few_programs_on_the_cards(monkeypatch):
+    """Cards keep those that the model keeps, and the latest; what was forgotten is made again, and says the same."""
+    monkeypatch.setattr("distinfer_lab.flow.runner.MOST_PROGRAMS", 3)
+    with CardGroup(2) as cards:
+        model, _ = loaded("gpt2_tiny", cards)
+        ids = expected("gpt2_tiny")["input_ids"]
+        first = model.generate(ids[:, :2], 2).asnumpy()
+        for length in range(3, 9):
+            model.generate(ids[:, :length], 2)
+        kept = cards.client.run(
+            lambda name, dask_worker: len(dask_worker.plugins[name].programs), cards.runtime.terms.name
+        )
+        assert all(1 <= count <= 4 for count in kept.values())
+        np.testing.assert_array_equal(model.generate(ids[:, :2], 2).asnumpy(), first)
+
+
 def test_what_cannot_be_generated_is_refused():
     """Ragged texts, no room, numbers out of range, another net; the text says the way out."""
     with CardGroup(1) as cards:
