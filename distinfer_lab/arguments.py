@@ -1,5 +1,7 @@
 """The arguments of public functions, compared with their annotations before anything is done.
 
+::
+
     open_checkpoint("ckpt", without=1)   open_checkpoint: without=1 should be a collection of integers;
                                          write without=[1]
     plan.run("out", overwriet=True)      ConversionPlan.run has no argument overwriet; did you mean overwrite?

@@ -1,5 +1,7 @@
 """Whether the files of an output are in their places: a few small slices of each against the digests of its manifest.
 
+::
+
     rank_0/a.ckpt   bias 3f...   \
     rank_1/a.ckpt   bias 81...   /  exchanged: shapes are equal, and headers say nothing of ranks
 
