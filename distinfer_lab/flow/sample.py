@@ -18,7 +18,7 @@ import numpy as np
 
 from ..cards import CardGroup
 from ..errors import ContextError
-from ..net import Cell, NodeStrategy, Parameter, Tensor, ops
+from ..net import Cell, Parameter, Tensor, Value, ops
 from ..net.nn import Momentum, SoftmaxCrossEntropyWithLogits
 from .callbacks import Callback, CheckpointConfig, ModelCheckpoint
 from .context import auto_parallel_context
@@ -60,7 +60,7 @@ class SampleNet(Cell):
         script of the tutorial does.
     """
 
-    def __init__(self, strategy: NodeStrategy | None = None) -> None:
+    def __init__(self, strategy: ops.InStrategy | None = None) -> None:
         super().__init__()
         self.matmul = ops.MatMul()
         if strategy is not None:
@@ -68,7 +68,7 @@ class SampleNet(Cell):
         self.neg = ops.Neg()
         self.weight = Parameter(Tensor(np.full((96, 16), 0.5, np.float32)), name="matmul_weight")
 
-    def construct(self, x: Any) -> Any:
+    def construct(self, x: Value) -> Value:
         return self.neg(self.matmul(x, self.weight))
 
 

@@ -8,7 +8,7 @@ from .evaluate import check_value, evaluate
 from .graph import AxisStrategy, Graph, Node, NodeStrategy, Operator, Origin, Region, Rule, Spec
 from .initializer import Initializer, Values, get_seed, initializer, set_seed
 from .shares import InitialBox, InitialPart, InitialShare
-from .tensor import Parameter, Source, Tensor
+from .tensor import Parameter, Source, Tensor, Value
 from .trace import spec_of, trace, training_graph
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Source",
     "Spec",
     "Tensor",
+    "Value",
     "Values",
     "check_value",
     "differentiate",

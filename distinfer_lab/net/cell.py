@@ -12,14 +12,18 @@
             return self.relu(self.fc1(x))
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 from ..display import Displayed
 from ..errors import ArgumentTypeError, GraphError
-from .tensor import Parameter, building
+from .tensor import Parameter, Value, building
 
 __all__ = ["Cell", "SequentialCell"]
+
+
+def _no_construct(self: "Cell", *inputs: object) -> NoReturn:
+    raise GraphError(f"{type(self).__name__} has no `construct`; write what it computes there")
 
 
 class Cell(Displayed):
@@ -29,6 +33,9 @@ class Cell(Displayed):
     without a name takes that of its attribute; those of inner cells carry the cell's path in
     front.
     """
+
+    construct: Callable[..., Any] = _no_construct
+    """Compute the output; every net defines how, with inputs of its own."""
 
     _pipeline_stage: int | None = None
 
@@ -51,10 +58,6 @@ class Cell(Displayed):
         elif isinstance(value, Cell):
             cells[name] = value
         object.__setattr__(self, name, value)
-
-    def construct(self, *inputs: Any) -> Any:
-        """Compute the output; every net says how."""
-        raise GraphError(f"{type(self).__name__} has no `construct`; write what it computes there")
 
     def __call__(self, *inputs: Any) -> Any:
         build = building()
@@ -150,7 +153,7 @@ class SequentialCell(Cell):
             setattr(self, str(i), cell)
         self.steps = tuple(steps)
 
-    def construct(self, *inputs: Any) -> Any:
+    def construct(self, *inputs: Value) -> Value:
         (x,) = inputs
         for step in self.steps:
             x = step(x)

@@ -4,6 +4,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ArgumentTypeError
 from ..text import shown
@@ -19,7 +20,7 @@ dtypes: dict[str, np.dtype[Any]] = {
 """MindSpore's names of dtypes, as numpy's dtypes."""
 
 
-def as_dtype(dtype: Any) -> np.dtype[Any]:
+def as_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """A dtype, however it is given.
 
     Raises

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from ..arguments import checked
 from ..errors import GraphError
@@ -139,7 +139,7 @@ class Values:
 
 
 @checked
-def initializer(init: str | float, shape: Sequence[int], dtype: Any = np.float32) -> Initializer:
+def initializer(init: str | float, shape: Sequence[int], dtype: DTypeLike = np.float32) -> Initializer:
     """Initial values by name or as one number.
 
     Raises

@@ -1,15 +1,16 @@
 """Layers by MindSpore's names; each holds the primitives that `shard` can be called on."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import ArgumentTypeError, GraphError
 from . import ops
 from .cell import Cell
 from .initializer import Initializer, initializer
-from .tensor import Parameter, Tensor
+from .tensor import Parameter, Tensor, Value
 
 __all__ = [
     "GELU",
@@ -26,7 +27,10 @@ __all__ = [
 ]
 
 
-def _initial(init: Any, shape: tuple[int, ...], what: str) -> Any:
+InitialValue = ArrayLike | Initializer
+
+
+def _initial(init: InitialValue, shape: tuple[int, ...], what: str) -> Initializer | Tensor:
     if isinstance(init, str | int | float):
         return initializer(init, shape)
     value = init if isinstance(init, Initializer) else Tensor(init)
@@ -40,13 +44,13 @@ class _Activation(Cell):
 
     primitive: ops.Primitive
 
-    def shard(self, in_strategy: Any) -> "_Activation":
-        """Set how the primitive is cut; gives itself."""
+    def shard(self, in_strategy: ops.InStrategy | None) -> Self:
+        """Set how the primitive is sharded; returns the layer itself."""
         self.primitive.shard(in_strategy)
         return self
 
-    def construct(self, *inputs: Any) -> Any:
-        return self.primitive(*inputs)
+    def construct(self, x: Value) -> Value:
+        return self.primitive(x)
 
 
 class ReLU(_Activation):
@@ -114,6 +118,8 @@ ACTIVATIONS: dict[str, Callable[[], _Activation]] = {
     "softmax": Softmax,
 }
 
+Activation = str | Callable[[Value], Value]
+
 
 class Dense(Cell):
     """x @ weight.T + bias, with weight of shape [out_channels, in_channels].
@@ -142,10 +148,10 @@ class Dense(Cell):
         self,
         in_channels: int,
         out_channels: int,
-        weight_init: Any = "he_uniform",
-        bias_init: Any = "zeros",
+        weight_init: InitialValue = "he_uniform",
+        bias_init: InitialValue = "zeros",
         has_bias: bool = True,
-        activation: Any = None,
+        activation: Activation | None = None,
     ) -> None:
         super().__init__()
         self.weight = Parameter(_initial(weight_init, (out_channels, in_channels), "weight_init"), "weight")
@@ -156,8 +162,7 @@ class Dense(Cell):
         self.bias_add = ops.BiasAdd()
         self.activation = _activation(activation)
 
-    def construct(self, *inputs: Any) -> Any:
-        (x,) = inputs
+    def construct(self, x: Value) -> Value:
         shape = x.shape
         if len(shape) != 2:
             x = ops.Reshape()(x, (-1, shape[-1]))
@@ -169,7 +174,7 @@ class Dense(Cell):
         return x if len(shape) == 2 else ops.Reshape()(x, (*shape[:-1], self.weight.shape[0]))
 
 
-def _activation(activation: Any) -> Any:
+def _activation(activation: Activation | None) -> Callable[[Value], Value] | None:
     if isinstance(activation, str):
         if activation not in ACTIVATIONS:
             raise GraphError(f"activation {activation!r} is not one of {', '.join(ACTIVATIONS)}")
@@ -200,7 +205,7 @@ class Embedding(Cell):
         vocab_size: int,
         embedding_size: int,
         use_one_hot: bool = False,
-        embedding_table: Any = "normal",
+        embedding_table: InitialValue = "normal",
     ) -> None:
         super().__init__()
         if use_one_hot is not False:
@@ -214,8 +219,8 @@ class Embedding(Cell):
         )
         self.gather = ops.Gather()
 
-    def construct(self, *inputs: Any) -> Any:
-        return self.gather(self.embedding_table, inputs[0], 0)
+    def construct(self, ids: Value) -> Value:
+        return self.gather(self.embedding_table, ids, 0)
 
 
 class LayerNorm(Cell):
@@ -241,11 +246,11 @@ class LayerNorm(Cell):
 
     def __init__(
         self,
-        normalized_shape: Any,
+        normalized_shape: int | Sequence[int],
         begin_norm_axis: int | None = None,
         begin_params_axis: int | None = None,
-        gamma_init: Any = "ones",
-        beta_init: Any = "zeros",
+        gamma_init: InitialValue = "ones",
+        beta_init: InitialValue = "zeros",
         epsilon: float = 1e-7,
     ) -> None:
         super().__init__()
@@ -256,13 +261,13 @@ class LayerNorm(Cell):
         params_axis = self._axis("begin_params_axis", begin_params_axis, shape)
         self.layer_norm = ops.LayerNorm(norm_axis, params_axis, epsilon)
 
-    def _axis(self, name: str, axis: Any, shape: tuple[int, ...]) -> int:
+    def _axis(self, name: str, axis: object, shape: tuple[int, ...]) -> int:
         if axis is not None and (not isinstance(axis, int) or isinstance(axis, bool)):
             raise ArgumentTypeError(f"LayerNorm: {name}={axis!r:.60} is not an integer")
         return -len(shape) if axis is None else axis
 
-    def construct(self, *inputs: Any) -> Any:
-        return self.layer_norm(inputs[0], self.gamma, self.beta)
+    def construct(self, x: Value) -> Value:
+        return self.layer_norm(x, self.gamma, self.beta)
 
 
 class RMSNorm(Cell):
@@ -273,5 +278,5 @@ class RMSNorm(Cell):
         self.gamma = Parameter(initializer("ones", (size,), np.float32), "gamma")
         self.rms_norm = ops.RmsNorm(epsilon)
 
-    def construct(self, *inputs: Any) -> Any:
-        return self.rms_norm(inputs[0], self.gamma)
+    def construct(self, x: Value) -> Value:
+        return self.rms_norm(x, self.gamma)

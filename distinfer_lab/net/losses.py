@@ -1,10 +1,9 @@
 """Losses by MindSpore's names: cells of (prediction, label)."""
 
-from typing import Any
-
 from ..errors import GraphError
 from . import ops
 from .cell import Cell
+from .tensor import Value
 
 __all__ = ["MSELoss", "SoftmaxCrossEntropyWithLogits"]
 
@@ -18,7 +17,7 @@ class _Loss(Cell):
             raise GraphError(f"reduction={reduction!r} is not one of {', '.join(REDUCTIONS)}")
         self.reduction = reduction
 
-    def _reduced(self, losses: Any) -> Any:
+    def _reduced(self, losses: Value) -> Value:
         if self.reduction == "none":
             return losses
         return (ops.ReduceMean() if self.reduction == "mean" else ops.ReduceSum())(losses)
@@ -41,8 +40,7 @@ class SoftmaxCrossEntropyWithLogits(_Loss):
         self.sparse = sparse
         self.cross_entropy = ops.SoftmaxCrossEntropyWithLogits()
 
-    def construct(self, *inputs: Any) -> Any:
-        logits, labels = inputs
+    def construct(self, logits: Value, labels: Value) -> Value:
         if self.sparse:
             labels = ops.OneHot()(labels, logits.shape[-1])
         return self._reduced(self.cross_entropy(logits, labels))
@@ -54,6 +52,5 @@ class MSELoss(_Loss):
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__(reduction)
 
-    def construct(self, *inputs: Any) -> Any:
-        logits, labels = inputs
+    def construct(self, logits: Value, labels: Value) -> Value:
         return self._reduced(ops.Square()(logits - labels))

@@ -1,15 +1,16 @@
 """Operators as a net uses them, by MindSpore's names: `ops.MatMul().shard(((2, 1), (1, 4)))(x, w)`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from ..display import Displayed
 from ..errors import ArgumentTypeError, GraphError
 from . import operators
-from .graph import AxisStrategy, NodeStrategy, Operator
-from .tensor import apply
+from .graph import AxisStrategy, NodeStrategy, Operator, Spec
+from .tensor import Tensor, Traced, Value, apply
 
 __all__ = [
     "Add",
@@ -84,13 +85,19 @@ class LayoutDims(Displayed):
         return f"{self.layout!r}{tuple(dim or 'None' for dim in self.dims)}"
 
 
-def read_strategy(op: str, in_strategy: Any) -> NodeStrategy:
+Arguments = tuple[Any, ...]
+
+InStrategy = Sequence[Sequence[int]] | Sequence[LayoutDims]
+"""What `shard` takes: for each input one number per dim, or one `Layout(...)(...)`."""
+
+
+def read_strategy(op: str, in_strategy: InStrategy) -> NodeStrategy:
     """What the user gave to `shard`, as a record.
 
     Raises
     ------
     ArgumentTypeError
-        If it is no tuple of tuples of integers, and no tuple of `Layout` dims.
+        If it is neither a tuple of tuples of integers nor a tuple of `Layout` dims.
     """
     if not isinstance(in_strategy, tuple | list):
         raise ArgumentTypeError(
@@ -107,11 +114,10 @@ def read_strategy(op: str, in_strategy: Any) -> NodeStrategy:
     return tuple(out)
 
 
-class Primitive(Displayed):
-    """An operator that can be told how to be cut, and called."""
+class Primitive(Displayed, ABC):
+    """An operator that can be sharded, and called."""
 
-    def __init__(self, op: Operator | None = None) -> None:
-        self.op = op
+    def __init__(self) -> None:
         self.strategy: NodeStrategy | None = None
 
     @property
@@ -119,96 +125,202 @@ class Primitive(Displayed):
         """The operator's name."""
         return type(self).__name__
 
-    def shard(self, in_strategy: Any, out_strategy: Any = None) -> "Primitive":
-        """Set into how many parts each dim of each input is cut; gives itself.
+    def shard(self, in_strategy: InStrategy | None, out_strategy: None = None) -> Self:
+        """Set into how many shards each dim of each input is cut; returns the primitive itself.
 
         Parameters
         ----------
         in_strategy
             One tuple per input, one number per dim; or one `Layout(...)(...)` per input.
         out_strategy
-            Accepted only as None: the output's cut follows from the inputs'.
+            Only None is supported: how the output is sharded follows from the inputs.
         """
         if out_strategy is not None:
             raise GraphError(f"{self.name}.shard: out_strategy is not supported; it follows from in_strategy")
         self.strategy = None if in_strategy is None else read_strategy(self.name, in_strategy)
         return self
 
-    def bind(self, args: tuple[Any, ...]) -> tuple[Operator, tuple[Any, ...]]:
+    @abstractmethod
+    def bind(self, args: Arguments) -> tuple[Operator, tuple[Value, ...]]:
         """The operator, and those arguments that are its inputs."""
-        assert self.op is not None
-        return self.op, args
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any) -> Tensor | Traced:
         op, operands = self.bind(args)
         return apply(op, *operands, strategy=self.strategy)
 
+    def _described(self) -> str:
+        return f"{self.name}()"
+
     def __repr__(self) -> str:
-        words = f"{self.name}()" if self.op is None else repr(self.op)
-        return words if self.strategy is None else f"{words}.shard({self.strategy})"
+        text = self._described()
+        return text if self.strategy is None else f"{text}.shard({self.strategy})"
 
 
-def _plain(name: str, op: type[Operator]) -> type[Primitive]:
+class Fixed(Primitive):
+    """A primitive whose operator is known when it is made; all arguments of its call are inputs."""
+
+    def __init__(self, op: Operator) -> None:
+        super().__init__()
+        self.op = op
+
+    def bind(self, args: Arguments) -> tuple[Operator, tuple[Value, ...]]:
+        return self.op, args
+
+    def _described(self) -> str:
+        return repr(self.op)
+
+
+class Plain(Fixed):
     """A primitive without attributes."""
 
-    def __init__(self: Primitive) -> None:  # noqa: N807
-        Primitive.__init__(self, op())
+    operator: ClassVar[type[Operator]]
 
-    return type(name, (Primitive,), {"__init__": __init__, "__doc__": op.__doc__, "__module__": __name__})
+    def __init__(self) -> None:
+        super().__init__(self.operator())
 
 
-Add = _plain("Add", operators.Add)
+class Add(Plain):
+    """x + y."""
+
+    operator = operators.Add
+
+
 TensorAdd = Add
-Sub = _plain("Sub", operators.Sub)
-Mul = _plain("Mul", operators.Mul)
-Div = _plain("Div", operators.Div)
+
+
+class Sub(Plain):
+    """x - y."""
+
+    operator = operators.Sub
+
+
+class Mul(Plain):
+    """x * y."""
+
+    operator = operators.Mul
+
+
+class Div(Plain):
+    """x / y."""
+
+    operator = operators.Div
+
+
 RealDiv = Div
-Neg = _plain("Neg", operators.Neg)
-ReLU = _plain("ReLU", operators.ReLU)
-GeLU = _plain("GeLU", operators.GeLU)
-SiLU = _plain("SiLU", operators.SiLU)
-Sigmoid = _plain("Sigmoid", operators.Sigmoid)
-Tanh = _plain("Tanh", operators.Tanh)
-Exp = _plain("Exp", operators.Exp)
-Log = _plain("Log", operators.Log)
-Sqrt = _plain("Sqrt", operators.Sqrt)
-Square = _plain("Square", operators.Square)
-BiasAdd = _plain("BiasAdd", operators.BiasAdd)
-Flatten = _plain("Flatten", operators.Flatten)
-SoftmaxCrossEntropyWithLogits = _plain(
-    "SoftmaxCrossEntropyWithLogits", operators.SoftmaxCrossEntropyWithLogits
-)
 
 
-class MatMul(Primitive):
+class Neg(Plain):
+    """-x."""
+
+    operator = operators.Neg
+
+
+class ReLU(Plain):
+    """max(x, 0); its slope at 0 is 0."""
+
+    operator = operators.ReLU
+
+
+class GeLU(Plain):
+    """x * Phi(x) by the tanh form, as MindSpore's `GeLU` and GPT-2 have it.
+
+    References
+    ----------
+    Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, section 2.
+    """
+
+    operator = operators.GeLU
+
+
+class SiLU(Plain):
+    """x / (1 + exp(-x)), also called swish."""
+
+    operator = operators.SiLU
+
+
+class Sigmoid(Plain):
+    """1 / (1 + exp(-x)), without overflow."""
+
+    operator = operators.Sigmoid
+
+
+class Tanh(Plain):
+    """tanh(x)."""
+
+    operator = operators.Tanh
+
+
+class Exp(Plain):
+    """exp(x)."""
+
+    operator = operators.Exp
+
+
+class Log(Plain):
+    """The natural logarithm."""
+
+    operator = operators.Log
+
+
+class Sqrt(Plain):
+    """The square root."""
+
+    operator = operators.Sqrt
+
+
+class Square(Plain):
+    """x * x."""
+
+    operator = operators.Square
+
+
+class BiasAdd(Plain):
+    """x[n, c, ...] + bias[c]."""
+
+    operator = operators.BiasAdd
+
+
+class Flatten(Plain):
+    """All dims but the first become one."""
+
+    operator = operators.Flatten
+
+
+class SoftmaxCrossEntropyWithLogits(Plain):
+    """For each row of logits[n, c] the cross entropy with labels[n, c], shape [n]."""
+
+    operator = operators.SoftmaxCrossEntropyWithLogits
+
+
+class MatMul(Fixed):
     """The product of two matrices."""
 
     def __init__(self, transpose_a: bool = False, transpose_b: bool = False) -> None:
         super().__init__(operators.MatMul(transpose_a, transpose_b))
 
 
-class BatchMatMul(Primitive):
+class BatchMatMul(Fixed):
     """The products of batches of matrices."""
 
     def __init__(self, transpose_a: bool = False, transpose_b: bool = False) -> None:
         super().__init__(operators.BatchMatMul(transpose_a, transpose_b))
 
 
-class Softmax(Primitive):
+class Softmax(Fixed):
     """exp(x) over its sum along `axis`."""
 
     def __init__(self, axis: int = -1) -> None:
         super().__init__(operators.Softmax(axis))
 
 
-class LayerNorm(Primitive):
+class LayerNorm(Fixed):
     """gamma * normalised(x) + beta; called with (x, gamma, beta)."""
 
     def __init__(self, begin_norm_axis: int = 1, begin_params_axis: int = 1, epsilon: float = 1e-7) -> None:
         super().__init__(operators.LayerNorm(begin_norm_axis, epsilon, begin_params_axis))
 
 
-class RmsNorm(Primitive):
+class RmsNorm(Fixed):
     """gamma * x / sqrt(mean(x * x) + epsilon), along the last dim; called with (x, gamma)."""
 
     def __init__(self, epsilon: float = 1e-6) -> None:
@@ -218,10 +330,7 @@ class RmsNorm(Primitive):
 class Reshape(Primitive):
     """Called with (x, shape)."""
 
-    def __init__(self) -> None:
-        super().__init__()
-
-    def bind(self, args: tuple[Any, ...]) -> tuple[Operator, tuple[Any, ...]]:
+    def bind(self, args: Arguments) -> tuple[Operator, tuple[Value, ...]]:
         x, shape = args
         return operators.Reshape(operators.Reshape(tuple(shape)).infer(_spec(x)).shape), (x,)
 
@@ -229,10 +338,7 @@ class Reshape(Primitive):
 class Transpose(Primitive):
     """Called with (x, perm)."""
 
-    def __init__(self) -> None:
-        super().__init__()
-
-    def bind(self, args: tuple[Any, ...]) -> tuple[Operator, tuple[Any, ...]]:
+    def bind(self, args: Arguments) -> tuple[Operator, tuple[Value, ...]]:
         x, perm = args
         return operators.Transpose(tuple(perm)), (x,)
 
@@ -246,7 +352,7 @@ class ReduceSum(Primitive):
         super().__init__()
         self.keep_dims = keep_dims
 
-    def bind(self, args: tuple[Any, ...]) -> tuple[Operator, tuple[Any, ...]]:
+    def bind(self, args: Arguments) -> tuple[Operator, tuple[Value, ...]]:
         axis = args[1] if len(args) > 1 else ()
         axes = (axis,) if isinstance(axis, int) else tuple(axis)
         return self.reduction(axes, self.keep_dims), args[:1]
@@ -266,7 +372,7 @@ class Gather(Primitive):
             raise GraphError(f"Gather: batch_dims={batch_dims} is not supported; use 0")
         super().__init__()
 
-    def bind(self, args: tuple[Any, ...]) -> tuple[Operator, tuple[Any, ...]]:
+    def bind(self, args: Arguments) -> tuple[Operator, tuple[Value, ...]]:
         return operators.Gather(args[2] if len(args) > 2 else 0), args[:2]
 
 
@@ -281,7 +387,7 @@ class OneHot(Primitive):
             raise GraphError(f"OneHot: axis={axis} is not supported; use -1, and a Transpose after it")
         super().__init__()
 
-    def bind(self, args: tuple[Any, ...]) -> tuple[Operator, tuple[Any, ...]]:
+    def bind(self, args: Arguments) -> tuple[Operator, tuple[Value, ...]]:
         ids, depth, *values = args
         if not values:
             return operators.OneHot(int(depth)), (ids,)
@@ -293,7 +399,5 @@ class OneHot(Primitive):
         return operators.OneHot(int(depth), str(on.dtype)), (ids,)
 
 
-def _spec(value: Any) -> Any:
-    from .graph import Spec
-
-    return Spec(tuple(value.shape), value.dtype)
+def _spec(value: Value) -> Spec:
+    return Spec(value.shape, value.dtype)

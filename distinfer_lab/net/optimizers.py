@@ -12,28 +12,31 @@ MindSpore 2.10, mindspore/python/mindspore/nn/optim.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..display import Displayed, counted
 from ..errors import ArgumentTypeError, ContextError, GraphError
 from .build import GraphBuilder
-from .initializer import initializer
+from .initializer import Initializer, initializer
 from .operators import AtStep, BroadcastTo, Cast, Constant, Identity, Sqrt, Square
 from .tensor import Parameter, Tensor, Traced, apply
 
 __all__ = ["SGD", "Adam", "Momentum", "Optimizer"]
 
+Array = NDArray[Any]
 Rates = float | Sequence[float] | Tensor
 
 UNDECAYED = ("beta", "gamma")
 """Weight decay leaves out a parameter with one of these in its name, as in MindSpore."""
 
 
-class Optimizer(Displayed):
+class Optimizer(Displayed, ABC):
     """Base of all optimizers.
 
     Parameters
@@ -79,7 +82,7 @@ class Optimizer(Displayed):
         self._keep("learning_rate", self._rates(learning_rate))
         self._keep("global_step", initializer("zeros", (1,), np.int32))
 
-    def _keep(self, name: str, value: Any) -> None:
+    def _keep(self, name: str, value: Initializer | Array) -> None:
         self.states[name] = Parameter(value, name, requires_grad=False)
 
     def _keep_for_each_parameter(self) -> None:
@@ -87,7 +90,7 @@ class Optimizer(Displayed):
             for param in self.params:
                 self._keep(f"{prefix}.{param.name}", initializer(value, param.shape, param.dtype))
 
-    def _number(self, argument: str, value: Any) -> float:
+    def _number(self, argument: str, value: object) -> float:
         """A finite number of 0 or more."""
         if not isinstance(value, Real) or isinstance(value, bool):
             raise ArgumentTypeError(
@@ -98,7 +101,7 @@ class Optimizer(Displayed):
             raise ContextError(f"{type(self).__name__}: {argument}={number} is out of range; give 0 or more")
         return number
 
-    def _rates(self, rates: Any) -> Any:
+    def _rates(self, rates: Rates) -> Initializer | Array:
         """One learning rate, of no dims, or one for each step."""
         if isinstance(rates, Tensor | np.ndarray):
             rates = np.asarray(rates).tolist()
@@ -166,11 +169,11 @@ class Optimizer(Displayed):
         new[param.name] = _as(wide, value) - step
         return {name: _as(param.dtype, narrow) for name, narrow in new.items()}
 
+    @abstractmethod
     def _step(
         self, grad: Traced, own: Mapping[str, Traced], numbers: Mapping[str, Traced]
     ) -> tuple[Traced, dict[str, Traced]]:
         """What to subtract from a parameter, and the new values of those of its states that change."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({counted(len(self.params), 'parameter')})"

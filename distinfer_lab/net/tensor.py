@@ -1,12 +1,12 @@
 """Tensors, parameters, and the values that stand for them while a net is traced."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NoReturn, Protocol
+from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from ..arguments import checked_on_error
 from ..display import Displayed
@@ -22,6 +22,7 @@ __all__ = [
     "Source",
     "Tensor",
     "Traced",
+    "Value",
     "apply",
     "building",
     "constant",
@@ -29,44 +30,49 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
+R = TypeVar("R")
 
 
-class Arithmetic(Displayed):
+class Arithmetic(Displayed, Generic[R]):
     """The operators of Python; a number on either side becomes part of the graph."""
 
-    def __add__(self, other: Any) -> Any:
-        return apply(AddScalar(other), self) if _is_number(other) else apply(Add(), self, other)
+    def _apply(self, op: Operator, *others: "Value") -> R:
+        return cast("R", apply(op, cast("Value", self), *others))
 
-    def __radd__(self, other: Any) -> Any:
+    def _with(self, other: "Value | float", of_number: Callable[[float], Operator], op: Operator) -> R:
+        if isinstance(other, int | float) and not isinstance(other, bool):
+            return self._apply(of_number(other))
+        return self._apply(op, cast("Value", other))
+
+    def __add__(self, other: "Value | float") -> R:
+        return self._with(other, AddScalar, Add())
+
+    def __radd__(self, other: float) -> R:
         return self + other
 
-    def __sub__(self, other: Any) -> Any:
-        return apply(AddScalar(-other), self) if _is_number(other) else apply(Sub(), self, other)
+    def __sub__(self, other: "Value | float") -> R:
+        return self._with(other, lambda number: AddScalar(-number), Sub())
 
-    def __rsub__(self, other: Any) -> Any:
-        return apply(AddScalar(other), apply(Neg(), self))
+    def __rsub__(self, other: float) -> R:
+        return cast("Arithmetic[R]", -self) + other
 
-    def __mul__(self, other: Any) -> Any:
-        return apply(Scale(other), self) if _is_number(other) else apply(Mul(), self, other)
+    def __mul__(self, other: "Value | float") -> R:
+        return self._with(other, Scale, Mul())
 
-    def __rmul__(self, other: Any) -> Any:
+    def __rmul__(self, other: float) -> R:
         return self * other
 
-    def __truediv__(self, other: Any) -> Any:
-        return apply(Scale(1 / other), self) if _is_number(other) else apply(Div(), self, other)
+    def __truediv__(self, other: "Value | float") -> R:
+        return self._with(other, lambda number: Scale(1 / number), Div())
 
-    def __matmul__(self, other: Any) -> Any:
-        return apply(MatMul(), self, other)
+    def __matmul__(self, other: "Value") -> R:
+        return self._apply(MatMul(), other)
 
-    def __neg__(self) -> Any:
-        return apply(Neg(), self)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    def __neg__(self) -> R:
+        return self._apply(Neg())
 
 
-class Tensor(Arithmetic):
+class Tensor(Arithmetic["Tensor"]):
     """An array, by MindSpore's name.
 
     Parameters
@@ -83,7 +89,7 @@ class Tensor(Arithmetic):
     Tensor(shape=[2], dtype=float32, value=[2. 4.])
     """
 
-    def __init__(self, input_data: Any, dtype: Any = None) -> None:
+    def __init__(self, input_data: ArrayLike, dtype: DTypeLike | None = None) -> None:
         if isinstance(input_data, Tensor):
             input_data = input_data.asnumpy()
         plain = not isinstance(input_data, np.ndarray | np.generic)
@@ -111,7 +117,7 @@ class Tensor(Arithmetic):
     def __len__(self) -> int:
         return len(self._array)
 
-    def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.asarray(self._array, dtype)
 
     def __repr__(self) -> str:
@@ -135,7 +141,7 @@ class Source(Protocol):
 
 
 @checked_on_error
-class Parameter(Arithmetic):
+class Parameter(Arithmetic["Tensor | Traced"]):
     """A named tensor of a net: shape, dtype and where its values come from.
 
     Parameters
@@ -153,16 +159,18 @@ class Parameter(Arithmetic):
 
     def __init__(
         self,
-        default_input: Any,
+        default_input: ArrayLike | Initializer,
         name: str | None = None,
         requires_grad: bool = True,
         *,
         parallel_optimizer: bool = True,
     ) -> None:
-        if not isinstance(default_input, Initializer):
-            default_input = Values(Tensor(default_input).asnumpy())
-        self.initial: Source = default_input
-        self.source: Source = default_input
+        initial: Source = (
+            default_input
+            if isinstance(default_input, Initializer)
+            else Values(Tensor(default_input).asnumpy())
+        )
+        self.initial, self.source = initial, initial
         self.name = name or "Parameter"
         self.named = name is not None
         self.requires_grad = requires_grad
@@ -191,7 +199,7 @@ class Parameter(Arithmetic):
         """The whole value; gathered, if it lies in shards on cards."""
         return self.region(tuple((0, n) for n in self.shape))
 
-    def set_data(self, data: Any) -> None:
+    def set_data(self, data: ArrayLike) -> None:
         """Replace the value.
 
         Raises
@@ -210,7 +218,7 @@ class Parameter(Arithmetic):
         return f"Parameter(name={self.name}, shape={list(self.shape)}, dtype={self.dtype})"
 
 
-class Traced(Arithmetic):
+class Traced(Arithmetic["Traced"]):
     """A value of a net that is being traced: it has a shape and a dtype, and no elements."""
 
     def __init__(self, build: GraphBuilder, name: str) -> None:
@@ -239,6 +247,9 @@ class Traced(Arithmetic):
         return f"Traced({self.name}, shape={list(self.shape)}, dtype={self.dtype})"
 
 
+Value = Tensor | Parameter | Traced
+"""What operators take and give."""
+
 _tracing: ContextVar[GraphBuilder | None] = ContextVar("_tracing", default=None)
 
 
@@ -257,7 +268,17 @@ def building() -> GraphBuilder | None:
     return _tracing.get()
 
 
-def apply(op: Operator, *operands: Any, strategy: NodeStrategy | None = None) -> Any:
+@overload
+def apply(op: Operator, first: Traced, /, *others: Value, strategy: NodeStrategy | None = None) -> Traced: ...
+
+
+@overload
+def apply(
+    op: Operator, *operands: Value | Array, strategy: NodeStrategy | None = None
+) -> Tensor | Traced: ...
+
+
+def apply(op: Operator, *operands: Value | Array, strategy: NodeStrategy | None = None) -> Tensor | Traced:
     """Add a node where an operand is being traced; compute at once where none is.
 
     Raises
@@ -278,13 +299,13 @@ def apply(op: Operator, *operands: Any, strategy: NodeStrategy | None = None) ->
     return Tensor(np.asarray(op.forward(*arrays)))
 
 
-def constant(value: float, dtype: str) -> Any:
+def constant(value: float, dtype: str) -> Tensor | Traced:
     """One number of no dims: a node of the graph while a net is traced, else a Tensor."""
     op, build = Constant(value, dtype), _tracing.get()
     return Tensor(op.forward()) if build is None else Traced(build, build.add(op))
 
 
-def _name_of(build: GraphBuilder, op: Operator, operand: Any) -> str:
+def _name_of(build: GraphBuilder, op: Operator, operand: Value | Array) -> str:
     if isinstance(operand, Traced):
         return operand.name
     if isinstance(operand, Parameter):
@@ -297,7 +318,7 @@ def _name_of(build: GraphBuilder, op: Operator, operand: Any) -> str:
     _refuse(op, operand)
 
 
-def _array_of(op: Operator, operand: Any) -> Array:
+def _array_of(op: Operator, operand: Value | Array) -> Array:
     if isinstance(operand, Tensor | Parameter):
         return operand.asnumpy()
     if isinstance(operand, np.ndarray):
@@ -305,7 +326,7 @@ def _array_of(op: Operator, operand: Any) -> Array:
     _refuse(op, operand)
 
 
-def _refuse(op: Operator, operand: Any) -> NoReturn:
+def _refuse(op: Operator, operand: object) -> NoReturn:
     raise ArgumentTypeError(
         f"{op.name} takes Tensors and Parameters, not {type(operand).__name__}: {operand!r:.60}"
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ArgumentTypeError, GraphError
 from .build import GraphBuilder
@@ -14,10 +15,13 @@ from .graph import Graph, Spec
 from .optimizers import Optimizer
 from .tensor import Parameter, Tensor, Traced, tracing
 
-__all__ = ["spec_of", "trace", "training_graph"]
+__all__ = ["Sample", "spec_of", "trace", "training_graph"]
+
+Sample = Tensor | NDArray[Any] | Spec
+"""What a net is traced for: of its inputs only shape and dtype are looked at."""
 
 
-def spec_of(value: Any) -> Spec:
+def spec_of(value: Sample) -> Spec:
     """The shape and dtype of a Tensor or an array; a Spec stays as it is.
 
     Raises
@@ -32,7 +36,7 @@ def spec_of(value: Any) -> Spec:
     return Spec(tuple(value.shape), np.dtype(value.dtype))
 
 
-def trace(net: Cell, *inputs: Any) -> Graph:
+def trace(net: Cell, *inputs: Sample) -> Graph:
     """The graph of a net for inputs of these shapes; its inputs carry the names that `construct` gives them.
 
     Parameters
@@ -51,7 +55,7 @@ def trace(net: Cell, *inputs: Any) -> Graph:
 
 
 def training_graph(
-    net: Cell, loss_fn: Callable[..., Any], optimizer: Optimizer, data: Any, label: Any
+    net: Cell, loss_fn: Callable[..., Any], optimizer: Optimizer, data: Sample, label: Sample
 ) -> Graph:
     """One training step as a graph: its output is the loss, its updates the new parameters and states.
 

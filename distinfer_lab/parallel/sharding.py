@@ -1,9 +1,8 @@
 """How a net is cut: a layout for every value that a node reads or gives."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ..display import Displayed, counted
 from ..layout import Layout, Mesh, Strategy
@@ -49,7 +48,7 @@ class Sharding(Displayed):
         return f"Sharding of {counted(len(self.nodes), 'node')} on {counted(self.devices, 'card')}\n{self.strategy!r}"
 
 
-def same_layout(a: Layout, b: Layout, shape: Any) -> bool:
+def same_layout(a: Layout, b: Layout, shape: Sequence[int]) -> bool:
     """Whether both put the same box of a tensor on every rank, whatever their axes are called."""
     if a == b:
         return True

@@ -11,7 +11,7 @@ import numpy as np
 from .. import operators
 from ..cell import Cell
 from ..initializer import initializer
-from ..tensor import Parameter, apply
+from ..tensor import Parameter, Value, apply
 from .logical_axes import LogicalAxes
 
 __all__ = [
@@ -53,14 +53,14 @@ class ForwardContext(NamedTuple):
 
     batch: int
     tokens: int
-    position: Any
+    position: Value
     """Of the first token: one integer."""
     shard: LogicalAxes
-    angles: Any = None
+    angles: Value | None = None
     """The rotary angles of the tokens, of nets that have them."""
 
 
-def as_float32(param: Any, shard: LogicalAxes, dims: str) -> Any:
+def as_float32(param: Value, shard: LogicalAxes, dims: str) -> Value:
     """A parameter, or a part of one, cast to float32 unless it is."""
     if param.dtype == np.float32:
         return param
@@ -98,8 +98,7 @@ class Linear(Cell):
             self.bias = Parameter(initializer("zeros", (out_features,), dtype))
         self.has_bias = bias
 
-    def construct(self, *inputs: Any) -> Any:
-        x, shard = inputs
+    def construct(self, x: Value, shard: LogicalAxes) -> Value:
         before, after = self.axes
         dims = f"{after} {before}" if self.transposed else f"{before} {after}"
         product = operators.MatMul(transpose_b=self.transposed)
@@ -108,7 +107,7 @@ class Linear(Cell):
         return add_bias(out, self.bias, shard, after) if self.has_bias else out
 
 
-def add_bias(x: Any, bias: Any, shard: LogicalAxes, axis: str) -> Any:
+def add_bias(x: Value, bias: Value, shard: LogicalAxes, axis: str) -> Value:
     """Add a bias to x, whose last dim is of this logical axis."""
     strategy = shard(f"batch {axis}", axis)
     return apply(operators.BiasAdd(), x, as_float32(bias, shard, axis), strategy=strategy)
@@ -121,14 +120,13 @@ class Embedding(Cell):
         super().__init__()
         self.weight = Parameter(initializer("normal", (num_embeddings, embedding_dim), dtype))
 
-    def construct(self, *inputs: Any) -> Any:
-        """The vectors of ids; called with ids, logical axes, and the axes of the rows and of the ids."""
-        ids, shard, rows, of_ids = inputs
+    def construct(self, ids: Value, shard: LogicalAxes, rows: str, of_ids: str) -> Value:
+        """The vectors of ids; `rows` is the logical axis of the weight's rows, `of_ids` are those of the ids."""
         gather = operators.Gather(rows=self.weight.shape[0])
         out = apply(gather, self.weight, ids, strategy=shard(f"{rows} -", of_ids))
         return as_float32(out, shard, f"{of_ids} -")
 
-    def logits(self, x: Any, shard: LogicalAxes) -> Any:
+    def logits(self, x: Value, shard: LogicalAxes) -> Value:
         """X @ weight.T: how well each vector of the vocabulary fits each row of x."""
         weight = as_float32(self.weight, shard, "vocab -")
         return apply(operators.MatMul(transpose_b=True), x, weight, strategy=shard("batch -", "vocab -"))
@@ -143,8 +141,7 @@ class LayerNorm(Cell):
         self.bias = Parameter(initializer("zeros", (hidden_size,), dtype))
         self.op = operators.LayerNorm(-1, eps)
 
-    def construct(self, *inputs: Any) -> Any:
-        x, shard = inputs
+    def construct(self, x: Value, shard: LogicalAxes) -> Value:
         weight, bias = (as_float32(param, shard, "-") for param in (self.weight, self.bias))
         return apply(self.op, x, weight, bias, strategy=shard("batch -", "-", "-"))
 
@@ -157,27 +154,27 @@ class RMSNorm(Cell):
         self.weight = Parameter(initializer("ones", (hidden_size,), dtype))
         self.op = operators.RMSNorm(eps)
 
-    def construct(self, *inputs: Any) -> Any:
-        x, shard = inputs
+    def construct(self, x: Value, shard: LogicalAxes) -> Value:
         return apply(self.op, x, as_float32(self.weight, shard, "-"), strategy=shard("batch -", "-"))
 
 
-def split_heads(x: Any, context: ForwardContext, count: int, axis: str) -> Any:
+def split_heads(x: Value, context: ForwardContext, count: int, axis: str) -> Value:
     """[batch * tokens, count * head_dim] -> [batch, count, tokens, head_dim]; `axis` is heads or kv_heads."""
     shape = (context.batch, context.tokens, count, x.shape[1] // count)
     x = apply(operators.Reshape(shape), x, strategy=context.shard(f"batch {axis}"))
     return apply(operators.Transpose((0, 2, 1, 3)), x, strategy=context.shard(f"batch - {axis} -"))
 
 
-def apply_rotary(x: Any, context: ForwardContext, axis: str) -> Any:
+def apply_rotary(x: Value, context: ForwardContext, axis: str) -> Value:
     """Rotate heads [batch, heads, tokens, head_dim] by the angles of their positions."""
+    assert context.angles is not None
     strategy = context.shard(f"batch {axis} - -", "- - -")
     return apply(operators.Rotary(), x, context.angles, strategy=strategy)
 
 
 def attention(
-    query: Any, key: Any, value: Any, scale: float, context: ForwardContext, cache: KVCache | None
-) -> Any:
+    query: Value, key: Value, value: Value, scale: float, context: ForwardContext, cache: KVCache | None
+) -> Value:
     """Causal attention of heads [batch, heads, tokens, head_dim] -> [batch * tokens, heads * head_dim]."""
     shard = context.shard
     query_dims, key_dims = "batch heads - -", "batch kv_heads - -"
@@ -194,6 +191,6 @@ def attention(
     return apply(operators.Reshape(rows), out, strategy=shard("batch - heads -"))
 
 
-def residual(x: Any, y: Any, shard: LogicalAxes) -> Any:
+def residual(x: Value, y: Value, shard: LogicalAxes) -> Value:
     """X + y, both [batch * tokens, hidden_size]."""
     return apply(operators.Add(), x, y, strategy=shard("batch -", "batch -"))

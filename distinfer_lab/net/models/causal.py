@@ -17,7 +17,7 @@ from .. import operators
 from ..cell import Cell
 from ..dtypes import dtypes
 from ..initializer import initializer
-from ..tensor import Parameter, apply, constant
+from ..tensor import Parameter, Value, apply, constant
 from .blocks import Embedding, ForwardContext, KVCache
 from .fields import Config, Fields, read_config
 from .logical_axes import UNSPECIFIED, LogicalAxes, logical_axes
@@ -91,7 +91,7 @@ class CausalLM(Cell, ABC):
         """The decoder layers, in order."""
 
     @abstractmethod
-    def hidden_states(self, ids: Any, context: ForwardContext, caches: Sequence[KVCache | None]) -> Any:
+    def hidden_states(self, ids: Value, context: ForwardContext, caches: Sequence[KVCache | None]) -> Value:
         """The last hidden state of each token, [batch * tokens, hidden_size]."""
 
     @property
@@ -126,7 +126,7 @@ class CausalLM(Cell, ABC):
             block.pipeline_stage = i * pp // self.num_layers if pp > 1 else None
         return self
 
-    def context(self, ids: Any, position: Any) -> ForwardContext:
+    def context(self, ids: Value, position: Value) -> ForwardContext:
         """What the layers share for these tokens.
 
         Raises
@@ -147,7 +147,7 @@ class CausalLM(Cell, ABC):
             )
         return ForwardContext(batch, tokens, position, self.logical_axes.for_batch(batch))
 
-    def construct(self, ids: Any) -> Any:
+    def construct(self, ids: Value) -> Value:
         """Logits [batch, tokens, vocab_size] of token ids [batch, tokens]."""
         context = self.context(ids, constant(0, "int64"))
         hidden = self.hidden_states(ids, context, [None] * self.num_layers)
@@ -182,7 +182,7 @@ class Decoder(Cell):
         setattr(self, name, param)
         return param
 
-    def construct(self, ids: Any, position: Any) -> Any:
+    def construct(self, ids: Value, position: Value) -> Value:
         """Logits [batch, vocab_size] after the last of the new tokens [batch, tokens], the first at `position`."""
         (net,) = self.of
         context = net.context(ids, position)
@@ -190,7 +190,7 @@ class Decoder(Cell):
         return net.output_embedding.logits(hidden, context.shard)
 
 
-def _last_token(hidden: Any, context: ForwardContext) -> Any:
+def _last_token(hidden: Value, context: ForwardContext) -> Value:
     """[batch * tokens, hidden_size] -> [batch, hidden_size]."""
     if context.tokens == 1:
         return hidden
@@ -211,7 +211,7 @@ class NextTokenLoss(Cell):
         super().__init__()
         self.of = (net,)
 
-    def construct(self, logits: Any, labels: Any) -> Any:
+    def construct(self, logits: Value, labels: Value) -> Value:
         """One number."""
         if labels.shape != logits.shape[:2]:
             raise GraphError(

@@ -69,7 +69,7 @@ class Fields:
             raise self.error(name, None, "is missing; take the config.json that belongs to the weights")
         return value
 
-    def error(self, name: str, value: Any, rule: str) -> GraphError:
+    def error(self, name: str, value: object, rule: str) -> GraphError:
         """An error about a field."""
         given = "" if value is None else f"={shown(value)}"
         return GraphError(f"the configuration of {self._owner}: {name}{given} {rule}")
@@ -113,7 +113,7 @@ class Fields:
             raise self.error(name, value, "must be an object")
         return Fields(value, f"{self._owner}, {name}")
 
-    def refuse_unless(self, name: str, wanted: Any, why: str) -> None:
+    def refuse_unless(self, name: str, wanted: object, why: str) -> None:
         """Raise if the field is there and is not what is supported."""
         if self.has(name) and self._config[name] != wanted:
             raise self.error(name, self._config[name], why)

@@ -15,7 +15,7 @@ import numpy as np
 from .. import operators
 from ..cell import Cell, SequentialCell
 from ..initializer import initializer
-from ..tensor import Parameter, apply
+from ..tensor import Parameter, Value, apply
 from .blocks import (
     ACTIVATIONS,
     Embedding,
@@ -31,6 +31,7 @@ from .blocks import (
 )
 from .causal import CausalLM
 from .fields import Config, Fields
+from .logical_axes import LogicalAxes
 
 __all__ = ["GPT2"]
 
@@ -54,7 +55,7 @@ class FusedAttention(Cell):
         self.c_attn = FusedWeight(hidden_size, dtype)
         self.c_proj = Linear(hidden_size, hidden_size, ("heads", "-"), dtype, bias=True, transposed=False)
 
-    def _projected(self, x: Any, context: ForwardContext, which: int) -> Any:
+    def _projected(self, x: Value, context: ForwardContext, which: int) -> Value:
         """Query (0), key (1) or value (2), as heads."""
         shard = context.shard
         weight = apply(operators.Part(1, self.sizes, which), self.c_attn.weight, strategy=shard("- heads"))
@@ -63,10 +64,11 @@ class FusedAttention(Cell):
         out = apply(operators.MatMul(), x, as_float32(weight, shard, "- heads"), strategy=strategy)
         return split_heads(add_bias(out, bias, shard, "heads"), context, self.heads, "heads")
 
-    def construct(self, *inputs: Any) -> Any:
-        x, context, cache = inputs
+    def construct(self, x: Value, context: ForwardContext, cache: KVCache | None) -> Value:
         query, key, value = (self._projected(x, context, which) for which in range(3))
-        return self.c_proj(attention(query, key, value, self.scale, context, cache), context.shard)
+        out = attention(query, key, value, self.scale, context, cache)
+        projected: Value = self.c_proj(out, context.shard)
+        return projected
 
 
 class MLP(Cell):
@@ -78,10 +80,10 @@ class MLP(Cell):
         self.c_proj = Linear(inner, hidden_size, ("mlp", "-"), dtype, bias=True, transposed=False)
         self.activation = ACTIVATIONS[activation]
 
-    def construct(self, *inputs: Any) -> Any:
-        x, shard = inputs
+    def construct(self, x: Value, shard: LogicalAxes) -> Value:
         x = apply(self.activation, self.c_fc(x, shard), strategy=shard("batch mlp"))
-        return self.c_proj(x, shard)
+        out: Value = self.c_proj(x, shard)
+        return out
 
 
 class Block(Cell):
@@ -102,8 +104,7 @@ class Block(Cell):
         activation = fields.choice("activation_function", tuple(ACTIVATIONS), "gelu_new")
         self.mlp = MLP(hidden_size, inner, activation, dtype)
 
-    def construct(self, *inputs: Any) -> Any:
-        x, context, cache = inputs
+    def construct(self, x: Value, context: ForwardContext, cache: KVCache | None) -> Value:
         x = residual(x, self.attn(self.ln_1(x, context.shard), context, cache), context.shard)
         return residual(x, self.mlp(self.ln_2(x, context.shard), context.shard), context.shard)
 
@@ -159,7 +160,7 @@ class GPT2(CausalLM):
     def output_embedding(self) -> Embedding:
         return self.transformer.wte if self.tied else self.lm_head
 
-    def hidden_states(self, ids: Any, context: ForwardContext, caches: Sequence[KVCache | None]) -> Any:
+    def hidden_states(self, ids: Value, context: ForwardContext, caches: Sequence[KVCache | None]) -> Value:
         body, shard = self.transformer, context.shard
         positions = apply(operators.Positions(context.tokens), context.position, strategy=shard(""))
         x = body.wte(ids, shard, "vocab", "batch -")
@@ -169,4 +170,5 @@ class GPT2(CausalLM):
         x = apply(operators.Reshape(rows), x, strategy=shard("batch - -"))
         for block, cache in zip(self.blocks, caches, strict=True):
             x = block(x, context, cache)
-        return body.ln_f(x, shard)
+        out: Value = body.ln_f(x, shard)
+        return out

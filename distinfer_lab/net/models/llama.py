@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import operators
 from ..cell import Cell, SequentialCell
-from ..tensor import apply
+from ..tensor import Value, apply
 from .blocks import (
     ACTIVATIONS,
     Embedding,
@@ -29,6 +29,7 @@ from .blocks import (
 )
 from .causal import CausalLM
 from .fields import Config, Fields
+from .logical_axes import LogicalAxes
 from .rope import inverse_frequencies
 
 __all__ = ["Llama"]
@@ -63,15 +64,15 @@ class Attention(Cell):
         self.v_proj = Linear(hidden, key, ("-", "kv_heads"), dtype, bias=bias)
         self.o_proj = Linear(query, hidden, ("heads", "-"), dtype, bias=config.output_bias)
 
-    def construct(self, *inputs: Any) -> Any:
-        x, context, cache = inputs
+    def construct(self, x: Value, context: ForwardContext, cache: KVCache | None) -> Value:
         config, shard = self.config, context.shard
         query = split_heads(self.q_proj(x, shard), context, config.heads, "heads")
         key = split_heads(self.k_proj(x, shard), context, config.kv_heads, "kv_heads")
         value = split_heads(self.v_proj(x, shard), context, config.kv_heads, "kv_heads")
         query, key = apply_rotary(query, context, "heads"), apply_rotary(key, context, "kv_heads")
         out = attention(query, key, value, 1 / math.sqrt(config.head_dim), context, cache)
-        return self.o_proj(out, shard)
+        projected: Value = self.o_proj(out, shard)
+        return projected
 
 
 class MLP(Cell):
@@ -90,11 +91,12 @@ class MLP(Cell):
         self.down_proj = Linear(inner, hidden, ("mlp", "-"), dtype, bias=bias)
         self.activation = ACTIVATIONS[config.hidden_act]
 
-    def construct(self, *inputs: Any) -> Any:
-        x, shard = inputs
+    def construct(self, x: Value, shard: LogicalAxes) -> Value:
         gate = apply(self.activation, self.gate_proj(x, shard), strategy=shard("batch mlp"))
         strategy = shard("batch mlp", "batch mlp")
-        return self.down_proj(apply(operators.Mul(), gate, self.up_proj(x, shard), strategy=strategy), shard)
+        gated = apply(operators.Mul(), gate, self.up_proj(x, shard), strategy=strategy)
+        out: Value = self.down_proj(gated, shard)
+        return out
 
 
 class DecoderLayer(Cell):
@@ -108,8 +110,7 @@ class DecoderLayer(Cell):
         self.input_layernorm = RMSNorm(size, eps, dtype)
         self.post_attention_layernorm = RMSNorm(size, eps, dtype)
 
-    def construct(self, *inputs: Any) -> Any:
-        x, context, cache = inputs
+    def construct(self, x: Value, context: ForwardContext, cache: KVCache | None) -> Value:
         shard = context.shard
         x = residual(x, self.self_attn(self.input_layernorm(x, shard), context, cache), shard)
         return residual(x, self.mlp(self.post_attention_layernorm(x, shard), shard), shard)
@@ -184,7 +185,7 @@ class Llama(CausalLM):
                 f"is not supported; use null, or at least max_position_embeddings={self.max_positions}",
             )
 
-    def context(self, ids: Any, position: Any) -> ForwardContext:
+    def context(self, ids: Value, position: Value) -> ForwardContext:
         context = super().context(ids, position)
         op = operators.Angles(context.tokens, self.inverse_frequencies)
         return context._replace(angles=apply(op, position, strategy=context.shard("")))
@@ -197,14 +198,15 @@ class Llama(CausalLM):
     def output_embedding(self) -> Embedding:
         return self.model.embed_tokens if self.tied else self.lm_head
 
-    def hidden_states(self, ids: Any, context: ForwardContext, caches: Sequence[KVCache | None]) -> Any:
+    def hidden_states(self, ids: Value, context: ForwardContext, caches: Sequence[KVCache | None]) -> Value:
         body, shard = self.model, context.shard
         x = body.embed_tokens(ids, shard, "vocab", "batch -")
         rows = (context.batch * context.tokens, x.shape[2])
         x = apply(operators.Reshape(rows), x, strategy=shard("batch - -"))
         for block, cache in zip(self.blocks, caches, strict=True):
             x = block(x, context, cache)
-        return body.norm(x, shard)
+        out: Value = body.norm(x, shard)
+        return out
 
 
 def _attention_sizes(fields: Fields) -> tuple[int, int, int, int]:

@@ -4,6 +4,7 @@ A dim of size 1 that is stretched carries no factor: every card needs it whole.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,9 @@ __all__ = [
     "Square",
     "Sub",
     "Tanh",
+    "Unary",
     "UnaryGrad",
+    "UnaryWithSlope",
 ]
 
 Array = NDArray[Any]
@@ -111,7 +114,7 @@ class Div(_Binary):
 
 
 class Unary(Operator):
-    """output = f(x), with its slope as a formula of x and the output."""
+    """output = f(x), element by element."""
 
     def infer(self, *inputs: Spec) -> Spec:
         return inputs[0]
@@ -120,9 +123,13 @@ class Unary(Operator):
         names = tuple(f"d{i}" for i in range(len(inputs[0].shape)))
         return Rule((names,), names, order=names)
 
+
+class UnaryWithSlope(Unary):
+    """output = f(x), whose slope is a formula of x and the output."""
+
+    @abstractmethod
     def slope(self, x: Array, y: Array) -> Array:
         """df/dx where f(x) = y."""
-        raise NotImplementedError
 
     def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         return [build.add(UnaryGrad(self), inputs[0], output, grad)]
@@ -132,7 +139,7 @@ class Unary(Operator):
 class UnaryGrad(Operator):
     """The gradient of a unary operator: slope(x, y) * dy."""
 
-    of: Unary
+    of: UnaryWithSlope
 
     @property
     def name(self) -> str:
@@ -162,7 +169,7 @@ class Neg(Unary):
 
 
 @dataclass(frozen=True)
-class ReLU(Unary):
+class ReLU(UnaryWithSlope):
     """max(x, 0); its slope at 0 is 0."""
 
     def forward(self, *inputs: Array) -> Array:
@@ -173,7 +180,7 @@ class ReLU(Unary):
 
 
 @dataclass(frozen=True)
-class GeLU(Unary):
+class GeLU(UnaryWithSlope):
     """x * Phi(x) by the tanh form, as MindSpore's `GeLU` and GPT-2 have it.
 
     References
@@ -204,7 +211,7 @@ def _gelu_inner(x: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Sigmoid(Unary):
+class Sigmoid(UnaryWithSlope):
     """1 / (1 + exp(-x)), without overflow."""
 
     def forward(self, *inputs: Array) -> Array:
@@ -217,7 +224,7 @@ class Sigmoid(Unary):
 
 
 @dataclass(frozen=True)
-class Tanh(Unary):
+class Tanh(UnaryWithSlope):
     """tanh(x)."""
 
     def forward(self, *inputs: Array) -> Array:
@@ -228,7 +235,7 @@ class Tanh(Unary):
 
 
 @dataclass(frozen=True)
-class Exp(Unary):
+class Exp(UnaryWithSlope):
     """exp(x)."""
 
     def forward(self, *inputs: Array) -> Array:
@@ -239,7 +246,7 @@ class Exp(Unary):
 
 
 @dataclass(frozen=True)
-class Log(Unary):
+class Log(UnaryWithSlope):
     """The natural logarithm."""
 
     def forward(self, *inputs: Array) -> Array:
@@ -250,7 +257,7 @@ class Log(Unary):
 
 
 @dataclass(frozen=True)
-class Sqrt(Unary):
+class Sqrt(UnaryWithSlope):
     """The square root."""
 
     def forward(self, *inputs: Array) -> Array:
@@ -261,7 +268,7 @@ class Sqrt(Unary):
 
 
 @dataclass(frozen=True)
-class Square(Unary):
+class Square(UnaryWithSlope):
     """x * x."""
 
     def forward(self, *inputs: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..elementwise import Unary
+from ..elementwise import UnaryWithSlope
 
 __all__ = ["ErfGeLU", "SiLU"]
 
@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class SiLU(Unary):
+class SiLU(UnaryWithSlope):
     """x / (1 + exp(-x)), also called swish."""
 
     def forward(self, *inputs: Array) -> Array:
@@ -33,7 +33,7 @@ class SiLU(Unary):
 
 
 @dataclass(frozen=True)
-class ErfGeLU(Unary):
+class ErfGeLU(UnaryWithSlope):
     """x * Phi(x) by the error function; `GeLU` is the form with tanh.
 
     References
