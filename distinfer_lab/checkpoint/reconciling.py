@@ -1,7 +1,9 @@
 """Files and strategy put against each other, before a byte of data is read.
 
-files       rank 0  w [4, 3]  step      found: a file out of place, a rank without a file or with another's,
-strategy    w [8, 3], rows cut by tp    a slice of the wrong shape, ranks that disagree on what should be equal
+::
+
+    files      rank 0  w [4, 3]  step       found: a file out of place, a rank without a file or with another's,
+    strategy   w [8, 3], rows cut by tp     a slice of the wrong shape, ranks that disagree on what should be equal
 """
 
 import math
