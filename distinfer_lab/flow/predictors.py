@@ -7,10 +7,9 @@
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,56 +19,66 @@ from ..net import Cell
 from ..net.models import from_pretrained_config, model_type_of
 from .sample import SampleNet, create_ckpt_file_list, create_predict_data, strategy_for
 
-__all__ = ["Predictor", "of_folder", "of_sample"]
+__all__ = ["Chosen", "Coded", "Predictor", "of_folder", "of_sample"]
 
 TOKENS = 8
-"""How many tokens the first text has that a model of language is asked about."""
+"""How many tokens the first text has that a language model is asked about."""
+
+T = TypeVar("T")
+
+
+class Coded(NamedTuple, Generic[T]):
+    """A value, and code that gives it: it may use `folder` as the code of a session's first step sets it."""
+
+    value: T
+    code: str
+
+
+class Chosen(TypedDict, total=False):
+    """Which files of a folder, and which save, see `open_checkpoint`."""
+
+    file: str | Sequence[str] | None
+    step: str | int | None
 
 
 class Predictor(NamedTuple):
-    """A net, the files of its weights, and data to begin with; beside each the code that gives it.
+    """A net, the files of its weights, and data to begin with."""
 
-    Code may speak of `folder`, as the code of a session's first step sets it.
-    """
-
-    make: Callable[[int], Cell]
-    """Number of cards -> the net, cut for them."""
-    make_code: Callable[[int], str]
-    data: NDArray[Any]
-    data_code: str
-    files: str | Sequence[str]
-    files_code: str
-    strategy: str | os.PathLike[str] | Strategy | None
-    """How the files were cut; None: every file holds everything."""
-    strategy_code: str
+    make: Callable[[int], Coded[Cell]]
+    """Number of cards -> the net, sharded for them."""
+    data: Coded[NDArray[Any]]
+    files: Coded[str | Sequence[str]]
+    strategy: Coded[str | os.PathLike[str] | Strategy | None]
+    """How the files are sharded; None: every file is a full copy."""
     has_training_strategy: bool
-    """Whether the strategy file speaks of the net's operators, and belongs in the context."""
-    goes_on: bool
-    """Whether it is a model of language, which goes on with texts."""
-    chosen: Mapping[str, Any] = MappingProxyType({})
-    """`file` and `step` of `open_checkpoint`."""
+    """Whether the strategy file names the net's operators, and belongs in the context."""
+    is_language_model: bool
+    chosen: Chosen
 
 
 def of_sample(folder: str | os.PathLike[str], cards: int) -> Predictor:
     """The sample, trained on so many cards."""
+
+    def make(count: int) -> Coded[Cell]:
+        code = f"dl.sample.SampleNet(dl.sample.strategy_for({count}))"
+        return Coded(SampleNet(strategy_for(count)), code)
+
+    files = create_ckpt_file_list(folder, cards)
     return Predictor(
-        lambda count: SampleNet(strategy_for(count)),
-        lambda count: f"dl.sample.SampleNet(dl.sample.strategy_for({count}))",
-        create_predict_data(),
-        "dl.Tensor(dl.sample.create_predict_data())",
-        create_ckpt_file_list(folder, cards),
-        "dl.sample.create_ckpt_file_list(folder, train_cards)",
-        Path(folder) / "train_strategy.ckpt",
-        'f"{folder}/train_strategy.ckpt"',
+        make,
+        Coded(create_predict_data(), "dl.Tensor(dl.sample.create_predict_data())"),
+        Coded(files, "dl.sample.create_ckpt_file_list(folder, train_cards)"),
+        Coded(Path(folder) / "train_strategy.ckpt", 'f"{folder}/train_strategy.ckpt"'),
         has_training_strategy=True,
-        goes_on=False,
+        is_language_model=False,
+        chosen=Chosen(),
     )
 
 
 def of_folder(
     folder: str | os.PathLike[str],
     strategy: str | os.PathLike[str] | Strategy | None,
-    chosen: Mapping[str, Any] = MappingProxyType({}),
+    chosen: Chosen | None = None,
 ) -> Predictor:
     """The net of a folder that has a config.json.
 
@@ -80,16 +89,17 @@ def of_folder(
     """
     model_type_of(folder)
     text = list(range(1, TOKENS + 1))
+
+    def make(count: int) -> Coded[Cell]:
+        code = f"dl.models.from_pretrained_config(folder).shard_by(tp={count})"
+        return Coded(from_pretrained_config(folder).shard_by(tp=count), code)
+
     return Predictor(
-        lambda count: from_pretrained_config(folder).shard_by(tp=count),
-        lambda count: f"dl.models.from_pretrained_config(folder).shard_by(tp={count})",
-        np.array([text], np.int64),
-        f'dl.Tensor([{text}], "int64")',
-        os.fspath(folder),
-        "folder",
-        strategy,
-        "strategy",
+        make,
+        Coded(np.array([text], np.int64), f'dl.Tensor([{text}], "int64")'),
+        Coded(os.fspath(folder), "folder"),
+        Coded(strategy, "strategy"),
         has_training_strategy=False,
-        goes_on=True,
-        chosen=chosen,
+        is_language_model=True,
+        chosen=chosen or Chosen(),
     )

@@ -3,46 +3,49 @@
 ::
 
     session = Session()
-    session.train(8)                  1  or session.bring("my_checkpoint", "strategy.ckpt")
-    session.lay_out(4)                2  or session.lay_out_as(strategy)
-    session.load()                    3  or session.plan().run("out")
+    session.train(8)                  1  or session.open("my_checkpoint", "strategy.ckpt")
+    session.infer_layout(4)           2  or session.set_layout(strategy)
+    session.load()                    3  or session.write("out")
     session.predict(data)             4
     session.code()                       the notebook that does the same
 
 The sample, and a Hugging Face folder with its config.json, have a net, which is loaded and predicts. The
-files of any checkpoint can be cut anew. Going back to a step forgets what came after it.
+files of any checkpoint can be resharded. Going back to a step forgets what came after it.
 """
 
 import os
 import tempfile
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
+from numpy.typing import ArrayLike
 
 from ..cards import CardGroup, Run
 from ..checkpoint import Checkpoint, ConversionPlan, ReshardResult, check_beginnings, open_checkpoint
-from ..errors import CheckpointError, ContextError, GraphError
+from ..errors import ContextError, GraphError
 from ..layout import Strategy
 from ..net import Tensor
 from ..net.models import FAMILIES
 from . import session_code
 from .code_file import write_code
-from .context import auto_parallel_context
+from .context import ParallelContext, auto_parallel_context
 from .load import LoadResult, load_distributed_checkpoint
 from .model import Model
 from .placing import placed_net
 from .predict_layout import PredictLayout
-from .predictors import Predictor, of_folder, of_sample
+from .predictors import Chosen, of_folder, of_sample
 from .sample import train_sample
+from .step_log import StepLog
+from .steps import LaidOut, Loaded, Opened, Predicted, Step
 
 __all__ = ["STEPS", "Session"]
 
 STEPS = ("source", "layout", "reshard", "predict")
 """The four steps, in order."""
+
+S = TypeVar("S", bound=Step)
 
 
 class Session:
@@ -55,20 +58,6 @@ class Session:
 
     Attributes
     ----------
-    checkpoint : Checkpoint, or None
-        What was trained or brought, opened.
-    layout : PredictLayout, Strategy or None
-        Who shall hold what.
-    loaded : LoadResult, ReshardResult or None
-        What came of the reshard.
-    predictor : Predictor, or None
-        The net that goes with the checkpoint, if it is known.
-    model : Model, or None
-        What predicts: the net on the cards for which it was laid out.
-    prediction : Tensor, or None
-        The latest one.
-    folder : str
-        Where the checkpoint lies, "" while there is none.
     cards : CardGroup, or None
         The group that was given.
 
@@ -80,73 +69,51 @@ class Session:
 
     def __init__(self, cards: CardGroup | None = None) -> None:
         self.cards = cards
-        self._lock = threading.RLock()
-        self._count = 0
-        self._entered = dict.fromkeys(STEPS, 0)
-        self._own: CardGroup | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._lines: dict[str, list[str]] = {}
-        self.checkpoint: Checkpoint | None = None
-        self.layout: PredictLayout | Strategy | None = None
-        self.loaded: LoadResult | ReshardResult | None = None
-        self.model: Model | None = None
-        self.prediction: Tensor | None = None
-        self.predictor: Predictor | None = None
-        self.trained = False
-        self.folder = ""
-        self._no_net = ""
-        self._watching: list[Callable[[], None]] = []
+        self._log = StepLog()
 
-    def watch(self, tell: Callable[[], None]) -> Callable[[], None]:
-        """Have `tell()` called whenever a step is done, in the thread that did it, and at the end.
+    @property
+    def opened(self) -> Opened | None:
+        """Step 1, if it is done."""
+        return self._log.find(Opened)
+
+    @property
+    def laid_out(self) -> LaidOut | None:
+        """Step 2, if it is done."""
+        return self._log.find(LaidOut)
+
+    @property
+    def loaded(self) -> Loaded | None:
+        """Step 3, if it is done."""
+        return self._log.find(Loaded)
+
+    @property
+    def predicted(self) -> Predicted | None:
+        """Step 4, if it is done: the latest prediction."""
+        return self._log.find(Predicted)
+
+    def watch(self, notify: Callable[[], None]) -> Callable[[], None]:
+        """Have `notify()` called whenever a step is done, in the thread that did it, and at the end.
 
         Returns
         -------
         What ends that.
         """
-        self._watching.append(tell)
+        return self._log.watch(notify)
 
-        def end() -> None:
-            if tell in self._watching:
-                self._watching.remove(tell)
-
-        return end
-
-    def _tell(self) -> None:
-        for tell in list(self._watching):
-            tell()
-
-    def entered(self, step: str) -> int:
+    def version(self, step: str) -> int:
         """A number of what a step has come to, another one each time; 0 while it is not done."""
-        return self._entered[step]
+        number, done = STEPS.index(step), self._log.done
+        return done[number].version if number < len(done) else 0
 
-    def _enter(self, step: str, begun: int, lines: list[str], **values: Any) -> None:
-        """Let go of a step and of what came after it, and remember what it has come to.
-
-        Raises
-        ------
-        ContextError
-            If another step was done since `begun`.
-        """
-        with self._lock:
-            if begun != self._count:
-                raise ContextError(
-                    "meanwhile another step was done here, which counts; this one is dropped: do it again if need be"
-                )
-            self._forget_from(step)
-            for name, value in values.items():
-                setattr(self, name, value)
-            self._lines[step] = lines
-            self._entered[step] = self._count
-        self._tell()
+    def done(self, step: str) -> bool:
+        """Whether a step has been done."""
+        return STEPS.index(step) < len(self._log.done)
 
     def close(self) -> None:
         """End the cards that were made here, and forget what was trained here."""
-        with self._lock:
-            self._forget_from("source")
-        self._tell()
+        self._log.clear()
 
-    def why_not(self, step: str) -> str:
+    def blocked_reason(self, step: str) -> str:
         """Why a step cannot be done yet, as a sentence; "" if it can.
 
         Raises
@@ -156,72 +123,50 @@ class Session:
         """
         if step not in STEPS:
             raise ContextError(f"step={step!r} is not one of {', '.join(STEPS)}")
-        if step == "layout" and self.checkpoint is None:
+        opened, laid_out = self.opened, self.laid_out
+        if step == "layout" and opened is None:
             return "There is no checkpoint yet: train the sample, or open a folder."
-        if step == "reshard" and self.layout is None:
-            return self.why_not("layout") or "The destination is not known yet: do step 2, the layout."
-        if step == "predict" and self.checkpoint is not None and self.predictor is None:
-            return self.why_not("reshard") or (
-                f"This checkpoint came without its net ({self._no_net}), so there is nothing to predict with: "
+        if step == "reshard" and laid_out is None:
+            return self.blocked_reason("layout") or "The destination is not known yet: do step 2, the layout."
+        if step == "predict" and opened is not None and opened.predictor is None:
+            return self.blocked_reason("reshard") or (
+                f"This checkpoint came without its net ({opened.no_net}), so there is nothing to predict with: "
                 f"put the config.json of a known family ({', '.join(FAMILIES)}) beside its files; or build the "
                 "net, and load what step 3 wrote with load_distributed_checkpoint."
             )
-        if step == "predict" and self.layout is not None and self.model is None:
+        if step == "predict" and laid_out is not None and laid_out.model is None:
             return "What step 3 writes are files: to predict, lay the net out for cards in step 2."
         if step == "predict" and self.loaded is None:
-            return self.why_not("reshard") or "The weights are not on the cards yet: run step 3."
+            return self.blocked_reason("reshard") or "The weights are not on the cards yet: run step 3."
         return ""
 
-    def done(self, step: str) -> bool:
-        """Whether a step has been done."""
-        found: Mapping[str, Any] = {
-            "source": self.checkpoint,
-            "layout": self.layout,
-            "reshard": self.loaded,
-            "predict": self.prediction,
-        }
-        return found[step] is not None
+    def _needed(self, step: str, kind: type[S]) -> S:
+        """What the step before has come to.
 
-    def _need(self, step: str) -> None:
-        reason = self.why_not(step)
-        if reason:
-            raise ContextError(reason)
+        Raises
+        ------
+        ContextError
+            If it is not done, or did not come to what this step needs.
+        """
+        reason = self.blocked_reason(step)
+        found = self._log.find(kind)
+        if reason or found is None:
+            raise ContextError(reason or "meanwhile the steps before were forgotten; do them again")
+        return found
 
-    def _forget_from(self, step: str) -> None:
-        """Let go of a step and of all that came after it."""
-        self._count += 1
-        later = STEPS[STEPS.index(step) :]
-        self._lines = {name: lines for name, lines in self._lines.items() if name not in later}
-        self._entered |= dict.fromkeys(later, 0)
-        if "source" in later:
-            if self.checkpoint is not None:
-                self.checkpoint.close()
-            if self._folder is not None:
-                self._folder.cleanup()
-            self.checkpoint, self.predictor, self.trained = None, None, False
-            self._folder, self.folder, self._no_net = None, "", ""
-        if "layout" in later:
-            self.layout = self.model = None
-            if self._own is not None:
-                self._own.close()
-                self._own = None
-        if "reshard" in later:
-            self.loaded = None
-        self.prediction = None
-
-    # 1: train, or bring
+    # 1: train, or open
 
     def train(
         self,
         cards: int = 8,
         folder: str | os.PathLike[str] | None = None,
-        begun: Callable[[Run], None] = lambda run: None,
+        on_start: Callable[[Run], None] = lambda run: None,
     ) -> Checkpoint:
         """Train the sample on so many cards; slices and strategy go to a folder (by default a temporary one).
 
         Parameters
         ----------
-        begun
+        on_start
             Is given the cards' run, which can be cancelled.
 
         Raises
@@ -231,31 +176,27 @@ class Session:
         CardError
             If the run was cancelled.
         """
-        count = self._count
-        own = tempfile.TemporaryDirectory(prefix="distinfer-") if folder is None else None
-        place = os.fspath(folder) if own is None else own.name  # type: ignore[arg-type]  # one of them is there
-        try:
+        begun = self._log.version
+        with ExitStack() as resources:
+            if folder is None:
+                folder = resources.enter_context(tempfile.TemporaryDirectory(prefix="distinfer-"))
+            place = os.fspath(folder)
             with nullcontext(self.cards) if self.cards is not None else CardGroup(cards) as group:
                 cards = len(group)
                 run = group.start(lambda run: train_sample(place, group))
-                begun(run)
+                on_start(run)
                 model = run.result()
                 placed = None if self.cards is None else placed_net(model.network, group)
                 if placed is not None:  # what was trained is in the files
                     group.drop(placed.placement)
             predictor = of_sample(place, cards)
-            found = open_checkpoint(predictor.files, predictor.strategy)
-            source = {"checkpoint": found, "predictor": predictor, "folder": place}
-            self._enter(
-                "source", count, session_code.training(place, cards), trained=True, _folder=own, **source
-            )
-        except BaseException:
-            if own is not None:
-                own.cleanup()
-            raise
+            found = resources.enter_context(open_checkpoint(predictor.files.value, predictor.strategy.value))
+            code = session_code.training(place, cards)
+            step = Opened(found, place, predictor, trained=True, code=code, resources=resources.pop_all())
+        self._log.enter(step, begun)
         return found
 
-    def bring(
+    def open(
         self,
         folder: str | os.PathLike[str],
         strategy: str | os.PathLike[str] | Strategy | None = None,
@@ -266,7 +207,8 @@ class Session:
     ) -> Checkpoint:
         """Open a checkpoint that is there already; headers only. A config.json in it tells which net it is of.
 
-        Where nothing says who holds what, every file is taken to hold everything, and a little is read to see that.
+        Where nothing says how its files are sharded, each is assumed to be a full copy, and a little is read to
+        check that.
 
         Parameters
         ----------
@@ -278,134 +220,130 @@ class Session:
         Raises
         ------
         CheckpointError, CheckpointFileError
-            See `open_checkpoint`; if the files are slices, and nothing says how they lie.
+            See `open_checkpoint`; if the files are slices, and nothing says how they are laid out.
         """
-        count = self._count
-        chosen = {"file": file, "step": step}
-        found = open_checkpoint(folder, strategy, cancelled=cancelled, file=file, step=step)
-        try:
+        begun = self._log.version
+        chosen = Chosen(file=file, step=step)
+        with ExitStack() as resources:
+            found = resources.enter_context(open_checkpoint(folder, strategy, cancelled=cancelled, **chosen))
             check_beginnings(found)
-        except CheckpointError:
-            found.close()
-            raise
-        predictor, no_net = None, ""
-        try:
-            predictor = of_folder(folder, strategy, chosen)
-        except GraphError as err:
-            no_net = str(err)
-        source = {"checkpoint": found, "predictor": predictor, "folder": os.fspath(folder)}
-        self._enter(
-            "source", count, session_code.bringing(folder, strategy, chosen), _no_net=no_net, **source
-        )
+            predictor, no_net = None, ""
+            try:
+                predictor = of_folder(folder, strategy, chosen)
+            except GraphError as err:
+                no_net = str(err)
+            code = session_code.opening(folder, strategy, chosen)
+            record = Opened(
+                found, os.fspath(folder), predictor, no_net, code=code, resources=resources.pop_all()
+            )
+        self._log.enter(record, begun)
         return found
 
     # 2: the layout
 
-    def lay_out(self, cards: int = 4, cancelled: Callable[[], bool] = lambda: False) -> PredictLayout:
+    def infer_layout(self, cards: int = 4, cancelled: Callable[[], bool] = lambda: False) -> PredictLayout:
         """Infer the predict layout of the checkpoint's net for so many cards.
 
         Parameters
         ----------
         cancelled
-            Asked between the parts of it; True ends it, and what was laid out before stays.
+            Asked between the parts of it; True ends it, and the layout before stays.
 
         Raises
         ------
         ContextError
             If there is no checkpoint, or its net is not known; if it was cancelled.
         GraphError, ShardingError
-            If the net cannot be made, or not be cut for so many cards.
+            If the net cannot be made, or not be sharded for so many cards.
         """
-        self._need("layout")
-        if self.predictor is None:
+        begun = self._log.version
+        predictor = self._needed("layout", Opened).predictor
+        if predictor is None:
             raise ContextError(
-                "this checkpoint came without its net; say by lay_out_as how its tensors shall lie"
+                "this checkpoint came without its net; set the layout of its tensors by set_layout(strategy)"
             )
-        begun = self._count
         count = cards if self.cards is None else len(self.cards)
-        net = self.predictor.make(count)  # before there are cards: it may not be cut for so many
-        _go_on_unless(cancelled)
-        own = CardGroup(count) if self.cards is None else None
-        try:
-            _go_on_unless(cancelled)
-            model = Model(net, cards=own or self.cards)
+        net = predictor.make(count)  # before there are cards: it may not be possible for so many
+        _check_not(cancelled)
+        with ExitStack() as resources:
+            group = self.cards
+            if group is None:
+                group = CardGroup(count)
+                resources.callback(group.close)
+            _check_not(cancelled)
+            model = Model(net.value, cards=group)
             with self.context():
-                layout = model.infer_predict_layout(Tensor(self.predictor.data))
-            _go_on_unless(cancelled)
-            lines = session_code.laying_out(self.predictor, count)
-            self._enter("layout", begun, lines, layout=layout, model=model, _own=own)
-        except BaseException:
-            if own is not None:
-                own.close()
-            raise
+                layout = model.infer_predict_layout(Tensor(predictor.data.value))
+            _check_not(cancelled)
+            code = session_code.inferring(net.code, predictor.data.code)
+            step = LaidOut(layout, model, code=code, resources=resources.pop_all())
+        self._log.enter(step, begun)
         return layout
 
-    def lay_out_as(self, strategy: Strategy) -> None:
-        """Say how the tensors of the checkpoint shall lie.
+    def set_layout(self, strategy: Strategy) -> None:
+        """Set the layout of the checkpoint's tensors, for files.
 
         Raises
         ------
         ContextError
             If there is no checkpoint.
         """
-        self._need("layout")
-        lines = session_code.laying_out_as(strategy, self.trained)
-        self._enter("layout", self._count, lines, layout=strategy)
+        begun = self._log.version
+        code = session_code.setting(strategy, self._needed("layout", Opened).trained)
+        self._log.enter(LaidOut(strategy, code=code), begun)
 
     # 3: the reshard
 
-    def load(self, begun: Callable[[Run], None] = lambda run: None) -> LoadResult:
-        """Bring the weights to the cards, each card its share.
+    def load(self, on_start: Callable[[Run], None] = lambda run: None) -> LoadResult:
+        """Load the weights into the cards, each card its share.
 
         Parameters
         ----------
-        begun
+        on_start
             Is given the cards' run, which can be cancelled.
 
         Raises
         ------
         ContextError
-            If the net was not laid out for cards.
+            If there is no layout, or it was not inferred for cards.
         CardError
             If the run was cancelled.
         CheckpointFileError, CheckpointError
             See `load_distributed_checkpoint`.
         """
-        self._need("reshard")
-        if self.model is None or self.predictor is None:
-            raise ContextError(
-                "without a net nothing can be loaded; write files with session.plan().run(folder)"
-            )
-        count, source, model, layout = self._count, self.predictor, self.model, self.layout
+        begun = self._log.version
+        laid_out, source = self._needed("reshard", LaidOut), self._needed("reshard", Opened).predictor
+        model = laid_out.model
+        if model is None or source is None:
+            raise ContextError("without a net nothing can be loaded; write files with session.write(folder)")
+        files, strategy, chosen = source.files.value, source.strategy.value, source.chosen
 
         def work(run: Run) -> LoadResult:
             with self.context():
                 return load_distributed_checkpoint(
-                    model.network, source.files, layout, source.strategy, cards=model.cards, **source.chosen
+                    model.network, files, laid_out.layout, strategy, cards=model.cards, **chosen
                 )
 
         run = model.cards.start(work)
-        begun(run)
+        on_start(run)
         result: LoadResult = run.result()
-        self._enter("reshard", count, session_code.loading(source), loaded=result)
+        self._log.enter(Loaded(result, code=session_code.loading(source)), begun)
         return result
 
     def plan(self) -> ConversionPlan:
-        """The way from the checkpoint's files to files that lie as the layout says.
+        """The way from the checkpoint's files to files that are laid out as step 2 says.
 
         Raises
         ------
         ContextError
             If there is no checkpoint, or no layout.
         """
-        self._need("reshard")
-        assert self.checkpoint is not None
-        layout = self.layout.strategy if isinstance(self.layout, PredictLayout) else self.layout
-        plan: ConversionPlan = self.checkpoint.plan(layout)
+        strategy = self._needed("reshard", LaidOut).strategy
+        plan: ConversionPlan = self._needed("reshard", Opened).checkpoint.plan(strategy)
         return plan
 
     def write(self, folder: str | os.PathLike[str], **options: Any) -> ReshardResult:
-        """Write the checkpoint anew, as the layout says; `options` are those of `ConversionPlan.run`.
+        """Write the checkpoint to other files, as the layout says; `options` are those of `ConversionPlan.run`.
 
         Raises
         ------
@@ -414,16 +352,16 @@ class Session:
         CheckpointFileError, ReshardError
             See `run_plan`.
         """
-        count = self._count
+        begun = self._log.version
         result: ReshardResult = self.plan().run(folder, cards=self.cards, **options)
         overwrite = bool(options.get("overwrite", False))
-        lines = session_code.writing(folder, on_cards=self.cards is not None, overwrite=overwrite)
-        self._enter("reshard", count, lines, loaded=result)
+        code = session_code.writing(folder, on_cards=self.cards is not None, overwrite=overwrite)
+        self._log.enter(Loaded(result, code=code), begun)
         return result
 
     # 4: the prediction
 
-    def predict(self, data: Any = None) -> Tensor:
+    def predict(self, data: Tensor | ArrayLike | None = None) -> Tensor:
         """Predict on the cards; by default what there is to begin with (`predictor.data`).
 
         Raises
@@ -431,30 +369,30 @@ class Session:
         ContextError
             If the weights are not on the cards.
         """
-        self._need("predict")
-        assert self.model is not None
-        assert self.predictor is not None
-        model = self.model
-        given = Tensor(self.predictor.data if data is None else np.asarray(data))
+        model, predictor = self._needed("predict", LaidOut).model, self._needed("predict", Opened).predictor
+        assert model is not None
+        assert predictor is not None
         with self.context():
-            found = model.predict(given)
+            found = model.predict(Tensor(predictor.data.value if data is None else data))
         assert isinstance(found, Tensor)  # the nets that a session knows have one output
-        self.predicted(found, model)
+        self.record_prediction(found, model)
         return found
 
-    def predicted(
-        self, found: Tensor, model: Model, code: Sequence[str] = ("prediction = model.predict(data)",)
+    def record_prediction(
+        self, prediction: Tensor, model: Model, code: Sequence[str] = ("prediction = model.predict(data)",)
     ) -> None:
-        """Remember what the model of this session predicted, and by which code; what another one did is dropped."""
-        with self._lock:
-            count, here = self._count, model is self.model
-        if here:
-            self._enter("predict", count, list(code), prediction=found)
+        """Remember what the model of this session predicted, and the code for it; another model's is dropped."""
+        begun = self._log.version
+        if self.loaded is None or self.laid_out is None or self.laid_out.model is not model:
+            return
+        self._log.enter(Predicted(prediction, code=code), begun)
 
-    def context(self) -> AbstractContextManager[Any]:
+    def context(self) -> AbstractContextManager[ParallelContext]:
         """The settings under which the net predicts."""
-        found = self.predictor
-        trained = found.strategy if found is not None and found.has_training_strategy else ""
+        predictor = None if self.opened is None else self.opened.predictor
+        trained = (
+            predictor.strategy.value if predictor is not None and predictor.has_training_strategy else ""
+        )
         assert isinstance(trained, str | os.PathLike)
         return auto_parallel_context(
             parallel_mode="semi_auto_parallel",
@@ -467,10 +405,11 @@ class Session:
 
     def code(self) -> str:
         """Python code that does what was done so far, for a notebook or a script of its own."""
-        first = self._lines.get("source", ["# nothing has been done yet"])
-        rest = [line for step in STEPS[1:] for line in self._lines.get(step, [])]
-        if self.model is not None and self.predictor is not None:
-            rest = session_code.predicting_on(len(self.model.cards), self.predictor, rest)
+        opened, laid_out, done = self.opened, self.laid_out, self._log.done
+        first = ["# nothing has been done yet"] if opened is None else opened.code
+        rest = [line for step in done[1:] for line in step.code]
+        if opened is not None and opened.predictor is not None and laid_out is not None and laid_out.model:
+            rest = session_code.predicting_on(len(laid_out.model.cards), opened.predictor, rest)
         elif rest and self.cards is not None:
             rest = session_code.with_cards(len(self.cards), rest)
         return "\n".join(["import distinfer_lab as dl", "", *first, *(["", *rest] if rest else []), ""])
@@ -490,6 +429,6 @@ class Session:
         return f"Session({', '.join(words)})"
 
 
-def _go_on_unless(cancelled: Callable[[], bool]) -> None:
+def _check_not(cancelled: Callable[[], bool]) -> None:
     if cancelled():
-        raise ContextError("it was stopped; nothing was laid out anew")
+        raise ContextError("it was stopped; the layout is what it was before")

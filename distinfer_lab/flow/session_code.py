@@ -1,23 +1,22 @@
 """The code that does what a session did: lines for each step, and how they stand together.
 
-Code of later steps may speak of what earlier ones set: `folder`, `strategy`, `checkpoint`, `net`, `model`, `layout`.
+Code of later steps may use what earlier ones set: `folder`, `strategy`, `checkpoint`, `net`, `model`, `layout`.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pprint import pformat
-from typing import Any
 
 from ..layout import Strategy
 from ..layout.dialects.plain import strategy_to_json
-from .predictors import Predictor
+from .predictors import Chosen, Predictor
 
 __all__ = [
-    "bringing",
-    "laying_out",
-    "laying_out_as",
+    "inferring",
     "loading",
+    "opening",
     "predicting_on",
+    "setting",
     "training",
     "with_cards",
     "writing",
@@ -30,10 +29,10 @@ def training(folder: str, cards: int) -> list[str]:
     return [f"folder, train_cards = {folder!r}, {cards}", *train]
 
 
-def bringing(
+def opening(
     folder: str | os.PathLike[str],
     strategy: str | os.PathLike[str] | Strategy | None,
-    chosen: Mapping[str, Any],
+    chosen: Chosen,
 ) -> list[str]:
     """Open a folder."""
     lines = [f"folder = {os.fspath(folder)!r}"]
@@ -41,44 +40,44 @@ def bringing(
         lines += _strategy_from_json("strategy", strategy)
     elif strategy is not None:
         lines.append(f"strategy = {os.fspath(strategy)!r}")
-    cut = "" if strategy is None else ", strategy"
-    return [*lines, f"checkpoint = dl.open_checkpoint(folder{cut}{_keywords(chosen)})"]
+    second = "" if strategy is None else ", strategy"
+    return [*lines, f"checkpoint = dl.open_checkpoint(folder{second}{_keywords(chosen)})"]
 
 
-def _keywords(chosen: Mapping[str, Any]) -> str:
+def _keywords(chosen: Chosen) -> str:
     return "".join(f", {name}={value!r}" for name, value in chosen.items() if value is not None)
 
 
-def laying_out(predictor: Predictor, cards: int) -> list[str]:
+def inferring(net: str, data: str) -> list[str]:
     """Infer the predict layout."""
     return [
-        f"net = {predictor.make_code(cards)}",
+        f"net = {net}",
         "model = dl.Model(net)",
-        f"data = {predictor.data_code}",
+        f"data = {data}",
         "layout = model.infer_predict_layout(data)",
     ]
 
 
-def laying_out_as(strategy: Strategy, trained: bool) -> list[str]:
-    """Say how tensors shall lie; what was trained is opened first."""
-    opening = [
+def setting(strategy: Strategy, trained: bool) -> list[str]:
+    """Set the layout of tensors; what was trained is opened first."""
+    first = [
         "files = dl.sample.create_ckpt_file_list(folder, train_cards)",
         'checkpoint = dl.open_checkpoint(files, f"{folder}/train_strategy.ckpt")',
     ]
-    return [*(opening if trained else []), *_strategy_from_json("layout", strategy)]
+    return [*(first if trained else []), *_strategy_from_json("layout", strategy)]
 
 
 def loading(predictor: Predictor) -> list[str]:
-    """Bring the weights to the cards."""
-    cut = "" if predictor.strategy is None else f", {predictor.strategy_code}"
+    """Load the weights into the cards."""
+    strategy = "" if predictor.strategy.value is None else f", {predictor.strategy.code}"
     return [
-        f"files = {predictor.files_code}",
-        f"result = dl.load_distributed_checkpoint(net, files, layout{cut}{_keywords(predictor.chosen)})",
+        f"files = {predictor.files.code}",
+        f"result = dl.load_distributed_checkpoint(net, files, layout{strategy}{_keywords(predictor.chosen)})",
     ]
 
 
 def writing(folder: str | os.PathLike[str], *, on_cards: bool, overwrite: bool) -> list[str]:
-    """Write the files anew."""
+    """Write other files."""
     options = ", cards=cards" * on_cards + ", overwrite=True" * overwrite
     return [f"result = checkpoint.plan(layout).run({os.fspath(folder)!r}{options})"]
 
@@ -90,7 +89,7 @@ def predicting_on(cards: int, predictor: Predictor, lines: Sequence[str]) -> lis
         "dl.reset_auto_parallel_context()",
         "dl.set_auto_parallel_context(",
         '    parallel_mode="semi_auto_parallel", full_batch=True, device_num=None,',
-        *([f"    strategy_ckpt_load_file={predictor.strategy_code},"] if trained else []),
+        *([f"    strategy_ckpt_load_file={predictor.strategy.code},"] if trained else []),
         ")",
         *with_cards(cards, lines),
     ]
@@ -101,7 +100,7 @@ def with_cards(cards: int, lines: Sequence[str]) -> list[str]:
     return [f"with dl.CardGroup({cards}) as cards:", *(f"    {line}" for line in lines)]
 
 
-def _strategy_from_json(name: str, strategy: Any) -> list[str]:
+def _strategy_from_json(name: str, strategy: Strategy) -> list[str]:
     found = pformat(strategy_to_json(strategy), sort_dicts=False, width=100, compact=True)
     return [
         "from distinfer_lab.layout.dialects.plain import strategy_from_json",

@@ -12,8 +12,8 @@ from ..cards import CardGroup
 from ..checkpoint import Checkpoint
 from ..errors import ContextError
 from ..flow.code_file import write_code
-from ..flow.predict_layout import PredictLayout
 from ..flow.session import STEPS, Session
+from ..flow.steps import Opened
 from ..text import escape
 from ..views import Drawing, checkpoint_html
 from .layout_editor import LayoutEditor
@@ -130,21 +130,23 @@ class Workbench(Panel):
     # The checkpoint that comes of it is shown below, whoever opened it.
 
     def _train(self, control: Any) -> None:
-        self.session.train(int(self.train_cards.value), begun=control.begun)
+        self.session.train(int(self.train_cards.value), on_start=control.begun)
 
     def _open(self, control: Any) -> None:
         chosen = self.chooser.path, self.chooser.strategy or None
-        self.session.bring(*chosen, cancelled=control.cancelled)
+        self.session.open(*chosen, cancelled=control.cancelled)
 
-    def bring(self, folder: str | os.PathLike[str], strategy: str | os.PathLike[str] | None = None) -> None:
-        """Open a checkpoint folder, and go on to its layout.
+    def open_folder(
+        self, folder: str | os.PathLike[str], strategy: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Open a checkpoint folder, and show the step of its layout.
 
         Raises
         ------
         CheckpointError, CheckpointFileError
             See `open_checkpoint`.
         """
-        self.session.bring(folder, strategy)
+        self.session.open(folder, strategy)
         self.kind.value = OPEN
         self.step = "layout"
         self.refresh()
@@ -196,19 +198,22 @@ class Workbench(Panel):
 
     def _source(self) -> None:
         _show_one(self.sources, self.kind.value)
-        found = self.session.checkpoint
-        here = f"<p><b>The checkpoint in the folder {escape(self.session.folder)}</b></p>"
+        opened = self.session.opened
+        if opened is None:
+            self.found.value = ""
+            return
+        here = f"<p><b>The checkpoint in the folder {escape(opened.folder)}</b></p>"
         # What scrolls can be reached by the keyboard.
         wide = '<div class="wide" role="region" aria-label="The checkpoint" tabindex="0" '
         wide += 'data-lm-suppress-shortcuts="true">'
-        self.found.value = "" if found is None else f"{wide}{here}{checkpoint_html(found)}</div>"
+        self.found.value = f"{wide}{here}{checkpoint_html(opened.checkpoint)}</div>"
 
     def _is_new(self, part: str, basis: str) -> bool:
         """Whether a part of the page is still to be made for what a step has come to; from then on it is made."""
-        entered = self.session.entered(basis)
-        if self._shown.get(part) == entered:
+        version = self.session.version(basis)
+        if self._shown.get(part) == version:
             return False
-        self._shown[part] = entered
+        self._shown[part] = version
         return True
 
     def _put(self, step: str, parts: tuple[Any, ...]) -> None:
@@ -217,22 +222,22 @@ class Workbench(Panel):
         close_all(before)
 
     def _layout(self) -> None:
-        checkpoint = self.session.checkpoint
-        assert checkpoint is not None
+        opened = self.session.opened
+        assert opened is not None
         if self._is_new("ways", "source"):
-            self._put("layout", self._ways_to_lay_out(checkpoint))
-        if self.session.predictor is not None and self._is_new("layouts", "layout"):
-            self._show_layouts(checkpoint)
+            self._put("layout", self._ways_to_lay_out(opened))
+        if opened.predictor is not None and self._is_new("layouts", "layout"):
+            self._show_layouts(opened.checkpoint)
 
-    def _ways_to_lay_out(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
+    def _ways_to_lay_out(self, opened: Opened) -> tuple[Any, ...]:
         """By the net for cards, by hand for files; where both can be, there is a choice."""
-        if self.session.trained:
-            return self._layout_of_net(checkpoint)
-        of_files = self._layout_of_files(checkpoint)
-        if self.session.predictor is None:
+        if opened.trained:
+            return self._layout_of_net()
+        of_files = self._layout_of_files(opened.checkpoint)
+        if opened.predictor is None:
             return of_files
         ways = {
-            ON_CARDS: ipywidgets.VBox(self._layout_of_net(checkpoint)),
+            ON_CARDS: ipywidgets.VBox(self._layout_of_net()),
             AS_FILES: ipywidgets.VBox(of_files),
         }
         self.goal = ipywidgets.ToggleButtons(options=list(ways), description="In the end")
@@ -240,10 +245,10 @@ class Workbench(Panel):
         self.goal.observe(self.errors.guard(lambda change: _show_one(ways, change["new"])), "value")
         return (self.goal, *ways.values())
 
-    def _layout_of_net(self, checkpoint: Checkpoint) -> tuple[Any, ...]:
+    def _layout_of_net(self) -> tuple[Any, ...]:
         self.predict_cards = self._cards_field(4)
         self.inferring = RunPanel(
-            lambda control: self.session.lay_out(int(self.predict_cards.value), control.cancelled),
+            lambda control: self.session.infer_layout(int(self.predict_cards.value), control.cancelled),
             verb="Lay out",
         )
         self.inferring.observe(
@@ -254,9 +259,9 @@ class Workbench(Panel):
         return (self.predict_cards, self.inferring, self.layouts)
 
     def _show_layouts(self, checkpoint: Checkpoint) -> None:
-        found, before = self.session.layout, self.layouts.children
+        found, before = self.session.laid_out, self.layouts.children
         parts: list[Any] = []
-        if isinstance(found, PredictLayout):
+        if found is not None and found.model is not None:
             parts = [self._next("reshard")]
             if set(checkpoint.strategy) & set(found.strategy):  # files may name their tensors in another way
                 parts.append(LayoutView(checkpoint.strategy, found.strategy))
@@ -274,17 +279,20 @@ class Workbench(Panel):
         return (self.editor, self.use)
 
     def _use(self) -> None:
-        self.session.lay_out_as(self.editor.strategy)
+        self.session.set_layout(self.editor.strategy)
         self.step = "reshard"
 
     def _reshard(self) -> None:
         if not self._is_new("reshard", "layout"):
             return
-        if self.session.model is not None:
+        opened, laid_out = self.session.opened, self.session.laid_out
+        assert opened is not None
+        assert laid_out is not None
+        if laid_out.model is not None:
             self.moving = RunPanel(lambda control: self.session.load(control.begun), verb="Load")
             parts: tuple[Any, ...] = (self.moving,)
         else:
-            source = self.session.folder.rstrip("/")
+            source = opened.folder.rstrip("/")
             self.out = ipywidgets.Text(
                 description="Write to",
                 value=f"{source}_cut_anew",
@@ -306,13 +314,15 @@ class Workbench(Panel):
         return self.session.write(self.out.value, overwrite=bool(self.overwrite.value), **watching)
 
     def _predict(self) -> None:
-        model, predictor = self.session.model, self.session.predictor
+        opened, laid_out = self.session.opened, self.session.laid_out
+        model = None if laid_out is None else laid_out.model
+        predictor = None if opened is None else opened.predictor
         if model is None or predictor is None or not self._is_new("predict", "reshard"):
             return
         self.predicting = PredictPanel(
             model,
-            predictor.data,
-            max_new_tokens=NEW_TOKENS if predictor.goes_on else None,
+            predictor.data.value,
+            max_new_tokens=NEW_TOKENS if predictor.is_language_model else None,
             within=self.session.context,
         )
         self.predicting.observe(self.errors.guard(self._predicted), "state")
@@ -321,7 +331,7 @@ class Workbench(Panel):
     def _predicted(self, change: Any) -> None:
         panel: PredictPanel = change["owner"]
         if change["new"] == "done" and panel.prediction is not None:
-            self.session.predicted(panel.prediction.output, panel.model, panel.prediction.code)
+            self.session.record_prediction(panel.prediction.output, panel.model, panel.prediction.code)
 
     def _next(self, step: str) -> Any:
         button = ipywidgets.Button(description=f"On to step {STEPS.index(step) + 1}", icon="arrow-right")
@@ -330,7 +340,7 @@ class Workbench(Panel):
 
     def _ended(self, change: Any, step: str, following: str) -> None:
         """Go on where a step has ended well, unless another one is looked at by now; stay where it did not."""
-        if change["new"] == "done" and self.step == step and not self.session.why_not(following):
+        if change["new"] == "done" and self.step == step and not self.session.blocked_reason(following):
             self.step = following
         if change["new"] in ("done", "failed", "cancelled"):
             self.refresh()
@@ -376,7 +386,9 @@ class Workbench(Panel):
 
     def _tiles(self) -> list[StepTile]:
         session = self.session
-        return [StepTile(step, TITLES[step], session.done(step), session.why_not(step)) for step in STEPS]
+        return [
+            StepTile(step, TITLES[step], session.done(step), session.blocked_reason(step)) for step in STEPS
+        ]
 
     def _steps(self) -> Drawing:
         return steps_drawing(self._tiles())

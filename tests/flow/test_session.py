@@ -15,6 +15,7 @@ import pytest
 from distinfer_lab.cards import CardGroup
 from distinfer_lab.checkpoint import open_checkpoint, verify_folder
 from distinfer_lab.errors import CardError, CheckpointError, CheckpointFileError, ContextError, DistinferError
+from distinfer_lab.flow.predictors import Coded
 from distinfer_lab.flow.sample import create_predict_data
 from distinfer_lab.flow.session import STEPS, Session
 from distinfer_lab.formats import save_slice, write_strategy
@@ -39,10 +40,10 @@ def test_slices_are_not_taken_for_copies(folder):
     """Without a strategy each file would be taken to hold everything; copies may be."""
     session = Session()
     with pytest.raises(CheckpointError, match="w differs between .*If they are slices, give the strategy"):
-        session.bring(folder / "mine")
+        session.open(folder / "mine")
     assert not session.done("source")
     shutil.copy(folder / "mine/rank_0/a.ckpt", folder / "mine/rank_1/a.ckpt")
-    assert session.bring(folder / "mine").ranks == 2
+    assert session.open(folder / "mine").ranks == 2
     session.close()
 
 
@@ -50,11 +51,11 @@ def test_a_layout_that_is_stopped_changes_nothing(tmp_path):
     """The one before stays in force, and can be loaded."""
     session = Session()
     session.train(2, tmp_path / "trained")
-    before = session.lay_out(2)
+    before = session.infer_layout(2)
     asked = iter([False, False, True])
-    with pytest.raises(ContextError, match="it was stopped; nothing was laid out anew"):
-        session.lay_out(4, lambda: next(asked))
-    assert session.layout is before
+    with pytest.raises(ContextError, match="it was stopped; the layout is what it was before"):
+        session.infer_layout(4, lambda: next(asked))
+    assert session.laid_out.layout is before
     session.load()
     session.close()
 
@@ -65,12 +66,12 @@ def test_the_sample_goes_through_all_steps_and_its_code_does_too(tmp_path, given
     with CardGroup(4) as cards:
         session = Session(cards if given else None)
         for step in STEPS[1:]:
-            assert session.why_not(step).startswith("There is no checkpoint yet")
+            assert session.blocked_reason(step).startswith("There is no checkpoint yet")
         checkpoint = session.train(4, tmp_path / "trained")
         assert not cards.memory().held_bytes.any()  # what was trained is in the files
-        assert session.why_not("reshard").startswith("The destination is not known yet")
-        session.lay_out(2)
-        assert session.why_not("predict").startswith("The weights are not on the cards yet")
+        assert session.blocked_reason("reshard").startswith("The destination is not known yet")
+        session.infer_layout(2)
+        assert session.blocked_reason("predict").startswith("The weights are not on the cards yet")
         session.load()
         found = session.predict().asnumpy()
         weight = np.concatenate([checkpoint.read(r, "matmul_weight") for r in range(4)], axis=1)
@@ -88,20 +89,20 @@ def test_the_sample_goes_through_all_steps_and_its_code_does_too(tmp_path, given
 def test_a_folder_is_brought_and_cut_anew_and_its_code_does_too(folder):
     """Files in, files out; predicting needs a net, and it says so."""
     session = Session()
-    session.bring(folder / "mine", folder / "strategy.ckpt")
+    session.open(folder / "mine", folder / "strategy.ckpt")
     columns = Strategy({"w": Layout(Mesh(tp=2), "- tp")}, {"w": (8, 8)})
-    session.lay_out_as(columns)
+    session.set_layout(columns)
     assert session.plan().dst_count == 2
     result = session.write(folder / "out")
     assert result.verify().ok
-    assert "came without its net" in session.why_not("predict")
+    assert "came without its net" in session.blocked_reason("predict")
     exec(session.code().replace(str(folder / "out"), str(folder / "again")), {})
     assert verify_folder(folder / "again").ok
     for rank in range(2):
         name = f"rank_{rank}/checkpoint_{rank}.ckpt"
         assert (folder / "out" / name).read_bytes() == (folder / "again" / name).read_bytes()
     session.close()
-    assert session.checkpoint is None
+    assert session.opened is None
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["whole", "sliced"])
@@ -116,9 +117,9 @@ def test_a_hugging_face_folder_is_its_net_and_its_code_predicts_the_same(tmp_pat
         write_strategy(strategy, layouts)
         shutil.copy(HUB / "config.json", folder)
     session = Session()
-    session.bring(folder, strategy)
-    assert session.why_not("predict").startswith("The destination is not known yet")
-    session.lay_out(4)
+    session.open(folder, strategy)
+    assert session.blocked_reason("predict").startswith("The destination is not known yet")
+    session.infer_layout(4)
     session.load()
     known = expected(HUB.name)
     np.testing.assert_allclose(session.predict(known["input_ids"]).asnumpy(), known["logits"], atol=2e-4)
@@ -132,20 +133,20 @@ def test_a_hugging_face_folder_is_its_net_and_its_code_predicts_the_same(tmp_pat
 def test_a_net_that_cannot_be_cut_for_so_many_cards_is_refused(tmp_path):
     """In words, before there are cards; the session can go on."""
     session = Session()
-    session.bring(HUB)
+    session.open(HUB)
     with pytest.raises(DistinferError, match="tp=3"):
-        session.lay_out(3)
-    assert session.model is None
-    session.lay_out(2)
+        session.infer_layout(3)
+    assert session.laid_out is None
+    session.infer_layout(2)
     session.close()
 
 
 def test_files_of_a_known_net_are_written_too_and_then_there_is_nothing_to_predict_with(tmp_path):
     """Laid out by hand, the reshard writes files; the way to a prediction is said."""
     session = Session()
-    checkpoint = session.bring(HUB)
-    session.lay_out_as(checkpoint.strategy)
-    assert session.why_not("predict") == (
+    checkpoint = session.open(HUB)
+    session.set_layout(checkpoint.strategy)
+    assert session.blocked_reason("predict") == (
         "What step 3 writes are files: to predict, lay the net out for cards in step 2."
     )
     assert session.write(tmp_path / "out").verify().ok
@@ -156,21 +157,21 @@ def test_a_config_that_does_not_help_says_why(folder):
     """It is there, but of no family that is known: the sentence names what it is of."""
     (folder / "mine/config.json").write_text('{"model_type": "bert"}')
     session = Session()
-    session.bring(folder / "mine", folder / "strategy.ckpt")
-    session.lay_out_as(Strategy({"w": ROWS}))
-    assert "model_type='bert' is not one of those supported" in session.why_not("predict")
+    session.open(folder / "mine", folder / "strategy.ckpt")
+    session.set_layout(Strategy({"w": ROWS}))
+    assert "model_type='bert' is not one of those supported" in session.blocked_reason("predict")
     session.close()
 
 
 def test_going_back_forgets_what_came_after(folder):
     """Another source leaves no layout; a source that cannot be opened leaves all as it was."""
     session = Session()
-    session.bring(folder / "mine", folder / "strategy.ckpt")
-    session.lay_out_as(Strategy({"w": ROWS}))
+    session.open(folder / "mine", folder / "strategy.ckpt")
+    session.set_layout(Strategy({"w": ROWS}))
     with pytest.raises(CheckpointFileError, match="nowhere"):
-        session.bring(folder / "nowhere")
+        session.open(folder / "nowhere")
     assert session.done("layout")
-    session.bring(folder / "mine", folder / "strategy.ckpt")
+    session.open(folder / "mine", folder / "strategy.ckpt")
     assert repr(session) == "Session(source, not layout, not reshard, not predict)"
     session.close()
 
@@ -187,17 +188,19 @@ def test_the_code_is_saved_as_a_notebook_or_a_script(tmp_path):
 
 
 def test_what_is_not_ready_is_refused_with_its_reason(folder):
-    """The same sentences that `why_not` gives."""
+    """The same sentences that `blocked_reason` gives."""
     session = Session()
-    for call in (session.lay_out, session.load, session.plan, session.predict):
+    for call in (session.infer_layout, session.load, session.plan, session.predict):
         with pytest.raises(ContextError, match="There is no checkpoint yet"):
             call()
     with pytest.raises(ContextError, match="step='eat' is not one of source, layout"):
-        session.why_not("eat")
-    session.bring(folder / "mine", folder / "strategy.ckpt")
-    with pytest.raises(ContextError, match="came without its net; say by lay_out_as"):
-        session.lay_out()
-    session.lay_out_as(Strategy({"w": ROWS}))
+        session.blocked_reason("eat")
+    session.open(folder / "mine", folder / "strategy.ckpt")
+    with pytest.raises(
+        ContextError, match="came without its net; set the layout of its tensors by set_layout"
+    ):
+        session.infer_layout()
+    session.set_layout(Strategy({"w": ROWS}))
     with pytest.raises(ContextError, match="without a net nothing can be loaded"):
         session.load()
     assert "# nothing has been done yet" in Session().code()
@@ -219,34 +222,34 @@ def test_what_ends_late_changes_nothing(folder, monkeypatch):
     with ThreadPoolExecutor(1) as pool:
         late = pool.submit(session.train, 2)
         assert trains.wait(60)
-        checkpoint = session.bring(folder / "mine", folder / "strategy.ckpt")
+        checkpoint = session.open(folder / "mine", folder / "strategy.ckpt")
         goes_on.set()
         with pytest.raises(ContextError, match="meanwhile another step was done here, which counts"):
             late.result()
-    assert session.checkpoint is checkpoint
-    assert not session.trained
+    assert session.opened.checkpoint is checkpoint
+    assert not session.opened.trained
     assert not kept[0].exists()
 
 
 def of_sample_like(folder):
     """A predictor of somebody's files, of which only these matter here."""
-    return SimpleNamespace(files=folder / "mine", strategy=folder / "strategy.ckpt")
+    return SimpleNamespace(files=Coded(folder / "mine", ""), strategy=Coded(folder / "strategy.ckpt", ""))
 
 
 def test_a_step_that_fails_changes_nothing(tmp_path):
     """What was there before it still is, for each step."""
     session = Session()
     session.train(4)
-    session.lay_out(2)
+    session.infer_layout(2)
     session.load()
     session.predict()
-    code, checkpoint = session.code(), session.checkpoint
+    code, checkpoint = session.code(), session.opened.checkpoint
     with pytest.raises(DistinferError):
         session.train(100)
     with pytest.raises(DistinferError):
-        session.bring(tmp_path / "nothing")
+        session.open(tmp_path / "nothing")
     assert session.code() == code
-    assert session.checkpoint is checkpoint
+    assert session.opened.checkpoint is checkpoint
     assert all(session.done(step) for step in STEPS)
     session.predict()
     session.close()
@@ -257,10 +260,10 @@ def test_a_run_of_the_cards_can_be_stopped(tmp_path):
     """Training and loading give their run; when it was stopped, nothing has changed."""
     session = Session()
     with pytest.raises(CardError, match="cancelled"):
-        session.train(4, begun=lambda run: run.cancel())
+        session.train(4, on_start=lambda run: run.cancel())
     assert not session.done("source")
     session.train(4)
-    session.lay_out(2)
+    session.infer_layout(2)
     with pytest.raises(CardError, match="cancelled"):
         session.load(lambda run: run.cancel())
     assert not session.done("reshard")
@@ -274,13 +277,13 @@ def test_the_code_of_every_way_to_files_runs(folder, given):
     strategy = Strategy({"w": ROWS}, {"w": (8, 8)})
     with CardGroup(2) as cards:
         session = Session(cards if given else None)
-        session.bring(folder / "mine", strategy)
-        session.lay_out_as(strategy)
+        session.open(folder / "mine", strategy)
+        session.set_layout(strategy)
         session.write(folder / "out")
         exec(session.code().replace(str(folder / "out"), str(folder / "again")), {})
         assert verify_folder(folder / "again").ok
         session.train(2, folder / "trained")
-        session.lay_out_as(session.checkpoint.strategy)
+        session.set_layout(session.opened.checkpoint.strategy)
         session.write(folder / "sample_out")
         code = session.code()
         session.close()
@@ -293,9 +296,9 @@ def test_the_code_of_every_way_to_files_runs(folder, given):
 def test_watching_ends(folder):
     """Each step is told, until it is not wanted any more."""
     session, told = Session(), []
-    end = session.watch(lambda: told.append(session.entered("source")))
-    session.bring(folder / "mine", folder / "strategy.ckpt")
-    session.bring(folder / "mine", folder / "strategy.ckpt")
+    end = session.watch(lambda: told.append(session.version("source")))
+    session.open(folder / "mine", folder / "strategy.ckpt")
+    session.open(folder / "mine", folder / "strategy.ckpt")
     assert len(set(told)) == 2
     end()
     session.close()

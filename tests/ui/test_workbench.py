@@ -108,7 +108,7 @@ def test_axe_finds_nothing_serious(notebook, axe):
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_narrow_page_scrolls_inside(open_notebook, axe, dark):
     """At 800 pixels, with somebody's layout open."""
-    made = MAKE + "\nbench.bring(f'{folder}/mine', f'{folder}/train_strategy.ckpt')"
+    made = MAKE + "\nbench.open_folder(f'{folder}/mine', f'{folder}/train_strategy.ckpt')"
     narrow = open_notebook(made.replace("\nbench\n", "\n") + "\nbench", width=800, dark=dark)
     narrow.button("Use this layout").wait_for()
     assert narrow.overflowing() == []

@@ -146,7 +146,7 @@ def test_generated_code(folder, strategy):
     check_code(laying_out_as(strategy, False))
     check_code(writing(folder, on_cards=True, overwrite=True))
     session = Session()
-    session.bring(folder)
+    session.open(folder)
     check_code([session.code()])
 
 

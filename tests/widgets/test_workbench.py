@@ -93,7 +93,7 @@ def test_a_page_follows_what_is_done_by_code(bench):
     assert "✓ done" in bench.titles["source"].value
     assert "train_sample" in bench.code.value
     bench.step = "layout"
-    bench.session.lay_out(2)
+    bench.session.infer_layout(2)
     assert isinstance(bench.layouts.children[-1], LayoutView)
     bench.session.load()
     bench.session.predict()
@@ -106,7 +106,7 @@ def test_a_page_follows_what_is_done_by_code(bench):
 def test_a_folder_with_its_net_predicts_or_is_written(tmp_path):
     """A Hugging Face folder: laid out for cards, loaded, and gone on with; or cut by hand."""
     bench = Workbench(folder=tmp_path)
-    bench.bring(folder_of("gpt2_tiny"))
+    bench.open_folder(folder_of("gpt2_tiny"))
     bench.predict_cards.value = 2
     press_and_wait(bench.inferring)
     assert isinstance(bench.layouts.children[-1], LayoutView)
@@ -117,7 +117,7 @@ def test_a_folder_with_its_net_predicts_or_is_written(tmp_path):
     bench.predicting.tokens.value = " ".join(map(str, ids))
     bench.predicting.button.click()
     assert bench.predicting.wait(SECONDS).state == "done", bench.predicting.line.value
-    found = bench.session.prediction.asnumpy()
+    found = bench.session.predicted.prediction.asnumpy()
     greedy = expected("gpt2_tiny")["greedy"][0]
     np.testing.assert_array_equal(found[0], greedy[: found.shape[1]])
     ran = {}
@@ -184,14 +184,14 @@ def test_a_folder_that_is_none_is_told(folder):
     bench.opening.button.click()
     assert bench.opening.wait(SECONDS).state == "failed"
     assert "rank_1/a.ckpt" in bench.opening.outcome.value
-    assert (bench.step, bench.session.checkpoint) == ("source", None)
+    assert (bench.step, bench.session.opened) == ("source", None)
     bench.chooser.go_up.click()
     assert bench.chooser.path == str(folder)
 
 
 def test_a_page_opened_again_shows_the_same(bench, folder):
     """Another workbench on the same session: all that was done is there, and can be gone on with."""
-    bench.bring(folder / "mine", folder / "train_strategy.ckpt")
+    bench.open_folder(folder / "mine", folder / "train_strategy.ckpt")
     again = Workbench(bench.session, folder=folder)
     assert repr(again) == repr(bench)
     again.step = "layout"
@@ -209,18 +209,18 @@ def test_a_given_group_does_all(folder):
         bench = Workbench(cards=cards, folder=folder)
         press_and_wait(bench.training)
         press_and_wait(bench.inferring)
-        assert bench.session.model.cards is cards
-        assert "on 2 cards" in repr(bench.session.layout)
+        assert bench.session.laid_out.model.cards is cards
+        assert "on 2 cards" in repr(bench.session.laid_out.layout)
         bench.session.close()
 
 
 def test_going_back_leaves_nothing_old(bench, folder):
     """After another source is opened, the later steps are made anew."""
-    bench.bring(folder / "mine", folder / "train_strategy.ckpt")
+    bench.open_folder(folder / "mine", folder / "train_strategy.ckpt")
     bench.cutting.wait(SECONDS)
     first = bench.editor
     bench.use.click()
-    bench.bring(folder / "mine", folder / "train_strategy.ckpt")
+    bench.open_folder(folder / "mine", folder / "train_strategy.ckpt")
     bench.cutting.wait(SECONDS)
     assert bench.editor is not first
     assert "not ready" in bench.titles["reshard"].value
@@ -253,7 +253,7 @@ def test_words_are_stable_and_misuses_refused(bench):
 def test_a_layout_that_is_used_again_is_written_anew(bench, folder):
     """The same layout, once more: a panel that is ready, beside a folder of the checkpoint that was opened."""
     bench.chooser.path = str(folder / "other")
-    bench.bring(folder / "mine", folder / "train_strategy.ckpt")
+    bench.open_folder(folder / "mine", folder / "train_strategy.ckpt")
     bench.cutting.wait(SECONDS)
     bench.use.click()
     assert bench.out.value == str(folder / "mine_cut_anew")
@@ -278,7 +278,7 @@ def test_a_step_that_ends_elsewhere_takes_nobody_along(bench, folder):
     bench.train_cards.value = 100
     bench.training.button.click()
     assert bench.training.wait(SECONDS).state == "failed"
-    assert bench.session.checkpoint is not None
+    assert bench.session.opened is not None
     assert "✓ done" in bench.titles["source"].value
 
 
@@ -293,14 +293,14 @@ def test_the_step_that_is_shown_keeps_its_mark(bench):
 def test_the_code_tells_what_was_really_predicted(bench):
     """With random inputs, these; what someone writes into the field is what is saved."""
     bench.session.train(2)
-    bench.session.lay_out(2)
+    bench.session.infer_layout(2)
     bench.session.load()
     bench.step = "predict"
     bench.predicting.kind.value, bench.predicting.seed.value = "Random", 5
     press_and_wait(bench.predicting)
     found = {}
     exec(bench.code.value, found)
-    np.testing.assert_array_equal(found["prediction"].asnumpy(), bench.session.prediction.asnumpy())
+    np.testing.assert_array_equal(found["prediction"].asnumpy(), bench.session.predicted.prediction.asnumpy())
     assert "default_rng(5)" in bench.code.value
 
 
@@ -314,7 +314,7 @@ def test_a_closed_page_is_gone(folder):
     assert not mine.done("source")
     other = Workbench(session)
     other.close()
-    session.bring(folder / "mine", folder / "train_strategy.ckpt")
+    session.open(folder / "mine", folder / "train_strategy.ckpt")
     assert session.done("source")
 
 
@@ -340,7 +340,7 @@ def test_the_strategy_for_as_many_ranks_is_chosen(bench, folder):
 
 def test_an_earlier_output_is_replaced_where_that_is_asked_for(bench, folder):
     """Else it is refused, and nothing is said to be kept; nowhere is no place."""
-    bench.bring(folder / "mine", folder / "train_strategy.ckpt")
+    bench.open_folder(folder / "mine", folder / "train_strategy.ckpt")
     assert bench.cutting.wait(SECONDS).state == "done"
     bench.use.click()
     press_and_wait(bench.moving)
@@ -377,16 +377,16 @@ def test_opening_is_stopped_between_two_files(bench, folder, monkeypatch):
     goes_on.set()
     assert bench.opening.wait(SECONDS).state == "cancelled"
     assert "cancelled: 1 of 2 files were opened, and are closed again" in bench.opening.outcome.value
-    assert (bench.step, bench.session.checkpoint) == ("source", None)
+    assert (bench.step, bench.session.opened) == ("source", None)
     open_and_wait(bench)
     assert bench.step == "layout"
 
 
 def test_a_plan_that_cannot_be_made_says_why(bench, folder, monkeypatch):
     """Where its picture would stand; one that is closed while it is made is gone when it comes."""
-    bench.bring(folder / "mine", folder / "train_strategy.ckpt")
+    bench.open_folder(folder / "mine", folder / "train_strategy.ckpt")
     bench.cutting.wait(SECONDS)
-    monkeypatch.setattr(bench.session, "plan", lambda: bench.session.checkpoint.plan("tp=3"))
+    monkeypatch.setattr(bench.session, "plan", lambda: bench.session.opened.checkpoint.plan("tp=3"))
     bench.use.click()
     assert bench.planning.wait(SECONDS).state == "failed"
     assert 'role="alert"' in bench.planning.children[0].value
