@@ -7,6 +7,7 @@ of the machine are too: between processes it talks by TLS, with a certificate of
 Its workers' memory limits are off: Dask must not spill or pause a card.
 """
 
+import asyncio
 import contextlib
 import ipaddress
 import logging
@@ -21,6 +22,7 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from concurrent import futures
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -65,6 +67,8 @@ IMPORT_SECONDS = 60.0
 """How long a worker may take to import this package."""
 LOOK_SECONDS = 0.25
 """How often to look meanwhile whether it is there."""
+ABANDON_SECONDS = 3.0
+"""How long a start that was interrupted is waited for, so that it ends in order."""
 
 
 def embed(cards: int, processes: bool, folder: Path) -> Client:
@@ -134,8 +138,33 @@ class LastingCluster(SpecCluster):  # type: ignore[misc]  # distributed has no t
     may be just the moment of a second loss.
     """
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        try:
+            super().__init__(*args, **options)
+        except KeyboardInterrupt:
+            self._abandon()
+            raise
+
     def _update_worker_status(self, op: str, msg: Any) -> None:
         super(SpecCluster, self)._update_worker_status(op, msg)
+
+    def _abandon(self) -> None:
+        """End what a start that was interrupted has begun; Dask's own close fails where a worker is not up yet."""
+        self._instances.discard(self)
+        with contextlib.suppress(Exception):
+            self.sync(self._end_all, callback_timeout=2 * ABANDON_SECONDS)
+        with contextlib.suppress(Exception):
+            self._loop_runner.stop()
+
+    async def _end_all(self) -> None:
+        # A process that is just being made would complain of what is gone.
+        deadline = time.monotonic() + ABANDON_SECONDS
+        while any(server.status in (Status.init, Status.starting) for server in self._created):
+            if time.monotonic() > deadline:
+                break
+            await asyncio.sleep(ABANDON_SECONDS / 100)
+        servers = [*self._created, *([self.scheduler] if self.scheduler else [])]
+        await asyncio.gather(*(server.close() for server in servers), return_exceptions=True)
 
 
 class QuietScheduler(Scheduler):  # type: ignore[misc]  # distributed has no types
@@ -176,6 +205,7 @@ class QuickNanny(Nanny):  # type: ignore[misc]  # distributed has no types
 
     async def instantiate(self) -> Any:
         """See `Nanny`."""
+        _hear_no_interrupt()
         with self._quick_processes():
             return await super().instantiate()
 
@@ -203,6 +233,13 @@ class QuickNanny(Nanny):  # type: ignore[misc]  # distributed has no types
                 self._starting.remove(self)
                 if len(self._starting) == 1:
                     self._starting.pop().__exit__(None, None, None)
+
+
+def _hear_no_interrupt() -> None:
+    """From its first moment on a process that this thread starts hears no interrupt, as `ProcessWorker` later."""
+    if threading.current_thread() is not threading.main_thread():
+        resource_tracker.ensure_running()  # if Python started it later, it would undo the mask
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _can_fork_from_server() -> bool:

@@ -15,6 +15,7 @@ import contextlib
 import functools
 import itertools
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -70,6 +71,7 @@ class Gangs:
         self._numbers = itertools.count(1)
         self._leases = Leases(client)
         self._blas = ThreadpoolController()
+        self._leaving = threading.Event()
 
     def join(self, run: Run) -> None:
         """Begin a new epoch, with other workers in the places of those that are lost.
@@ -219,7 +221,7 @@ class Gangs:
         while True:
             gone = self._members.missing()
             left = [f for f, rank in futures.items() if rank not in gone and not f.done()]
-            if not left or time.monotonic() > deadline:
+            if not left or self._leaving.is_set() or time.monotonic() > deadline:
                 return [lost(rank, self._members.addresses[rank]) for rank in gone]
             with contextlib.suppress(TimeoutError):
                 wait(left, timeout=STOPPING_SECONDS)
@@ -232,6 +234,11 @@ class Gangs:
             return
         with self._blas.limit(limits=self.epoch.threads):
             yield
+
+    def leave(self) -> None:
+        """The group is about to close: where the cards' processes end with it, a stopped gang is not waited for."""
+        if self._terms.embedded and self._terms.processes:
+            self._leaving.set()
 
     def close(self) -> None:
         """Let the cards go."""

@@ -116,6 +116,7 @@ class CardRuntime:
         if self.closed or not self._origin.is_here:
             return
         self.closed = self._at_work.cancelled = True
+        self.gangs.leave()
         _still_open.discard(self)
         self._until_closed.close()
 
