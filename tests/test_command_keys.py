@@ -98,6 +98,23 @@ def test_ctrl_c_says_what_is_kept_where_and_what_resumes_it(folder, monkeypatch)
     assert not stage.exists()
 
 
+def test_ctrl_c_before_a_resumed_run_began_says_the_same(folder, monkeypatch):
+    """Even while the options are read: what the earlier run left is still there."""
+    monkeypatch.chdir(folder)
+    stage = folder / ".out.stage"
+    (stage / "files").mkdir(parents=True)
+    (stage / "files/a").write_bytes(bytes(1 << 16))
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distinfer_lab.checkpoint.float_dtype", interrupt)
+    done = distinfer("reshard", "plain.ckpt", "--dtype", "bf16", "--no-resume", "--", "out")
+    assert done.exit_code == 1
+    assert f"stopped. What was written so far is kept in {stage} (" in done.output
+    assert "To resume:  distinfer reshard plain.ckpt --dtype bf16 -- out\n" in done.output
+
+
 def test_ctrl_c_before_anything_is_written_says_so(folder, monkeypatch):
     """While the source is opened, for example."""
 

@@ -18,7 +18,7 @@ from .rank_reads import Share, Source, shares_of
 from .records import MissingFile, TensorRecord, followed_parameter, is_state_of
 from .result import ReshardResult
 from .shard_reader import window_bytes
-from .staging import probe_of, staged
+from .staging import probe_of
 from .transform import rank_list_for_transform, transform_checkpoints
 from .verify import Verification, check_beginnings, check_source, unnamed_slices, verify_folder
 from .write import reshard_files
@@ -58,7 +58,6 @@ __all__ = [
     "rank_list_for_transform",
     "reshard_files",
     "shares_of",
-    "staged",
     "strategy_files",
     "transform_checkpoints",
     "unnamed_slices",

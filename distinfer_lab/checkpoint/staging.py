@@ -31,9 +31,10 @@ from typing import Any, BinaryIO
 from ..errors import CheckpointError, CheckpointFileError, ReshardError, listed
 from ..formats import MANIFEST, read_manifest, unnamed_paths
 from ..text import printable
+from ..unfinished import stage_of
 from ..untrusted import parse_json, read_file
 
-__all__ = ["Stage", "check_target", "journal_of", "open_private", "probe_of", "staged"]
+__all__ = ["Stage", "check_target", "journal_of", "open_private", "probe_of"]
 
 JOB = "job.json"
 FILES = "files"
@@ -58,13 +59,6 @@ def probe_of(folder: str | os.PathLike[str]) -> Path:
 def open_private(path: Path, flags: int) -> BinaryIO:
     """Open a file to write it; if there is none, make one that only its owner may read."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | flags, 0o600), "wb")
-
-
-def staged(target: str | os.PathLike[str]) -> tuple[Path, int]:
-    """The staging folder of an output, and the bytes that it takes on the disk; 0 if there is none."""
-    path = Path(os.path.abspath(target))
-    stage = path.with_name(f".{path.name}.stage")
-    return stage, sum(file.lstat().st_blocks * 512 for file in stage.rglob("*"))
 
 
 class Stage:
@@ -110,7 +104,7 @@ class Stage:
         sync: bool = True,
     ) -> None:
         self.target = Path(os.path.abspath(target))
-        self._base = self.target.with_name(f".{self.target.name}.stage")
+        self._base = stage_of(self.target)
         self.folder = self._base / FILES
         self._lock_path = self.target.with_name(f".{self.target.name}.lock")
         self._job = json.dumps(job, sort_keys=True)

@@ -14,6 +14,7 @@ from .beginning import demo, lab, notebooks
 from .checkpoints import inspect, plan, reshard, verify
 from .keys import ARGUMENTS
 from .rules import rules
+from .stopping import stopped
 from .words import in_options
 
 __all__ = ["main"]
@@ -33,7 +34,7 @@ class _Group(click.Group):
             command = self.get_command(ctx, ctx.invoked_subcommand or "") or self
             raise click.ClickException(in_options(str(err), command)) from err
         except KeyboardInterrupt as err:
-            raise click.ClickException("stopped") from err
+            raise click.ClickException(stopped(ctx)) from err
 
 
 @click.group(cls=_Group)

@@ -1,7 +1,6 @@
 """The commands that look at checkpoints and cut them another way: inspect, plan, reshard, verify."""
 
 import json
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..display import bytes_in_words
 from ..errors import DistinferError
-from .keys import ARGUMENTS, EnvironmentKey, shown_command
+from .keys import EnvironmentKey
 from .options import PATH, opened, planned, source_options, target_options
 from .words import in_options, say
 
@@ -179,7 +177,7 @@ def reshard(
         raise click.UsageError("--cards and --scheduler both say who works; give one of them")
     if like is not None and format != "huggingface":
         raise click.UsageError("--like says how a Hugging Face folder is to be; add --format huggingface")
-    with _saying_what_is_kept(dst), ExitStack() as stack:
+    with ExitStack() as stack:
         checkpoint = stack.enter_context(
             opened(
                 src,
@@ -214,24 +212,6 @@ def reshard(
     if not as_json:
         for path in result.paths:
             say(f"  {path}")
-
-
-@contextmanager
-def _saying_what_is_kept(dst: Path) -> Iterator[None]:
-    """Say of a run that was stopped what it leaves, where, and how to resume it."""
-    from ..checkpoint import staged
-
-    try:
-        yield
-    except KeyboardInterrupt as err:
-        stage, nbytes = staged(dst)
-        if not nbytes:
-            raise click.ClickException("stopped; nothing was written") from err
-        command = shown_command(click.get_current_context().find_root().meta[ARGUMENTS])
-        raise click.ClickException(
-            f"stopped. What was written so far is kept in {stage} ({bytes_in_words(nbytes)} on the disk).\n"
-            f"To resume:  {command}\nTo drop it: rm -r {shlex.quote(str(stage))}"
-        ) from err
 
 
 def _cards(cards: int | None, scheduler: str | None) -> Any:

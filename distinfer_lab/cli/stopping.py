@@ -1,0 +1,34 @@
+"""What is said when a command is stopped from the keyboard, at whatever moment."""
+
+import shlex
+
+import click
+
+from ..display import bytes_in_words
+from ..unfinished import unfinished
+from .keys import ARGUMENTS, shown_command
+
+__all__ = ["stopped"]
+
+
+def stopped(context: click.Context) -> str:
+    """What the stopped command leaves, where, and how it is resumed.
+
+    The command line is read anew, for the command may have been stopped before it read it.
+    """
+    arguments = list(context.meta[ARGUMENTS])
+    name = context.invoked_subcommand or ""
+    command = context.command.get_command(context, name) if isinstance(context.command, click.Group) else None
+    if command is None or name not in arguments:
+        return "stopped"
+    inner = click.Context(command, resilient_parsing=True)
+    given, _, _ = command.make_parser(inner).parse_args(arguments[arguments.index(name) + 1 :])
+    if "dst" not in given:
+        return "stopped"
+    stage, nbytes = unfinished(given["dst"])
+    if not nbytes:
+        return "stopped; nothing was written"
+    return (
+        f"stopped. What was written so far is kept in {stage} ({bytes_in_words(nbytes)} on the disk).\n"
+        f"To resume:  {shown_command(arguments)}\nTo drop it: rm -r {shlex.quote(str(stage))}"
+    )
