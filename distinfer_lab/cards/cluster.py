@@ -67,7 +67,7 @@ IMPORT_SECONDS = 60.0
 """How long a worker may take to import this package."""
 LOOK_SECONDS = 0.25
 """How often to look meanwhile whether it is there."""
-ABANDON_SECONDS = 3.0
+ABANDON_SECONDS = 10.0
 """How long a start that was interrupted is waited for, so that it ends in order."""
 
 
@@ -152,7 +152,7 @@ class LastingCluster(SpecCluster):  # type: ignore[misc]  # distributed has no t
         """End what a start that was interrupted has begun; Dask's own close fails where a worker is not up yet."""
         self._instances.discard(self)
         with contextlib.suppress(Exception):
-            self.sync(self._end_all, callback_timeout=2 * ABANDON_SECONDS)
+            self.sync(self._end_all, callback_timeout=ABANDON_SECONDS + 3)
         with contextlib.suppress(Exception):
             self._loop_runner.stop()
 
@@ -162,7 +162,7 @@ class LastingCluster(SpecCluster):  # type: ignore[misc]  # distributed has no t
         while any(server.status in (Status.init, Status.starting) for server in self._created):
             if time.monotonic() > deadline:
                 break
-            await asyncio.sleep(ABANDON_SECONDS / 100)
+            await asyncio.sleep(0.03)
         servers = [*self._created, *([self.scheduler] if self.scheduler else [])]
         await asyncio.gather(*(server.close() for server in servers), return_exceptions=True)
 

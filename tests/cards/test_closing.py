@@ -141,6 +141,43 @@ def test_an_interrupt_ends_the_step_only(how, tmp_path):
     assert out == "interrupted\n[3.0, 3.0, 3.0]\n"
 
 
+OPENING = """
+import signal
+from distinfer_lab import CardGroup
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        print("begins", flush=True)
+        CardGroup(2, processes=True)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("begun", ["at once", "processes"])
+def test_an_interrupt_while_a_group_opens_ends_it_quietly(begun, tmp_path):
+    """No process stays, and none of them tells of its end; the system may be at any point of the start."""
+    (tmp_path / "script.py").write_text(OPENING)
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout.readline() == "begins\n"
+    here = psutil.Process(process.pid)
+    if begun == "processes":
+        until(lambda: here.children())
+    tree = here.children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=100)
+    assert (out, err) == ("interrupted\n", "")
+    until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in tree))
+
+
 @pytest.mark.parametrize(("how", "hosts"), [("listens", {"127.0.0.1"}), ("listens in process", set())])
 def test_embedded_clusters_listen_on_loopback_at_most(how, hosts, tmp_path):
     """Scheduler, nannies and workers of processes; a group in this process listens nowhere."""
