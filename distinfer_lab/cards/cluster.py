@@ -163,8 +163,9 @@ class LastingCluster(SpecCluster):  # type: ignore[misc]  # distributed has no t
             if time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.03)
-        servers = [*self._created, *([self.scheduler] if self.scheduler else [])]
-        await asyncio.gather(*(server.close() for server in servers), return_exceptions=True)
+        await asyncio.gather(*(server.close() for server in self._created), return_exceptions=True)
+        if self.scheduler:  # after those whom its end would make talk
+            await self.scheduler.close()
 
 
 class QuietScheduler(Scheduler):  # type: ignore[misc]  # distributed has no types

@@ -170,7 +170,7 @@ def test_an_interrupt_while_a_group_opens_ends_it_quietly(begun, tmp_path):
     assert process.stdout.readline() == "begins\n"
     here = psutil.Process(process.pid)
     if begun == "processes":
-        until(lambda: here.children())
+        until(here.children)
     tree = here.children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=100)
