@@ -24,7 +24,7 @@ from ..arguments import checked
 from ..display import Displayed, counted
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, LayoutError, listed
 from ..json_kinds import kind_of_json
-from ..layout import Layout, Strategy
+from ..layout import Layout, Mesh, Strategy
 from ..layout.dialects.mindspore import MindSporeLayout, from_layout, to_layout
 from ..layout.dialects.plain import strategy_from_json, strategy_to_json
 from ..text import printable, shown
@@ -204,7 +204,18 @@ def _content(name: str) -> bytes:
     try:
         return read_file(name, LARGEST_BYTES)
     except OSError as err:
-        raise CheckpointFileError(f"{name}: {err.strerror}; check the path of the strategy file") from err
+        remedy = "check the path of the strategy file"
+        if isinstance(err, FileNotFoundError) and (mesh := _mesh_or_none(name)) is not None:
+            rules = f'Rules({mesh!r}, read_rules("llama"), config)'
+            remedy = f"if a mesh is meant, add the rules that say what its axes shard: {rules}"
+        raise CheckpointFileError(f"{name}: {err.strerror}; {remedy}") from err
+
+
+def _mesh_or_none(text: str) -> Mesh | None:
+    try:
+        return Mesh.parse(text)
+    except LayoutError:
+        return None
 
 
 def _plain_json(data: bytes) -> Any:

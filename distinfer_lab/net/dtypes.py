@@ -1,5 +1,6 @@
 """The dtypes of tensors, by MindSpore's names."""
 
+from difflib import get_close_matches
 from typing import Any
 
 import ml_dtypes
@@ -32,12 +33,12 @@ def as_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     --------
     >>> as_dtype("int65")
     Traceback (most recent call last):
-    distinfer_lab.errors.ArgumentTypeError: dtype='int65' is not a dtype; write one such as "float32" or "bfloat16"
+    distinfer_lab.errors.ArgumentTypeError: dtype='int65' is not a dtype; write "int64"
     """
     try:
         found: np.dtype[Any] = np.dtype(dtype)
     except (TypeError, ValueError, SyntaxError) as err:
-        raise ArgumentTypeError(
-            f'dtype={shown(dtype)} is not a dtype; write one such as "float32" or "bfloat16"'
-        ) from err
+        near = get_close_matches(dtype, dtypes, 1) if isinstance(dtype, str) else []
+        write = f'"{near[0]}"' if near else 'one such as "float32" or "bfloat16"'
+        raise ArgumentTypeError(f"dtype={shown(dtype)} is not a dtype; write {write}") from err
     return found

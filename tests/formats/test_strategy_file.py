@@ -88,6 +88,11 @@ def test_bad_files_are_named(tmp_path):
         CheckpointFileError, match=r"nope\.ckpt: No such file.*check the path of the strategy file"
     ):
         read_strategy(tmp_path / "nope.ckpt")
+    with pytest.raises(
+        CheckpointFileError,
+        match=r"tp=4: No such file.*if a mesh is meant, .* Rules\(Mesh\(tp=4\), read_rules",
+    ):
+        as_strategy("tp=4")
     (tmp_path / "a.ckpt").write_bytes(b"no protobuf")
     with pytest.raises(CheckpointError, match=r"a\.ckpt: not a valid strategy file, or damaged"):
         read_strategy(tmp_path / "a.ckpt")
