@@ -37,7 +37,7 @@ from .output import Output, OutputOptions
 from .progress import Progress
 from .rank_reads import Share, share_of
 from .records import TensorRecord, followed_parameter
-from .selection import all_names, check_missing, check_shapes, selected, unmatched
+from .selection import all_names, check_missing, check_shapes, near_names, selected, unmatched
 
 __all__ = ["STATES", "ConversionPlan", "plan_checkpoint"]
 
@@ -347,7 +347,7 @@ def _renamed(names: Sequence[str], rename: Mapping[str, str], checkpoint: Checkp
                 break
     for old in rename:
         if old not in used:
-            raise ReshardError(f"rename: no entry is called {old!r}; the checkpoint has {listed(names)}")
+            raise ReshardError(f"rename: no entry is called {old!r}; {near_names(old, names)}")
     taken: dict[str, str] = {}
     for name, new in out.items():
         if taken.setdefault(new, name) != name:

@@ -4,9 +4,13 @@
 
     select         ["*.weight", "!lm_head*"]   which entries; "!" leaves out
     allow_missing  ["mtp.*"]                   which tensors may be missing, though something names them
+
+A star stands for any text, dots too, as in a shell: "*v_proj.weight" fits "qkv_proj.weight", "*.v_proj.weight" does
+not. (In rules of what a mesh cuts a star at the beginning stands for whole parts of a name.)
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from ..errors import ReshardError, listed
@@ -15,8 +19,10 @@ from ..text import pattern_of
 from .files import CheckpointFiles
 from .records import is_state_of
 
-__all__ = ["all_names", "check_missing", "check_shapes", "fits", "selected", "unmatched"]
+__all__ = ["all_names", "check_missing", "check_shapes", "fits", "near_names", "selected", "unmatched"]
 
+MOST_COMPARED = 4096
+"""Names that are compared with a pattern that fits none."""
 NOT_HELD = "the strategy or the index names it, and no file holds it; open the file that does too"
 NOT_THERE = "the destination names it, and the checkpoint has no entry of this name; give it one by rename="
 
@@ -40,10 +46,21 @@ def selected(names: Sequence[str], select: Sequence[str] | str | None, also: Ite
     known = {*names, *also}
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in known):
-            raise ReshardError(f"select: no entry fits {pattern!r}; the checkpoint has {listed(names)}")
+            near = near_names(pattern.removeprefix("!"), names)
+            raise ReshardError(f"select: no entry fits {pattern!r}; {near}")
     taken = [p for p in patterns if not p.startswith("!")] or ["*"]
     left = [p[1:] for p in patterns if p.startswith("!")]
     return [n for n in names if fits(n, taken) and not fits(n, left)]
+
+
+def near_names(pattern: str, names: Sequence[str]) -> str:
+    """Which names a pattern that fits none may have been meant for.
+
+    >>> near_names("embed.wieght", ["embed.weight", "head.bias"])
+    'did you mean embed.weight?'
+    """
+    near = get_close_matches(pattern, names[:MOST_COMPARED], 3)
+    return f"did you mean {listed(near)}?" if near else f"the checkpoint has {listed(names)}"
 
 
 def unmatched(patterns: Sequence[str] | str, names: Collection[str]) -> tuple[str, ...]:

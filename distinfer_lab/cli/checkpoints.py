@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import DistinferError
+from .clusters import Cluster, cluster_options
 from .keys import EnvironmentKey
-from .options import PATH, opened, planned, source_options, target_options
+from .options import (
+    PATH,
+    buffer_option,
+    checked_size,
+    opened,
+    planned,
+    source_options,
+    target_options,
+    threads_option,
+)
 from .words import in_options, say
 
 if TYPE_CHECKING:
@@ -74,7 +84,7 @@ def _strategy_or_none(path: Path) -> Any:
 @click.command()
 @source_options
 @target_options
-@click.option("--buffer", default="32 MiB", show_default=True, help="The memory for data of each worker.")
+@buffer_option
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def plan(
     src: Path,
@@ -122,7 +132,7 @@ def plan(
     "--prefix", default="checkpoint_", show_default=True, help="Files are rank_N/<prefix>N.<format>."
 )
 @click.option("--cards", type=click.IntRange(1, 128), help="Let this many cards (processes) write the files.")
-@click.option("--scheduler", metavar="ADDRESS", help="Let the workers of this Dask cluster write the files.")
+@cluster_options
 @click.option(
     "--route",
     default="auto",
@@ -130,11 +140,11 @@ def plan(
     type=click.Choice(["auto", "files", "channels"]),
     help="Cards read all files that they need; or their own only, and pieces go from card to card.",
 )
+@threads_option
+@buffer_option
 @click.option(
-    "--threads", default=1, show_default=True, type=click.IntRange(1, 256), help="Files at one time."
+    "--memory-limit", callback=checked_size, help="Refuse what needs more memory for data in a worker."
 )
-@click.option("--buffer", default="32 MiB", show_default=True, help="The memory for data of each worker.")
-@click.option("--memory-limit", help="Refuse what needs more memory for data in a worker.")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Resume an interrupted run.")
 @click.option("--overwrite", is_flag=True, help="Replace DST if an earlier reshard wrote it.")
 @click.option(
@@ -153,7 +163,7 @@ def reshard(
     file: tuple[str, ...],
     step: str | None,
     cards: int | None,
-    scheduler: str | None,
+    cluster: Cluster | None,
     route: str,
     threads: int,
     verify_source: bool,
@@ -173,8 +183,10 @@ def reshard(
     SRC is a folder of rank_N folders, a Hugging Face folder, or one file. No tensor is ever whole in
     memory; DST appears when it is complete. A run that was interrupted is resumed by the same command.
     """
-    if cards is not None and scheduler is not None:
-        raise click.UsageError("--cards and --scheduler both say who works; give one of them")
+    if cards is not None and cluster is not None:
+        raise click.UsageError(f"--cards and {cluster.option} both say who works; give one of them")
+    if cluster is not None:
+        src = src.absolute()  # the workers may stand in other folders
     if like is not None and format != "huggingface":
         raise click.UsageError("--like says how a Hugging Face folder is to be; add --format huggingface")
     with ExitStack() as stack:
@@ -204,7 +216,7 @@ def reshard(
             told = found.explain(found.check(dst, **options).buffer_bytes)
             say(json.dumps(told.to_json()) if as_json else repr(told))
             return
-        group = stack.enter_context(_cards(cards, scheduler)) if cards or scheduler else None
+        group = stack.enter_context(_cards(cards, cluster)) if cards or cluster else None
         show = stack.enter_context(_progress())
         who: dict[str, Any] = {"cards": group, "route": route, "threads": threads}
         result = found.run(dst, **who, verify_source=verify_source, progress=show, **options)
@@ -214,10 +226,10 @@ def reshard(
             say(f"  {path}")
 
 
-def _cards(cards: int | None, scheduler: str | None) -> Any:
+def _cards(cards: int | None, cluster: Cluster | None) -> Any:
     from ..cards import CardGroup
 
-    return CardGroup(cards, processes=True) if scheduler is None else CardGroup(address=scheduler)
+    return CardGroup(cards, processes=True) if cluster is None else CardGroup(**cluster.arguments)
 
 
 @contextmanager
@@ -247,9 +259,7 @@ def _ranks_in_words(progress: "Progress | None") -> str:
 
 @click.command()
 @click.argument("folder", type=PATH)
-@click.option(
-    "--threads", default=2, show_default=True, type=click.IntRange(1, 256), help="Files at one time."
-)
+@threads_option
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def verify(folder: Path, threads: int, as_json: bool) -> None:
     """Read everything that a reshard wrote to FOLDER, and compare it with the digests of its manifest.

@@ -1,5 +1,6 @@
 """What several commands ask alike: which checkpoint, and where it shall go."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,9 +16,21 @@ from .words import in_options, say
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint, ConversionPlan
 
-__all__ = ["PATH", "opened", "planned", "source_options", "target_options", "wrong_call"]
+__all__ = [
+    "PATH",
+    "buffer_option",
+    "checked_size",
+    "opened",
+    "planned",
+    "source_options",
+    "target_options",
+    "threads_option",
+    "wrong_call",
+]
 
 LARGEST_CONFIG = 1 << 24
+MOST_THREADS = 8
+"""By default; each has a buffer of its own."""
 PATH = click.Path(exists=True, path_type=Path)
 
 
@@ -89,6 +102,32 @@ def _checked_dtype(ctx: click.Context, param: click.Parameter, value: str | None
     return None if found is None else str(found)
 
 
+def checked_size(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A number of bytes as it is given, if it is one."""
+    from ..sizes import size_of
+
+    with wrong_call(param.opts[0]):
+        if value is not None:
+            size_of(value, param.name or "")
+    return value
+
+
+buffer_option = click.option(
+    "--buffer",
+    default="32 MiB",
+    show_default=True,
+    callback=checked_size,
+    help="The memory for data of each worker.",
+)
+threads_option = click.option(
+    "--threads",
+    default=lambda: min(len(os.sched_getaffinity(0)), MOST_THREADS),
+    show_default=f"as many as cores, at most {MOST_THREADS}",
+    type=click.IntRange(1, 256),
+    help="Files at one time.",
+)
+
+
 target_options = _options(
     click.option(
         "--to",
@@ -125,10 +164,14 @@ target_options = _options(
         "--select",
         multiple=True,
         metavar="PATTERN",
-        help='Which entries, e.g. "*.weight"; "!moments.*" leaves out.',
+        help='Which entries, e.g. "*.weight"; "!moments.*" leaves out. A star is any text, dots too: '
+        '"*v_proj.weight" fits qkv_proj.weight, "*.v_proj.weight" does not.',
     ),
     click.option(
-        "--rename", multiple=True, metavar="OLD=NEW", help='Other names, e.g. "model.*=net.*"; states follow.'
+        "--rename",
+        multiple=True,
+        metavar="OLD=NEW",
+        help='Other names, e.g. "model.*=net.*"; a star is any text; states follow.',
     ),
     click.option(
         "--allow-missing",
