@@ -1,4 +1,4 @@
-"""Exercises that check themselves: an answer in, what is wrong with it in words out.
+"""Exercises that check themselves: an answer in, a sentence about what is wrong with it out.
 
 ::
 
@@ -7,20 +7,18 @@
 
     exercises.check("rows", answer)         rows: Right. Every card holds what it should.
 
-No answer raises: a mistake within it is told like any other.
+No answer raises: an error within it is reported like any other mistake.
 """
-
-from typing import Any
 
 from ..errors import DistinferError, listed
 from ..layout import Layout
-from .lessons import EXERCISES, Exercise
+from .lessons import EXERCISES, Answer, Exercise
 from .verdict import Verdict
 
 __all__ = ["EXERCISES", "Exercise", "Verdict", "check", "solution"]
 
 
-def check(name: str, answer: Any = ...) -> Verdict:
+def check(name: str, answer: object = ...) -> Verdict:
     """Say whether an answer is right, and if not, what to look at.
 
     Parameters
@@ -38,14 +36,14 @@ def check(name: str, answer: Any = ...) -> Verdict:
     Examples
     --------
     >>> check("bytes", 384)
-    bytes: Not yet. 384 is not it: that is the number of elements; each has 4 bytes.
+    bytes: Not yet. 384 is not right: that is the number of elements; each has 4 bytes.
     Hint: How many elements has a slice, and how many bytes has a float32?
     """
     exercise = EXERCISES.get(name)
     if exercise is None:
         known = listed(EXERCISES, most=len(EXERCISES))
-        return Verdict(str(name), "wrong", f"There is no such exercise; there are {known}.")
-    asked = exercise.solution if isinstance(exercise.solution, Layout) else None
+        return Verdict(str(name), "wrong", f"There is no such exercise; the exercises are {known}.")
+    expected = exercise.solution if isinstance(exercise.solution, Layout) else None
     shape = exercise.shape or ()
     try:
         given = answer() if callable(answer) else answer
@@ -53,15 +51,15 @@ def check(name: str, answer: Any = ...) -> Verdict:
             return Verdict(name, "open", exercise.task, exercise.hint, _shown(exercise), None, shape)
         problem = exercise.judge(given)
     except Exception as err:
-        return Verdict(name, "wrong", _in_words(err), exercise.hint, _shown(exercise), None, shape)
+        return Verdict(name, "wrong", _error_message(err), exercise.hint, _shown(exercise), None, shape)
     drawn = given if isinstance(given, Layout) and _fits(given, shape) else None
     if problem is None:
-        said = f"{given} it is." if asked is None else "Every card holds what it should."
-        return Verdict(name, "right", said, "", None, drawn, shape)
+        message = f"{given} is right." if expected is None else "Every card holds what it should."
+        return Verdict(name, "right", message, "", None, drawn, shape)
     return Verdict(name, "wrong", problem, exercise.hint, _shown(exercise), drawn, shape)
 
 
-def solution(name: str) -> Any:
+def solution(name: str) -> Answer:
     """A right answer to an exercise.
 
     Raises
@@ -85,6 +83,6 @@ def _fits(layout: Layout, shape: tuple[int, ...]) -> bool:
     return True
 
 
-def _in_words(err: Exception) -> str:
+def _error_message(err: Exception) -> str:
     kind = "" if isinstance(err, DistinferError) else f"{type(err).__name__}: "
-    return f"Your answer stops with an error. {kind}{err}"
+    return f"Your answer raised an error. {kind}{err}"

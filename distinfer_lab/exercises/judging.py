@@ -1,4 +1,4 @@
-"""What is wrong with an answer, in words: the first thing that a learner should look at.
+"""What is wrong with an answer, as a sentence: the first thing that a learner should look at.
 
 A judge takes an answer and gives None if it is right. Layouts are compared by what every card
 holds, not by how they are written: the names of the axes are the learner's own.
@@ -16,7 +16,7 @@ from ..reshard import plan_reshard
 
 __all__ = ["Judge", "judge_layout", "judge_stay", "judge_value"]
 
-Judge = Callable[[Any], str | None]
+Judge = Callable[[object], str | None]
 
 Range = tuple[int, int]
 Held = dict[int, tuple[tuple[Range, ...], ...]]
@@ -25,10 +25,10 @@ Held = dict[int, tuple[tuple[Range, ...], ...]]
 DIMS = {0: "dim 0 (the rows)", 1: "dim 1 (the columns)"}
 
 
-def judge_value(wanted: Any, slips: Mapping[Any, str]) -> Judge:
-    """A judge of a number or of a tuple of numbers; `slips` says of likely wrong answers what they mistake."""
+def judge_value(wanted: int | tuple[int, ...], slips: Mapping[object, str]) -> Judge:
+    """A judge of a number or of a tuple of numbers; `slips` explains likely wrong answers."""
 
-    def judge(answer: Any) -> str | None:
+    def judge(answer: object) -> str | None:
         given = _plain(answer)
         if given == wanted:
             return None
@@ -36,13 +36,13 @@ def judge_value(wanted: Any, slips: Mapping[Any, str]) -> Judge:
             f"{len(wanted)} numbers, as in {(0,) * len(wanted)}" if isinstance(wanted, tuple) else "a number"
         )
         if not (_is_numbers(given, len(wanted)) if isinstance(wanted, tuple) else _is_number(given)):
-            return f"{given!r:.80} is no answer here: give {kind}."
-        return f"{given!r:.80} is not it: {slips.get(given, 'count once more.')}"
+            return f"{given!r:.80} is not a valid answer: expected {kind}."
+        return f"{given!r:.80} is not right: {slips.get(given, 'count again.')}"
 
     return judge
 
 
-def _plain(answer: Any) -> Any:
+def _plain(answer: object) -> Any:
     """Numbers and arrays of numpy, and lists, as Python's own numbers and tuples."""
     if isinstance(answer, np.ndarray | np.generic):
         answer = answer.tolist()
@@ -61,11 +61,11 @@ def judge_layout(wanted: Layout, shape: Sequence[int]) -> Judge:
     """A judge of layouts: every card must hold of a tensor of this shape what it holds under `wanted`."""
     want = _held(wanted, shape)
 
-    def judge(answer: Any) -> str | None:
-        problem = _not_a_layout(answer, shape)
-        if problem is not None:
-            return problem
-        held = _held(answer, shape)
+    def judge(answer: object) -> str | None:
+        layout = _layout_or_problem(answer, shape)
+        if isinstance(layout, str):
+            return layout
+        held = _held(layout, shape)
         if held == want:
             return None
         return (
@@ -75,14 +75,14 @@ def judge_layout(wanted: Layout, shape: Sequence[int]) -> Judge:
     return judge
 
 
-def _not_a_layout(answer: Any, shape: Sequence[int]) -> str | None:
+def _layout_or_problem(answer: object, shape: Sequence[int]) -> Layout | str:
     if not isinstance(answer, Layout):
         return f"That is a {type(answer).__name__}; the answer is a dl.Layout."
     try:
         answer.regions(shape)
     except LayoutError as err:
         return f"It does not fit a tensor {list(shape)}: {err}."
-    return None
+    return answer
 
 
 def _held(layout: Layout, shape: Sequence[int]) -> Held:
@@ -98,18 +98,18 @@ def _cards(held: Held, want: Held) -> str | None:
     if held.keys() == want.keys():
         return None
     return (
-        f"Your layout is for {len(held)} cards, asked are {len(want)}: "
-        "the sizes of the mesh's axes, multiplied, are the number of cards."
+        f"Your layout is for {len(held)} cards; expected {len(want)}: "
+        "the number of cards is the product of the sizes of the mesh's axes."
     )
 
 
 def _cuts(held: Held, want: Held, ndim: int) -> str | None:
     for dim in range(ndim):
-        yours, asked = _ranges(held, dim), _ranges(want, dim)
-        if yours != asked:
+        yours, expected = _ranges(held, dim), _ranges(want, dim)
+        if yours != expected:
             return (
-                f"Of {DIMS.get(dim, f'dim {dim}')} your cards hold {_listed(yours)}; "
-                f"asked is {_listed(asked)}."
+                f"Along {DIMS.get(dim, f'dim {dim}')} your cards hold {_listed(yours)}; "
+                f"expected {_listed(expected)}."
             )
     return None
 
@@ -124,12 +124,12 @@ def _listed(ranges: Sequence[Range]) -> str:
 
 
 def _copies(held: Held, want: Held) -> str | None:
-    yours, asked = Counter(held.values()), Counter(want.values())
-    for boxes, count in asked.items():
+    yours, expected = Counter(held.values()), Counter(want.values())
+    for boxes, count in expected.items():
         if yours[boxes] != count:
             return (
-                f"{_told(boxes)} lies on {yours[boxes]} of your cards, asked are {count}: "
-                "cards that differ only in an axis which cuts nothing hold the same."
+                f"{_indices(boxes)} is on {yours[boxes]} of your cards; expected {count}: "
+                "cards that differ only in an axis that shards nothing hold the same."
             )
     return None
 
@@ -137,17 +137,17 @@ def _copies(held: Held, want: Held) -> str | None:
 def _places(held: Held, want: Held) -> str:
     card = next(card for card in sorted(want) if held[card] != want[card])
     return (
-        f"The pieces are right, but lie on other cards: your card {card} holds {_told(held[card])}, asked is "
-        f"{_told(want[card])}. Which axis comes first?"
+        f"The shards are right, but on the wrong cards: your card {card} holds {_indices(held[card])}; expected "
+        f"{_indices(want[card])}. Which axis comes first?"
     )
 
 
-def _told(boxes: Sequence[tuple[Range, ...]]) -> str:
+def _indices(boxes: Sequence[tuple[Range, ...]]) -> str:
     """What one card holds, as indices.
 
     Examples
     --------
-    >>> _told([((0, 2), (0, 6)), ((4, 6), (0, 6))])
+    >>> _indices([((0, 2), (0, 6)), ((4, 6), (0, 6))])
     '[0:2, 0:6] and [4:6, 0:6]'
     """
     return " and ".join("[" + ", ".join(f"{a}:{b}" for a, b in box) + "]" for box in boxes) or "nothing"
@@ -156,15 +156,13 @@ def _told(boxes: Sequence[tuple[Range, ...]]) -> str:
 def judge_stay(start: Layout, shape: Sequence[int], cards: int) -> Judge:
     """A judge of layouts for the first `cards` cards to which nothing must move from `start`."""
 
-    def judge(answer: Any) -> str | None:
-        problem = _not_a_layout(answer, shape)
-        if problem is not None:
-            return problem
-        if sorted(answer.ranks.tolist()) != list(range(cards)):
-            return f"Your layout is for {len(answer.ranks)} cards, asked are cards 0..{cards - 1}."
-        plan = plan_reshard(
-            *(Strategy({"tensor": layout}, {"tensor": tuple(shape)}) for layout in (start, answer))
-        )
+    def judge(answer: object) -> str | None:
+        layout = _layout_or_problem(answer, shape)
+        if isinstance(layout, str):
+            return layout
+        if sorted(layout.ranks.tolist()) != list(range(cards)):
+            return f"Your layout is for {len(layout.ranks)} cards; expected are cards 0..{cards - 1}."
+        plan = plan_reshard(*(Strategy({"tensor": one}, {"tensor": tuple(shape)}) for one in (start, layout)))
         received = plan.needed_bytes - plan.kept_bytes
         if not received.any():
             return None

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..layout import Layout, Mesh
 from .judging import Judge, judge_layout, judge_stay, judge_value
 
 __all__ = ["EXERCISES", "Exercise"]
+
+
+Answer = Layout | int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Exercise:
     name: str
     task: str
     hint: str
-    solution: Any
+    solution: Answer
     judge: Judge
     shape: tuple[int, ...] | None = None
 
@@ -42,7 +44,9 @@ def _layout(name: str, shape: Sequence[int], solution: Layout, task: str, hint: 
     return Exercise(name, task, hint, solution, judge_layout(solution, shape), tuple(shape))
 
 
-def _value(name: str, solution: Any, task: str, hint: str, slips: Mapping[Any, str]) -> Exercise:
+def _value(
+    name: str, solution: int | tuple[int, ...], task: str, hint: str, slips: Mapping[object, str]
+) -> Exercise:
     return Exercise(name, task, hint, solution, judge_value(solution, slips))
 
 

@@ -1,4 +1,4 @@
-"""What is said of an answer, and its picture."""
+"""Whether an answer is right, why not, and its picture."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ WORDS = {"open": "Open.", "wrong": "Not yet.", "right": "Right."}
 
 @dataclass(frozen=True, repr=False)
 class Verdict(Displayed):
-    """What a checker says of an answer.
+    """The judgement of an answer.
 
     Parameters
     ----------
@@ -23,21 +23,21 @@ class Verdict(Displayed):
         The exercise's name.
     state
         "open" (no answer yet), "wrong" or "right".
-    said
+    message
         The task, what is wrong, or what is right about it.
     hint
         Where to look; empty when the answer is right.
-    asked, given
-        The layout that is asked for and the one that was given, where there are such.
+    expected, given
+        The layout that is expected and the one that was given, where there are such.
     shape
-        The shape of the tensor that they cut.
+        The shape of the tensor that they shard.
     """
 
     exercise: str
     state: str
-    said: str
+    message: str
     hint: str = ""
-    asked: Layout | None = None
+    expected: Layout | None = None
     given: Layout | None = None
     shape: tuple[int, ...] = ()
 
@@ -48,14 +48,16 @@ class Verdict(Displayed):
 
     def __repr__(self) -> str:
         hint = f"\nHint: {self.hint}" if self.hint else ""
-        return f"{self.exercise}: {WORDS[self.state]} {self.said}{hint}"
+        return f"{self.exercise}: {WORDS[self.state]} {self.message}{hint}"
 
 
 def _html(verdict: Verdict) -> str:
-    """The words, and one or two pictures: what was given, and what is asked."""
+    """The text, and one or two pictures: what was given, and what is expected."""
     hint = f"<p><i>Hint:</i> {escape(verdict.hint)}</p>" if verdict.hint else ""
-    words = f"<p><b>{escape(verdict.exercise)}: {WORDS[verdict.state]}</b> {escape(verdict.said)}</p>{hint}"
-    return words + _given(verdict) + _asked(verdict)
+    words = (
+        f"<p><b>{escape(verdict.exercise)}: {WORDS[verdict.state]}</b> {escape(verdict.message)}</p>{hint}"
+    )
+    return words + _given(verdict) + _expected(verdict)
 
 
 def _given(verdict: Verdict) -> str:
@@ -66,12 +68,12 @@ def _given(verdict: Verdict) -> str:
     return img_html(svg, f"{title}, {verdict.given!r}")
 
 
-def _asked(verdict: Verdict) -> str:
+def _expected(verdict: Verdict) -> str:
     """What each card is to hold; which layout does that is the exercise."""
-    if verdict.asked is None:
+    if verdict.expected is None:
         return ""
-    title = f"Asked: what each card holds of a tensor {list(verdict.shape)}"
-    return img_html(shards_svg(verdict.asked, verdict.shape, title=title), title)
+    title = f"Expected: what each card holds of a tensor {list(verdict.shape)}"
+    return img_html(shards_svg(verdict.expected, verdict.shape, title=title), title)
 
 
 display.register(Verdict, _html)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final
+from typing import Final, TypedDict, Unpack
 
 from ..errors import ArgumentTypeError, ContextError
 
@@ -50,6 +50,22 @@ class ParallelMode:
 
 
 SEARCH_MODES: Final = ("sharding_propagation", "dynamic_programming", "recursive_programming")
+
+
+class ParallelSettings(TypedDict, total=False):
+    """The settings that can be given, see `ParallelContext`."""
+
+    parallel_mode: str
+    full_batch: bool
+    device_num: int | None
+    strategy_ckpt_save_file: str | os.PathLike[str]
+    strategy_ckpt_load_file: str | os.PathLike[str]
+    search_mode: str
+    enable_parallel_optimizer: bool
+    gradients_mean: bool
+    dataset_strategy: str
+    pipeline_stages: int
+    pipeline_micro_batches: int
 
 
 @dataclass(frozen=True)
@@ -162,7 +178,7 @@ def _put(change: Callable[[ParallelContext], ParallelContext]) -> None:
         _current = change(_current)
 
 
-def set_auto_parallel_context(**settings: Any) -> None:
+def set_auto_parallel_context(**settings: Unpack[ParallelSettings]) -> None:
     """Change the given settings and leave the others (see `ParallelContext` for each).
 
     Raises
@@ -183,10 +199,10 @@ def set_auto_parallel_context(**settings: Any) -> None:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the settings are {', '.join(known)}"
             raise ContextError(f"there is no setting {name!r}; {hint}")
-    _put(lambda before: replace(before, **settings))
+    _put(lambda before: replace(before, **settings))  # type: ignore[arg-type]  # paths become texts there
 
 
-def get_auto_parallel_context(name: str) -> Any:
+def get_auto_parallel_context(name: str) -> bool | int | str | None:
     """The value of one setting.
 
     Raises
@@ -199,7 +215,8 @@ def get_auto_parallel_context(name: str) -> Any:
             f"there is no setting {name!r}; the settings are "
             f"{', '.join(f.name for f in fields(ParallelContext))}"
         )
-    return getattr(parallel_context(), name)
+    value: bool | int | str | None = getattr(parallel_context(), name)
+    return value
 
 
 def reset_auto_parallel_context() -> None:
@@ -208,7 +225,7 @@ def reset_auto_parallel_context() -> None:
 
 
 @contextmanager
-def auto_parallel_context(**settings: Any) -> Iterator[ParallelContext]:
+def auto_parallel_context(**settings: Unpack[ParallelSettings]) -> Iterator[ParallelContext]:
     """Set for the length of a `with` block, in this thread; what is set within is forgotten after it.
 
     What the block has a card group do is done under its settings too.
@@ -221,5 +238,5 @@ def auto_parallel_context(**settings: Any) -> Iterator[ParallelContext]:
         _within.reset(outer)
 
 
-def set_context(**settings: Any) -> None:
+def set_context(**settings: object) -> None:
     """Accepted for MindSpore's scripts (mode, device_target, device_id ...): cards need none of it."""

@@ -71,7 +71,7 @@ class LoadResult(Displayed):
 def load_distributed_checkpoint(
     network: Cell,
     checkpoint_filenames: Files,
-    predict_strategy: PredictLayout | Strategy | Mapping[str, Sequence[Any]] | PathLike | None = None,
+    predict_strategy: PredictLayout | Strategy | Mapping[str, Sequence[object]] | PathLike | None = None,
     train_strategy_filename: PathLike | Strategy | None = None,
     strict_load: bool = False,
     dec_key: bytes | None = None,

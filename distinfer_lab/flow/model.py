@@ -58,7 +58,7 @@ class Model(Displayed):
     def __init__(
         self,
         network: Cell,
-        loss_fn: Callable[..., Any] | None = None,
+        loss_fn: Callable[..., object] | None = None,
         optimizer: Optimizer | None = None,
         cards: CardGroup | None = None,
     ) -> None:

@@ -12,9 +12,9 @@ The net, the data and the settings are those of the tutorial's training script, 
 import math
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..cards import CardGroup
 from ..errors import ContextError
@@ -32,6 +32,8 @@ __all__ = [
     "strategy_for",
     "train_sample",
 ]
+
+Array = NDArray[np.float32]
 
 TRAIN_CARDS = 8
 STRATEGY = ((2, 1), (1, 4))
@@ -72,7 +74,7 @@ class SampleNet(Cell):
         return self.neg(self.matmul(x, self.weight))
 
 
-def sample_dataset(cards: int = TRAIN_CARDS) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+def sample_dataset(cards: int = TRAIN_CARDS) -> list[tuple[Array, Array]]:
     """Two batches of 128 rows, stacked per card: data (8, 16, 96) and one-hot labels (8, 16, 16), float32.
 
     Raises
@@ -94,7 +96,7 @@ def sample_dataset(cards: int = TRAIN_CARDS) -> list[tuple[np.ndarray[Any, Any],
     return batches
 
 
-def create_predict_data(seed: int = 2) -> np.ndarray[Any, Any]:
+def create_predict_data(seed: int = 2) -> Array:
     """A batch to predict on, float32, shape (128, 96)."""
     return np.random.RandomState(seed).randn(128, 96).astype(np.float32)
 

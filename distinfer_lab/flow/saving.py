@@ -2,17 +2,17 @@
 
 import functools
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 import numpy as np
 
 from ..cards import CardGroup
 from ..errors import CheckpointFileError, ContextError
-from ..formats import SliceWriter, TensorSpec, save_slice, with_secret_key
+from ..formats import SliceWriter, TensorSpec, save_slice
 from ..layout import Box
 from ..net import Cell
+from ..secret import secret_key
 from .placing import PlacedNet, placed_net
 
 __all__ = ["FileOptions", "save_merged", "save_net", "save_slices"]
@@ -51,13 +51,14 @@ def save_net(
     placed = placed_net(net, cards)
     if placed is None:
         raise ContextError("the net is on no card yet; train it or load a checkpoint first")
-    options = with_secret_key(file_options)
+    if "enc_key" in file_options:  # which no repr of a task shall show
+        file_options["enc_key"] = secret_key(file_options["enc_key"])
     if integrated:
-        return [save_merged(placed, directory / name, options)]
-    return save_slices(placed, directory, name, options)
+        return [save_merged(placed, directory / name, file_options)]
+    return save_slices(placed, directory, name, file_options)
 
 
-def save_slices(placed: PlacedNet, directory: Path, name: str, file_options: Mapping[str, Any]) -> list[Path]:
+def save_slices(placed: PlacedNet, directory: Path, name: str, file_options: FileOptions) -> list[Path]:
     """Let each card write `rank_<r>_ckpt/<name>`; gives the paths in rank order.
 
     Raises
@@ -77,7 +78,7 @@ def save_slices(placed: PlacedNet, directory: Path, name: str, file_options: Map
     return list(paths.values())
 
 
-def save_merged(placed: PlacedNet, path: Path, file_options: Mapping[str, Any]) -> Path:
+def save_merged(placed: PlacedNet, path: Path, file_options: FileOptions) -> Path:
     """Write every tensor whole; one tensor at a time passes through this process."""
     strategy = placed.strategy
     dtypes = {name: placed.dtype_of(name) for name in strategy}

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..arguments import checked
 from ..errors import ArgumentTypeError, CheckpointError, ContextError
@@ -28,7 +29,7 @@ def load_checkpoint(
     dec_mode: str = "AES-GCM",
     *,
     crc_check: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, Parameter | str]:
     """Read one file whole: name -> Parameter (text entries: the text), and into `net` if one is given.
 
     Raises
@@ -37,7 +38,7 @@ def load_checkpoint(
         If the file is missing, damaged, encrypted with another key, or does not fit the net.
     """
     prefixes = (filter_prefix,) if isinstance(filter_prefix, str) else tuple(filter_prefix or ())
-    out: dict[str, Any] = {}
+    out: dict[str, Parameter | str] = {}
     with open_slice(ckpt_file_name, dec_key=dec_key, dec_mode=dec_mode, crc_check=crc_check) as file:
         for name, entry in file.entries.items():
             if not name.startswith(prefixes) or not prefixes:
@@ -53,7 +54,7 @@ def load_checkpoint(
 
 @checked
 def load_param_into_net(
-    net: Cell, parameter_dict: Mapping[str, Any], strict_load: bool = False
+    net: Cell, parameter_dict: Mapping[str, object], strict_load: bool = False
 ) -> tuple[list[str], list[str]]:
     """Set a net's parameters; gives the names that were not loaded, of the net and of the dict.
 
@@ -80,11 +81,11 @@ def load_param_into_net(
 
 @checked
 def save_checkpoint(
-    save_obj: Any,
+    save_obj: Cell | Mapping[str, object] | Sequence[Mapping[str, object]],
     ckpt_file_name: PathLike,
     integrated_save: bool = True,
     async_save: bool = False,
-    append_dict: Mapping[str, Any] | None = None,
+    append_dict: Mapping[str, object] | None = None,
     enc_key: bytes | None = None,
     enc_mode: str = "AES-GCM",
     *,
@@ -107,24 +108,27 @@ def save_checkpoint(
     CheckpointFileError, CheckpointError
         If the file cannot be written.
     """
-    if isinstance(save_obj, Cell):
-        values: dict[str, Any] = dict(save_obj.parameters_dict())
-    elif isinstance(save_obj, Mapping):
-        values = dict(save_obj)
-    elif isinstance(save_obj, list) and all(
-        isinstance(i, Mapping) and {"name", "data"} <= i.keys() for i in save_obj
-    ):
-        values = {item["name"]: item["data"] for item in save_obj}
-    else:
-        raise ArgumentTypeError(
-            f"save_obj is a Cell, a mapping of name to value or a list of {{'name', 'data'}}, not {save_obj!r:.60}"
-        )
-    values |= dict(append_dict or {})
+    values = {**_named_values(save_obj), **(append_dict or {})}
     arrays = {name: _saved_value(value) for name, value in values.items()}
     save_slice(ckpt_file_name, arrays, format=format, enc_key=enc_key, enc_mode=enc_mode, crc_check=crc_check)
 
 
-def _saved_value(value: Any) -> Any:
+def _named_values(
+    given: Cell | Mapping[str, object] | Sequence[Mapping[str, object]],
+) -> Mapping[str, object]:
+    if isinstance(given, Cell):
+        return given.parameters_dict()
+    if isinstance(given, Mapping):
+        return given
+    for item in given:
+        if not {"name", "data"} <= item.keys():
+            raise ArgumentTypeError(
+                f"save_obj: each item of a list is a mapping {{'name': ..., 'data': ...}}, not {dict(item)!r:.60}"
+            )
+    return {str(item["name"]): item["data"] for item in given}
+
+
+def _saved_value(value: object) -> NDArray[Any] | str:
     if isinstance(value, Parameter | Tensor):
         return value.asnumpy()
     if isinstance(value, str):

@@ -1,7 +1,6 @@
 """Strategies on their way between a training strategy file and the nets of the flow."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from ..checkpoint import followed_parameter
 from ..errors import LayoutError
@@ -28,7 +27,7 @@ def loaded_operators(context: ParallelContext) -> Mapping[str, NodeStrategy]:
     return {name: item.inputs for name, item in found.items() if item.inputs}
 
 
-def strategy_file_of(sharding: Sharding, params: Mapping[str, Any]) -> StrategyFile | Strategy:
+def strategy_file_of(sharding: Sharding, params: Mapping[str, object]) -> StrategyFile | Strategy:
     """What a strategy file says of a sharding: operators, a net's parameters and their states.
 
     Layouts alone, where MindSpore cannot say one of them.

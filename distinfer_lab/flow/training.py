@@ -46,7 +46,7 @@ class Training:
     def __init__(
         self,
         runner: NetRunner,
-        loss_fn: Callable[..., Any],
+        loss_fn: Callable[..., object],
         optimizer: Optimizer,
         epochs: int,
         dataset: Iterable[Batch],

@@ -1,4 +1,4 @@
-"""Exercises: right answers pass however they are written, wrong ones are told in words, nothing raises."""
+"""Exercises: right answers pass however they are written, wrong ones get a sentence, nothing raises."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -62,13 +62,17 @@ def test_the_numbers_are_right():
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_a_solution_passes_and_no_answer_is_open(name):
-    """As a value and as a function; without one the task and a hint are told."""
+    """As a value and as a function; without one the task and a hint are shown."""
     found = check(name, solution(name))
     assert found.right, found
     assert check(name, lambda: solution(name)) == found
     for answer in (..., None, lambda: ...):
         empty = check(name, answer)
-        assert (empty.state, empty.said, empty.hint) == ("open", EXERCISES[name].task, EXERCISES[name].hint)
+        assert (empty.state, empty.message, empty.hint) == (
+            "open",
+            EXERCISES[name].task,
+            EXERCISES[name].hint,
+        )
 
 
 def test_any_way_to_write_a_right_answer_passes():
@@ -88,59 +92,59 @@ def test_any_way_to_write_a_right_answer_passes():
     [
         ("columns", 5, "That is a int; the answer is a dl.Layout."),
         ("columns", layout((("tp",),), tp=4), "It does not fit a tensor [96, 16]: a layout of 1 dims"),
-        ("columns", layout(((), ("tp",)), tp=8), "Your layout is for 8 cards, asked are 4"),
-        ("columns", layout((("tp",), ()), tp=4), "Of dim 0 (the rows) your cards hold 0:24, 24:48"),
+        ("columns", layout(((), ("tp",)), tp=8), "Your layout is for 8 cards; expected 4"),
+        ("columns", layout((("tp",), ()), tp=4), "Along dim 0 (the rows) your cards hold 0:24, 24:48"),
         (
             "grid",
             layout((("y",), ()), y=2, x=3),
-            "Of dim 1 (the columns) your cards hold 0:12; asked is 0:4, 4:8",
+            "Along dim 1 (the columns) your cards hold 0:12; expected 0:4, 4:8",
         ),
-        ("copies", layout(((), ("tp",)), tp=4, dp=2), "your card 1 holds [0:96, 0:4], asked is [0:96, 4:8]"),
-        ("order", layout((("x", "y"), ()), x=2, y=2), "your card 1 holds [2:4, 0:6], asked is [4:6, 0:6]"),
+        ("copies", layout(((), ("tp",)), tp=4, dp=2), "your card 1 holds [0:96, 0:4]; expected [0:96, 4:8]"),
+        ("order", layout((("x", "y"), ()), x=2, y=2), "your card 1 holds [2:4, 0:6]; expected [4:6, 0:6]"),
         (
             "fused",
             layout((("tp",), ()), tp=2),
-            "Of dim 0 (the rows) your cards hold 0:8, 8:16; asked is 0:4, 4:8",
+            "Along dim 0 (the rows) your cards hold 0:8, 8:16; expected 0:4, 4:8",
         ),
         (
             "optimizer",
             layout(((), ("tp",)), dp=2, tp=4),
-            "(the rows) your cards hold 0:96; asked is 0:48, 48:96",
+            "(the rows) your cards hold 0:96; expected 0:48, 48:96",
         ),
         ("sizes", layout((("tp",), ()), tp=3), "dim 0 (cut by tp) has 10 elements, which 3 parts"),
         ("stay", layout((("tp",), ()), tp=4), "4608 bytes move: card 0 needs 1536 and holds only 384"),
-        ("stay", layout(((), ("tp",)), tp=8), "for 8 cards, asked are cards 0..3"),
+        ("stay", layout(((), ("tp",)), tp=8), "for 8 cards; expected are cards 0..3"),
         ("bytes", 6144, "that is the whole tensor"),
-        ("bytes", 7, "7 is not it: count once more."),
-        ("bytes", "many", "'many' is no answer here: give a number."),
-        ("bytes", True, "True is no answer here"),
-        ("coordinates", (2, 1), "(2, 1) is not it: that is (tp, dp)"),
-        ("coordinates", 6, "give 2 numbers, as in (0, 0)"),
-        ("coordinates", {"dp": 1}, "give 2 numbers"),
+        ("bytes", 7, "7 is not right: count again."),
+        ("bytes", "many", "'many' is not a valid answer: expected a number."),
+        ("bytes", True, "True is not a valid answer"),
+        ("coordinates", (2, 1), "(2, 1) is not right: that is (tp, dp)"),
+        ("coordinates", 6, "expected 2 numbers, as in (0, 0)"),
+        ("coordinates", {"dp": 1}, "expected 2 numbers"),
         ("uneven", (3, 3, 2, 2), "numpy's array_split"),
-        ("colums", 1, "There is no such exercise; there are coordinates, rows, columns"),
-        ("rows", lambda: 1 // 0, "Your answer stops with an error. ZeroDivisionError"),
+        ("colums", 1, "There is no such exercise; the exercises are coordinates, rows, columns"),
+        ("rows", lambda: 1 // 0, "Your answer raised an error. ZeroDivisionError"),
         ("rows", lambda: layout((("tp",), ("tp",)), tp=2), "axis 'tp' cuts more than once"),
     ],
 )
-def test_a_wrong_answer_is_told_in_words(name, answer, words):
+def test_a_wrong_answer_gets_a_sentence(name, answer, words):
     """The first thing to look at; with a hint, and without a traceback."""
     found = check(name, answer)
     assert found.state == "wrong"
-    assert words in found.said
+    assert words in found.message
     assert repr(found).startswith(f"{name}: Not yet. ")
     assert "no picture" not in found._repr_mimebundle_()["text/plain"]
 
 
-def test_as_many_holders_as_asked():
+def test_as_many_holders_as_expected():
     """The right ranges, but unlike many copies of them."""
     uneven = dl.Layout(dl.Mesh(a=8), "- a(4,0,4,0,4,0,4,0)")
-    assert "lies on 1 of your cards, asked are 2" in check("copies", uneven).said
+    assert "is on 1 of your cards; expected 2" in check("copies", uneven).message
 
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_a_verdict_shows_pictures_that_need_no_trust(name):
-    """What is asked while it is open, what was given when it is right; small, and without a live SVG."""
+    """What is expected while it is open, what was given when it is right; small, and without a live SVG."""
     drawn = isinstance(solution(name), dl.Layout)
     for answer, count in ((..., drawn and name != "stay"), (solution(name), drawn)):
         html = check(name, answer)._repr_mimebundle_()["text/html"]

@@ -274,8 +274,10 @@ def test_one_file_is_saved_and_loaded_whole(tmp_path):
         CheckpointError, match=r"matmul_weight: the net has shape \[96, 16\] and dtype float32, the"
     ):
         load_param_into_net(other, {"matmul_weight": Tensor([1.0])})
-    with pytest.raises(ArgumentTypeError, match="save_obj is a Cell, a mapping of name to value or a list"):
+    with pytest.raises(ArgumentTypeError, match="save_obj=7 should be a Cell, "):
         save_checkpoint(7, tmp_path / "x.ckpt")
+    with pytest.raises(ArgumentTypeError, match=r"each item of a list is a mapping .* not \{'name': 'a'\}"):
+        save_checkpoint([{"name": "a"}], tmp_path / "x.ckpt")
     save_checkpoint({"a": np.ones(2, np.float32)}, tmp_path / "a.safetensors", format="safetensors")
     with open_slice(tmp_path / "a.safetensors") as found:
         assert list(found.entries) == ["a"]

@@ -178,7 +178,10 @@ def misuses(bad, cards):
             "is encrypted by AES-GCM, not AES-CBC; pass dec_mode='AES-GCM'",
         ),
         "key length 5": (secret(dec_key=b"12345"), "a key of 5 bytes; AES-GCM takes 16 or 24 or 32"),
-        "key is str": (secret(dec_key="0123456789abcdef"), "a key is bytes, not str"),
+        "key is str": (
+            secret(dec_key="0123456789abcdef"),
+            "dec_key is a string, and should be bytes or None",
+        ),
         "load_checkpoint missing": (lambda: load_checkpoint("/nope.ckpt"), r"/nope\.ckpt: No such file"),
         "load_checkpoint filter empties": (
             lambda: load_checkpoint(FILES[0], filter_prefix=["w", "n", "f", "b"]),
