@@ -1,11 +1,11 @@
 """Cards: a Dask cluster as a card group. It knows who holds what; it draws nothing."""
 
 from .group import CardGroup, current_group
+from .health import CardState, GroupState, kill_card, recover, state_of
 from .placement import Placement
 from .records import CardMemory, GroupMemory
 from .run import Progress, Run
 from .store import CancelledError, CardMemoryError, CardRestartedError
-from .watching import CardState, GroupState, kill_card, recover, state_of
 
 __all__ = [
     "CancelledError",

@@ -7,42 +7,35 @@ of the machine are too: between processes it talks by TLS, with a certificate of
 Its workers' memory limits are off: Dask must not spill or pause a card.
 """
 
-import asyncio
-import contextlib
 import ipaddress
 import logging
-import multiprocessing
 import os
-import signal
 import sys
-import tempfile
-import threading
 import time
 import warnings
-import weakref
-from collections.abc import Iterator
 from concurrent import futures
-from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import dask
 import numpy as np
-from distributed import Client, Nanny, Scheduler, Security, SpecCluster, Worker
+from distributed import Client, Security
 from distributed.comm import get_address_host
-from distributed.core import Status
-from distributed.utils import get_mp_context
 
 from ..errors import CardError, ContextError
 from ..version import __version__
-from .asking import NO_ANSWER, asking, is_silent
 from .certificates import temporary_security
-from .dask_patches import leave_to_parent
+from .dask_patches import (
+    ClosingClient,
+    LastingCluster,
+    ProcessWorker,
+    QuickNanny,
+    QuietScheduler,
+    QuietWorker,
+    is_importing_main,
+)
 from .store import CardRestartedError
-
-PRELOADED = ["distributed", "distributed.nanny", "distributed.worker"] + [
-    f"distinfer_lab.{name}" for name in ("cards", "cards.forerunner", "checkpoint", "net", "parallel")
-]
+from .worker_calls import NO_ANSWER, call_workers, is_silent
 
 __all__ = [
     "Given",
@@ -67,8 +60,6 @@ IMPORT_SECONDS = 60.0
 """How long a worker may take to import this package."""
 LOOK_SECONDS = 0.25
 """How often to look meanwhile whether it is there."""
-ABANDON_SECONDS = 10.0
-"""How long a start that was interrupted is waited for, so that it ends in order."""
 
 
 def embed(cards: int, processes: bool, folder: Path) -> Client:
@@ -99,7 +90,7 @@ def embed(cards: int, processes: bool, folder: Path) -> Client:
         for rank in range(cards)
     }
     try:
-        if processes and getattr(multiprocessing.current_process(), "_inheriting", False):
+        if processes and is_importing_main():
             # What multiprocessing itself says, but before Dask has started a loop that waits for it.
             raise RuntimeError("this process is still importing its main script")
         with dask.config.set({**CALM, "temporary-directory": str(folder)}):
@@ -115,139 +106,7 @@ def embed(cards: int, processes: bool, folder: Path) -> Client:
             f"the {cards} card processes could not be started ({err}). They import the script that starts them, "
             "so its work must stand under `if __name__ == '__main__':`"
         ) from None
-    _embedded.add(cluster)
     return Client(cluster, set_as_default=False)
-
-
-_embedded: "weakref.WeakSet[SpecCluster]" = weakref.WeakSet()
-
-
-def _leave_all_to_parent() -> None:
-    for cluster in list(_embedded):
-        leave_to_parent(cluster)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_all_to_parent)
-
-
-class LastingCluster(SpecCluster):  # type: ignore[misc]  # distributed has no types
-    """Never gives a worker up: its nanny starts it again.
-
-    Dask looks 15 seconds after a loss whether the worker is back, and dismisses its nanny if it is not there; that
-    may be just the moment of a second loss.
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        try:
-            super().__init__(*args, **options)
-        except KeyboardInterrupt:
-            self._abandon()
-            raise
-
-    def _update_worker_status(self, op: str, msg: Any) -> None:
-        super(SpecCluster, self)._update_worker_status(op, msg)
-
-    def _abandon(self) -> None:
-        """End what a start that was interrupted has begun; Dask's own close fails where a worker is not up yet."""
-        self._instances.discard(self)
-        with contextlib.suppress(Exception):
-            self.sync(self._end_all, callback_timeout=ABANDON_SECONDS + 3)
-        with contextlib.suppress(Exception):
-            self._loop_runner.stop()
-
-    async def _end_all(self) -> None:
-        # A process that is just being made would complain of what is gone.
-        deadline = time.monotonic() + ABANDON_SECONDS
-        while any(server.status in (Status.init, Status.starting) for server in self._created):
-            if time.monotonic() > deadline:
-                break
-            await asyncio.sleep(0.03)
-        await asyncio.gather(*(server.close() for server in self._created), return_exceptions=True)
-        if self.scheduler:  # after those whom its end would make talk
-            await self.scheduler.close()
-
-
-class QuietScheduler(Scheduler):  # type: ignore[misc]  # distributed has no types
-    """Serves no pages: Dask's have no password, whatever the cluster's certificates, and tell of all tasks."""
-
-    def start_http_server(self, *args: Any, **options: Any) -> None:
-        """See `Scheduler`."""
-
-
-class QuietWorker(Worker):  # type: ignore[misc]  # distributed has no types
-    """Serves no pages, as `QuietScheduler`."""
-
-    def start_http_server(self, *args: Any, **options: Any) -> None:
-        """See `Worker`."""
-
-
-class ProcessWorker(QuietWorker):
-    """A worker that has its process to itself."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        # An interrupt from the keyboard reaches every process of the terminal; it is the controller's to hear.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        super().__init__(*args, **options)
-
-
-class QuickNanny(Nanny):  # type: ignore[misc]  # distributed has no types
-    """Starts, and starts again, its worker from a process that has imported what it needs: 8 in 1.5 s, not 4.4."""
-
-    _lock = threading.Lock()
-    _starting: ClassVar[list[Any]] = []
-    """One entry per start on its way; the first one holds the setting that all need."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        # With it, glibc takes memory afresh for every array above 128 KiB, and each page of it faults again.
-        for environment in (self.pre_spawn_env, self.env):
-            environment.pop("MALLOC_TRIM_THRESHOLD_", None)
-
-    async def instantiate(self) -> Any:
-        """See `Nanny`."""
-        _hear_no_interrupt()
-        with self._quick_processes():
-            return await super().instantiate()
-
-    async def _on_worker_exit(self, exitcode: int) -> None:
-        # A process that ends before its worker is up fails the start. Dask before 2026.8 retries for ever.
-        if self.status not in (Status.init, Status.starting):
-            await super()._on_worker_exit(exitcode)
-
-    @contextlib.contextmanager
-    def _quick_processes(self) -> Iterator[None]:
-        if not _can_fork_from_server():
-            yield
-            return
-        with self._lock:
-            if not self._starting:
-                setting = dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
-                get_mp_context()  # sets a preload list of its own, once; ours goes after it
-                multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
-                self._starting.append(setting)
-            self._starting.append(self)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._starting.remove(self)
-                if len(self._starting) == 1:
-                    self._starting.pop().__exit__(None, None, None)
-
-
-def _hear_no_interrupt() -> None:
-    """From its first moment on a process that this thread starts hears no interrupt, as `ProcessWorker` later."""
-    if threading.current_thread() is not threading.main_thread():
-        resource_tracker.ensure_running()  # if Python started it later, it would undo the mask
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-
-
-def _can_fork_from_server() -> bool:
-    """Whether Python can start processes from one that is prepared; where it cannot, Dask starts each by itself."""
-    # Python talks to that one by a Unix socket in the folder for temporary files, under a name of 31 bytes.
-    has_room = len(os.fsencode(tempfile.gettempdir())) + 31 < 104
-    return has_room and "forkserver" in multiprocessing.get_all_start_methods()
 
 
 class Given(NamedTuple):
@@ -299,32 +158,6 @@ def attach(given: Given) -> Client:
             f"no Dask scheduler answers at {where} ({err}); start one, check the address, and with TLS "
             "(tls://...) give security=distributed.Security(...)"
         ) from err
-
-
-class ClosingClient(Client):  # type: ignore[misc]  # distributed has no types
-    """A client that is closed when it cannot start, and never by the garbage collector.
-
-    The collector runs at any time; while another client starts, a close would wait forever for a lock that its own
-    thread holds.
-    """
-
-    def __del__(self) -> None:
-        pass
-
-    def start(self, **options: Any) -> Any:
-        """See `Client`."""
-        try:
-            return super().start(**options)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self, *args: Any, **options: Any) -> Any:
-        """See `Client`; its thread ends too where the scheduler was lost, or was never there."""
-        closing = super().close(*args, **options)
-        if not self.asynchronous:
-            self._loop_runner.stop()
-        return closing
 
 
 def warn_if_open(client: Client) -> None:
@@ -393,7 +226,7 @@ def _versions_of(client: Client, addresses: list[str]) -> dict[str, Any]:
         If one is lost, or does not answer within `IMPORT_SECONDS`.
     """
     deadline = time.monotonic() + IMPORT_SECONDS
-    asked = asking(client, versions, (), addresses)
+    asked = call_workers(client, versions, (), addresses)
     try:
         while not futures.wait([asked], LOOK_SECONDS).done:
             gone = [address for address in addresses if address not in workers_of(client)]

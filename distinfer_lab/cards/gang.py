@@ -1,4 +1,4 @@
-"""Gangs: one task on each of some cards, at once; they all succeed, or the first real error is told.
+"""Gangs: one task on each of some cards, at once; they all succeed, or the first real error is raised.
 
 ::
 
@@ -28,7 +28,7 @@ from ..comm import ChannelClosedError, Epoch, Peer
 from ..errors import CardError
 from . import tasks
 from .leases import Leases
-from .members import Members, lost
+from .membership import Membership, lost
 from .records import GroupTerms, Ticket
 from .run import Run
 from .store import CancelledError, CardRestartedError
@@ -55,16 +55,16 @@ class Gangs:
         Of the cluster.
     terms
         Of the group.
-    members
+    membership
         The workers behind the cards.
     on_loss
         Called, when the cards join again, with the ranks that hold nothing now: their workers are others.
     """
 
     def __init__(
-        self, client: Client, terms: GroupTerms, members: Members, on_loss: Callable[[list[int]], None]
+        self, client: Client, terms: GroupTerms, membership: Membership, on_loss: Callable[[list[int]], None]
     ) -> None:
-        self._members = members
+        self._membership = membership
         self.epoch: Epoch | None = None
         self._client, self._terms, self._on_loss = client, terms, on_loss
         self._peers: tuple[Peer, ...] = ()
@@ -81,7 +81,7 @@ class Gangs:
         CardError
             If a card is gone for good.
         """
-        peers = self._members.renew(run.check)
+        peers = self._membership.renew(run.check)
         changed = [r for r, (a, b) in enumerate(zip(self._peers, peers, strict=False)) if a != b]
         if changed:
             self._on_loss(changed)
@@ -89,8 +89,8 @@ class Gangs:
         threads = max((os.cpu_count() or 1) // most_on_a_host, 1)
         epoch = Epoch(next(self._numbers), os.urandom(32), peers, threads)
         self._peers = peers
-        ranks = {address: rank for rank, address in enumerate(self._members.addresses)}
-        self._members.ask(tasks.begin_epoch, self._terms.name, epoch, ranks)
+        ranks = {address: rank for rank, address in enumerate(self._membership.addresses)}
+        self._membership.ask(tasks.begin_epoch, self._terms.name, epoch, ranks)
         self.epoch = epoch
 
     def run(
@@ -130,7 +130,7 @@ class Gangs:
         lease = (
             contextlib.nullcontext()
             if self._terms.embedded
-            else self._leases.held(self._members.addresses, run.check)
+            else self._leases.held(self._membership.addresses, run.check)
         )
         with self._client.as_current(), lease, self._few_threads():
             run.check()
@@ -145,7 +145,7 @@ class Gangs:
     def _lease(self, run: Run) -> contextlib.AbstractContextManager[None]:
         if self._terms.embedded:
             return contextlib.nullcontext()
-        return self._leases.held(self._members.addresses, run.check)
+        return self._leases.held(self._membership.addresses, run.check)
 
     def _submit(self, task: Callable[..., Any], number: int, work: Work) -> dict[Any, int]:
         """A pinned task for each card, in one message: one by one, all but the first would wait for 10 ms."""
@@ -154,7 +154,10 @@ class Gangs:
         layers = {}
         for rank, args in work.items():
             ticket = Ticket(name, rank, self.epoch.number, self.epoch.peers[rank].incarnation, number)
-            pin: dict[str, Any] = {"workers": [self._members.addresses[rank]], "allow_other_workers": False}
+            pin: dict[str, Any] = {
+                "workers": [self._membership.addresses[rank]],
+                "allow_other_workers": False,
+            }
             if self._terms.embedded:
                 pin = {"resources": {f"card{rank}": 1}}
             key = f"{task.__name__}-{name}-{number}-{rank}"
@@ -197,13 +200,13 @@ class Gangs:
     def _look(self, run: Run, look: Callable[[], None]) -> None:
         """What a waiting controller does now and then."""
         run.check()
-        self._members.watch()
+        self._membership.watch()
         look()
 
     def _stop(self, futures: Mapping[Any, int], number: int, err: BaseException) -> BaseException:
         """Stop what is left of a failed gang; gives the error that was the cause."""
         try:
-            self._members.tell(tasks.cancel, self._terms.name, number)
+            self._membership.tell(tasks.cancel, self._terms.name, number)
             gone = self._settle(futures)
         except CardError as unreachable:
             return unreachable
@@ -219,10 +222,10 @@ class Gangs:
         """Wait until the cards that are there have stopped; tells of the others, whose tasks never end."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
-            gone = self._members.missing()
+            gone = self._membership.missing()
             left = [f for f, rank in futures.items() if rank not in gone and not f.done()]
             if not left or self._leaving.is_set() or time.monotonic() > deadline:
-                return [lost(rank, self._members.addresses[rank]) for rank in gone]
+                return [lost(rank, self._membership.addresses[rank]) for rank in gone]
             with contextlib.suppress(TimeoutError):
                 wait(left, timeout=STOPPING_SECONDS)
 
@@ -243,4 +246,4 @@ class Gangs:
     def close(self) -> None:
         """Let the cards go."""
         self._leases.close()
-        self._members.dismiss()
+        self._membership.dismiss()

@@ -25,10 +25,10 @@ from ..layout import Strategy
 from ..sizes import BUFFER_BYTES, size_of
 from . import cluster, tasks
 from .gang import Work
+from .memory_check import sizes_of
 from .placement import Placement
 from .records import GroupMemory
 from .resharding import Resharding
-from .room import sizes_of
 from .routes import Taken
 from .run import Run
 from .runtime import open_runtime
@@ -152,7 +152,7 @@ class CardGroup(Displayed):
 
     def memory(self) -> GroupMemory:
         """What every card holds, and the most it held, in bytes."""
-        ask, name = self.runtime.members.ask, self.runtime.terms.name
+        ask, name = self.runtime.membership.ask, self.runtime.terms.name
         try:
             found = ask(tasks.memory, name)
         except CardRestartedError:
@@ -188,7 +188,7 @@ class CardGroup(Displayed):
             If a card has no room for its shards.
         """
         self._check_count(len(sources))
-        self.runtime.room.check([sizes_of((source,)) for source in sources], strategy)
+        self.runtime.memory_check.check([sizes_of((source,)) for source in sources], strategy)
         placement = Placement(
             f"placement-{uuid.uuid4().hex[:12]}", tuple((s,) for s in sources), strategy=strategy
         )
@@ -207,7 +207,7 @@ class CardGroup(Displayed):
     ) -> None:
         """Let card r read further shards of a placement from `sources[r]`."""
         self._check_count(len(sources))
-        self.runtime.room.check([sizes_of((source,)) for source in sources], strategy)
+        self.runtime.memory_check.check([sizes_of((source,)) for source in sources], strategy)
         more = tuple((s,) for s in sources)
 
         def work(run: Run) -> None:
@@ -233,7 +233,7 @@ class CardGroup(Displayed):
     def replace(self, placement: Placement, sources: Sequence[tasks.Source]) -> None:
         """Give a placement other values, from other sources."""
         self._check_count(len(sources))
-        self.runtime.room.check(
+        self.runtime.memory_check.check(
             [sizes_of((source,)) for source in sources], placement.strategy, instead=placement
         )
         placement.sources, placement.fetch = tuple((s,) for s in sources), None
@@ -402,7 +402,7 @@ class CardGroup(Displayed):
         if self.runtime.terms.card_bytes is not None and program not in self.runtime.programs:
             shards = [sizes_of(sources) for sources in placement.sources]
             beside = [peaks(rank) for rank in range(len(shards))]
-            self.runtime.room.check(shards, placement.strategy, beside=beside, instead=placement)
+            self.runtime.memory_check.check(shards, placement.strategy, beside=beside, instead=placement)
         return self.runtime.programs.keep(program)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from . import tasks
-from .members import Members
+from .membership import Membership
 
 __all__ = ["Programs"]
 
@@ -19,14 +19,14 @@ class Programs:
 
     Parameters
     ----------
-    members
+    membership
         The workers behind the cards.
     name
         Of the group.
     """
 
-    def __init__(self, members: Members, name: str) -> None:
-        self._members, self._name = members, name
+    def __init__(self, membership: Membership, name: str) -> None:
+        self._membership, self._name = membership, name
         self._keys: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         self._sent: set[str] = set()
         """The keys of all that some card may still keep."""
@@ -40,7 +40,7 @@ class Programs:
             key = f"program-{uuid.uuid4().hex[:12]}"
             self._forget_unused()
             self._sent.add(key)
-            self._members.ask(tasks.keep_program, self._name, key, program)
+            self._membership.ask(tasks.keep_program, self._name, key, program)
             self._keys[program] = key
         return self._keys[program]
 
@@ -51,5 +51,5 @@ class Programs:
     def _forget_unused(self) -> None:
         unused = self._sent.difference(self._keys.values())
         if unused:
-            self._members.ask(tasks.forget_programs, self._name, unused)
+            self._membership.ask(tasks.forget_programs, self._name, unused)
             self._sent -= unused

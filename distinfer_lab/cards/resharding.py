@@ -28,12 +28,12 @@ from ..errors import CardError
 from ..formats import PartFiles, hub_files
 from ..layout import Strategy
 from . import tasks
-from .asking import asking
 from .moving import Move, Moved, move
 from .placement import Placement
 from .routes import Taken, homes_of, jobs_of, spread
 from .run import Run
 from .runtime import CardRuntime
+from .worker_calls import call_workers
 
 __all__ = ["Resharding"]
 
@@ -75,7 +75,7 @@ class Resharding:
         if not files:
             return Written(())
         shares, cards = [task.share for task in files], len(self._cards)
-        self._cards.room.check([{}] * cards, beside=files[0].buffer_bytes)
+        self._cards.memory_check.check([{}] * cards, beside=files[0].buffer_bytes)
 
         def work(run: Run) -> dict[int, Moved]:
             homes = self._homes(shares, route, run)
@@ -112,7 +112,7 @@ class Resharding:
         if plan.placement:
             there = dict(zip(plan.placement, wanted, strict=True))
             wanted = [there.get(card, {}) for card in range(len(self._cards))]
-        self._cards.room.check(wanted, None if plan.placement else plan.strategy, beside=buffer_bytes)
+        self._cards.memory_check.check(wanted, None if plan.placement else plan.strategy, beside=buffer_bytes)
         key = f"placement-{uuid.uuid4().hex[:12]}"
         places: list[list[tuple[str, Share]]] = [[] for _ in range(len(self._cards))]
         for card, share in zip(plan.placement or range(plan.dst_count), shares, strict=True):
@@ -148,7 +148,7 @@ class Resharding:
             return {rank: rank for rank in range(len(self._cards))}
         paths = {rank: path for share in shares for rank, path in share.paths.items()}
         listed = {rank: _one_file(path) for rank, path in sorted(paths.items())}
-        names = [f"card {rank} ({address})" for rank, address in enumerate(self._cards.members.addresses)]
+        names = [f"card {rank} ({address})" for rank, address in enumerate(self._cards.membership.addresses)]
         return homes_of(listed, self._cards.seen(listed.values()), route, names)
 
     def _ready_key(self, key: str, run: Run) -> None:
@@ -163,7 +163,7 @@ class Resharding:
         probe = os.fspath(probe_of(folder))
         for card, seen in enumerate(self._cards.seen([probe])):
             if probe not in seen:
-                address = self._cards.members.addresses[card]
+                address = self._cards.membership.addresses[card]
                 raise CardError(
                     f"card {card} ({address}) does not see {folder}; the output must lie where all cards and this "
                     "process see it"
@@ -195,7 +195,9 @@ class Resharding:
 
     def _ask_progress(self) -> "Future[dict[str, Any]]":
         name = self._cards.terms.name
-        return asking(self._cards.client, tasks.progress, (name,), list(self._cards.members.addresses))
+        return call_workers(
+            self._cards.client, tasks.progress, (name,), list(self._cards.membership.addresses)
+        )
 
 
 def _progress(answers: "Future[dict[str, Any]]") -> dict[int, int]:

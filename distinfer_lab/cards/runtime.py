@@ -23,16 +23,16 @@ from distributed import Client
 from ..comm import Origin
 from ..errors import CardError
 from . import cluster, tasks
+from .dask_logging import silent
 from .gang import Gangs
-from .members import Members
-from .owner import Owner
+from .membership import Membership
+from .memory_check import MemoryCheck
 from .private_folder import holds_sockets, private_folder
 from .programs import Programs
-from .quiet import silent
 from .records import GroupTerms
 from .recovery import Recovery
-from .room import Room
 from .run import Run
+from .serial_executor import SerialExecutor
 
 __all__ = ["CardRuntime", "open_runtime"]
 
@@ -44,7 +44,7 @@ _still_open: "weakref.WeakSet[CardRuntime]" = weakref.WeakSet()
 class CardRuntime:
     """The cards of one group and what drives them.
 
-    `CardGroup`, `Resharding` and the functions of `watching` hold one and work through it.
+    `CardGroup`, `Resharding` and the functions of `health` hold one and work through it.
 
     Parameters
     ----------
@@ -52,14 +52,14 @@ class CardRuntime:
         Of the group.
     client
         Of its cluster.
-    members
+    membership
         The workers behind the cards.
     until_closed
         What ends with the group: its cluster, its client, its folder.
 
     Attributes
     ----------
-    members, gangs, recovery, programs, room
+    membership, gangs, recovery, programs, memory_check
         The workers; tasks on all of them at once; the placements through losses; the programs that the cards
         keep; the check of their memory.
     closed
@@ -67,23 +67,23 @@ class CardRuntime:
     """
 
     def __init__(
-        self, terms: GroupTerms, client: Client, members: Members, until_closed: contextlib.ExitStack
+        self, terms: GroupTerms, client: Client, membership: Membership, until_closed: contextlib.ExitStack
     ) -> None:
-        self.terms, self.members = terms, members
-        self.gangs = Gangs(client, terms, members, self._mark_lost)
+        self.terms, self.membership = terms, membership
+        self.gangs = Gangs(client, terms, membership, self._mark_lost)
         self.recovery = Recovery(self.gangs)
-        self.programs = Programs(members, terms.name)
-        self.room = Room(terms.card_bytes, self.recovery.placements, members.given_workers)
+        self.programs = Programs(membership, terms.name)
+        self.memory_check = MemoryCheck(terms.card_bytes, self.recovery.placements, membership.given_workers)
         self.closed = False
         self._client, self._until_closed = client, until_closed
         self._origin = Origin("card group")
-        self._owner, self._at_work = Owner(), Run()
+        self._thread, self._at_work = SerialExecutor(), Run()
         until_closed.callback(self.gangs.close)
-        until_closed.callback(self._owner.close)
+        until_closed.callback(self._thread.close)
         _still_open.add(self)
 
     def __len__(self) -> int:
-        return len(self.members.addresses)
+        return len(self.membership.addresses)
 
     @property
     def client(self) -> Client:
@@ -125,7 +125,7 @@ class CardRuntime:
         self._origin.check()
         self.check_open()
         run = Run()
-        run.bind(self._owner.submit(self._carry_out, run, work))
+        run.bind(self._thread.submit(self._carry_out, run, work))
         return run
 
     def _carry_out(self, run: Run, work: Callable[[Run], Any]) -> Any:
@@ -134,7 +134,7 @@ class CardRuntime:
 
     def wait_for(self, work: Callable[[Run], Any]) -> Any:
         """Do work in the group's thread and wait for it; an interrupt cancels it."""
-        if self._owner.is_here:
+        if self._thread.is_here:
             return work(self._at_work)
         return self.start(work).result()
 
@@ -146,7 +146,7 @@ class CardRuntime:
         """For each card which of these files it sees as this process does; part of work that is repeated."""
         asked = tuple(dict.fromkeys(paths))
         here = tasks.sees(asked)
-        there = self.members.ask(tasks.sees, asked)
+        there = self.membership.ask(tasks.sees, asked)
         return [
             {path for path in asked if here[path] is not None and seen[path] == here[path]} for seen in there
         ]
@@ -193,7 +193,7 @@ def open_runtime(
             card_bytes,
             folder,
         )
-        runtime = CardRuntime(terms, client, _members(client, terms, cards), stack.pop_all())
+        runtime = CardRuntime(terms, client, _membership(client, terms, cards), stack.pop_all())
     try:
         runtime.repeated(lambda run: None if runtime.gangs.epoch else runtime.gangs.join(run))
     except BaseException:
@@ -221,7 +221,7 @@ def _embedded(cards: int, processes: bool, stack: contextlib.ExitStack) -> tuple
     return client, str(folder) if processes and holds_sockets(folder) else None
 
 
-def _members(client: Client, terms: GroupTerms, cards: int | None) -> Members:
+def _membership(client: Client, terms: GroupTerms, cards: int | None) -> Membership:
     """The workers that shall be cards, in rank order; all of them run what the controller runs."""
     address = client.scheduler.address
     try:
@@ -229,7 +229,7 @@ def _members(client: Client, terms: GroupTerms, cards: int | None) -> Members:
             client.wait_for_workers(cards or 1, timeout=60 if terms.embedded else 5)
         addresses = cluster.ranked_addresses(client, cards)
         cluster.check_versions(client, addresses)
-        return Members(client, terms, addresses)
+        return Membership(client, terms, addresses)
     except (OSError, TimeoutError, RuntimeError, ValueError, futures.CancelledError) as err:
         if isinstance(err, CardError):
             raise

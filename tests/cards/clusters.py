@@ -115,7 +115,7 @@ def local_cluster(workers):
 def pids_of(cards):
     """The process of every card, in rank order."""
     found = cards.client.run(os.getpid)
-    return [found[address] for address in cards.runtime.members.addresses]
+    return [found[address] for address in cards.runtime.membership.addresses]
 
 
 def kill_later(pid, seconds):

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from distributed.utils import LoopRunner
 
-from distinfer_lab.cards import CardGroup, cluster
+from distinfer_lab.cards import CardGroup, dask_patches
 from distinfer_lab.cards.certificates import temporary_security
 from distinfer_lab.cards.private_folder import PREFIX, SCRATCH, holds_sockets, private_folder
 from distinfer_lab.comm import InProcessDoor, TcpDoor, UnixDoor, listener
@@ -294,9 +294,9 @@ def test_a_folder_is_where_sockets_have_room(base, monkeypatch):
 
 def test_a_long_path_for_temporary_files_does_for_processes(base, monkeypatch):
     """Python's own server of processes has a Unix socket there, and would not start."""
-    assert cluster._can_fork_from_server()
+    assert dask_patches.can_fork_from_server()
     monkeypatch.setattr(tempfile, "tempdir", str(base / ("d" * 80)))
-    assert not cluster._can_fork_from_server()
+    assert not dask_patches.can_fork_from_server()
 
 
 def test_nowhere_to_make_a_folder_is_an_error(monkeypatch):
@@ -348,7 +348,7 @@ def ports_of(cards):
     nannies = [nanny.address for nanny in dask.workers.values()]
     found = {
         int(a.rpartition(":")[2])
-        for a in (dask.scheduler_address, *nannies, *cards.runtime.members.addresses)
+        for a in (dask.scheduler_address, *nannies, *cards.runtime.membership.addresses)
     }
     workers = set(cards.client.run(os.getpid).values())
     listening = {
@@ -395,16 +395,16 @@ def test_a_client_without_the_groups_key_runs_nothing(group):
     address = group.client.scheduler.address
     assert address.startswith("tls://127.0.0.1:")
     with pytest.raises(TypeError, match="TLS expects a `ssl_context`"):
-        cluster.ClosingClient(address, set_as_default=False, timeout=5)
+        dask_patches.ClosingClient(address, set_as_default=False, timeout=5)
     with pytest.raises(OSError, match="TLS certificate does not match"):
-        cluster.ClosingClient(address, security=temporary_security(), set_as_default=False, timeout=5)
+        dask_patches.ClosingClient(address, security=temporary_security(), set_as_default=False, timeout=5)
     with pytest.raises(OSError):
-        cluster.ClosingClient(address.replace("tls", "tcp"), set_as_default=False, timeout=2)
+        dask_patches.ClosingClient(address.replace("tls", "tcp"), set_as_default=False, timeout=2)
 
 
 def test_a_collected_client_waits_for_no_lock_of_dask(group):
     """The collector may run while another client starts, in the very thread that holds the lock of Dask's loops."""
-    client = cluster.ClosingClient(
+    client = dask_patches.ClosingClient(
         group.client.scheduler.address, security=group.client.security, set_as_default=False, timeout=5
     )
     client.close()

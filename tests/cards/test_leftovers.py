@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from distinfer_lab.cards import CardGroup, cluster
-from distinfer_lab.cards.members import Members
+from distinfer_lab.cards.membership import Membership
 from distinfer_lab.errors import CardError
 
 from .clusters import cluster_of
@@ -84,7 +84,7 @@ def failed_to_open(options):
 
 def failed_to_join(options):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Members, "renew", lambda *args: (_ for _ in ()).throw(CardError("as it should")))
+        patch.setattr(Membership, "renew", lambda *args: (_ for _ in ()).throw(CardError("as it should")))
         with pytest.raises(CardError, match="as it should"):
             CardGroup(2, **options)
 
@@ -112,7 +112,7 @@ def test_a_loss_while_a_group_opens_is_named(victim, step, monkeypatch):
     with cluster_of(2) as given:
         opened_and_closed({"address": given.address})
         before = belongings()
-        owner = Members if step == "renew" else cluster
+        owner = Membership if step == "renew" else cluster
         lost = given.workers[1] if victim == "worker" else given.scheduler
 
         real = getattr(owner, step)

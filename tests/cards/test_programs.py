@@ -75,7 +75,7 @@ def kept_by(cards):
         lambda name, dask_worker: [p.factor for p in dask_worker.plugins[name].programs.values()],
         cards.runtime.terms.name,
     )
-    return [sorted(found[address]) for address in cards.runtime.members.addresses]
+    return [sorted(found[address]) for address in cards.runtime.membership.addresses]
 
 
 def test_cards_keep_the_programs_that_somebody_holds():

@@ -5,13 +5,13 @@ import pytest
 
 from distinfer_lab.cards import CardGroup, CardRestartedError, kill_card, recover
 from distinfer_lab.cards.gang import Gangs
-from distinfer_lab.cards.members import Members
+from distinfer_lab.cards.membership import Membership
 from distinfer_lab.cards.recovery import MOST_LOSSES
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
 from .test_group import Numbers, add_all, inputs, wanted
 
-STEPS = [(Members, "renew"), (Members, "ask"), (Gangs, "run_numbered")]
+STEPS = [(Membership, "renew"), (Membership, "ask"), (Gangs, "run_numbered")]
 COPIES = Strategy({"w": Layout(Mesh(dp=3), "-")}, {"w": (3,)})
 
 

@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 
 from distinfer_lab.cards.certificates import temporary_security
-from distinfer_lab.cards.cluster import PRELOADED
+from distinfer_lab.cards.dask_patches import PRELOADED
 from distinfer_lab.cards.private_folder import private_folder
 from distinfer_lab.comm import Channels, InProcessDoor, Listener, TcpDoor, UnixDoor
 from distinfer_lab.comm.peers import Address, Epoch, Peer

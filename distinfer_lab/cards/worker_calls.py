@@ -1,6 +1,6 @@
-"""Calls of functions on workers, beside their tasks, which are given up in time.
+"""Calls of functions on workers outside their tasks, with a time limit.
 
-Dask itself tries for half a minute to reach a worker that has just gone, and keeps the caller waiting.
+Dask itself tries for half a minute to reach a worker that has just been lost, and the caller waits for it.
 """
 
 import asyncio
@@ -13,16 +13,16 @@ from distributed import Client
 
 from ..errors import CardError
 
-__all__ = ["ANSWER_SECONDS", "NO_ANSWER", "answers_of", "asking", "is_silent"]
+__all__ = ["ANSWER_SECONDS", "NO_ANSWER", "answers_within", "call_workers", "is_silent"]
 
 ANSWER_SECONDS = 10.0
 """How long a worker may take to answer."""
 
 
-def asking(
+def call_workers(
     client: Client, task: Callable[..., Any], args: tuple[Any, ...], workers: list[str]
 ) -> "Future[dict[str, Any]]":
-    """Call a function on some workers, beside their tasks; to cancel it leaves no thread that waits."""
+    """Call a function on some workers, outside their tasks. To cancel the future leaves no thread that waits."""
 
     async def ask() -> dict[str, Any]:
         answers: dict[str, Any] = await client.run(
@@ -33,12 +33,12 @@ def asking(
     return asyncio.run_coroutine_threadsafe(ask(), client.loop.asyncio_loop)
 
 
-def answers_of(
+def answers_within(
     client: Client, task: Callable[..., Any], args: tuple[Any, ...], seconds: float, workers: list[str]
 ) -> dict[str, Any]:
-    """What some workers answer in time, by address; errors are answers. Empty if one of them keeps back all."""
+    """The answers of some workers by address, errors included; empty if one of them does not answer in time."""
     with contextlib.suppress(OSError, TimeoutError, RuntimeError, ValueError, CancelledError):
-        future = asking(client, task, args, workers)
+        future = call_workers(client, task, args, workers)
         try:
             return future.result(seconds)
         finally:

@@ -1,4 +1,4 @@
-"""How the cards of a group are now, and a card lost on purpose, to see that it comes back.
+"""The state of the cards of a group, and the loss of a card on purpose, to see that it comes back.
 
 ::
 
@@ -80,7 +80,7 @@ def state_of(group: CardGroup) -> GroupState:
     """
     addresses = _addresses(group.runtime)
     cards = group.runtime
-    there = cards.members.workers()
+    there = cards.membership.workers()
     found = _answers(cards, tasks.memory, [a for a in addresses if a in there], cards.terms.name)
     processing: dict[str, object] = {}
     with contextlib.suppress(OSError, TimeoutError, RuntimeError, ValueError):
@@ -154,7 +154,7 @@ def recover(group: CardGroup, begun: Callable[[Run], None] = lambda run: None) -
 def _addresses(cards: CardRuntime) -> list[str]:
     """The workers, in rank order."""
     cards.check_open()
-    return list(cards.members.addresses)
+    return list(cards.membership.addresses)
 
 
 def _answers(
@@ -165,7 +165,7 @@ def _answers(
         return {}
 
     def ask(some: list[str]) -> dict[str, Any]:
-        return cards.members.answers(task, *args, seconds=ANSWER_SECONDS, addresses=some)
+        return cards.membership.answers(task, *args, seconds=ANSWER_SECONDS, addresses=some)
 
     found = ask(addresses)
     if found or len(addresses) == 1:

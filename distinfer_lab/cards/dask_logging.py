@@ -1,4 +1,4 @@
-"""Dask's own log, silent for as long as any embedded cluster is there.
+"""Dask's own log, silenced while there is an embedded cluster.
 
 A Dask cluster silences the log when it begins and puts it back as it was when it ends: of two at once,
 the end of the first lets the other one talk. Held here, the log is put back by the last.

@@ -63,7 +63,7 @@ def test_a_card_that_hangs_does_not_hide_the_others():
     """It does not answer; what the others hold is told."""
     with CardGroup(2, processes=True) as group:
         group.place([Shards(rank) for rank in range(2)])
-        hanging = group.client.run(os.getpid, workers=[list(group.runtime.members.addresses)[1]])
+        hanging = group.client.run(os.getpid, workers=[list(group.runtime.membership.addresses)[1]])
         (pid,) = hanging.values()
         os.kill(pid, signal.SIGSTOP)
         try:

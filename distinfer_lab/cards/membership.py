@@ -1,4 +1,4 @@
-"""The workers behind the cards of a group: who is there, who is gone, and who takes a lost one's place.
+"""The workers behind the cards of a group: which are there, which are lost, and which replace them.
 
 ::
 
@@ -21,11 +21,11 @@ from distributed import Client
 from ..comm import Origin, Peer
 from ..errors import CardError
 from . import cluster, tasks
-from .asking import ANSWER_SECONDS, NO_ANSWER, answers_of, is_silent
 from .records import GroupTerms
 from .store import CardRestartedError
+from .worker_calls import ANSWER_SECONDS, NO_ANSWER, answers_within, is_silent
 
-__all__ = ["CardGoneError", "Members"]
+__all__ = ["CardGoneError", "Membership"]
 
 TELL_SECONDS = 1.0
 """How long to wait for workers that need not answer."""
@@ -37,7 +37,7 @@ class CardGoneError(CardError):
     """A worker left, and none took its place in time."""
 
 
-class Members:
+class Membership:
     """The workers of one group, in rank order.
 
     Parameters
@@ -138,7 +138,7 @@ class Members:
     def answers(
         self, task: Callable[..., Any], *args: Any, seconds: float, addresses: list[str] | None = None
     ) -> dict[str, Any]:
-        """What some cards, by default all, answer in time; see `asking.answers_of`.
+        """What some cards, by default all, answer in time; see `worker_calls.answers_within`.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class Members:
         """
         self._origin.check()
         workers = self.addresses if addresses is None else addresses
-        return answers_of(self._client, task, args, seconds, workers)
+        return answers_within(self._client, task, args, seconds, workers)
 
     def renew(self, check: Callable[[], None]) -> tuple[Peer, ...]:
         """Let other workers take the places of lost ones, and make every worker a card.

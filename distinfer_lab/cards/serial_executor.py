@@ -1,6 +1,6 @@
-"""The one thread of a group that talks to its cluster: work goes in a row, and comes back as futures.
+"""An executor with one thread, in which a group talks to its cluster: work is done in order and gives futures.
 
-It is no thread of an executor: those an interpreter that ends waits for, before it closes what is open.
+`ThreadPoolExecutor` will not do: an interpreter that exits waits for its threads before it closes what is open.
 """
 
 import contextvars
@@ -10,12 +10,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-__all__ = ["Owner"]
+__all__ = ["SerialExecutor"]
 
 Item = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...]]
 
 
-class Owner:
+class SerialExecutor:
     """A thread that does work in the order in which it is given."""
 
     def __init__(self) -> None:

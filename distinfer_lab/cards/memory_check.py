@@ -1,4 +1,4 @@
-"""Whether the cards have room for what they shall hold, asked before a byte moves.
+"""The check that each card has memory for its shards, done before a byte moves.
 
 ::
 
@@ -6,7 +6,7 @@
     given      the worker's own memory limit, at part of which Dask pauses it; shards are no Dask results, so it
                cannot spill them, and a paused worker would run no task
 
-Who needs too much is told the rank, its bytes, the largest parameters, and what would fit.
+The error names the rank, its bytes, its largest parameters, and what would fit.
 """
 
 import math
@@ -22,7 +22,7 @@ from .placement import Placement
 from .store import CardMemoryError
 from .tasks import Source
 
-__all__ = ["Room", "sizes_of"]
+__all__ = ["MemoryCheck", "sizes_of"]
 
 MOST_CARDS = 1 << 16
 Sizes = Mapping[str, int]
@@ -44,7 +44,7 @@ def sizes_of(sources: Iterable[Source]) -> dict[str, int]:
     return out
 
 
-class Room:
+class MemoryCheck:
     """The memory of a group's cards.
 
     Parameters
