@@ -124,8 +124,11 @@ def run_plan(
     if cards is None and plan.checkpoint.held:
         raise ReshardError("the checkpoint lies on cards; pass cards=, the group that holds it")
     tasks = checked_tasks(plan, output)
-    check_places(plan.checkpoint)
-    (check_source if verify_source else check_taken_for_equal)(plan.checkpoint)
+    if verify_source:
+        check_source(plan.checkpoint)
+    else:
+        check_places(plan.checkpoint)
+        check_taken_for_equal(plan.checkpoint)
     totals: dict[int, int] = {}
     for task in tasks:
         totals[task.share.rank] = totals.get(task.share.rank, 0) + task.nbytes
