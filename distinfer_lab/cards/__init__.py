@@ -3,6 +3,7 @@
 from .group import CardGroup, current_group
 from .health import CardState, GroupState, kill_card, recover, state_of
 from .placement import Placement
+from .quiet import silent
 from .records import CardMemory, GroupMemory
 from .run import Progress, Run
 from .store import CancelledError, CardMemoryError, CardRestartedError
@@ -22,5 +23,6 @@ __all__ = [
     "current_group",
     "kill_card",
     "recover",
+    "silent",
     "state_of",
 ]

@@ -226,10 +226,14 @@ def reshard(
             say(f"  {path}")
 
 
-def _cards(cards: int | None, cluster: Cluster | None) -> Any:
-    from ..cards import CardGroup
+@contextmanager
+def _cards(cards: int | None, cluster: Cluster | None) -> Iterator[Any]:
+    from ..cards import CardGroup, silent
 
-    return CardGroup(cards, processes=True) if cluster is None else CardGroup(**cluster.arguments)
+    # Of what is lost our error says all; Dask's log of it, and of the end of its client, is a hundred lines.
+    arguments = {"cards": cards, "processes": True} if cluster is None else cluster.arguments
+    with silent(), CardGroup(**arguments) as group:
+        yield group
 
 
 @contextmanager
