@@ -1,4 +1,4 @@
-"""What happens between training steps: watching the loss and saving checkpoints."""
+"""Callbacks of training: watching the loss and saving checkpoints."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ class Save(Protocol):
 
 @dataclass(frozen=True)
 class RunContext:
-    """Where a training run stands, for callbacks."""
+    """The position of a training run, for callbacks."""
 
     epoch: int
     """The current epoch, from 1; 0 before the first."""
@@ -36,7 +36,7 @@ class RunContext:
     step: int
     """Steps done in all."""
     steps_per_epoch: int
-    """0 where the dataset does not say."""
+    """0 where the dataset has no length."""
     loss: float
     """Of the latest step; nan before the first."""
     save: Save = field(repr=False)
@@ -128,12 +128,12 @@ class CheckpointConfig(Displayed):
         if self.enc_key is not None and not isinstance(self.enc_key, bytes):
             raise ArgumentTypeError(f"enc_key is bytes, not {type(self.enc_key).__name__}")
         if self.enc_key is not None and self.crc_check:
-            raise ContextError("an encrypted file carries no crc; set crc_check=False or leave out enc_key")
+            raise ContextError("an encrypted file has no crc; set crc_check=False or leave out enc_key")
         object.__setattr__(self, "enc_key", secret_key(self.enc_key))
 
     @property
     def file_options(self) -> FileOptions:
-        """What a file writer needs to know."""
+        """As a file writer takes them."""
         return {
             "format": self.format,
             "enc_key": self.enc_key,
@@ -153,7 +153,7 @@ class ModelCheckpoint(Callback):
     Parameters
     ----------
     prefix
-        The start of each file's name; it may not hold a path separator.
+        The start of each file's name; it must not contain a path separator.
     directory
         The folder to write below; it is made when it is missing.
     config

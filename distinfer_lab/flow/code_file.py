@@ -1,4 +1,4 @@
-"""Code as a file of its own: a notebook of one cell, or a script."""
+"""Code written to a file: a notebook of one cell, or a script."""
 
 import json
 import os

@@ -1,7 +1,7 @@
-"""MindSpore's words for a process's place in its group; here one session drives all cards.
+"""MindSpore's functions for a process's rank and group size; here one session drives all cards.
 
-A script of MindSpore asks these in every process. In the one session there is, it is given rank
-0 and the size of the current card group.
+A MindSpore script calls these in every process. In this one session they give rank 0 and the size of
+the current card group.
 """
 
 from ..cards import current_group

@@ -1,6 +1,6 @@
-"""What the cards predicted, against the same computed on one card: how far apart, and how far they may be.
+"""What the cards predicted compared with one card: the difference, and the difference that is allowed.
 
-Sums in another order differ by float32's rounding; what was only copied does not differ at all.
+Sums in another order differ by float32's rounding; copies do not differ.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ Results = Tensor | Array | Sequence[Tensor | Array]
 
 
 class Difference(NamedTuple):
-    """One output of both."""
+    """The difference of one output."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -44,7 +44,7 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Displayed):
-    """All outputs of both."""
+    """The differences of all outputs."""
 
     outputs: tuple[Difference, ...]
 
@@ -63,12 +63,12 @@ class Comparison(Displayed):
 
 
 def compare(found: Results, expected: Results) -> Comparison:
-    """Put results of `Model.predict` against those of `Model.predict_on_one_card`.
+    """Compare results of `Model.predict` with those of `Model.predict_on_one_card`.
 
     Raises
     ------
     ContextError
-        If they are not as many, or differ in shape.
+        If their numbers or shapes differ.
 
     Examples
     --------
@@ -85,17 +85,17 @@ def compare(found: Results, expected: Results) -> Comparison:
     return Comparison(tuple(_difference(a, b) for a, b in zip(ours, theirs, strict=True)))
 
 
-def compare_generated(model: Model, texts: Tensor, added: int) -> Comparison:
-    """Put the tokens that `Model.generate` added against what one card finds most probable after the same texts.
+def compare_generated(model: Model, ids: Tensor, added: int) -> Comparison:
+    """Compare the tokens that `Model.generate` added with those most probable on one card.
 
     Parameters
     ----------
-    texts
-        What generate gave, without a temperature, shape (texts, tokens).
+    ids
+        What generate gave, without a temperature, shape (sequences, tokens).
     added
         How many of the tokens it added.
     """
-    tokens = texts.asnumpy()
+    tokens = ids.asnumpy()
     logits = model.predict_on_one_card(Tensor(tokens[:, :-1]))
     first = logits[0] if isinstance(logits, tuple) else logits
     expected = first.asnumpy()[:, -added:].argmax(axis=-1).astype(tokens.dtype)

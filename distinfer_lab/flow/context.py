@@ -4,7 +4,7 @@
 
     set_auto_parallel_context(parallel_mode="semi_auto_parallel", full_batch=True)
     with auto_parallel_context(strategy_ckpt_load_file="train_strategy.ckpt"):
-        ...                                   # set inside, as it was before outside
+        ...                                   # in force inside only
 
 One Python session drives all cards, so the record is shared by all threads of the session. What a `with` block sets
 is for its own thread, and for what it has a card group do, so that two steps at once do not mix.
@@ -70,7 +70,7 @@ class ParallelSettings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class ParallelContext:
-    """How nets are cut and where strategy files go.
+    """How nets are sharded and where strategy files go.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class ParallelContext:
         One of `ParallelMode.MODE_LIST`.
     full_batch
         True: every batch given is the whole batch. False: training batches are stacked per
-        rank, shape (ranks, batch of a rank, ...), and a net is laid out for ranks times its
+        rank, shape (ranks, batch of a rank, ...), and the layout of a net is for ranks times its
         input's batch.
     device_num
         The number of cards; None means as many as the card group has, which it must equal.
@@ -90,18 +90,18 @@ class ParallelContext:
     search_mode
         How auto_parallel finds strategies; all spread the ones that the user has set.
     enable_parallel_optimizer
-        Cut replicated parameters and their optimizer states among their holders in training.
+        Shard replicated parameters and their optimizer states over their replicas in training.
     gradients_mean
         Accepted for MindSpore's scripts: the loss is taken over the whole batch, so that
         gradients are always the mean that one card would compute.
     dataset_strategy
-        "data_parallel" or "full_batch": another way to say `full_batch`.
+        "data_parallel" or "full_batch": another way to set `full_batch`.
     pipeline_stages
-        Into how many runs the cards are parted; a cell's `pipeline_stage` says on which it computes. As
-        the operators' strategies, it is looked at in the semi-automatic and automatic modes.
+        The number of pipeline stages, each on cards of its own; a cell's `pipeline_stage` is the one it computes on.
+        Like the operators' strategies, it counts in the semi-automatic and automatic modes only.
     pipeline_micro_batches
-        Into how many parts `predict` cuts the batch, so that a stage works on one while the next works on
-        the part before. Training and `generate` take the batch whole: their stages work in turn.
+        The number of micro-batches of `predict`: a stage works on one while the next stage works on the one
+        before. Training and `generate` take the batch whole: their stages work in turn.
 
     Raises
     ------
@@ -140,20 +140,20 @@ class ParallelContext:
             object.__setattr__(self, "full_batch", self.dataset_strategy == "full_batch")
 
     @property
-    def is_cut(self) -> bool:
-        """Whether nets are cut by operators' strategies (semi-automatic or automatic)."""
+    def is_sharded(self) -> bool:
+        """Whether nets are sharded by operators' strategies (semi-automatic or automatic)."""
         return self.parallel_mode in (ParallelMode.SEMI_AUTO_PARALLEL, ParallelMode.AUTO_PARALLEL)
 
     @property
     def stages(self) -> int:
-        """The pipeline stages that nets are put on: 1 in the modes that do not cut nets."""
-        return self.pipeline_stages if self.is_cut else 1
+        """The number of pipeline stages: 1 in the modes that do not shard nets."""
+        return self.pipeline_stages if self.is_sharded else 1
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        words = ", ".join(repr(a) for a in allowed if a)
-        raise ContextError(f"{name}={value!r} is not one of {words}")
+        names = ", ".join(repr(a) for a in allowed if a)
+        raise ContextError(f"{name}={value!r} is not one of {names}")
 
 
 _lock = threading.Lock()
@@ -226,9 +226,9 @@ def reset_auto_parallel_context() -> None:
 
 @contextmanager
 def auto_parallel_context(**settings: Unpack[ParallelSettings]) -> Iterator[ParallelContext]:
-    """Set for the length of a `with` block, in this thread; what is set within is forgotten after it.
+    """Set for the length of a `with` block, in this thread; settings before it are restored after it.
 
-    What the block has a card group do is done under its settings too.
+    They are also in force for what a card group does for the block.
     """
     outer = _within.set(parallel_context())
     try:

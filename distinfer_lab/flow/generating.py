@@ -1,13 +1,13 @@
-"""Going on with a text: one run over the prompt, then one run a token.
+"""Generation: one run over the prompt, then one run per token.
 
 ::
 
     prompt   a b c d     run 1  tokens 0..3 at position 0      -> logits after d -> e
                          run 2  e at position 4                -> logits after e -> f
-    cache    keys and values of all tokens so far, on the cards, cut as the key heads are
+    cache    keys and values of all tokens so far, on the cards, sharded as the KV heads are
 
-Each run is one task a card. Weights and caches stay where they are. A card that is lost takes its
-part of the caches with it: then all tokens so far are run once more.
+Each run is one task per card. Weights and caches stay where they are. A lost card takes its part of the
+caches with it: then all tokens so far are run again.
 """
 
 import math
@@ -32,7 +32,7 @@ Array = NDArray[Any]
 Ids = NDArray[np.int64]
 
 MOST_LOSSES = 5
-"""How many lost caches one call gets over."""
+"""How many times one call recovers from lost caches."""
 
 
 class Choice(NamedTuple):
@@ -56,7 +56,7 @@ class Choice(NamedTuple):
             raise ContextError(f"seed={self.seed} is below 0")
 
     def of(self, logits: Array, step: int) -> Ids:
-        """The next token of each text, from logits [texts, words]; `step` counts the tokens added before."""
+        """The next token of each sequence, from logits [sequences, vocab_size]; `step` is the number added before."""
         if not self.temperature:
             return np.asarray(logits.argmax(axis=1), np.int64)
         shares = logits.astype(np.float64) / self.temperature
@@ -71,37 +71,37 @@ class Generation:
     def __init__(self, runner: NetRunner, ids: Tensor | ArrayLike, count: int, choice: Choice) -> None:
         if not isinstance(runner.net, CausalLM):
             raise ContextError(
-                f"{type(runner.net).__name__} is no model of language; generate is for the nets of dl.models"
+                f"{type(runner.net).__name__} is not a language model; generate is for the nets of dl.models"
             )
         self.runner, self.net, self.choice = runner, runner.net, choice
-        self.texts = _texts(ids)
+        self.ids = _token_ids(ids)
         choice.check()
         if type(count) is not int or count < 1:
             raise ContextError(f"max_new_tokens={count!r}; add 1 token or more")
-        self.total = self.texts.shape[1] + count
+        self.total = self.ids.shape[1] + count
         if self.total > self.net.max_positions:
             raise ContextError(
-                f"{self.texts.shape[1]} tokens and max_new_tokens={count} make {self.total}, but the net has "
-                f"{self.net.max_positions} positions; {_room(self.net.max_positions - self.texts.shape[1])}"
+                f"{self.ids.shape[1]} tokens and max_new_tokens={count} make {self.total}, but the net has "
+                f"{self.net.max_positions} positions; {_room(self.net.max_positions - self.ids.shape[1])}"
             )
         self.caches: PlacedNet | None = None
         self.losses = 0
 
     def run(self) -> Tensor:
-        """The texts with what was added."""
-        placed = self.runner.placed([Tensor(self.texts)])
-        prompt = self.texts.shape[1]
-        ended = np.zeros(len(self.texts), bool)
+        """The sequences with the tokens that were added."""
+        placed = self.runner.placed([Tensor(self.ids)])
+        prompt = self.ids.shape[1]
+        ended = np.zeros(len(self.ids), bool)
         try:
-            while self.texts.shape[1] < self.total and not ended.all():
-                added = self.choice.of(self._logits(placed), self.texts.shape[1] - prompt)
+            while self.ids.shape[1] < self.total and not ended.all():
+                added = self.choice.of(self._logits(placed), self.ids.shape[1] - prompt)
                 if self.choice.eos is not None:
                     added = np.where(ended, self.choice.eos, added)
                     ended |= added == self.choice.eos
-                self.texts = np.concatenate([self.texts, added[:, None]], axis=1)
+                self.ids = np.concatenate([self.ids, added[:, None]], axis=1)
         finally:
             self._drop()
-        return Tensor(self.texts)
+        return Tensor(self.ids)
 
     def _drop(self) -> None:
         if self.caches is not None:
@@ -120,13 +120,13 @@ class Generation:
                 self._drop()
 
     def _run(self, placed: PlacedNet) -> Array:
-        tokens = self.texts.shape[1]
+        tokens = self.ids.shape[1]
         fresh = self.caches is None
         program = self._program(tokens if fresh else 1, placed)
         if self.caches is None:
             self.caches = self._place(program.program)
         position = 0 if fresh else tokens - 1
-        inputs = {"ids": self.texts[:, position:], "position": np.array(position, np.int64)}
+        inputs = {"ids": self.ids[:, position:], "position": np.array(position, np.int64)}
         beside = [self.caches.placement]
         report = self.runner.run(program, placed.placement, inputs, beside=beside)
         # What a run wrote is not what the caches were filled with: a card that is lost cannot fill its part again.
@@ -139,13 +139,13 @@ class Generation:
 
     def _decoder(self) -> Decoder:
         # The last token is never run.
-        return Decoder(self.net, len(self.texts), self.total - 1)
+        return Decoder(self.net, len(self.ids), self.total - 1)
 
     def _program(self, tokens: int, placed: PlacedNet) -> CardProgram:
-        """The program for so many new tokens, made once for each size of texts and caches."""
+        """The program for so many new tokens, made once for each size of sequences and caches."""
         context = parallel_context()
         devices = max(self.runner.devices(context), placed.strategy.ranks)
-        size = (len(self.texts), tokens, self.total)
+        size = (len(self.ids), tokens, self.total)
 
         def make() -> CardProgram:
             decoder = self._decoder()
@@ -161,37 +161,35 @@ class Generation:
 
 
 def _check_in_place(program: Program, caches: Mapping[str, Any]) -> None:
-    """A cache that a program would copy before it writes there would stay as it was."""
+    """Refuse a program that would write to a copy of a cache: the cache itself would stay as it was."""
     for instruction in program.instructions:
         for name in instruction.inputs:
             if name in caches and isinstance(instruction, Redistribute):
                 raise ShardingError(f"{name}: its readers want it in different layouts; shard them alike")
 
 
-def _texts(ids: Tensor | ArrayLike) -> Ids:
-    """Token numbers of texts of one length, int64.
+def _token_ids(ids: Tensor | ArrayLike) -> Ids:
+    """Token ids of sequences of one length, int64, shape (sequences, tokens).
 
     Raises
     ------
     ArgumentTypeError
         If they are something else.
     """
-    texts = (
-        [text for text in ids if isinstance(text, Sequence | np.ndarray)] if isinstance(ids, Sequence) else []
-    )
-    lengths = sorted({len(text) for text in texts})
+    rows = [row for row in ids if isinstance(row, Sequence | np.ndarray)] if isinstance(ids, Sequence) else []
+    lengths = sorted({len(row) for row in rows})
     if len(lengths) > 1:
         raise ArgumentTypeError(
-            f"texts of {lengths[0]} to {lengths[-1]} tokens; generate takes texts of one length: call it once "
-            "for each length"
+            f"sequences of {lengths[0]} to {lengths[-1]} tokens; generate takes sequences of one length: call it "
+            "once for each length"
         )
     array = Tensor(ids).asnumpy()
     if array.ndim != 2 or array.dtype.kind not in "iu" or not array.size:
         raise ArgumentTypeError(
-            f"generate takes token numbers of shape (texts, tokens), not {list(array.shape)} of {array.dtype}"
+            f"generate takes token ids of shape (sequences, tokens), not {list(array.shape)} of {array.dtype}"
         )
     return array.astype(np.int64)
 
 
 def _room(tokens: int) -> str:
-    return f"add at most {tokens}" if tokens > 0 else "give shorter texts"
+    return f"add at most {tokens}" if tokens > 0 else "give shorter sequences"

@@ -1,4 +1,4 @@
-"""Step 3: a sliced checkpoint into a net on the cards, each card its share and no more."""
+"""Step 3: load a sliced checkpoint into a net on the cards; each card reads only its own shards."""
 
 import os
 import warnings
@@ -37,9 +37,9 @@ class LoadResult(Displayed):
     """What was loaded, and how."""
 
     plan: ReshardPlan
-    """The way of every shard, from source slices to cards."""
+    """Which card reads what from which source slice."""
     strategy: Strategy
-    """How the parameters lie on the cards now."""
+    """The layout of the parameters on the cards now."""
     renamed: Mapping[str, str]
     """Parameter of the net -> entry of the files, where the names differ."""
     converted: Mapping[str, str]
@@ -47,7 +47,7 @@ class LoadResult(Displayed):
     unused: tuple[str, ...]
     """Entries of the files that the net does not have (optimizer states, counters)."""
     missing: tuple[str, ...]
-    """Parameters that no entry was found for, which the caller allowed."""
+    """Parameters without an entry, which the caller allowed."""
     held_bytes: tuple[int, ...]
     """Bytes that each card holds of the net."""
 
@@ -85,7 +85,7 @@ def load_distributed_checkpoint(
     file: str | Sequence[str] | None = None,
     step: str | int | None = None,
 ) -> LoadResult:
-    """Load a sliced checkpoint into a net on the cards; each card reads its own share and no more.
+    """Load a sliced checkpoint into a net on the cards; each card reads only its own shards.
 
     Parameters
     ----------
@@ -99,15 +99,15 @@ def load_distributed_checkpoint(
     train_strategy_filename
         The strategy that the files were saved with; by default that of
         `set_auto_parallel_context(strategy_ckpt_load_file=...)`. With neither, every file
-        must hold everything.
+        must be a full copy.
     strict_load
         Names and dtypes must be equal. Otherwise float and integer dtypes are converted
         within their kind, and a parameter without an entry of its name takes one that differs
-        by a prefix or a suffix, if there is just one; the result tells.
+        by a prefix or a suffix, if there is just one; the result lists these.
     dec_key, dec_mode
         For encrypted files.
     format
-        Accepted for MindSpore's scripts; a file's name tells its format.
+        Accepted for MindSpore's scripts; the format follows from a file's name.
     name_map
         Entry of the files -> parameter of the net.
     cards
@@ -115,10 +115,10 @@ def load_distributed_checkpoint(
     allow_missing
         Patterns ("head.*") of parameters that may be left as they are.
     check_replicas
-        Compare slices that should be equal, which reads all files once more.
+        Compare slices that should be equal, which reads all files twice.
     file, step
-        Which files of a folder, and which save, see `open_checkpoint`. What was chosen by itself, and what is
-        not used, is warned of.
+        Which files of a folder, and which save, see `open_checkpoint`. Automatic choices and unused files are
+        reported as warnings.
 
     Raises
     ------
@@ -232,7 +232,7 @@ def _planned(matching: Matching, checkpoint: Checkpoint, dst: Strategy | None) -
 
 
 class Saved(NamedTuple):
-    """A checkpoint that was saved while training: what going back to it needs."""
+    """A checkpoint that was saved while training, and how to read it again."""
 
     epoch: int
     """Epochs done."""
@@ -246,7 +246,7 @@ class Saved(NamedTuple):
 
 
 def load_saved(placed: PlacedNet, saved: Saved) -> None:
-    """Put the values that were saved back on the cards."""
+    """Restore saved values on the cards."""
     files = [os.fspath(path) for path in saved.paths]
     strategy = None if saved.integrated else placed.strategy
     with open_checkpoint(

@@ -9,12 +9,12 @@ __all__ = ["micro_specs"]
 
 
 def micro_specs(data: Sequence[Spec], count: int) -> list[Spec]:
-    """The shapes of one of `count` micro-batches of these inputs; those of no dims are whole in each.
+    """The shapes of one of `count` micro-batches of these inputs; inputs without dims are whole in each.
 
     Raises
     ------
     ContextError
-        If a batch cannot be shared evenly.
+        If a batch cannot be divided evenly.
     """
     out = []
     for number, spec in enumerate(data):

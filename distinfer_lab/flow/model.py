@@ -72,12 +72,12 @@ class Model(Displayed):
         self._runner = NetRunner(network, cards)
 
     def __repr__(self) -> str:
-        words = [type(self.network).__name__]
+        parts = [type(self.network).__name__]
         if self.loss_fn is not None:
-            words.append(f"loss={getattr(self.loss_fn, '__name__', type(self.loss_fn).__name__)}")
+            parts.append(f"loss={getattr(self.loss_fn, '__name__', type(self.loss_fn).__name__)}")
         if self.optimizer is not None:
-            words.append(f"optimizer={type(self.optimizer).__name__}")
-        return f"Model({', '.join(words)})"
+            parts.append(f"optimizer={type(self.optimizer).__name__}")
+        return f"Model({', '.join(parts)})"
 
     @property
     def cards(self) -> CardGroup:
@@ -111,27 +111,27 @@ class Model(Displayed):
         """Train for some epochs.
 
         A step that a lost card interrupts is not applied on any card. Training goes back to
-        the last state that can be had again, that of the last saved checkpoint or the
-        beginning, and does the steps since then once more.
+        the last state that can be restored, that of the last saved checkpoint or the
+        beginning, and repeats the steps since then.
 
         Parameters
         ----------
         epoch
             How often to go through the dataset, 1 or more.
         train_dataset
-            Gives (data, label) pairs and can be iterated again. With full_batch=False in a
+            Yields (data, label) pairs, and can be iterated more than once. With full_batch=False in a
             parallel mode each has one more dim in front, the rank: card r gets item r.
         callbacks
-            What to call between steps.
+            Called between steps.
         dataset_sink_mode
             Accepted for MindSpore's scripts.
 
         Raises
         ------
         ContextError
-            If there is no loss, optimizer or card group, or a setting does not fit.
+            If the loss, the optimizer or the card group is missing, or a setting does not fit.
         GraphError, ShardingError
-            If the net cannot be traced or cut.
+            If the net cannot be traced or sharded.
         """
         if self.loss_fn is None or self.optimizer is None:
             raise ContextError("to train, make Model(network, loss_fn, optimizer)")
@@ -170,7 +170,7 @@ class Model(Displayed):
     # Prediction
 
     def infer_predict_layout(self, *predict_data: Tensor) -> PredictLayout:
-        """Find which card will hold which slice of each parameter, from the net and the data's shapes.
+        """Infer which card will hold which slice of each parameter, from the net and the data's shapes.
 
         Raises
         ------
@@ -183,7 +183,7 @@ class Model(Displayed):
         CheckpointFileError
             If the training strategy file is set and missing.
         GraphError, ShardingError
-            If the net cannot be traced or cut.
+            If the net cannot be traced or sharded.
         """
         if not predict_data:
             raise ArgumentTypeError(
@@ -195,7 +195,7 @@ class Model(Displayed):
                     f"infer_predict_layout takes Tensors, not {type(value).__name__}; wrap the data in Tensor(...)"
                 )
         context = parallel_context()
-        if not context.is_cut:
+        if not context.is_sharded:
             raise ContextError(
                 f"infer_predict_layout works in the modes semi_auto_parallel and auto_parallel, not "
                 f"{context.parallel_mode}; call set_auto_parallel_context(parallel_mode='semi_auto_parallel')"
@@ -206,8 +206,8 @@ class Model(Displayed):
                 "set_auto_parallel_context(full_batch=True)"
             )
         graph = trace(self.network, *predict_data)
-        told = all(node.strategy is not None for node in graph.nodes if node.inputs)
-        if self._runner.devices(context) > 1 and not (context.strategy_ckpt_load_file or told):
+        has_strategies = all(node.strategy is not None for node in graph.nodes if node.inputs)
+        if self._runner.devices(context) > 1 and not (context.strategy_ckpt_load_file or has_strategies):
             raise ContextError(
                 "infer_predict_layout on several cards needs the training strategy; call "
                 "set_auto_parallel_context(strategy_ckpt_load_file='train_strategy.ckpt')"
@@ -216,9 +216,9 @@ class Model(Displayed):
         return PredictLayout(self._runner.sharding(graph, context), shapes)
 
     def predict(self, *predict_data: Tensor | Array) -> Tensor | tuple[Tensor, ...]:
-        """Run the net on the cards; gives the whole result as a Tensor, or a tuple of them.
+        """Run the net on the cards; returns the whole result as a Tensor, or a tuple of them.
 
-        Parameters that were loaded or trained on the group are used where they lie; a net
+        Parameters that were loaded or trained on the group are used in place; a net
         that is on no card yet is placed with its initial values.
 
         Raises
@@ -228,7 +228,7 @@ class Model(Displayed):
         CardError
             If a card is lost and does not come back.
         GraphError, ShardingError
-            If the net cannot be traced or cut.
+            If the net cannot be traced or sharded.
         """
         tensors = [Tensor(v) if isinstance(v, np.ndarray) else v for v in predict_data]
         placed = self._runner.placed(tensors)
@@ -247,15 +247,15 @@ class Model(Displayed):
         seed: int = 0,
         eos: int | None = None,
     ) -> Tensor:
-        """Go on with texts, token by token; every card keeps the keys and values of its heads.
+        """Extend sequences token by token; every card keeps the keys and values of its heads.
 
-        Of each step only the logits of the last token come back. The choice is made here, and is
-        the same on any number of cards as far as their logits are.
+        Of each step only the logits of the last token come back. The next token is chosen in this process, and
+        is the same on any number of cards as far as their logits are.
 
         Parameters
         ----------
         ids
-            Token numbers, shape (texts, tokens); all texts are of one length.
+            Token ids, shape (sequences, tokens); all sequences are of one length.
         max_new_tokens
             How many tokens to add, 1 or more.
         temperature
@@ -264,16 +264,16 @@ class Model(Displayed):
         seed
             Of the draws.
         eos
-            The token that ends a text. A text that has ended goes on with it until all have ended.
+            The token that ends a sequence. One that has ended is padded with it until all have ended.
 
         Returns
         -------
-        The texts with what was added, int64, shape (texts, tokens + at most max_new_tokens).
+        The sequences with the tokens that were added, int64, shape (sequences, tokens + at most max_new_tokens).
 
         Raises
         ------
         ArgumentTypeError, ContextError
-            If the net is no model of language, texts differ in length, or a number is out of range.
+            If the net is not a language model, sequences differ in length, or a number is out of range.
         CardError
             If a card is lost twice, or does not come back.
         """

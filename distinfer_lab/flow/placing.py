@@ -1,4 +1,4 @@
-"""A net on a card group: where its values lie, and how they got there.
+"""A net on a card group: its layout on the cards, and where its values came from.
 
 A net may be placed on several groups; each placement is its own. What was loaded or trained on
 a group stays in force for that net on that group until something else is loaded.
@@ -30,11 +30,11 @@ class PlacedNet:
     group: CardGroup
     placement: Placement
     strategy: Strategy
-    """How they lie, states included."""
+    """Their layouts, optimizer states included."""
     loaded: bool = False
-    """They came from a checkpoint, and not from the net's initial values."""
+    """Whether they came from a checkpoint rather than from the net's initial values."""
     states: Mapping[str, Parameter] = field(default_factory=dict)
-    """The states of the optimizer that trains it."""
+    """The optimizer's states."""
 
     def dtype_of(self, name: str) -> np.dtype[Any]:
         """The dtype of a value, asked of the first card that holds it."""
@@ -43,7 +43,7 @@ class PlacedNet:
         return dtype
 
     def gather(self, name: str, region: Region) -> Array:
-        """Fetch a region of a parameter from the cards that hold it, each element once."""
+        """Fetch a region of a parameter from the cards, each element from one of them."""
         layout = self.strategy[name]
         held = shard_map(layout, self.strategy.shapes[name]).boxes
         wanted = Box(tuple(a for a, _ in region), tuple(b for _, b in region))
@@ -63,7 +63,7 @@ class PlacedNet:
 
 @dataclass(frozen=True)
 class OnCards:
-    """Where a parameter's values are once its net is placed: fetched only when asked for."""
+    """Values of a placed parameter, fetched when they are read."""
 
     net: PlacedNet
     dtype: np.dtype[Any]
@@ -80,7 +80,7 @@ _placed: "weakref.WeakKeyDictionary[Cell, weakref.WeakKeyDictionary[CardGroup, P
 
 
 def placed_net(net: Cell, group: CardGroup) -> PlacedNet | None:
-    """What lies of a net on a group; None if nothing does."""
+    """The placement of a net on a group; None if it is not there."""
     groups = _placed.get(net)
     found = None if groups is None else groups.get(group)
     return None if found is None or found.placement.key not in group.placement_keys else found
@@ -129,12 +129,12 @@ def with_new_values(net: Cell, placed: PlacedNet, states: Mapping[str, Parameter
 def place_initial(
     group: CardGroup, params: Mapping[str, Parameter], strategy: Strategy, into: PlacedNet | None = None
 ) -> PlacedNet:
-    """Let every card make, or be sent, its shards of initial values; beside those of `into`, if given.
+    """Let every card make, or be sent, its shards of initial values; in addition to those of `into`, if given.
 
     Raises
     ------
     ContextError
-        If the net was loaded or trained on another group: its initial values are not what is meant.
+        If the net was loaded or trained on another group: its initial values are not the ones to use.
     """
     for name in strategy:
         _refuse_elsewhere(name, params[name], group)
@@ -142,8 +142,8 @@ def place_initial(
     for name, layout in strategy.items():
         held = shard_map(layout, strategy.shapes[name])
         for rank, boxes in held.boxes.items():
-            cut = tuple(_initial_box(name, params[name].initial, laid) for laid in boxes)
-            parts[rank].append(InitialPart(name, held.shapes[rank], cut))
+            initial = tuple(_initial_box(name, params[name].initial, laid) for laid in boxes)
+            parts[rank].append(InitialPart(name, held.shapes[rank], initial))
     shares = [InitialShare(tuple(p)) for p in parts]
     if into is None:
         return PlacedNet(group, group.place(shares, strategy), strategy)
@@ -168,7 +168,7 @@ def _refuse_elsewhere(name: str, param: Parameter, group: CardGroup) -> None:
 
 
 def _initial_box(name: str, source: Source, laid: LaidBox) -> InitialBox:
-    """A box of an initial value; an array of the user is cut."""
+    """A box of an initial value; of a user's array, only that region."""
     whole, shard = (tuple(zip(box.start, box.stop, strict=True)) for box in (laid.whole, laid.shard))
     if isinstance(source, Values):
         source = Values(source.region(whole, name), laid.whole.start)

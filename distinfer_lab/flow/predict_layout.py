@@ -55,7 +55,7 @@ class PredictLayout(Mapping[str, LayoutTuple], Displayed):
         return "\n".join(lines)
 
     def _noted(self, name: str) -> str:
-        """The layout in MindSpore's words, which has none for fused parts and uneven cuts."""
+        """The layout in MindSpore's notation, which cannot express fused parts and uneven shards."""
         try:
             items = self[name]
         except LayoutError:

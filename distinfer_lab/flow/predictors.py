@@ -2,8 +2,8 @@
 
 ::
 
-    the sample                 trained here; its strategy file says how the slices lie
-    a Hugging Face folder      its config.json says which net it is
+    the sample                 trained here; its strategy file has the layouts of the slices
+    a Hugging Face folder      its config.json names the net
 """
 
 import os

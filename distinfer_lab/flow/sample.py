@@ -41,7 +41,7 @@ ROWS, COLUMNS = 128, 16
 
 
 def strategy_for(cards: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """How the product is cut for a number of cards: the columns in at most 4 parts, then the rows.
+    """How the product is sharded on a number of cards: the columns over at most 4, then the rows.
 
     Examples
     --------
@@ -58,7 +58,7 @@ class SampleNet(Cell):
     Parameters
     ----------
     strategy
-        How the product is cut; None leaves it to the training strategy file, as the predict
+        How the product is sharded; None leaves it to the training strategy file, as the predict
         script of the tutorial does.
     """
 

@@ -22,7 +22,7 @@ class FileOptions(TypedDict, total=False):
     """How a checkpoint's files are written."""
 
     format: str
-    """"ckpt" or "safetensors"; left out, the name's suffix tells it."""
+    """"ckpt" or "safetensors"; by default it follows from the suffix of the name."""
     enc_key: bytes | None
     enc_mode: str
     """"AES-GCM", "AES-CBC" or "SM4-CBC"."""
@@ -51,7 +51,7 @@ def save_net(
     placed = placed_net(net, cards)
     if placed is None:
         raise ContextError("the net is on no card yet; train it or load a checkpoint first")
-    if "enc_key" in file_options:  # which no repr of a task shall show
+    if "enc_key" in file_options:  # the repr of a task must not show it
         file_options["enc_key"] = secret_key(file_options["enc_key"])
     if integrated:
         return [save_merged(placed, directory / name, file_options)]
@@ -64,7 +64,7 @@ def save_slices(placed: PlacedNet, directory: Path, name: str, file_options: Fil
     Raises
     ------
     CheckpointFileError
-        If a file cannot be written, or this process does not see what a card wrote.
+        If a file cannot be written, or this process cannot see what a card wrote.
     """
     folder = directory.absolute()
     paths = {rank: folder / f"rank_{rank}_ckpt" / name for rank in range(placed.strategy.ranks)}
@@ -73,7 +73,7 @@ def save_slices(placed: PlacedNet, directory: Path, name: str, file_options: Fil
     for rank, path in paths.items():
         if not path.exists():
             raise CheckpointFileError(
-                f"{path}: card {rank} wrote it, but it is not to be seen here; save to a folder that all share"
+                f"{path}: card {rank} wrote it, but it is not visible here; save to a shared folder"
             )
     return list(paths.values())
 

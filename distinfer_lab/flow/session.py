@@ -205,7 +205,7 @@ class Session:
         file: str | Sequence[str] | None = None,
         step: str | int | None = None,
     ) -> Checkpoint:
-        """Open a checkpoint that is there already; headers only. A config.json in it tells which net it is of.
+        """Open a checkpoint that is there already; headers only. A config.json in it names its net.
 
         Where nothing says how its files are sharded, each is assumed to be a full copy, and a little is read to
         check that.
@@ -425,8 +425,8 @@ class Session:
         return write_code(self.code(), file)
 
     def __repr__(self) -> str:
-        words = [step if self.done(step) else f"not {step}" for step in STEPS]
-        return f"Session({', '.join(words)})"
+        states = [step if self.done(step) else f"not {step}" for step in STEPS]
+        return f"Session({', '.join(states)})"
 
 
 def _check_not(cancelled: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""The code that does what a session did: lines for each step, and how they stand together.
+"""The code that does what a session did: lines for each step, and their composition.
 
 Code of later steps may use what earlier ones set: `folder`, `strategy`, `checkpoint`, `net`, `model`, `layout`.
 """

@@ -1,4 +1,4 @@
-"""One file, whole: MindSpore's `load_checkpoint` and `save_checkpoint`, and what goes with them."""
+"""Single files: MindSpore's `load_checkpoint`, `save_checkpoint` and the functions that go with them."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ def load_checkpoint(
     *,
     crc_check: bool = False,
 ) -> dict[str, Parameter | str]:
-    """Read one file whole: name -> Parameter (text entries: the text), and into `net` if one is given.
+    """Read one file: name -> Parameter (string entries: the string), and into `net` if one is given.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def load_checkpoint(
                 out[name] = file.text(name) if entry.is_text else Parameter(file.read(name), name)
     if prefixes and not out:
         raise CheckpointError(
-            f"nothing is left of {os.fspath(ckpt_file_name)} after filter_prefix={prefixes}; filter less"
+            f"nothing is left of {os.fspath(ckpt_file_name)} after filter_prefix={prefixes}; use fewer prefixes"
         )
     if net is not None:
         load_param_into_net(net, out, strict_load)
@@ -99,7 +99,7 @@ def save_checkpoint(
     integrated_save, async_save
         Accepted for MindSpore's scripts; the values are merged, and the file is there on return.
     append_dict
-        Further entries: numbers, texts, Tensors.
+        Further entries: numbers, strings, Tensors.
 
     Raises
     ------

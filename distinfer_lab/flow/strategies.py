@@ -1,4 +1,4 @@
-"""Strategies on their way between a training strategy file and the nets of the flow."""
+"""Strategies read from, and written to, training strategy files."""
 
 from collections.abc import Mapping
 
@@ -21,16 +21,16 @@ def loaded_operators(context: ParallelContext) -> Mapping[str, NodeStrategy]:
     CheckpointFileError
         If there is no such file.
     """
-    if not context.strategy_ckpt_load_file or not context.is_cut:
+    if not context.strategy_ckpt_load_file or not context.is_sharded:
         return {}
     found = read_operators(context.strategy_ckpt_load_file)
     return {name: item.inputs for name, item in found.items() if item.inputs}
 
 
 def strategy_file_of(sharding: Sharding, params: Mapping[str, object]) -> StrategyFile | Strategy:
-    """What a strategy file says of a sharding: operators, a net's parameters and their states.
+    """The strategy file of a sharding: operators, a net's parameters and their states.
 
-    Layouts alone, where MindSpore cannot say one of them.
+    Only the layouts, where MindSpore's format cannot express one of them.
     """
     operators = {
         name: OperatorStrategy(sharding.stages.get(name, 0), inputs)

@@ -1,8 +1,8 @@
 """Step 1: one call of `Model.train`, step by step on the cards.
 
 A step counts on all cards or on none. When a card is lost and others hold the same shards, the step
-is done again (see `cards.recovery`). Otherwise training goes back to the last state that can be had
-again (a saved checkpoint, or the beginning) and does the steps since once more, callbacks included.
+is repeated (see `cards.recovery`). Otherwise training goes back to the last state that can be restored
+(a saved checkpoint, or the beginning) and repeats the steps since then, callbacks included.
 """
 
 import functools
@@ -33,7 +33,7 @@ from .strategies import loaded_operators, strategy_file_of
 __all__ = ["Training"]
 
 MOST_LOSSES = 10
-"""How many lost cards one call of train gets over."""
+"""How many lost cards one call of train recovers from."""
 
 Array = NDArray[Any]
 Batch = Sequence[Tensor | ArrayLike]
@@ -96,7 +96,9 @@ class Training:
                     for callback in self.callbacks:
                         callback.on_train_step_end(context)
             if not count:
-                raise ContextError("the dataset gives no batches; it must be possible to iterate it again")
+                raise ContextError(
+                    "the dataset yields no batches; it must be possible to iterate over it more than once"
+                )
             self.steps_before[epoch + 1] = self.steps_before.get(epoch, 0) + count
             if context is not None:
                 for callback in self.callbacks:
@@ -138,7 +140,7 @@ class Training:
         try:
             data, label = batch
         except (TypeError, ValueError) as err:
-            raise ContextError(f"a dataset gives (data, label) pairs, not {type(batch).__name__}") from err
+            raise ContextError(f"a dataset yields (data, label) pairs, not {type(batch).__name__}") from err
         arrays = [Tensor(value).asnumpy() for value in (data, label)]
         if self.stacked:
             for array in arrays:
@@ -151,7 +153,7 @@ class Training:
         return arrays[0], arrays[1]
 
     def _prepared(self, data: Array, label: Array) -> CardProgram:
-        """Make the program, and place what of the net is on no card yet."""
+        """Make the program, and place the parameters and states that are on no card yet."""
         net, context = self.runner.net, self.context
         graph = training_graph(net, self.loss_fn, self.optimizer, data, label)
         weights = net.parameters_dict()
@@ -170,7 +172,7 @@ class Training:
             placed = with_new_values(net, placed, states)
         missing = [n for n in graph.params if placed is None or n not in placed.strategy]
         for name in states.keys() & missing:
-            states[name].source = states[name].initial  # what other cards hold of it stays there
+            states[name].source = states[name].initial  # values on another group stay there
         if missing:
             initial = self.sharding.strategy.subset(missing)
             placed = place_initial(self.runner.cards, self.params, initial, placed)
@@ -183,7 +185,7 @@ class Training:
         return program
 
     def _shared_among_holders(self, weights: Mapping[str, Parameter]) -> frozenset[str]:
-        """What the parallel optimizer may cut: a state may be cut as the parameter that it follows."""
+        """What the parallel optimizer may shard: a state like the parameter that it follows."""
         if not self.context.enable_parallel_optimizer:
             return frozenset()
         followed = {name: followed_parameter(name, weights) or name for name in self.params}
@@ -195,7 +197,7 @@ class Training:
             write_strategy(self.context.strategy_ckpt_save_file, strategy_file_of(self.sharding, names))
 
     def _go_back(self, err: CardRestartedError) -> tuple[int, int]:
-        """Put the last state that can be had again on all cards; gives its position."""
+        """Restore the last state that can be restored, on all cards; returns its position."""
         self.failures += 1
         if self.failures > MOST_LOSSES:
             raise err

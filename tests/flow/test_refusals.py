@@ -97,7 +97,7 @@ def test_training_needs_its_parts(four):
         model.train(1, sample_dataset())
     with pytest.raises(ContextError, match=r"a dataset gives \(data, label\) pairs, not int"):
         model.train(1, [3])
-    with pytest.raises(ContextError, match="the dataset gives no batches"):
+    with pytest.raises(ContextError, match="the dataset yields no batches"):
         model.train(1, [])
     with pytest.raises(ArgumentTypeError, match="network is a Cell, not int"):
         Model(3)

@@ -229,7 +229,7 @@ def test_what_cannot_be_generated_is_refused():
     with CardGroup(1) as cards:
         model = dl.Model(Llama({**LLAMA}).shard_by(tp=1), cards=cards)
         with pytest.raises(
-            ArgumentTypeError, match="texts of 2 to 3 tokens; generate takes texts of one length"
+            ArgumentTypeError, match="sequences of 2 to 3 tokens; generate takes sequences of one length"
         ):
             model.generate([[1, 2], [1, 2, 3]], 1)
         with pytest.raises(ArgumentTypeError, match=r"shape \(texts, tokens\), not \[2\] of float32"):
@@ -243,7 +243,7 @@ def test_what_cannot_be_generated_is_refused():
         with pytest.raises(GraphError, match="id 50 is not one of the table's 50 rows"):
             model.generate([[50]], 1)
         other = dl.Model(dl.nn.Dense(2, 2), cards=cards)
-        with pytest.raises(ContextError, match="Dense is no model of language"):
+        with pytest.raises(ContextError, match="Dense is not a language model"):
             other.generate([[1]], 1)
 
 
