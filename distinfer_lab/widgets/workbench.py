@@ -1,7 +1,7 @@
 """The four steps as one page: bring or train, lay out, reshard, predict."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
@@ -133,20 +133,36 @@ class Workbench(Panel):
         self.session.train(int(self.train_cards.value), on_start=control.begun)
 
     def _open(self, control: Any) -> None:
-        chosen = self.chooser.path, self.chooser.strategy or None
-        self.session.open(*chosen, cancelled=control.cancelled)
+        chosen = self.chooser
+        self.session.open(
+            chosen.path,
+            chosen.strategy or None,
+            control.cancelled,
+            file=chosen.file,
+            step=chosen.step,
+        )
 
     def open_folder(
-        self, folder: str | os.PathLike[str], strategy: str | os.PathLike[str] | None = None
+        self,
+        folder: str | os.PathLike[str],
+        strategy: str | os.PathLike[str] | None = None,
+        *,
+        file: str | Sequence[str] | None = None,
+        step: str | int | None = None,
     ) -> None:
         """Open a checkpoint folder, and show the step of its layout.
+
+        Parameters
+        ----------
+        file, step
+            Which files, and which save, see `open_checkpoint`.
 
         Raises
         ------
         CheckpointError, CheckpointFileError
             See `open_checkpoint`.
         """
-        self.session.open(folder, strategy)
+        self.session.open(folder, strategy, file=file, step=step)
         self.kind.value = OPEN
         self.step = "layout"
         self.refresh()

@@ -170,6 +170,34 @@ def test_a_folder_of_hugging_face_is_called_so(tmp_path):
     assert "Here: a whole checkpoint of Hugging Face." in bench.chooser.said.value
 
 
+@pytest.mark.parametrize(
+    ("field", "text", "keyword"),
+    [("save", " 1_10 ", "step='1_10'"), ("pattern", "net-1_*, x*", "file=['net-1_*', 'x*']")],
+)
+def test_one_save_of_several_is_chosen(tmp_path, field, text, keyword):
+    """By its step or by its files; a line says which, and the code has it. Another folder begins anew."""
+    for rank in range(2):
+        for epoch in (1, 2):
+            values = {"w": np.full((4, 8), epoch, np.float32)}
+            save_slice(tmp_path / f"mine/rank_{rank}/net-{epoch}_10.ckpt", values, sync=False)
+    write_strategy(tmp_path / "mine/strategy.ckpt", Strategy({"w": ROWS}, {"w": (8, 8)}))
+    bench = Workbench(folder=tmp_path / "mine")
+    bench.kind.value = "Open a folder"
+    open_and_wait(bench)
+    assert bench.session.opened.checkpoint.read(0, "w")[0, 0] == 2
+    bench.step = "source"
+    getattr(bench.chooser, field).value = text
+    open_and_wait(bench)
+    found = bench.session.opened.checkpoint
+    assert found.read(0, "w")[0, 0] == 1
+    assert keyword in bench.code.value
+    bench.step = "source"
+    assert all(note in bench.found.value for note in found.notes)
+    bench.chooser.go_up.click()
+    assert (bench.chooser.step, bench.chooser.file) == (None, None)
+    bench.session.close()
+
+
 def test_a_folder_that_is_none_is_told(folder):
     """A path that is not there, a folder without a checkpoint, a damaged file: in words; the page stays."""
     bench = Workbench(folder=folder)

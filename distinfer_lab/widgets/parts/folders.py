@@ -35,6 +35,8 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
         The folder. It may be set.
     strategy : str
         The strategy file, "" for none. It may be set to one that is listed.
+    step, file : str or None
+        Which save and which files, as `open_checkpoint` takes them; None for those that it chooses by itself.
     """
 
     path = traitlets.Unicode()
@@ -46,6 +48,12 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
         self.go_in = ipywidgets.Button(description="Go in", icon="level-down")
         self.go_up = ipywidgets.Button(description="Up", icon="level-up")
         self.files = ipywidgets.Dropdown(description="Strategy", layout=wide)
+        self.save = ipywidgets.Text(
+            description="Save", placeholder="the newest of all ranks; or a step, e.g. 9_100", layout=wide
+        )
+        self.pattern = ipywidgets.Text(
+            description="Only files", placeholder="all; or names with stars, e.g. net-9_*", layout=wide
+        )
         self.said = ipywidgets.HTML()
         super().__init__(
             [
@@ -53,6 +61,8 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
                 self.inside,
                 ipywidgets.HBox([self.go_in, self.go_up], layout=row),
                 self.files,
+                self.save,
+                self.pattern,
                 self.said,
             ]
         )
@@ -75,6 +85,17 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
     def strategy(self, file: str) -> None:
         self.files.value = file
 
+    @property
+    def step(self) -> str | None:
+        """Which save of the folder; None for the newest that all ranks have."""
+        return str(self.save.value).strip() or None
+
+    @property
+    def file(self) -> list[str] | None:
+        """Patterns of file names, of which the field has several with commas between them; None for all."""
+        patterns = [pattern.strip() for pattern in str(self.pattern.value).split(",")]
+        return [pattern for pattern in patterns if pattern] or None
+
     def _go(self, name: str | None) -> None:
         if name:
             self.path = str(Path(self.path, name).resolve())
@@ -82,6 +103,7 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
     def _look(self) -> None:
         """List what is in the folder; one that cannot be read says why."""
         here = Path(self.path)
+        self.save.value = self.pattern.value = ""  # what was chosen is of the folder that was shown
         try:
             found = sorted(here.iterdir(), key=lambda path: path.name)
         except OSError as err:
