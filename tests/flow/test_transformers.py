@@ -232,7 +232,7 @@ def test_what_cannot_be_generated_is_refused():
             ArgumentTypeError, match="sequences of 2 to 3 tokens; generate takes sequences of one length"
         ):
             model.generate([[1, 2], [1, 2, 3]], 1)
-        with pytest.raises(ArgumentTypeError, match=r"shape \(texts, tokens\), not \[2\] of float32"):
+        with pytest.raises(ArgumentTypeError, match=r"shape \(sequences, tokens\), not \[2\] of float32"):
             model.generate([1.0, 2.0], 1)
         with pytest.raises(ContextError, match="make 35, but the net has 32 positions; add at most 29"):
             model.generate([[1, 2, 3]], 32)
