@@ -29,7 +29,7 @@ from distributed.comm import get_address_host
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from ..comm import Channels, Door, Epoch, InProcessDoor, Listener, TcpDoor, UnixDoor
+from ..comm import Channels, Endpoint, Epoch, InProcessEndpoint, Listener, TcpEndpoint, UnixEndpoint
 from ..errors import CardError
 from .records import CardMemory, GroupTerms, Ticket
 
@@ -98,11 +98,11 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         self._terms = terms
 
     def setup(self, worker: Any) -> None:
-        """Open the card's door (called by Dask when the store is added to the worker)."""
+        """Open the card's endpoint (called by Dask when the store is added to the worker)."""
         self._worker = worker
         self.incarnation = secrets.token_hex(8)
         self.in_process = self._terms.controller == (os.uname().nodename, os.getpid())
-        self.listener = Listener(self._door())
+        self.listener = Listener(self._endpoint())
         self.placements: dict[str, Placed] = {}
         self.programs: dict[str, Any] = {}
         self.channels: Channels | None = None
@@ -117,13 +117,13 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         self._idle_private = self._work_private = 0
         self._blas = ThreadpoolController()
 
-    def _door(self) -> Door:
+    def _endpoint(self) -> Endpoint:
         if self._worker.address.startswith("inproc"):
-            return InProcessDoor()
+            return InProcessEndpoint()
         if self._terms.folder is not None:
-            return UnixDoor(self._terms.folder)
+            return UnixEndpoint(self._terms.folder)
         security = self._worker.security
-        return TcpDoor(
+        return TcpEndpoint(
             get_address_host(self._worker.address),
             security.get_listen_args("worker").get("ssl_context"),
             security.get_connection_args("worker").get("ssl_context"),
@@ -141,7 +141,7 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
             await self._worker.plugin_remove(self.name)
 
     def teardown(self, worker: Any) -> None:
-        """Close the door and let go of everything."""
+        """Close the endpoint and let go of everything."""
         self.forget()
         self.listener.close()
 

@@ -1,18 +1,31 @@
-"""What goes straight from card to card: the doors, the ways, and the collectives over them.
+"""Direct communication between cards: endpoints, transports, and collectives on top of them.
+
+The package moves numpy arrays between processes or threads that know each other's addresses. It knows no
+cluster, no checkpoint and no net, and imports of this project only its errors: `cards` opens the endpoints on Dask's
+workers and hands out the membership (`Epoch`). See README.md beside this file for the guarantees and how to test.
 
 ::
 
-    channels       what programs and reshards call; it counts
-    collectives    the algorithms, over any way
-    sockets        a way between processes       hand_over      a way within one process
-    frames         one array on a socket         outbox         memory that processes of a host share
-    listener       who is let in                 windows        arrays in bounded pieces
-    doors          where connections begin
+    channels        Channels: the calls of programs and reshards, with counters
+    communicator    Communicator: the protocol that programs are written against
+    collectives     the algorithms, for any transport
+    traffic         what a sum sends, in elements: for predictions
+    in_process      a transport for the threads of one process
+    sockets         a transport between processes
+    frames          one array on a socket
+    shared_memory   the bodies of large arrays between processes of one host
+    windows         arrays in pieces of bounded size
+    listener        which connections are accepted, and the handshake
+    endpoints       where connections begin: in process, Unix socket, TCP with or without TLS
+    peers           addresses, and one membership of the group
+    origin          the process in which something was made
+
+What this file exports may be used by the rest of the package. The other names are for these modules and their tests.
 """
 
 from .channels import Channels, Counted
 from .communicator import Communicator
-from .endpoints import Door, InProcessDoor, TcpDoor, UnixDoor, can_check_users
+from .endpoints import Endpoint, InProcessEndpoint, TcpEndpoint, UnixEndpoint, can_check_users
 from .listener import ChannelClosedError, Listener
 from .origin import Origin
 from .peers import Epoch, Peer
@@ -23,14 +36,14 @@ __all__ = [
     "Channels",
     "Communicator",
     "Counted",
-    "Door",
+    "Endpoint",
     "Epoch",
-    "InProcessDoor",
+    "InProcessEndpoint",
     "Listener",
     "Origin",
     "Peer",
-    "TcpDoor",
-    "UnixDoor",
+    "TcpEndpoint",
+    "UnixEndpoint",
     "can_check_users",
     "reduced_elements",
 ]

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from ..errors import CardError
 from . import collectives
-from .in_process import HandOver
+from .in_process import InProcessTransport
 from .listener import Listener, all_here
 from .peers import Epoch
-from .sockets import Sockets
+from .sockets import SocketTransport
 
 __all__ = ["Channels", "Counted"]
 
@@ -32,17 +32,17 @@ class Counted(NamedTuple):
 class _Counting:
     """Around each call of one kind: counts it, and the bytes that it sends, if it ends well."""
 
-    def __init__(self, way: "HandOver | Sockets") -> None:
+    def __init__(self, transport: "InProcessTransport | SocketTransport") -> None:
         self.so_far = Counted(0, 0)
-        self._way, self._before = way, 0
+        self._transport, self._before = transport, 0
 
     def __enter__(self) -> None:
-        self._before = self._way.sent_bytes
+        self._before = self._transport.sent_bytes
 
     def __exit__(self, kind: object, *exc: object) -> None:
         if kind is None:
             calls, nbytes = self.so_far
-            self.so_far = Counted(calls + 1, nbytes + self._way.sent_bytes - self._before)
+            self.so_far = Counted(calls + 1, nbytes + self._transport.sent_bytes - self._before)
 
 
 class Channels:
@@ -60,7 +60,7 @@ class Channels:
     epoch
         The group.
     listener
-        This card's door.
+        This card's endpoint.
     check
         Raises when the run was cancelled; called at least every 50 ms while this card waits.
 
@@ -72,21 +72,25 @@ class Channels:
 
     def __init__(self, rank: int, epoch: Epoch, listener: Listener, check: Callable[[], None]) -> None:
         self.rank, self.epoch = rank, epoch
-        self._sockets = Sockets(rank, epoch, listener, check)
+        self._sockets = SocketTransport(rank, epoch, listener, check)
         here = not listener.sockets_only and all_here(epoch)
-        self._way = HandOver(rank, epoch, check) if here else self._sockets
-        self._counting: defaultdict[str, _Counting] = defaultdict(lambda: _Counting(self._way))
+        self._transport = InProcessTransport(rank, epoch, check) if here else self._sockets
+        self._counting: defaultdict[str, _Counting] = defaultdict(lambda: _Counting(self._transport))
         self._ascending: dict[Sequence[int], list[int]] = {}
 
     @property
     def sent_bytes(self) -> int:
         """Bytes that this card has sent to others so far."""
-        return self._sockets.sent_bytes + (0 if self._way is self._sockets else self._way.sent_bytes)
+        return self._sockets.sent_bytes + (
+            0 if self._transport is self._sockets else self._transport.sent_bytes
+        )
 
     @property
     def waited_seconds(self) -> float:
         """How long this card has waited for others so far."""
-        return self._sockets.waited_seconds + (0 if self._way is self._sockets else self._way.waited_seconds)
+        return self._sockets.waited_seconds + (
+            0 if self._transport is self._sockets else self._transport.waited_seconds
+        )
 
     def counted(self) -> dict[str, Counted]:
         """What each kind of call has come to so far: "all_reduce" -> calls and bytes sent, and so on.
@@ -98,7 +102,7 @@ class Channels:
     def all_reduce(self, array: Array, group: Sequence[int]) -> Array:
         """The sum of the arrays of a group of cards, added in rank order on every element."""
         with self._counting["all_reduce"]:
-            return collectives.all_reduce(self._way, array, self._in_order(group))
+            return collectives.all_reduce(self._transport, array, self._in_order(group))
 
     def all_gather(self, array: Array, group: Sequence[int], shapes: Sequence[Shape]) -> list[Array]:
         """The arrays of all of a group, in the group's order.
@@ -111,7 +115,7 @@ class Channels:
         members = self._members(group)
         with self._counting["all_gather"]:
             found = collectives.all_to_all(
-                self._way, dict.fromkeys(members, array), dict(zip(members, shapes, strict=True))
+                self._transport, dict.fromkeys(members, array), dict(zip(members, shapes, strict=True))
             )
         return [found[rank] for rank in members]
 
@@ -120,7 +124,7 @@ class Channels:
         members = self._members(group)
         with self._counting["reduce_scatter"]:
             return collectives.reduce_scatter(
-                self._way, dict(zip(members, parts, strict=True)), self._in_order(group)
+                self._transport, dict(zip(members, parts, strict=True)), self._in_order(group)
             )
 
     def all_to_all(
@@ -138,7 +142,9 @@ class Channels:
         members = self._members(group)
         with self._counting["all_to_all"]:
             found = collectives.all_to_all(
-                self._way, dict(zip(members, parts, strict=True)), dict(zip(members, shapes, strict=True))
+                self._transport,
+                dict(zip(members, parts, strict=True)),
+                dict(zip(members, shapes, strict=True)),
             )
         return [found[rank] for rank in members]
 
@@ -148,17 +154,17 @@ class Channels:
         """The array of rank `root`, on all of a group; the others give None."""
         members = self._members(group)
         with self._counting["broadcast"]:
-            return collectives.broadcast(self._way, array, root, members, (shape, dtype))
+            return collectives.broadcast(self._transport, array, root, members, (shape, dtype))
 
     def send(self, array: Array, peer: int) -> None:
         """Send an array to a card, which takes it by `recv`."""
         with self._counting["send"]:
-            self._way.exchange({peer: array}, {})
+            self._transport.exchange({peer: array}, {})
 
     def recv(self, peer: int, shape: Shape, dtype: np.dtype[Any]) -> Array:
         """What a card sends by `send`."""
         with self._counting["recv"]:
-            return self._way.exchange({}, {peer: (shape, dtype)})[peer]
+            return self._transport.exchange({}, {peer: (shape, dtype)})[peer]
 
     def exchange(self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]) -> dict[int, Array]:
         """Send an array to each of some cards and receive one from each of some, all at once.
@@ -171,7 +177,7 @@ class Channels:
             Rank -> (shape, dtype) of what it sends.
         """
         with self._counting["exchange"]:
-            return self._way.exchange(sends, receives)
+            return self._transport.exchange(sends, receives)
 
     def exchange_into(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
         """The same, in place: what comes is put into `outs`.
@@ -179,7 +185,7 @@ class Channels:
         Arrays on both sides may be parts of larger ones; what lies apart passes through at most 4 MiB.
         """
         with self._counting["exchange"]:
-            self._way.exchange_into(sends, outs)
+            self._transport.exchange_into(sends, outs)
 
     def feed(self, peer: int, arrays: Iterator[Array]) -> None:
         """Send arrays to a card one after another, each made when the one before it has left.
@@ -202,8 +208,8 @@ class Channels:
         self._sockets.drain()
 
     def close(self) -> None:
-        """Close all channels; whoever waits at the other end is told."""
-        self._way.close()
+        """Close all channels; cards that wait at the other end get a ChannelClosedError."""
+        self._transport.close()
         self._sockets.close()
 
     def _members(self, group: Sequence[int]) -> list[int]:

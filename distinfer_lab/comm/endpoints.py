@@ -1,13 +1,13 @@
-"""Where a card is reached, and by whom: the three ways in which a connection between two cards begins.
+"""Where a card is reached, and by whom: the three kinds of endpoint.
 
 ::
 
-    InProcessDoor   socket pairs; nothing listens       cards that are threads of one process
-    UnixDoor        a socket in a private folder        cards that are processes of one user on one host
-    TcpDoor         a port, under TLS where there is    cards of a given cluster, and where the system
+    InProcessEndpoint   socket pairs; nothing listens       cards that are threads of one process
+    UnixEndpoint        a socket in a private folder        cards that are processes of one user on one host
+    TcpEndpoint         a port, under TLS where there is    cards of a given cluster, and where the system
                                                         cannot tell which user is at the other end
 
-A door passes each new connection on at once; whether a card is at the other end is found out by whoever
+An endpoint passes each new connection on at once; whether a card is at the other end is found out by whoever
 gets it (see `listener`). Neither side of a Unix connection sends a byte before it knows that the other
 belongs to the same user.
 """
@@ -27,7 +27,7 @@ from pathlib import Path
 
 from .peers import Address
 
-__all__ = ["Door", "InProcessDoor", "TcpDoor", "UnixDoor", "can_check_users"]
+__all__ = ["Endpoint", "InProcessEndpoint", "TcpEndpoint", "UnixEndpoint", "can_check_users"]
 
 Arrived = Callable[[socket.socket], None]
 """Gets each new connection; returns without waiting for the other end."""
@@ -39,7 +39,7 @@ CREDENTIALS = struct.Struct("3i")
 """SO_PEERCRED: process, user and group."""
 
 _arrivals: dict[tuple[int, Address], Arrived] = {}
-"""The doors of this process. The first number keeps a forked child from taking its parent's for its own."""
+"""The endpoints of this process. The first number keeps a forked child from taking its parent's for its own."""
 
 
 def can_check_users() -> bool:
@@ -47,14 +47,14 @@ def can_check_users() -> bool:
     return hasattr(socket, "AF_UNIX") and hasattr(socket, "SO_PEERCRED")
 
 
-class Door(abc.ABC):
+class Endpoint(abc.ABC):
     """Where one card is reached by others, and how it reaches them."""
 
     address: Address
     has_tls = False
 
     def open(self, arrived: Arrived) -> None:
-        """Pass every new connection to `arrived` until the door is closed."""
+        """Pass every new connection to `arrived` until the endpoint is closed."""
         _arrivals[os.getpid(), self.address] = arrived
 
     def close(self) -> None:
@@ -63,12 +63,12 @@ class Door(abc.ABC):
 
     @staticmethod
     def is_in_process(address: Address) -> bool:
-        """Whether an open door of this process has this address."""
+        """Whether an open endpoint of this process has this address."""
         return (os.getpid(), address) in _arrivals
 
     @abc.abstractmethod
     def connect(self, address: Address, seconds: float) -> socket.socket:
-        """A new connection to another card's door of the same kind, which blocks for at most `seconds` a call.
+        """A new connection to another card's endpoint of the same kind, which blocks for at most `seconds` a call.
 
         Raises
         ------
@@ -76,8 +76,8 @@ class Door(abc.ABC):
             If nobody accepts it in time, or another user does.
         """
 
-    def knock(self, address: Address, seconds: float) -> None:
-        """Find out whether another card's door is there.
+    def probe(self, address: Address, seconds: float) -> None:
+        """Find out whether another card's endpoint is there.
 
         Raises
         ------
@@ -86,16 +86,16 @@ class Door(abc.ABC):
         """
         self.connect(address, seconds).close()
 
-    def greet(self, connection: socket.socket) -> None:  # noqa: B027  # most doors have nothing to add
+    def do_handshake(self, sock: socket.socket) -> None:  # noqa: B027  # most endpoints have nothing to add
         """Complete a connection that arrived, before anything is read from it."""
 
-    def is_near(self, address: Address) -> bool:
+    def is_local(self, address: Address) -> bool:
         """Whether the card at an address may share memory with this one."""
         return not self.has_tls and address.host == self.address.host
 
 
-class InProcessDoor(Door):
-    """The door of a card that is a thread of this process, for others that are."""
+class InProcessEndpoint(Endpoint):
+    """The endpoint of a card that is a thread of this process, for others that are."""
 
     _numbers = itertools.count(1)
 
@@ -103,7 +103,7 @@ class InProcessDoor(Door):
         self.address = Address("this process", next(self._numbers))
 
     def connect(self, address: Address, seconds: float) -> socket.socket:
-        """See `Door`."""
+        """See `Endpoint`."""
         arrived = _arrivals.get((os.getpid(), address))
         if arrived is None:
             raise ConnectionRefusedError("it is closed, or in another process")
@@ -112,19 +112,19 @@ class InProcessDoor(Door):
         arrived(theirs)
         return mine
 
-    def knock(self, address: Address, seconds: float) -> None:
-        """See `Door`."""
+    def probe(self, address: Address, seconds: float) -> None:
+        """See `Endpoint`."""
         if not self.is_in_process(address):
             raise ConnectionRefusedError("it is closed, or in another process")
 
 
-class _ListeningDoor(Door):
-    """A door with a socket that listens, served by a thread of its own."""
+class _ListeningEndpoint(Endpoint):
+    """An endpoint with a socket that listens, served by a thread of its own."""
 
     _socket: socket.socket
 
     def open(self, arrived: Arrived) -> None:
-        """See `Door`."""
+        """See `Endpoint`."""
         super().open(arrived)
         self._closed = False
         self._thread = threading.Thread(
@@ -133,7 +133,7 @@ class _ListeningDoor(Door):
         self._thread.start()
 
     def close(self) -> None:
-        """See `Door`."""
+        """See `Endpoint`."""
         super().close()
         self._closed = True
         # Linux keeps a socket listening, and its thread waiting, that is closed and not shut down.
@@ -146,17 +146,17 @@ class _ListeningDoor(Door):
     def _accept(self, arrived: Arrived) -> None:
         while not self._closed:
             try:
-                connection, _ = self._socket.accept()
+                sock, _ = self._socket.accept()
             except OSError:
                 if not self._closed:
                     time.sleep(PAUSE_SECONDS)
                 continue
             try:
-                arrived(self._admitted(connection))
+                arrived(self._admitted(sock))
             except OSError:
-                connection.close()
+                sock.close()
 
-    def _admitted(self, connection: socket.socket) -> socket.socket:
+    def _admitted(self, sock: socket.socket) -> socket.socket:
         """A connection that may be passed on; never waits for the other end.
 
         Raises
@@ -164,10 +164,10 @@ class _ListeningDoor(Door):
         OSError
             If it may not.
         """
-        return connection
+        return sock
 
 
-class UnixDoor(_ListeningDoor):
+class UnixEndpoint(_ListeningEndpoint):
     """A socket in a folder that only the user of this process may enter; other users are refused in any case.
 
     Parameters
@@ -188,35 +188,33 @@ class UnixDoor(_ListeningDoor):
             raise
 
     def close(self) -> None:
-        """See `Door`."""
+        """See `Endpoint`."""
         super().close()
         Path(self.address.path).unlink(missing_ok=True)
 
     def connect(self, address: Address, seconds: float) -> socket.socket:
-        """See `Door`."""
-        connection = socket.socket(socket.AF_UNIX)
+        """See `Endpoint`."""
+        sock = socket.socket(socket.AF_UNIX)
         try:
             # By Python's own timeout a full backlog would be an error at once; by the system's it is waited for.
             limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            connection.connect(address.path)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
-            connection.settimeout(seconds)
-            return self._admitted(connection)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            sock.connect(address.path)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+            sock.settimeout(seconds)
+            return self._admitted(sock)
         except OSError:
-            connection.close()
+            sock.close()
             raise
 
-    def _admitted(self, connection: socket.socket) -> socket.socket:
-        user = CREDENTIALS.unpack(
-            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
-        )[1]
+    def _admitted(self, sock: socket.socket) -> socket.socket:
+        user = CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))[1]
         if user != os.geteuid():
             raise PermissionError(f"user {user} is at the other end, not user {os.geteuid()}")
-        return connection
+        return sock
 
 
-class TcpDoor(_ListeningDoor):
+class TcpEndpoint(_ListeningEndpoint):
     """A port of the worker's interface.
 
     Parameters
@@ -240,28 +238,28 @@ class TcpDoor(_ListeningDoor):
         self.address = Address(host, self._socket.getsockname()[1])
 
     def connect(self, address: Address, seconds: float) -> socket.socket:
-        """See `Door`."""
-        connection = socket.create_connection(address[:2], timeout=seconds)
+        """See `Endpoint`."""
+        sock = socket.create_connection(address[:2], timeout=seconds)
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._client_side is None:
-                return connection
-            return self._client_side.wrap_socket(connection, server_hostname=address.host)
+                return sock
+            return self._client_side.wrap_socket(sock, server_hostname=address.host)
         except OSError:
-            connection.close()
+            sock.close()
             raise
 
-    def knock(self, address: Address, seconds: float) -> None:
-        """See `Door`."""
+    def probe(self, address: Address, seconds: float) -> None:
+        """See `Endpoint`."""
         socket.create_connection(address[:2], timeout=seconds).close()
 
-    def _admitted(self, connection: socket.socket) -> socket.socket:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def _admitted(self, sock: socket.socket) -> socket.socket:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._server_side is None:
-            return connection
-        return self._server_side.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            return sock
+        return self._server_side.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
 
-    def greet(self, connection: socket.socket) -> None:
-        """See `Door`."""
-        if isinstance(connection, ssl.SSLSocket):
-            connection.do_handshake()
+    def do_handshake(self, sock: socket.socket) -> None:
+        """See `Endpoint`."""
+        if isinstance(sock, ssl.SSLSocket):
+            sock.do_handshake()

@@ -1,4 +1,4 @@
-"""One array on its way through one socket: what bytes to send, or where to put those that come.
+"""One array through one socket: the bytes to send, or where to put those that arrive.
 
 ::
 
@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 
 from ..errors import CardError
 from .listener import ChannelClosedError
-from .shared_memory import SLOT_BYTES, SLOTS, Neighbour
+from .shared_memory import SLOT_BYTES, SLOTS, LocalPeer
 from .windows import pieces_to_fill, pieces_to_send
 
 __all__ = [
     "FRAME",
     "Expected",
-    "Half",
+    "FrameStream",
     "broken",
     "check_head",
     "closed",
@@ -70,7 +70,7 @@ def closed(peer: int) -> ChannelClosedError:
 
 
 def broken(peer: int, err: OSError) -> ChannelClosedError:
-    """The error that the system told of a channel."""
+    """The error of a channel that the operating system reported."""
     return ChannelClosedError(f"the channel to card {peer} broke: {err}")
 
 
@@ -87,8 +87,8 @@ class Expected:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     array: Array | None = None
-    """Where to put it. None: it may stay in a slot of its giver until `release`."""
-    lender: Neighbour | None = None
+    """Where to put it. None: it may stay in a slot of its source until `release`."""
+    lender: LocalPeer | None = None
     """In whose slot it is."""
 
     @property
@@ -103,7 +103,7 @@ class Expected:
     def release(self) -> None:
         """Look at the array no more."""
         if self.lender is not None:
-            self.lender.took()
+            self.lender.acknowledge()
 
 
 def is_small(nbytes: int) -> bool:
@@ -117,7 +117,7 @@ def message_of(array: Array, serial: int) -> bytes:
 
 
 def outgoing(
-    array: Array, serial: int, window_bytes: int, neighbour: Neighbour | None, key: int
+    array: Array, serial: int, window_bytes: int, local_peer: LocalPeer | None, key: int
 ) -> Iterator[memoryview]:
     """The buffers to send for an array, one after another.
 
@@ -125,7 +125,7 @@ def outgoing(
     ----------
     window_bytes
         The most that is copied of an array whose elements lie apart, at one time.
-    neighbour
+    local_peer
         The receiver, if it can take bytes from this card's outbox.
     key
         By which the outbox knows the array.
@@ -134,7 +134,7 @@ def outgoing(
         yield memoryview(message_of(array, serial))
         return
     head = FRAME.pack(serial, array.nbytes)
-    if neighbour is None:
+    if local_peer is None:
         yield memoryview(head)
         yield from pieces_to_send(array, window_bytes)
         return
@@ -142,7 +142,7 @@ def outgoing(
     for piece in pieces_to_send(array, window_bytes):
         for first in range(0, len(piece), SLOT_BYTES):
             part = piece[first : first + SLOT_BYTES]
-            slot = neighbour.lay_out(np.frombuffer(part, np.uint8), (key, sent))
+            slot = local_peer.publish(np.frombuffer(part, np.uint8), (key, sent))
             yield memoryview(head + TOKEN.pack(FOLLOWS if slot is None else slot, len(part)))
             head = b""
             if slot is None:
@@ -150,36 +150,36 @@ def outgoing(
             sent += len(part)
 
 
-def incoming(expected: Expected, window_bytes: int, neighbour: Neighbour | None) -> Iterator[memoryview]:
+def incoming(expected: Expected, window_bytes: int, local_peer: LocalPeer | None) -> Iterator[memoryview]:
     """The buffers to fill for an array, one after another; in the end it is `expected.array`."""
     head, token = bytearray(FRAME.size), bytearray(TOKEN.size)
     yield memoryview(head)
     expected.check(head)
     nbytes, slot, count = expected.nbytes, FOLLOWS, 0
-    shared = neighbour is not None and not is_small(nbytes)
-    if neighbour is not None and shared:
+    shared = local_peer is not None and not is_small(nbytes)
+    if local_peer is not None and shared:
         yield memoryview(token)
-        slot, count = _checked(token, nbytes, neighbour.rank)
+        slot, count = _checked(token, nbytes, local_peer.rank)
         if count == nbytes and slot != FOLLOWS:
-            whole = neighbour.slots[slot, :count].view(expected.dtype).reshape(expected.shape)
+            whole = local_peer.slots[slot, :count].view(expected.dtype).reshape(expected.shape)
             if expected.array is None:
-                expected.array, expected.lender = whole, neighbour
+                expected.array, expected.lender = whole, local_peer
             else:
                 expected.array[...] = whole
-                neighbour.took()
+                local_peer.acknowledge()
             return
     if expected.array is None:
         expected.array = np.empty(expected.shape, expected.dtype)
-    if neighbour is not None and shared:
-        yield from _from_slots(expected.array, window_bytes, neighbour, slot, count)
+    if local_peer is not None and shared:
+        yield from _from_slots(expected.array, window_bytes, local_peer, slot, count)
     else:
         yield from pieces_to_fill(expected.array, window_bytes)
 
 
 def _from_slots(
-    out: Array, window_bytes: int, neighbour: Neighbour, slot: int, left: int
+    out: Array, window_bytes: int, local_peer: LocalPeer, slot: int, left: int
 ) -> Iterator[memoryview]:
-    """Fill an array by tokens; the bytes of a token may lie in several pieces of it, and the other way round.
+    """Fill an array by tokens; the bytes of a token may lie in several pieces of it, and the other transport round.
 
     Parameters
     ----------
@@ -193,17 +193,17 @@ def _from_slots(
         while filled < len(piece):
             if not left:
                 yield memoryview(token)
-                slot, left = _checked(token, rest, neighbour.rank)
+                slot, left = _checked(token, rest, local_peer.rank)
                 at, rest = 0, rest - left
             count = min(left, len(piece) - filled)
             part = piece[filled : filled + count]
             if slot == FOLLOWS:
                 yield part
             else:
-                np.frombuffer(part, np.uint8)[:] = neighbour.slots[slot, at : at + count]
+                np.frombuffer(part, np.uint8)[:] = local_peer.slots[slot, at : at + count]
             filled, at, left = filled + count, at + count, left - count
             if not left and slot != FOLLOWS:
-                neighbour.took()
+                local_peer.acknowledge()
 
 
 def _checked(token: bytearray, rest: int, peer: int) -> tuple[int, int]:
@@ -216,7 +216,7 @@ def _checked(token: bytearray, rest: int, peer: int) -> tuple[int, int]:
     return slot, count
 
 
-class Half:
+class FrameStream:
     """What is still to be sent to, or received from, one peer.
 
     Parameters
@@ -225,10 +225,10 @@ class Half:
         What is to be sent next, or filled next, whenever the one before it is done.
     """
 
-    def __init__(self, peer: int, connection: socket.socket, buffers: Iterator[memoryview]) -> None:
-        self.peer, self.connection = peer, connection
+    def __init__(self, peer: int, sock: socket.socket, buffers: Iterator[memoryview]) -> None:
+        self.peer, self.sock = peer, sock
         # TLS knows no such flag; its sockets never wait.
-        self._flags = 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_DONTWAIT
+        self._flags = 0 if isinstance(sock, ssl.SSLSocket) else socket.MSG_DONTWAIT
         self._buffers, self._view = buffers, memoryview(b"")
 
     def advance(self, sending: bool) -> bool:
@@ -241,9 +241,9 @@ class Half:
                 self._view = view
             try:
                 count = (
-                    self.connection.send(self._view, self._flags)
+                    self.sock.send(self._view, self._flags)
                     if sending
-                    else self.connection.recv_into(self._view, len(self._view), self._flags)
+                    else self.sock.recv_into(self._view, len(self._view), self._flags)
                 )
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return False

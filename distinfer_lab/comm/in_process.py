@@ -1,8 +1,8 @@
-"""The way within one process: cards are threads, and hand each other arrays without copying them.
+"""The transport within one process: cards are threads, and arrays are passed by reference.
 
-A large array goes as a view that cannot be written to, a small one as a copy, which costs less than
-keeping its owner from changing it. An exchange in place ends when the others have taken what this
-card gave, so both sides may write to their arrays at once.
+A large array is passed as a read-only view. A small one is copied, which costs less than waiting until its
+owner may change it. An exchange in place returns once the others have copied what this card posted, so both
+sides may then write to their arrays.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from .listener import WAIT_SECONDS, ChannelClosedError
 from .peers import Epoch
 from .windows import bytes_of
 
-__all__ = ["HandOver", "Table"]
+__all__ = ["InProcessTransport", "Mailboxes"]
 
 T = TypeVar("T")
 Array = NDArray[Any]
@@ -33,29 +33,29 @@ Shaped = tuple[tuple[int, ...], np.dtype[Any]]
 COPIED_BYTES = 32 << 10
 
 
-class _Handed(NamedTuple):
-    """What lies on the table."""
+class _Message(NamedTuple):
+    """An array in a mailbox."""
 
     array: Array
-    taken: "queue.SimpleQueue[int] | None"
-    """Where the giver waits to hear that it was taken; None if it does not wait."""
+    done: "queue.SimpleQueue[int] | None"
+    """Where the source waits for the destination's rank, put there once the array is copied; None: nobody waits."""
 
 
-class Table:
-    """Where the cards of one epoch lay down what they give each other."""
+class Mailboxes:
+    """The arrays on their way between the cards of one epoch: one mailbox for each source and destination."""
 
     def __init__(self) -> None:
-        self._places: dict[tuple[int, int], queue.SimpleQueue[_Handed]] = {}
+        self._boxes: dict[tuple[int, int], queue.SimpleQueue[_Message]] = {}
         self._lock = threading.Lock()
         self._sums: dict[tuple[int, ...], dict[int, Array]] = {}
-        self._answers: dict[int, queue.SimpleQueue[Array | CardError]] = {}
+        self._totals: dict[int, queue.SimpleQueue[Array | CardError]] = {}
         self.gone: set[int] = set()
         """Cards that closed their channels."""
 
-    def add_up(self, rank: int, array: Array, ranks: tuple[int, ...]) -> None:
-        """Lay down a term of a sum of a group; who comes last adds for all, while they wait at `answer`.
+    def add(self, rank: int, array: Array, ranks: tuple[int, ...]) -> None:
+        """Post a term of a group's sum. The last card to do so adds for all, while the others wait at `sum_for`.
 
-        numpy lets go of the interpreter when it adds; were the others awake, each would take it in turn.
+        numpy releases the interpreter's lock while it adds: cards that were awake would take it in turns.
         """
         with self._lock:
             terms = self._sums.setdefault(ranks, {})
@@ -63,18 +63,18 @@ class Table:
             if len(terms) < len(ranks):
                 return
             del self._sums[ranks]
-        for one, answer in zip(ranks, _totals(terms, ranks), strict=True):
-            self.answer(one).put(answer)
+        for one, total in zip(ranks, _totals(terms, ranks), strict=True):
+            self.sum_for(one).put(total)
 
-    def answer(self, rank: int) -> "queue.SimpleQueue[Array | CardError]":
-        """Where a card gets its sum."""
-        found = self._answers.get(rank)
-        return found or self._answers.setdefault(rank, queue.SimpleQueue())
+    def sum_for(self, rank: int) -> "queue.SimpleQueue[Array | CardError]":
+        """Where a card gets its sum, or the error of it."""
+        found = self._totals.get(rank)
+        return found or self._totals.setdefault(rank, queue.SimpleQueue())
 
-    def place(self, giver: int, taker: int) -> "queue.SimpleQueue[_Handed]":
-        """Where one card lays down what another takes."""
-        found = self._places.get((giver, taker))
-        return found or self._places.setdefault((giver, taker), queue.SimpleQueue())
+    def box(self, source: int, destination: int) -> "queue.SimpleQueue[_Message]":
+        """The mailbox from one card to another."""
+        found = self._boxes.get((source, destination))
+        return found or self._boxes.setdefault((source, destination), queue.SimpleQueue())
 
 
 def _totals(terms: Mapping[int, Array], ranks: tuple[int, ...]) -> Sequence[Array | CardError]:
@@ -91,21 +91,22 @@ def _totals(terms: Mapping[int, Array], ranks: tuple[int, ...]) -> Sequence[Arra
     return [total, *(total.copy() for _ in ranks[1:])]
 
 
-_tables: WeakValueDictionary[Epoch, Table] = WeakValueDictionary()
-_setting = threading.Lock()
+_of_epochs: WeakValueDictionary[Epoch, Mailboxes] = WeakValueDictionary()
+"""The mailboxes of the epochs whose cards are of this process."""
+_of_epochs_lock = threading.Lock()
 
 
-def _table_of(epoch: Epoch) -> Table:
-    """The table of an epoch; it is there as long as a card sits at it."""
-    with _setting:
-        table = _tables.get(epoch)
-        if table is None:
-            table = _tables[epoch] = Table()
-        return table
+def mailboxes_of(epoch: Epoch) -> Mailboxes:
+    """The mailboxes of an epoch, which all its cards share; dropped when no card uses them."""
+    with _of_epochs_lock:
+        mailboxes = _of_epochs.get(epoch)
+        if mailboxes is None:
+            mailboxes = _of_epochs[epoch] = Mailboxes()
+        return mailboxes
 
 
-class HandOver:
-    """One card's way to the other cards of this process; parameters as of `Sockets`."""
+class InProcessTransport:
+    """One card's transport to the other cards of this process; parameters as of `SocketTransport`."""
 
     window_bytes = sys.maxsize
     """Nothing is gained by pieces where nothing is copied."""
@@ -113,37 +114,37 @@ class HandOver:
     def __init__(self, rank: int, epoch: Epoch, check: Callable[[], None]) -> None:
         self.rank = rank
         self.sent_bytes, self.waited_seconds = 0, 0.0
-        self._table, self._check = _table_of(epoch), check
+        self._mailboxes, self._check = mailboxes_of(epoch), check
 
     def exchange(self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]) -> dict[int, Array]:
         """Send an array to each of some cards and receive one from each of some, all at once."""
-        self._give(sends, None)
+        self._post(sends, None)
         out = {}
         for peer, (shape, dtype) in receives.items():
-            array, taken = self._take(peer, shape, dtype)
-            if taken is not None:
+            array, done = self._fetch(peer, shape, dtype)
+            if done is not None:
                 array = array.copy()
-                taken.put(self.rank)
+                done.put(self.rank)
             out[peer] = array
         return out
 
     def exchange_into(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
         """The same, in place."""
-        taken: queue.SimpleQueue[int] = queue.SimpleQueue()
-        waiting = self._give(sends, taken)
+        copied: queue.SimpleQueue[int] = queue.SimpleQueue()
+        waiting = self._post(sends, copied)
         for peer, out in outs.items():
-            array, told = self._take(peer, out.shape, out.dtype)
+            array, done = self._fetch(peer, out.shape, out.dtype)
             out[...] = array
-            if told is not None:
-                told.put(self.rank)
+            if done is not None:
+                done.put(self.rank)
         while waiting:
-            waiting.remove(self._next(taken, waiting))
+            waiting.remove(self._next(copied, waiting))
 
     def sum_small(self, array: Array, ranks: Sequence[int]) -> Array:
         """The sum of the arrays of all, added in the order of `ranks`."""
         self.sent_bytes += array.nbytes * (len(ranks) - 1)
-        self._table.add_up(self.rank, array, tuple(ranks))
-        answer = self._next(self._table.answer(self.rank), ranks)
+        self._mailboxes.add(self.rank, array, tuple(ranks))
+        answer = self._next(self._mailboxes.sum_for(self.rank), ranks)
         if isinstance(answer, CardError):
             raise answer
         return answer
@@ -156,28 +157,28 @@ class HandOver:
         yield self.exchange(sends, receives)
 
     def close(self) -> None:
-        """Leave the table; whoever waits for this card is told."""
-        self._table.gone.add(self.rank)
+        """Leave the mailboxes; cards that wait for this one get a ChannelClosedError."""
+        self._mailboxes.gone.add(self.rank)
 
-    def _give(self, sends: Mapping[int, Array], taken: "queue.SimpleQueue[int] | None") -> set[int]:
-        """Lay arrays down; gives the cards that will tell by `taken` that they took them."""
+    def _post(self, sends: Mapping[int, Array], done: "queue.SimpleQueue[int] | None") -> set[int]:
+        """Put arrays into mailboxes; gives the cards whose ranks will come through `done`."""
         copies: dict[int, Array] = {}
         waiting = set()
         for peer, array in sends.items():
-            if peer in self._table.gone:
+            if peer in self._mailboxes.gone:
                 raise self._gone(peer)
             large = array.nbytes > COPIED_BYTES
             if id(array) not in copies:
                 copies[id(array)] = array.view() if large else array.copy()
                 copies[id(array)].flags.writeable = False
-            if large and taken is not None:
+            if large and done is not None:
                 waiting.add(peer)
             self.sent_bytes += array.nbytes
-            self._table.place(self.rank, peer).put(_Handed(copies[id(array)], taken if large else None))
+            self._mailboxes.box(self.rank, peer).put(_Message(copies[id(array)], done if large else None))
         return waiting
 
-    def _take(self, peer: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Handed:
-        array, taken = self._next(self._table.place(peer, self.rank), {peer})
+    def _fetch(self, peer: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Message:
+        array, done = self._next(self._mailboxes.box(peer, self.rank), {peer})
         nbytes = math.prod(shape) * dtype.itemsize
         if array.nbytes != nbytes:
             raise CardError(
@@ -186,23 +187,23 @@ class HandOver:
             )
         if (array.shape, array.dtype) != (shape, dtype):
             array = bytes_of(np.ascontiguousarray(array)).view(dtype).reshape(shape)
-        return _Handed(array, taken)
+        return _Message(array, done)
 
-    def _next(self, place: "queue.SimpleQueue[T]", peers: Iterable[int]) -> T:
-        """What comes next at a place where some cards lay things down."""
+    def _next(self, box: "queue.SimpleQueue[T]", peers: Iterable[int]) -> T:
+        """The next thing that some cards put into a queue."""
         began = time.perf_counter()
         while True:
             try:
-                found = place.get(timeout=WAIT_SECONDS)
+                found = box.get(timeout=WAIT_SECONDS)
             except queue.Empty:
                 self._check()
-                gone = self._table.gone.intersection(peers)
-                if gone and place.empty():
+                gone = self._mailboxes.gone.intersection(peers)
+                if gone and box.empty():
                     raise self._gone(min(gone)) from None
             else:
                 self.waited_seconds += time.perf_counter() - began
                 return found
 
     def _gone(self, peer: int) -> ChannelClosedError:
-        gone = [f"card {rank}" for rank in sorted(self._table.gone)]
+        gone = [f"card {rank}" for rank in sorted(self._mailboxes.gone)]
         return ChannelClosedError(f"card {peer} closed its channel; gone by now: {listed(gone)}")

@@ -1,4 +1,4 @@
-"""Memory that the cards of one host share: a sender lays bytes out once, and all who need them take them.
+"""Memory shared by the cards of one host: a source publishes bytes once, and all destinations copy them.
 
 ::
 
@@ -6,9 +6,9 @@
     written by     its own card                        read by the others
 
 It has no name in any file system, so it is gone when the processes that use it are, however they
-end. A peer opens it by way of the owner's process, and knows it by its token. In which slot bytes lie
-goes by socket. A receiver counts in its OWN outbox what it has taken; by these counts the sender
-knows which slots are free. With none free the bytes go by socket too: nobody waits for a slot.
+end. A peer opens it through the owner's process, and knows it by its token. The number of a slot
+is sent by socket. A receiver counts in its OWN outbox what it has taken; by these counts the source
+knows which slots are free. If none is, the bytes are sent by socket too: nobody waits for a slot.
 """
 
 import fcntl
@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["OFFER_BYTES", "SLOTS", "SLOT_BYTES", "Neighbour", "Offer", "Outbox", "make_outbox"]
+__all__ = ["OFFER_BYTES", "SLOTS", "SLOT_BYTES", "LocalPeer", "Offer", "SharedOutbox", "make_outbox"]
 
 SLOT_BYTES = 2 << 20
 SLOTS = 16
@@ -46,37 +46,37 @@ class Offer(NamedTuple):
     token: bytes = bytes(TOKEN_BYTES)
 
     def pack(self) -> bytes:
-        """As bytes of a greeting."""
+        """As bytes of a handshake."""
         return OFFER.pack(*self)
 
     @classmethod
     def unpack(cls, given: bytes) -> "Offer":
-        """From `OFFER_BYTES` bytes of a greeting."""
+        """From `OFFER_BYTES` bytes of a handshake."""
         return cls(*OFFER.unpack(given))
 
 
-class Neighbour(NamedTuple):
+class LocalPeer(NamedTuple):
     """Another card of this host, and its outbox, which this card can read but not write."""
 
     rank: int
     slots: Bytes
     """Shape (SLOTS, SLOT_BYTES)."""
     taken: NDArray[np.uint64]
-    """How many slots that card took from this one, shape (1,)."""
-    own: "Outbox"
+    """How many slots that card has taken from this one, shape (1,)."""
+    own: "SharedOutbox"
     """Of this card."""
 
-    def lay_out(self, piece: Bytes, key: Key) -> int | None:
-        """Put at most a slot of bytes where this neighbour finds them; see `Outbox.lay_out`."""
-        return self.own.lay_out(piece, key, self)
+    def publish(self, piece: Bytes, key: Key) -> int | None:
+        """Put at most a slot of bytes where this peer can read them; see `SharedOutbox.publish`."""
+        return self.own.publish(piece, key, self)
 
-    def took(self) -> None:
-        """Tell this neighbour that one more of its slots has been taken."""
+    def acknowledge(self) -> None:
+        """Count one more slot of this peer as taken."""
         self.own.taken[self.rank] += 1
 
 
-class Outbox:
-    """What one card lays out for others; of a fixed size, of which untouched pages cost nothing.
+class SharedOutbox:
+    """What one card publishes for others; of a fixed size, of which untouched pages cost nothing.
 
     Parameters
     ----------
@@ -102,10 +102,10 @@ class Outbox:
         self.offer = Offer(os.getpid(), self._fd, self._nbytes, token)
         self.taken = self._counts(whole)
         self._slots = self._slots_of(whole)
-        self._until: list[dict[int, tuple[Neighbour, int]]] = [{} for _ in range(SLOTS)]
-        """For each slot who shall take it, and what they will have counted when they have."""
+        self._until: list[dict[int, tuple[LocalPeer, int]]] = [{} for _ in range(SLOTS)]
+        """For each slot the peers that should take it, and what they will have counted when they have."""
         self._given = [0] * cards
-        self._laid: dict[Key, int] = {}
+        self._published: dict[Key, int] = {}
 
     def _counts(self, whole: Bytes) -> NDArray[np.uint64]:
         return whole[TOKEN_BYTES : TOKEN_BYTES + 8 * self._cards].view(np.uint64)
@@ -113,66 +113,66 @@ class Outbox:
     def _slots_of(self, whole: Bytes) -> Bytes:
         return whole[self._first :].reshape(SLOTS, SLOT_BYTES)
 
-    def open(self, offer: Offer, rank: int) -> Neighbour | None:
+    def open(self, offer: Offer, rank: int) -> LocalPeer | None:
         """Another card's outbox; None if it cannot be had: another host, no such memory, no permission."""
         whole = _mapped(offer) if offer.nbytes == self._nbytes else None
         if whole is None or not hmac.compare_digest(whole[:TOKEN_BYTES].tobytes(), offer.token):
             return None
         mine = self._counts(whole)[self._rank : self._rank + 1]
-        return Neighbour(rank, self._slots_of(whole), mine, self)
+        return LocalPeer(rank, self._slots_of(whole), mine, self)
 
     def begin(self) -> None:
-        """Forget which piece lies where: from now on keys mean something else."""
-        self._laid.clear()
+        """Forget which piece is in which slot: from now on keys mean something else."""
+        self._published.clear()
 
-    def lay_out(self, piece: Bytes, key: Key, neighbour: Neighbour) -> int | None:
-        """Put at most a slot of bytes where a neighbour finds them.
+    def publish(self, piece: Bytes, key: Key, peer: LocalPeer) -> int | None:
+        """Put at most a slot of bytes where a peer can read them.
 
         Parameters
         ----------
         key
-            Of these bytes; a piece that lies there already is not laid out again.
+            Of these bytes; a piece that is there already is not copied again.
 
         Returns
         -------
-        The slot; None if none is free for this neighbour.
+        The slot; None if none is free for this peer.
         """
-        if self._given[neighbour.rank] - int(neighbour.taken[0]) >= self._quota:
+        if self._given[peer.rank] - int(peer.taken[0]) >= self._quota:
             return None
-        slot = self._laid.get(key)
+        slot = self._published.get(key)
         if slot is None:
             slot = next((i for i, until in enumerate(self._until) if _is_free(until)), None)
             if slot is None:
                 return None
             self._slots[slot, : piece.size] = piece
             self._until[slot] = {}
-            self._laid = {k: s for k, s in self._laid.items() if s != slot} | {key: slot}
-        self._given[neighbour.rank] += 1
-        self._until[slot][neighbour.rank] = (neighbour, self._given[neighbour.rank])
+            self._published = {k: s for k, s in self._published.items() if s != slot} | {key: slot}
+        self._given[peer.rank] += 1
+        self._until[slot][peer.rank] = (peer, self._given[peer.rank])
         return slot
 
     def close(self) -> None:
         """Let nobody open it any more; the memory goes when nobody uses it."""
-        self._until, self._laid = [], {}  # neighbours know this outbox, and it them
+        self._until, self._published = [], {}  # peers refer to this outbox, and it to them
         os.close(self._fd)
 
 
-def make_outbox(rank: int, cards: int) -> Outbox | None:
+def make_outbox(rank: int, cards: int) -> SharedOutbox | None:
     """An outbox; None where the system has no nameless shared memory."""
     if not hasattr(os, "memfd_create"):
         return None
     try:
-        return Outbox(rank, cards)
+        return SharedOutbox(rank, cards)
     except OSError:
         return None
 
 
-def _is_free(until: dict[int, tuple[Neighbour, int]]) -> bool:
-    return all(int(neighbour.taken[0]) >= count for neighbour, count in until.values())
+def _is_free(until: dict[int, tuple[LocalPeer, int]]) -> bool:
+    return all(int(peer.taken[0]) >= count for peer, count in until.values())
 
 
 def _mapped(offer: Offer) -> Bytes | None:
-    """A peer's outbox as it lies in memory, to be read only."""
+    """A peer's outbox, mapped to be read only."""
     try:
         fd = os.open(f"/proc/{offer.pid}/fd/{offer.fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

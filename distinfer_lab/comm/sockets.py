@@ -1,4 +1,4 @@
-"""The way between processes: one open socket per pair of cards, all served by one loop.
+"""The transport between processes: one open socket per pair of cards, all served by one loop.
 
 So two cards that send each other more than the system buffers cannot block each other. Where the cards
 of a host share memory, large bodies go through it (see `frames`), and the sockets say what lies where.
@@ -22,7 +22,7 @@ from .collectives import gather_by_messages, sum_in_order
 from .frames import (
     FRAME,
     Expected,
-    Half,
+    FrameStream,
     broken,
     check_head,
     closed,
@@ -33,10 +33,10 @@ from .frames import (
 )
 from .listener import WAIT_SECONDS, ChannelClosedError, Listener
 from .peers import Epoch
-from .shared_memory import Neighbour
+from .shared_memory import LocalPeer
 from .windows import bytes_of
 
-__all__ = ["Sockets"]
+__all__ = ["SocketTransport"]
 
 Array = NDArray[Any]
 Shaped = tuple[tuple[int, ...], np.dtype[Any]]
@@ -45,37 +45,37 @@ WINDOW_BYTES = 4 << 20
 """The most that an exchange copies, at one time, of arrays whose elements lie apart."""
 
 
-class _Feed:
+class SendQueue:
     """Arrays that go to one card one after another."""
 
-    def __init__(self, begin: Callable[[Array], Half], arrays: Iterator[Array]) -> None:
+    def __init__(self, begin: Callable[[Array], FrameStream], arrays: Iterator[Array]) -> None:
         self._begin, self._arrays = begin, arrays
-        self._half: Half | None = None
+        self._stream: FrameStream | None = None
 
     @property
-    def connection(self) -> socket.socket | None:
-        """What the array on its way goes through; None between two arrays."""
-        return None if self._half is None else self._half.connection
+    def sock(self) -> socket.socket | None:
+        """What the array on its transport goes through; None between two arrays."""
+        return None if self._stream is None else self._stream.sock
 
     def advance(self) -> bool:
         """Send what goes without waiting, at most one array; True when all are sent."""
-        if self._half is None:
+        if self._stream is None:
             array = next(self._arrays, None)
             if array is None:
                 return True
-            self._half = self._begin(array)
-        if self._half.advance(sending=True):
-            self._half = None
+            self._stream = self._begin(array)
+        if self._stream.advance(sending=True):
+            self._stream = None
         return False
 
 
 @dataclass(eq=False)
 class _Peer:
-    """An open line to another card, and how many arrays went through it."""
+    """An open connection to another card, and how many arrays went through it."""
 
     rank: int
-    connection: socket.socket
-    neighbour: Neighbour | None
+    sock: socket.socket
+    local_peer: LocalPeer | None
     sent: int = 0
     received: int = 0
 
@@ -93,12 +93,12 @@ class _Naming:
 
     def __exit__(self, kind: object, err: BaseException | None, *trace: object) -> None:
         if isinstance(err, ChannelClosedError):
-            gone = [f"card {rank}" for rank, peer in self._peers.items() if _is_closed(peer.connection)]
+            gone = [f"card {rank}" for rank, peer in self._peers.items() if _is_closed(peer.sock)]
             raise ChannelClosedError(f"{err}; gone by now: {listed(gone)}") from err
 
 
-class Sockets:
-    """One card's sockets to the others.
+class SocketTransport:
+    """One card's transport by sockets, to cards of other processes and hosts.
 
     Parameters
     ----------
@@ -107,13 +107,13 @@ class Sockets:
     epoch
         The group.
     listener
-        This card's door.
+        This card's endpoint.
     check
         Raises when the run was cancelled; called whenever this card waits.
     """
 
     window_bytes = 2 << 20
-    """In which pieces a collective best goes: what is added is still in the processor's cache."""
+    """The size of pieces in which a collective is fastest: what is added is still in the processor's cache."""
 
     def __init__(self, rank: int, epoch: Epoch, listener: Listener, check: Callable[[], None]) -> None:
         self.rank, self.epoch = rank, epoch
@@ -121,7 +121,7 @@ class Sockets:
         self._listener, self._check = listener, check
         self._peers: dict[int, _Peer] = {}
         self._naming = _Naming(self._peers)
-        self._feeds: dict[int, _Feed] = {}
+        self._queues: dict[int, SendQueue] = {}
         self._fed = itertools.count(-1, -1)
 
     def exchange(self, sends: Mapping[int, Array], receives: Mapping[int, Shaped]) -> dict[int, Array]:
@@ -165,7 +165,7 @@ class Sockets:
 
     def _goes_straight(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> bool:
         """Whether small messages are all that is to be sent and received."""
-        if self._feeds or self._listener.has_tls:
+        if self._queues or self._listener.has_tls:
             return False
         for array in sends.values():
             if not is_small(array.nbytes):
@@ -183,23 +183,23 @@ class Sockets:
                 self.sent_bytes += array.nbytes
                 count = _send_now(peer, message)
                 if count < len(message):
-                    left.append(Half(rank, peer.connection, iter([memoryview(message)[count:]])))
+                    left.append(FrameStream(rank, peer.sock, iter([memoryview(message)[count:]])))
         if left:  # the system's buffer is full, and who is to empty it may wait for this card in turn
             self._serve(left, [])
         began = time.perf_counter()
         with self._naming:
             for rank, out in outs.items():
-                self._take(self._peer(rank), out)
+                self._fetch(self._peer(rank), out)
         self.waited_seconds += time.perf_counter() - began
 
-    def _take(self, peer: _Peer, out: Array) -> None:
+    def _fetch(self, peer: _Peer, out: Array) -> None:
         """Wait for a small message."""
         head, body = bytearray(FRAME.size), bytes_of(out).data
         serial, got = peer.received, 0
         peer.received += 1
         while got < FRAME.size + len(body):
             try:
-                count = peer.connection.recvmsg_into(
+                count = peer.sock.recvmsg_into(
                     [memoryview(head)[got:], body[max(got - FRAME.size, 0) :]] if got else [head, body]
                 )[0]
             except BlockingIOError:  # nothing came for WAIT_SECONDS
@@ -216,11 +216,11 @@ class Sockets:
     def feed(self, peer: int, arrays: Iterator[Array]) -> None:
         """Send arrays to a card one after another, each made when the one before it has left."""
 
-        def begin(array: Array) -> Half:
+        def begin(array: Array) -> FrameStream:
             # Fed arrays come and go, so their identity says nothing; a number of their own does.
             return self._outgoing(peer, array, WINDOW_BYTES, next(self._fed))
 
-        self._feeds[peer] = _Feed(begin, arrays)
+        self._queues[peer] = SendQueue(begin, arrays)
 
     def receive(self, peer: int, out: Array) -> None:
         """Take the next array of a card's feed into `out`; what this card feeds to others goes meanwhile."""
@@ -228,55 +228,57 @@ class Sockets:
 
     def serve(self) -> None:
         """Send of all feeds what goes without waiting."""
-        for peer, feed in list(self._feeds.items()):
+        for peer, feed in list(self._queues.items()):
             if feed.advance():
-                del self._feeds[peer]
+                del self._queues[peer]
 
     def drain(self) -> None:
         """Wait until all feeds have been sent."""
         deadline = time.monotonic() + WAIT_SECONDS
         with self._naming:
-            while self._feeds:
+            while self._queues:
                 self.serve()
-                deadline = self._wait(list(self._feeds.values()), [], deadline)
+                deadline = self._wait(list(self._queues.values()), [], deadline)
 
     def close(self) -> None:
-        """Close all sockets; whoever waits at the other end is told."""
+        """Close all sockets; cards that wait at the other end get a ChannelClosedError."""
         for peer in self._peers.values():
-            peer.connection.close()
+            peer.sock.close()
         self._peers.clear()
-        self._feeds.clear()
+        self._queues.clear()
 
-    def _outgoing(self, peer: int, array: Array, window_bytes: int, key: int) -> Half:
+    def _outgoing(self, peer: int, array: Array, window_bytes: int, key: int) -> FrameStream:
         self.sent_bytes += array.nbytes
         to = self._peer(peer)
-        frame = outgoing(array, to.sent, window_bytes, to.neighbour, key)
+        frame = outgoing(array, to.sent, window_bytes, to.local_peer, key)
         to.sent += 1
-        return Half(peer, to.connection, frame)
+        return FrameStream(peer, to.sock, frame)
 
     def _expected(
         self, peer: int, shape: tuple[int, ...], dtype: np.dtype[Any], out: Array | None = None
     ) -> Expected:
-        giver = self._peer(peer)
-        giver.received += 1
-        return Expected(peer, self.rank, giver.received - 1, shape, dtype, out)
+        source = self._peer(peer)
+        source.received += 1
+        return Expected(peer, self.rank, source.received - 1, shape, dtype, out)
 
-    def _incoming(self, expected: Expected, window_bytes: int) -> Half:
+    def _incoming(self, expected: Expected, window_bytes: int) -> FrameStream:
         peer = self._peer(expected.peer)
-        return Half(expected.peer, peer.connection, incoming(expected, window_bytes, peer.neighbour))
+        return FrameStream(expected.peer, peer.sock, incoming(expected, window_bytes, peer.local_peer))
 
-    def _serve(self, writing: list[Half], reading: list[Half]) -> None:
+    def _serve(self, writing: list[FrameStream], reading: list[FrameStream]) -> None:
         deadline = time.monotonic() + WAIT_SECONDS
         with self._naming:
             while True:
-                writing = [half for half in writing if not half.advance(sending=True)]
-                reading = [half for half in reading if not half.advance(sending=False)]
+                writing = [stream for stream in writing if not stream.advance(sending=True)]
+                reading = [stream for stream in reading if not stream.advance(sending=False)]
                 if not writing and not reading:
                     return
                 self.serve()
-                deadline = self._wait([*writing, *self._feeds.values()], reading, deadline)
+                deadline = self._wait([*writing, *self._queues.values()], reading, deadline)
 
-    def _wait(self, writing: Sequence[Half | _Feed], reading: Sequence[Half], deadline: float) -> float:
+    def _wait(
+        self, writing: Sequence[FrameStream | SendQueue], reading: Sequence[FrameStream], deadline: float
+    ) -> float:
         """Wait for a socket; gives when to look next whether the run was cancelled."""
         began = time.monotonic()
         _wait(writing, reading)
@@ -290,55 +292,55 @@ class Sockets:
     def _peer(self, rank: int) -> _Peer:
         found = self._peers.get(rank)
         if found is None:
-            line = (
-                self._listener.call(rank, self.epoch)
+            connection = (
+                self._listener.connect(rank, self.epoch)
                 if rank < self.rank
-                else self._listener.arrival(rank, self.epoch, self._check)
+                else self._listener.accept(rank, self.epoch, self._check)
             )
             if self._listener.has_tls:
-                line.connection.setblocking(False)
+                connection.sock.setblocking(False)
             else:
                 # Who waits for a small message waits in the call that takes it; all other calls say that they do not.
-                line.connection.setblocking(True)
-                line.connection.setsockopt(
+                connection.sock.setblocking(True)
+                connection.sock.setsockopt(
                     socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(WAIT_SECONDS * 1e6))
                 )
-            found = self._peers[rank] = _Peer(rank, *line)
+            found = self._peers[rank] = _Peer(rank, *connection)
         return found
 
 
 def _send_now(peer: _Peer, message: bytes) -> int:
     """Send what goes without waiting; gives how many bytes that were."""
     try:
-        return peer.connection.send(message, socket.MSG_DONTWAIT)
+        return peer.sock.send(message, socket.MSG_DONTWAIT)
     except BlockingIOError:
         return 0
     except OSError as err:
         raise broken(peer.rank, err) from err
 
 
-def _is_closed(connection: socket.socket) -> bool:
+def _is_closed(sock: socket.socket) -> bool:
     """Whether the other end is closed, as far as the system knows."""
     try:
         # Around TLS, which does not let one look without taking.
-        return not socket.socket.recv(connection, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return not socket.socket.recv(sock, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
     except OSError:
         return True
 
 
-def _wait(writing: Sequence[Half | _Feed], reading: Sequence[Half]) -> None:
+def _wait(writing: Sequence[FrameStream | SendQueue], reading: Sequence[FrameStream]) -> None:
     """Wait until some socket is ready, or a moment has passed; not at all if a feed has its next array to begin."""
     events: dict[int, int] = {}
     timeout = WAIT_SECONDS
-    for half in writing:
-        if half.connection is None:
+    for stream in writing:
+        if stream.sock is None:
             timeout = 0
         else:
-            events[half.connection.fileno()] = select.POLLOUT
-    for half in reading:
-        number = half.connection.fileno()
+            events[stream.sock.fileno()] = select.POLLOUT
+    for stream in reading:
+        number = stream.sock.fileno()
         events[number] = events.get(number, 0) | select.POLLIN
     if -1 in events:
         return  # closed meanwhile, as whoever uses it next will find

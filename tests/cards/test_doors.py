@@ -22,7 +22,7 @@ from distributed.utils import LoopRunner
 from distinfer_lab.cards import CardGroup, dask_patches
 from distinfer_lab.cards.certificates import temporary_security
 from distinfer_lab.cards.private_folder import PREFIX, SCRATCH, holds_sockets, private_folder
-from distinfer_lab.comm import InProcessDoor, TcpDoor, UnixDoor, listener
+from distinfer_lab.comm import InProcessEndpoint, TcpEndpoint, UnixEndpoint, listener
 from distinfer_lab.errors import CardError
 
 from ..comm.peers import CONTEXTS, net
@@ -64,12 +64,12 @@ def exchange(cards):
 def test_slow_connections_keep_no_card_out(way, said):
     """Two hundred that say nothing, or a byte, and stay."""
     with net(2, way) as cards, contextlib.ExitStack() as slow:
-        door = cards.listeners[0]._door
+        endpoint = cards.listeners[0]._endpoint
         for _ in range(200):
             if way == "private sockets":
-                connection = slow.enter_context(door.connect(door.address, 10))
+                connection = slow.enter_context(endpoint.connect(endpoint.address, 10))
             else:
-                connection = slow.enter_context(socket.create_connection(door.address[:2], timeout=10))
+                connection = slow.enter_context(socket.create_connection(endpoint.address[:2], timeout=10))
             with contextlib.suppress(OSError):  # there are too many, and the oldest are closed
                 connection.sendall(said)
         assert exchange(cards) < listener.HELLO_SECONDS / 2
@@ -95,8 +95,8 @@ def test_a_greeting_has_its_time_altogether(way, monkeypatch):
 def test_a_door_outlives_a_failed_accept(monkeypatch):
     """As of a process that has no file descriptor left for a while."""
     with net(2, "sockets") as cards:
-        door = cards.listeners[0]._door
-        accept, failed = door._socket.accept, threading.Event()
+        endpoint = cards.listeners[0]._endpoint
+        accept, failed = endpoint._socket.accept, threading.Event()
 
         class Failing:
             def accept(self):
@@ -108,16 +108,16 @@ def test_a_door_outlives_a_failed_accept(monkeypatch):
             def __getattr__(self, name):
                 return getattr(listening, name)
 
-        listening, door._socket = door._socket, Failing()
-        socket.create_connection(door.address[:2]).close()  # it waits in the one that it has
+        listening, endpoint._socket = endpoint._socket, Failing()
+        socket.create_connection(endpoint.address[:2]).close()  # it waits in the one that it has
         assert failed.wait(10)
         assert exchange(cards) < listener.HELLO_SECONDS
 
 
 def test_a_door_outlives_a_lack_of_threads(monkeypatch):
-    """The connection that nobody can greet is closed; the next one is let in."""
+    """The connection that nobody can do_handshake is closed; the next one is let in."""
     with net(2, "sockets") as cards:
-        door = cards.listeners[0]._door
+        endpoint = cards.listeners[0]._endpoint
         start = threading.Thread.start
 
         def refuse(thread):
@@ -125,7 +125,7 @@ def test_a_door_outlives_a_lack_of_threads(monkeypatch):
             raise RuntimeError("can't start new thread")
 
         monkeypatch.setattr(threading.Thread, "start", refuse)
-        with door.connect(door.address, 10) as connection:
+        with endpoint.connect(endpoint.address, 10) as connection:
             assert connection.recv(1) == b""
         assert exchange(cards) < listener.HELLO_SECONDS
 
@@ -133,26 +133,26 @@ def test_a_door_outlives_a_lack_of_threads(monkeypatch):
 @needs_root
 def test_a_private_socket_is_for_its_user():
     """Others cannot enter its folder; were it open to them, they would be hung up on before a byte is read."""
-    knock = (
+    probe = (
         "with socket.socket(socket.AF_UNIX) as knocking:\n"
         "    try:\n        knocking.connect(sys.argv[1]); print(knocking.recv(1))\n"
         "    except OSError as err:\n        print(type(err).__name__)"
     )
     with net(1, "private sockets") as cards:
         path = Path(cards.listeners[0].address.path)
-        assert as_nobody(knock, path) == "PermissionError\n"
+        assert as_nobody(probe, path) == "PermissionError\n"
         path.parent.chmod(0o755)
         path.chmod(0o777)
-        assert as_nobody(knock, path) in {"b''\n", "ConnectionResetError\n"}
+        assert as_nobody(probe, path) in {"b''\n", "ConnectionResetError\n"}
 
 
 def test_each_end_of_a_private_socket_checks_the_other(monkeypatch):
     """A user that poses as a card is refused as one that calls it."""
     with private_folder() as folder:
-        doors = [UnixDoor(str(folder)) for _ in range(2)]
+        doors = [UnixEndpoint(str(folder)) for _ in range(2)]
         arrived = []
-        for door in doors:
-            door.open(arrived.append)
+        for endpoint in doors:
+            endpoint.open(arrived.append)
         doors[0].connect(doors[1].address, 10).close()
         until(lambda: arrived)
         monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
@@ -162,25 +162,25 @@ def test_each_end_of_a_private_socket_checks_the_other(monkeypatch):
             knocking.connect(doors[1].address.path)
             assert knocking.recv(1) == b""
         monkeypatch.undo()
-        for door in doors:
-            door.close()
+        for endpoint in doors:
+            endpoint.close()
         assert not os.listdir(folder)
     assert len(arrived) == 1
 
 
 def test_a_door_in_this_process_listens_nowhere():
-    """No port, no file, no thread; a door that is closed is gone."""
+    """No port, no file, no thread; a endpoint that is closed is gone."""
     threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    doors = [InProcessDoor() for _ in range(2)]
+    doors = [InProcessEndpoint() for _ in range(2)]
     arrived = []
-    for door in doors:
-        door.open(arrived.append)
+    for endpoint in doors:
+        endpoint.open(arrived.append)
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, files)
     with doors[0].connect(doors[1].address, 10) as mine, arrived[0] as theirs:
         mine.sendall(b"dlab")
         assert theirs.recv(4) == b"dlab"
     doors[1].close()
-    for call in (doors[0].connect, doors[0].knock):
+    for call in (doors[0].connect, doors[0].probe):
         with pytest.raises(ConnectionRefusedError, match="closed, or in another process"):
             call(doors[1].address, 10)
     doors[0].close()
@@ -190,13 +190,13 @@ def test_a_closed_door_leaves_no_thread_and_no_port():
     """However often one is opened."""
     with private_folder() as folder:
         threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
-        for make in (lambda: TcpDoor("127.0.0.1", *CONTEXTS), lambda: UnixDoor(str(folder))):
+        for make in (lambda: TcpEndpoint("127.0.0.1", *CONTEXTS), lambda: UnixEndpoint(str(folder))):
             for _ in range(20):
-                door = make()
-                door.open(lambda connection: None)
-                door.close()
+                endpoint = make()
+                endpoint.open(lambda connection: None)
+                endpoint.close()
                 with pytest.raises(OSError):
-                    door.knock(door.address, 1)
+                    endpoint.probe(endpoint.address, 1)
         assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, files)
 
 
@@ -225,7 +225,7 @@ def test_a_private_folder_is_its_users_and_goes(base):
             assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (os.geteuid(), 0o700)
             assert folders(base) == [folder]
             assert holds_sockets(folder)
-            UnixDoor(str(folder))._socket.close()
+            UnixEndpoint(str(folder))._socket.close()
             (folder / SCRATCH).mkdir()
             assert len(os.listdir(folder)) == 2
     finally:
@@ -251,7 +251,7 @@ def test_the_next_group_removes_what_a_killed_one_left(base):
     """That is what no process has locked; what is in use, open to others or of another kind stays."""
     with private_folder() as used:
         left, other, foreign = (Path(tempfile.mkdtemp(prefix=PREFIX)) for _ in range(3))
-        UnixDoor(str(left))._socket.close()
+        UnixEndpoint(str(left))._socket.close()
         (left / SCRATCH / "worker").mkdir(parents=True)
         (other / "letter").write_text("mine")
         foreign.chmod(0o755)

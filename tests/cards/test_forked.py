@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.comm import InProcessDoor, Listener
+from distinfer_lab.comm import InProcessEndpoint, Listener
 from distinfer_lab.comm.peers import Epoch, Peer
 from distinfer_lab.errors import CardError
 
@@ -89,14 +89,14 @@ def test_a_child_made_by_fork_is_refused_and_harms_nobody(kind):
 
 def test_a_listener_is_refused_in_a_child():
     """It would wait for connections that only its parent accepts."""
-    listener = Listener(InProcessDoor())
+    listener = Listener(InProcessEndpoint())
     epoch = Epoch(1, b"n" * 32, (Peer(listener.address, "a"), Peer(listener.address, "b")), 1)
 
     def use():
         for one in (
             lambda: listener.admit(epoch),
-            lambda: listener.arrival(1, epoch, lambda: None),
-            lambda: listener.call(1, epoch),
+            lambda: listener.accept(1, epoch, lambda: None),
+            lambda: listener.connect(1, epoch),
         ):
             with pytest.raises(CardError, match="this listener belongs to process"):
                 one()

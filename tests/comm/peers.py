@@ -12,7 +12,7 @@ import numpy as np
 from distinfer_lab.cards.certificates import temporary_security
 from distinfer_lab.cards.dask_patches import PRELOADED
 from distinfer_lab.cards.private_folder import private_folder
-from distinfer_lab.comm import Channels, InProcessDoor, Listener, TcpDoor, UnixDoor
+from distinfer_lab.comm import Channels, InProcessEndpoint, Listener, TcpEndpoint, UnixEndpoint
 from distinfer_lab.comm.peers import Address, Epoch, Peer
 from distinfer_lab.errors import CardError
 
@@ -57,16 +57,16 @@ def call(name, size, rank, channels):
 class Net:
     """Some cards in threads of this process, connected over loopback."""
 
-    def __init__(self, count, way="one process"):
+    def __init__(self, count, transport="one process"):
         self._folder = contextlib.ExitStack()
         folder = self._folder.enter_context(private_folder())
-        doors = [_door(way, folder) for _ in range(count)]
-        self.listeners = [Listener(door, sockets_only=way == "sockets") for door in doors]
+        endpoints = [_endpoint(transport, folder) for _ in range(count)]
+        self.listeners = [Listener(endpoint, sockets_only=transport == "sockets") for endpoint in endpoints]
         self.epoch = Epoch(3, NONCE, tuple(Peer(li.address, "") for li in self.listeners), 1)
         for listener in self.listeners:
             listener.admit(self.epoch)
         self.cancelled = threading.Event()
-        apart = way != "one process"  # then as between processes of one host
+        apart = transport != "one process"  # then as between processes of one host
         with mock.patch("distinfer_lab.comm.channels.all_here", return_value=not apart):
             self.cards = [Channels(r, self.epoch, li, self.check) for r, li in enumerate(self.listeners)]
 
@@ -99,18 +99,18 @@ class Net:
         self._folder.close()
 
 
-def _door(way, folder):
-    if way == "one process":
-        return InProcessDoor()
-    if way == "private sockets":
-        return UnixDoor(str(folder))
-    return TcpDoor("127.0.0.1", *(CONTEXTS if way == "tls" else ()))
+def _endpoint(transport, folder):
+    if transport == "one process":
+        return InProcessEndpoint()
+    if transport == "private sockets":
+        return UnixEndpoint(str(folder))
+    return TcpEndpoint("127.0.0.1", *(CONTEXTS if transport == "tls" else ()))
 
 
 @contextlib.contextmanager
-def net(count, way="one process"):
+def net(count, transport="one process"):
     """A `Net` for a while."""
-    made = Net(count, way)
+    made = Net(count, transport)
     try:
         yield made
     finally:
@@ -161,7 +161,7 @@ class Processes:
 
 
 def _card(rank, work, sockets_only, ports, all_bound, warm, ends):
-    listener = Listener(TcpDoor("127.0.0.1"), sockets_only=sockets_only)
+    listener = Listener(TcpEndpoint("127.0.0.1"), sockets_only=sockets_only)
     ports[rank] = listener.address.port
     all_bound.wait(60)
     epoch = Epoch(3, NONCE, tuple(Peer(Address("127.0.0.1", port), "") for port in ports), 1)
@@ -175,6 +175,6 @@ def _card(rank, work, sockets_only, ports, all_bound, warm, ends):
                 warm.release()
     except Exception as err:
         stopped = time.monotonic()
-        shares = any(line.neighbour is not None for line in channels._sockets._peers.values())
+        shares = any(line.local_peer is not None for line in channels._sockets._peers.values())
         channels.close()
         ends.put((rank, stopped, type(err).__name__, str(err), shares))

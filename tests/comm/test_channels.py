@@ -92,7 +92,7 @@ def test_a_waiting_card_looks_for_cancellation(net):
 def test_strangers_are_not_let_in(net, hello):
     """Without this epoch's nonce and a member's rank the connection is closed, with no answer."""
     listener = net(2).listeners[0]
-    with listener._door.connect(listener.address, 10) as stranger:
+    with listener._endpoint.connect(listener.address, 10) as stranger:
         stranger.sendall(hello)
         with contextlib.suppress(ConnectionResetError):
             assert stranger.recv(2) == b""

@@ -1,4 +1,4 @@
-"""Collectives: equal to plain numpy, bit for bit, by every way and every algorithm; and what goes wrong in them."""
+"""Collectives: equal to plain numpy, bit for bit, by every transport and algorithm; and what goes wrong in them."""
 
 import contextlib
 import functools
@@ -33,7 +33,7 @@ def everything_is_large():
             f"{CHANNELS}.outbox.SLOT_BYTES": 96,
             f"{CHANNELS}.hand_over.COPIED_BYTES": 8,
             f"{CHANNELS}.sockets.WINDOW_BYTES": 128,
-            f"{CHANNELS}.sockets.Sockets.window_bytes": 64,
+            f"{CHANNELS}.sockets.SocketTransport.window_bytes": 64,
             "distinfer_lab.comm.traffic.AT_ONCE_BYTES": 8,
         }.items():
             stack.enter_context(mock.patch(name, value))
@@ -68,10 +68,10 @@ def works(draw):
     return count, tuple(group), draw(st.sampled_from(DTYPES)), draw(st.booleans())
 
 
-def run(way, work, do):
+def run(transport, work, do):
     """do(rank, channels) on the cards of the group; results by rank. Errors are the test's."""
     count, group, _, large = work
-    with everything_is_large() if large else contextlib.nullcontext(), net(count, way) as cards:
+    with everything_is_large() if large else contextlib.nullcontext(), net(count, transport) as cards:
         found = cards.run(lambda rank, channels: do(rank, channels) if rank in group else None)
     for one in found:
         if isinstance(one, Exception):
@@ -92,19 +92,19 @@ def same_bits(found, expected):
     assert np.ascontiguousarray(found).tobytes() == np.ascontiguousarray(expected).tobytes()
 
 
-everyway = pytest.mark.parametrize("way", WAYS)
+everyway = pytest.mark.parametrize("transport", WAYS)
 often = settings(max_examples=examples(12, 100))
 
 
 @everyway
 @often
 @given(works(), shapes, kinds)
-def test_a_sum_is_added_in_rank_order(way, work, shape, kind):
+def test_a_sum_is_added_in_rank_order(transport, work, shape, kind):
     """Bit for bit the sum from left to right by rank, whatever the group's order; and the card's own."""
     _, group, dtype, _ = work
     arrays = {rank: numbers(rank, shape, dtype, kind) for rank in group}
     expected = sum_in_order([arrays[rank] for rank in sorted(group)])
-    found = run(way, work, lambda rank, channels: channels.all_reduce(arrays[rank], group))
+    found = run(transport, work, lambda rank, channels: channels.all_reduce(arrays[rank], group))
     for rank in group:
         same_bits(found[rank], expected)
         assert found[rank].flags.writeable
@@ -114,12 +114,12 @@ def test_a_sum_is_added_in_rank_order(way, work, shape, kind):
 @everyway
 @often
 @given(works(), st.lists(shapes, min_size=6, max_size=6), kinds)
-def test_all_gather_gives_all_in_the_order_of_the_group(way, work, each, kind):
+def test_all_gather_gives_all_in_the_order_of_the_group(transport, work, each, kind):
     """Of any shapes, even different ones."""
     _, group, dtype, _ = work
     arrays = {rank: numbers(rank, each[rank], dtype, kind) for rank in group}
     given = [arrays[rank].shape for rank in group]
-    found = run(way, work, lambda rank, channels: channels.all_gather(arrays[rank], group, given))
+    found = run(transport, work, lambda rank, channels: channels.all_gather(arrays[rank], group, given))
     for rank in group:
         for one, peer in zip(found[rank], group, strict=True):
             same_bits(one, arrays[peer])
@@ -128,11 +128,11 @@ def test_all_gather_gives_all_in_the_order_of_the_group(way, work, each, kind):
 @everyway
 @often
 @given(works(), st.lists(shapes, min_size=6, max_size=6), kinds)
-def test_reduce_scatter_sums_what_is_for_each(way, work, each, kind):
+def test_reduce_scatter_sums_what_is_for_each(transport, work, each, kind):
     """Part i of everyone goes to card i of the group, which adds them in rank order."""
     _, group, dtype, _ = work
     parts = {r: {to: numbers((r, to), each[to], dtype, kind) for to in group} for r in group}
-    found = run(way, work, lambda rank, ch: ch.reduce_scatter([parts[rank][to] for to in group], group))
+    found = run(transport, work, lambda rank, ch: ch.reduce_scatter([parts[rank][to] for to in group], group))
     for rank in group:
         same_bits(found[rank], sum_in_order([parts[peer][rank] for peer in sorted(group)]))
 
@@ -140,12 +140,12 @@ def test_reduce_scatter_sums_what_is_for_each(way, work, each, kind):
 @everyway
 @often
 @given(works(), st.lists(shapes, min_size=6, max_size=6), kinds)
-def test_all_to_all_is_a_transpose(way, work, each, kind):
+def test_all_to_all_is_a_transpose(transport, work, each, kind):
     """What card a has for b, card b gets from a; shapes differ by both."""
     _, group, dtype, _ = work
     parts = {a: {b: numbers((a, b), each[(a + b) % 6], dtype, kind) for b in group} for a in group}
     found = run(
-        way,
+        transport,
         work,
         lambda rank, channels: channels.all_to_all(
             [parts[rank][to] for to in group], group, [parts[peer][rank].shape for peer in group]
@@ -159,7 +159,7 @@ def test_all_to_all_is_a_transpose(way, work, each, kind):
 @everyway
 @often
 @given(works(), shapes, kinds, st.integers(0, 5))
-def test_broadcast_and_messages_arrive_as_they_are(way, work, shape, kind, which):
+def test_broadcast_and_messages_arrive_as_they_are(transport, work, shape, kind, which):
     """From any root to all; and from card to card around the ring of the group."""
     _, group, dtype, _ = work
     root, array = group[which % len(group)], numbers(which, shape, dtype, kind)
@@ -172,7 +172,7 @@ def test_broadcast_and_messages_arrive_as_they_are(way, work, shape, kind, which
         channels.send(mine, group[(place + 1) % len(group)])
         return mine, channels.recv(group[place - 1], shape, np.dtype(dtype))
 
-    for pair in run(way, work, do).values():
+    for pair in run(transport, work, do).values():
         for one in pair:
             same_bits(one, array)
 
@@ -180,7 +180,7 @@ def test_broadcast_and_messages_arrive_as_they_are(way, work, shape, kind, which
 @everyway
 @often
 @given(works(), st.lists(shapes, min_size=6, max_size=6), kinds, kinds)
-def test_an_exchange_in_place_fills_parts_of_larger_arrays(way, work, each, sent, kept):
+def test_an_exchange_in_place_fills_parts_of_larger_arrays(transport, work, each, sent, kept):
     """Whatever lies apart on either side; nothing beside the parts is touched, and both sides are free at once."""
     _, group, dtype, _ = work
     arrays = {a: {b: numbers((a, b), each[(a + b) % 6], dtype, sent) for b in group} for a in group}
@@ -194,7 +194,7 @@ def test_an_exchange_in_place_fills_parts_of_larger_arrays(way, work, each, sent
             array[...] = 0
         return outs
 
-    for rank, outs in run(way, work, do).items():
+    for rank, outs in run(transport, work, do).items():
         for peer, out in outs.items():
             same_bits(out, expected[peer][rank])
             if kept == "apart" and out.ndim and out.size:
@@ -203,14 +203,14 @@ def test_an_exchange_in_place_fills_parts_of_larger_arrays(way, work, each, sent
 
 @everyway
 @pytest.mark.parametrize("size", [5, 40_000])
-def test_sums_are_the_same_bits_however_the_cards_are_delayed(way, size):
+def test_sums_are_the_same_bits_however_the_cards_are_delayed(transport, size):
     """Ten runs, with each card late by another stretch of work before each of three sums."""
     arrays = [numbers(rank, (size,), np.float32) for rank in range(5)]
 
     def dawdle(random):
         sum(range(int(random.integers(0, 200_000))))
 
-    with net(5, way) as cards:
+    with net(5, transport) as cards:
         seen = set()
         for number in range(10):
 
@@ -245,8 +245,8 @@ def test_cards_of_one_process_hand_over_what_they_have():
     assert large[0] == 0
 
 
-@pytest.mark.parametrize("way", ["sockets", "shared memory"])
-def test_what_lies_apart_passes_through_a_window(way):
+@pytest.mark.parametrize("transport", ["sockets", "shared memory"])
+def test_what_lies_apart_passes_through_a_window(transport):
     """64 MiB on both sides, every other column: less than 20 MiB of buffers on both cards together."""
     big = [np.zeros((2048, 8192), np.float32) for _ in range(2)]
     big[0][:, ::2] = np.arange(4096)
@@ -255,7 +255,7 @@ def test_what_lies_apart_passes_through_a_window(way):
         part = big[rank][:, ::2]
         channels.exchange_into({1: part} if rank == 0 else {}, {0: part} if rank == 1 else {})
 
-    with net(2, way) as cards:
+    with net(2, transport) as cards:
         tracemalloc.start()
         try:
             assert cards.run(do) == [None, None]
@@ -268,7 +268,7 @@ def test_what_lies_apart_passes_through_a_window(way):
 
 @everyway
 @pytest.mark.parametrize("elements", [100, AT_ONCE_BYTES])
-def test_what_is_sent_is_counted_by_kind(way, elements):
+def test_what_is_sent_is_counted_by_kind(transport, elements):
     """Calls and bytes, as counted by hand: a small sum sends all to all, a large one two thirds twice."""
     array = np.ones(elements, np.float32)
 
@@ -281,7 +281,7 @@ def test_what_is_sent_is_counted_by_kind(way, elements):
             channels.exchange_into({1 - rank: array}, {1 - rank: array.copy()})
         return channels.counted(), channels.sent_bytes
 
-    with net(3, way) as cards:
+    with net(3, transport) as cards:
         found = cards.run(do)
     nbytes = array.nbytes
     runs = [elements * (i + 1) // 3 - elements * i // 3 for i in range(3)]
@@ -336,10 +336,10 @@ def test_a_card_that_is_killed_stops_the_others(name, size, sockets_only):
 
 @everyway
 @pytest.mark.parametrize("name", CALLS)
-def test_a_card_that_waits_in_a_collective_can_be_cancelled(way, name):
+def test_a_card_that_waits_in_a_collective_can_be_cancelled(transport, name):
     """Card 2 never comes; it raises the flag instead, and the others stop."""
     array = np.ones(1_000_000, np.float32)
-    with net(3, way) as cards:
+    with net(3, transport) as cards:
         waiting = threading.Barrier(3)
 
         def do(rank, channels):

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distinfer_lab.comm import Channels, Listener, TcpDoor
+from distinfer_lab.comm import Channels, Listener, TcpEndpoint
 from distinfer_lab.comm.frames import FOLLOWS, FRAME, TOKEN
 from distinfer_lab.comm.peers import Epoch, Peer
-from distinfer_lab.comm.shared_memory import OFFER_BYTES, SLOT_BYTES, SLOTS, Offer, Outbox
+from distinfer_lab.comm.shared_memory import OFFER_BYTES, SLOT_BYTES, SLOTS, Offer, SharedOutbox
 from distinfer_lab.comm.windows import blocks, bytes_of, pieces_to_fill, pieces_to_send
 from distinfer_lab.errors import CardError
 
@@ -20,20 +20,20 @@ from .peers import net
 FLOATS = np.dtype("f4")
 
 
-def answer_to(way, sent, expected=(100_000,)):
+def answer_to(transport, sent, expected=(100_000,)):
     """What card 0, which expects floats of a shape, says to bytes that card 1 sends it by hand."""
-    with net(2, way) as cards:
+    with net(2, transport) as cards:
 
         def do(rank, channels):
             if rank == 0:
                 return channels.exchange({}, {1: (expected, FLOATS)})[1]
-            channels._sockets._peer(0).connection.sendall(sent)
+            channels._sockets._peer(0).sock.sendall(sent)
             return None
 
         return cards.run(do)[0]
 
 
-@pytest.mark.parametrize("way", ["sockets", "shared memory"])
+@pytest.mark.parametrize("transport", ["sockets", "shared memory"])
 @pytest.mark.parametrize(
     ("head", "text"),
     [
@@ -45,9 +45,9 @@ def answer_to(way, sent, expected=(100_000,)):
     ],
     ids=["oversize", "too short", "empty", "out of turn", "far out of turn"],
 )
-def test_a_head_must_announce_what_the_program_expects(way, head, text):
+def test_a_head_must_announce_what_the_program_expects(transport, head, text):
     """Of any other number of bytes, or in another order, nothing more is read; no memory is taken for it."""
-    found = answer_to(way, FRAME.pack(*head))
+    found = answer_to(transport, FRAME.pack(*head))
     assert isinstance(found, CardError)
     assert f"card 1 announces {text}" in str(found)
     assert "the cards run different programs" in str(found)
@@ -74,22 +74,22 @@ def test_the_bytes_of_a_frame_may_come_in_slots_and_by_socket():
     )
 
 
-def test_an_outbox_has_room_for_each_neighbour_only_so_far():
-    """A neighbour that takes nothing leaves slots to the others; what was taken is free again."""
-    boxes = [Outbox(rank, 3) for rank in range(3)]
+def test_an_outbox_has_a_bounded_number_of_slots_for_each_peer():
+    """A peer that takes nothing leaves slots to the others; what was taken is free again."""
+    boxes = [SharedOutbox(rank, 3) for rank in range(3)]
     slow, quick = boxes[0].open(boxes[1].offer, 1), boxes[0].open(boxes[2].offer, 2)
     piece = np.arange(10, dtype=np.uint8)
     quota = SLOTS // 2
-    taken = [boxes[0].lay_out(piece, (n, 0), slow) for n in range(quota + 1)]
+    taken = [boxes[0].publish(piece, (n, 0), slow) for n in range(quota + 1)]
     assert taken == [*range(quota), None]
     back = boxes[2].open(boxes[0].offer, 0)
     for n in range(3 * SLOTS):
-        slot = boxes[0].lay_out(piece + n, (1000 + n, 0), quick)
+        slot = boxes[0].publish(piece + n, (1000 + n, 0), quick)
         np.testing.assert_array_equal(back.slots[slot, :10], piece + n)
-        back.took()
-    assert boxes[0].lay_out(piece, (3, 0), quick) == taken[3], "what lies there already is not laid out again"
-    boxes[1].open(boxes[0].offer, 0).took()
-    assert boxes[0].lay_out(piece, (5000, 0), slow) == 0
+        back.acknowledge()
+    assert boxes[0].publish(piece, (3, 0), quick) == taken[3], "what lies there already is not laid out again"
+    boxes[1].open(boxes[0].offer, 0).acknowledge()
+    assert boxes[0].publish(piece, (5000, 0), slow) == 0
     with pytest.raises(ValueError, match="read-only"):
         back.slots[0, 0] = 1
     for box in boxes:
@@ -98,7 +98,7 @@ def test_an_outbox_has_room_for_each_neighbour_only_so_far():
 
 def test_an_outbox_is_its_users():
     """Whatever the umask, and it has no name by which others could come to it."""
-    box = Outbox(0, 2)
+    box = SharedOutbox(0, 2)
     found = os.stat(f"/proc/self/fd/{box.offer.fd}")
     assert (found.st_uid, found.st_mode & 0o777, found.st_nlink) == (os.geteuid(), 0o600, 0)
     box.close()
@@ -106,7 +106,7 @@ def test_an_outbox_is_its_users():
 
 def test_a_false_offer_is_not_opened(tmp_path):
     """Another token, size, process or file than that of an outbox: then sockets do."""
-    mine, other, larger = Outbox(0, 2), Outbox(1, 2), Outbox(1, 600)
+    mine, other, larger = SharedOutbox(0, 2), SharedOutbox(1, 2), SharedOutbox(1, 600)
     offer = other.offer
     path = tmp_path / "file"
     path.write_bytes(bytes(offer.nbytes))
@@ -135,21 +135,21 @@ def test_a_false_offer_is_not_opened(tmp_path):
 def test_cards_that_cannot_open_each_others_memory_use_sockets(monkeypatch):
     """One side that cannot is enough; the array arrives all the same."""
     array = np.arange(1_000_000.0)
-    opened = Outbox.open
+    opened = SharedOutbox.open
     monkeypatch.setattr(
-        Outbox, "open", lambda box, offer, rank: None if rank == 0 else opened(box, offer, rank)
+        SharedOutbox, "open", lambda box, offer, rank: None if rank == 0 else opened(box, offer, rank)
     )
     with net(2, "shared memory") as cards:
         found = cards.run(
             lambda rank, ch: ch.broadcast(array if rank else None, 1, range(2), array.shape, array.dtype)
         )
-        assert all(line.neighbour is None for ch in cards.cards for line in ch._sockets._peers.values())
+        assert all(line.local_peer is None for ch in cards.cards for line in ch._sockets._peers.values())
     np.testing.assert_array_equal(found[0], array)
 
 
 def test_memory_of_an_epoch_goes_with_it():
     """A card that joins a hundred epochs has the files and threads of one; nothing lies in a file system."""
-    listeners = [Listener(TcpDoor("127.0.0.1")) for _ in range(2)]
+    listeners = [Listener(TcpEndpoint("127.0.0.1")) for _ in range(2)]
 
     def join(number):
         peers = tuple(Peer(li.address, "") for li in listeners)
@@ -158,12 +158,12 @@ def test_memory_of_an_epoch_goes_with_it():
             listener.admit(epoch)
         cards = [Channels(r, epoch, li, lambda: None) for r, li in enumerate(listeners)]
         for card in cards:
-            card._way = card._sockets
+            card._transport = card._sockets
         give = threading.Thread(target=cards[1].send, args=(np.ones(1_000_000), 0))
         give.start()
         assert cards[0].recv(1, (1_000_000,), np.dtype("f8"))[-1] == 1
         give.join()
-        assert cards[0]._sockets._peers[1].neighbour is not None
+        assert cards[0]._sockets._peers[1].local_peer is not None
         for card in cards:
             card.close()
 
