@@ -23,7 +23,14 @@ load_later(lambda: import_module(".views", __name__).register())
 
 _HOMES = {
     ".cards": ("CardGroup", "CardMemory", "GroupMemory", "Run", "current_group"),
-    ".checkpoint": ("Checkpoint", "ReshardResult", "open_checkpoint", "reshard_files", "verify_folder"),
+    ".checkpoint": (
+        "Checkpoint",
+        "Conversion",
+        "ReshardResult",
+        "Threads",
+        "open_checkpoint",
+        "verify_folder",
+    ),
     ".flow": (
         "Callback",
         "CheckpointConfig",
@@ -80,7 +87,6 @@ if TYPE_CHECKING:
         ReshardResult,
         open_checkpoint,
         rank_list_for_transform,
-        reshard_files,
         transform_checkpoints,
         verify_folder,
     )

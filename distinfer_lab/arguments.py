@@ -4,7 +4,7 @@
 
     open_checkpoint("ckpt", without=1)   open_checkpoint: without=1 should be a collection of integers;
                                          write without=[1]
-    plan.run("out", overwriet=True)      ConversionPlan.run has no argument overwriet; did you mean overwrite?
+    conversion.write("out", overwriet=True)      Conversion.write has no argument overwriet; did you mean overwrite?
 
 What an annotation says is what is checked: there is no second list of kinds. Annotations that are texts, and
 protocols that cannot be checked, accept everything.

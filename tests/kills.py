@@ -68,7 +68,7 @@ def client(folder, kind, address):
         open_checkpoint(folder / "src", SRC) as checkpoint,
     ):
         print("open", flush=True)
-        checkpoint.plan(DST).run(folder / "out", cards=cards, overwrite=(folder / "out").exists())
+        checkpoint.plan(DST).write(folder / "out", on=cards, overwrite=(folder / "out").exists())
 
 
 def start(folder, kind, address):

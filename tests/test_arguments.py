@@ -11,7 +11,6 @@ import pytest
 
 import distinfer_lab as dl
 from distinfer_lab.arguments import accepts, checked, checked_on_error, described
-from distinfer_lab.checkpoint import plan_checkpoint
 from distinfer_lab.errors import ArgumentTypeError, DistinferError
 
 from .oracle import case
@@ -32,14 +31,12 @@ DOORS = (
     "read_strategy",
     "write_strategy",
     "Checkpoint.plan",
-    "plan_checkpoint",
     "Checkpoint.read",
     "Checkpoint.digest",
     "Checkpoint.check_replicas",
-    "ConversionPlan.run",
-    "ConversionPlan.check",
-    "ConversionPlan.explain",
-    "reshard_files",
+    "Conversion.write",
+    "Conversion.check",
+    "Conversion.explain",
     "verify_folder",
     "plan_reshard",
     "cheapest_placement",
@@ -106,17 +103,12 @@ def doors(tmp_path_factory):
         "read_strategy": (dl.read_strategy, lambda: {"path": strategy}),
         "write_strategy": (dl.write_strategy, lambda: {"path": place(), "source": train}),
         "Checkpoint.plan": (checkpoint.plan, lambda: {"dst": infer}),
-        "plan_checkpoint": (plan_checkpoint, lambda: {"checkpoint": checkpoint, "dst": infer}),
         "Checkpoint.read": (checkpoint.read, lambda: {"rank": 0, "name": "matmul_weight"}),
         "Checkpoint.digest": (checkpoint.digest, lambda: {"rank": 0, "name": "matmul_weight"}),
         "Checkpoint.check_replicas": (checkpoint.check_replicas, dict),
-        "ConversionPlan.run": (plan.run, lambda: {"folder": place()}),
-        "ConversionPlan.check": (plan.check, lambda: {"folder": place()}),
-        "ConversionPlan.explain": (plan.explain, dict),
-        "reshard_files": (
-            dl.reshard_files,
-            lambda: {"checkpoint": checkpoint, "dst": infer, "out_dir": place()},
-        ),
+        "Conversion.write": (plan.write, lambda: {"folder": place()}),
+        "Conversion.check": (plan.check, lambda: {"folder": place()}),
+        "Conversion.explain": (plan.explain, dict),
         "verify_folder": (dl.verify_folder, lambda: {"folder": source}),
         "plan_reshard": (dl.plan_reshard, lambda: {"src": train, "dst": infer}),
         "cheapest_placement": (dl.cheapest_placement, lambda: {"src": train, "dst": infer}),

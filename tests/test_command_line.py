@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from distributed import LocalCluster
 
-from distinfer_lab.checkpoint import ConversionPlan, open_checkpoint
+from distinfer_lab.checkpoint import ConversionPlan, Threads, open_checkpoint
 from distinfer_lab.cli import main
 from distinfer_lab.errors import CardError
 from distinfer_lab.formats import open_slice, save_slice
@@ -265,7 +265,7 @@ def test_a_checkpoint_plans_and_runs_in_python(folder):
     with open_checkpoint(folder / "src", folder / "src.json") as checkpoint:
         plan = checkpoint.plan(folder / "dst.json", select=["net.w"])
         assert plan.explain().needed_bytes == 256
-        result = plan.run(folder / "out", threads=2, buffer="1 MiB")
+        result = plan.write(folder / "out", on=Threads(2), buffer="1 MiB")
     assert result.verify().ok
     assert Path(result.paths[1]).name == "checkpoint_1.ckpt"
 

@@ -18,6 +18,7 @@ from distinfer_lab.flow.sample import strategy_for
 from distinfer_lab.formats import SliceFile, open_slice
 
 from .oracle import case
+from .resharding import plan_and_write
 
 ROOT = Path(__file__).parents[1]
 
@@ -236,10 +237,10 @@ def records(tmp_path):
         yield checkpoint.strategy
         plan = dl.plan_reshard(checkpoint.strategy, None)
         yield plan
-        result = dl.reshard_files(checkpoint, None, tmp_path / "out")
+        result = plan_and_write(checkpoint, None, tmp_path / "out")
         yield result
-        yield result.plan
-        yield result.plan.explain()
+        yield result.conversion
+        yield result.conversion.explain()
         yield dl.explain(plan)
         yield result.verify()
     layout = next(iter(checkpoint.strategy.values()))

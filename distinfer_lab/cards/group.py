@@ -18,7 +18,15 @@ from typing import Any, TypeVar
 from distributed import Client, Security
 
 from ..arguments import checked
-from ..checkpoint import Checkpoint, Control, ConversionPlan, Unwatched, WriteTask, Written
+from ..checkpoint import (
+    BoxReader,
+    Checkpoint,
+    Control,
+    Conversion,
+    Unwatched,
+    WriteTask,
+    Written,
+)
 from ..display import Displayed, counted
 from ..errors import CardError, ContextError
 from ..layout import Strategy
@@ -352,9 +360,13 @@ class CardGroup(Displayed):
         return Resharding(self.runtime).checkpoint(placement, strategy)
 
     def write_files(
-        self, tasks: Sequence[WriteTask], control: Callable[[int], Control], route: str = "auto"
+        self,
+        tasks: Sequence[WriteTask],
+        sources: Mapping[int, BoxReader],
+        control: Callable[[int], Control],
+        route: str = "auto",
     ) -> Written:
-        """Let the cards write destination files (see `reshard.Workers`).
+        """Let the cards write destination files (see `checkpoint.Executor`); they open the sources themselves.
 
         Raises
         ------
@@ -363,27 +375,27 @@ class CardGroup(Displayed):
         """
         return Resharding(self.runtime).write_files(tasks, control, route)
 
-    def take(
+    def load(
         self,
-        plan: ConversionPlan,
+        conversion: Conversion,
         *,
         buffer: int | str = BUFFER_BYTES,
         memory_limit: int | str | None = None,
         route: str = "auto",
         control: Callable[[int], Control] = lambda rank: Unwatched(),
     ) -> tuple[Placement, Taken]:
-        """Bring what a plan says to the cards: destination rank r to card r, or as the plan places it.
+        """Load what a conversion says into the cards: destination rank r into card r, or as its plan places it.
 
         Parameters
         ----------
-        plan
+        conversion
             From files, or from shards on these cards (see `checkpoint`).
         buffer
             The memory for data of each card beside its shards.
         memory_limit
             The most that a card may hold of both; what needs more is refused before a byte moves.
         route
-            See `reshard.Workers`.
+            See `Executor.write_files`.
         control
             Gives what watches and stops the work of a destination rank.
 
@@ -392,9 +404,9 @@ class CardGroup(Displayed):
         CardError
             If the group or the limit is too small, a card does not see what it should, or is lost for good.
         """
-        self._check_count(plan.dst_count)
+        self._check_count(conversion.plan.dst_count)
         limit = None if memory_limit is None else size_of(memory_limit, "memory_limit")
-        return Resharding(self.runtime).take(plan, size_of(buffer, "buffer"), limit, route, control)
+        return Resharding(self.runtime).load(conversion, size_of(buffer, "buffer"), limit, route, control)
 
     def _keep(self, program: tasks.CardFunction[Any], placement: Placement) -> str:
         """Send a program to the cards, once; first make sure that they have room for its working values."""

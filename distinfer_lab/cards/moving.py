@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import FileReport, FileWork, Share, Source, WriteTask
+from ..checkpoint import BoxReader, FileReport, FileWork, Share, WriteTask
 from ..comm import Channels
 from ..errors import CardError
 from ..formats import FileSet, SliceFile, open_files
@@ -83,24 +83,24 @@ class Moved(NamedTuple):
 
 
 class FromPeer(NamedTuple):
-    """A `Source` at the other end of a channel, which sends what is asked without being asked."""
+    """A `BoxReader` at the other end of a channel, which sends what is asked without being asked."""
 
     channels: Channels
     peer: int
 
     def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int) -> int:
-        """See `Source`."""
+        """See `BoxReader`."""
         self.channels.receive(self.peer, out)
         return 0
 
 
 class FromMemory(NamedTuple):
-    """A `Source` in this card's store."""
+    """A `BoxReader` in this card's store."""
 
     values: Mapping[str, Array]
 
     def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int) -> int:
-        """See `Source`."""
+        """See `BoxReader`."""
         if name not in self.values:
             raise CardError(f"this card holds no shard of {name!r}")
         out[...] = box.of(self.values[name])
@@ -158,13 +158,13 @@ def move(ticket: Ticket, job: Move) -> Moved:
 
 def _own_sources(
     rank: int, job: Move, store: CardStore, stack: ExitStack
-) -> tuple[dict[int, Source], list[SliceFile | FileSet]]:
+) -> tuple[dict[int, BoxReader], list[SliceFile | FileSet]]:
     """What this card reads itself: files, or its own shards."""
     shares = [*job.shares, *(share for given in job.gives.values() for share in given)]
     held = {share.held for share in shares if share.held}
     if held:
         return {rank: FromMemory(store.placed(held.pop()).values)}, []
-    out: dict[int, Source] = {}
+    out: dict[int, BoxReader] = {}
     files = []
     for share in shares:
         for src_rank, path in share.paths.items():
@@ -193,7 +193,7 @@ def _asked(job: Move, left: Sequence[Collection[str]], channels: Channels) -> di
 def _pieces(
     shares: Sequence[Share],
     wanted: Sequence[Sequence[bool]],
-    own: Mapping[int, Source],
+    own: Mapping[int, BoxReader],
     window_bytes: int,
 ) -> Iterator[Array]:
     """What another card takes from this one, in the order in which it takes it; each is there until the next."""

@@ -16,7 +16,7 @@ from typing import Any
 from ..checkpoint import (
     Checkpoint,
     Control,
-    ConversionPlan,
+    Conversion,
     MissingFile,
     Share,
     TensorRecord,
@@ -71,7 +71,7 @@ class Resharding:
     def write_files(
         self, files: Sequence[WriteTask], control: Callable[[int], Control], route: str
     ) -> Written:
-        """See `reshard.Workers`."""
+        """See `CardGroup.write_files`."""
         if not files:
             return Written(())
         shares, cards = [task.share for task in files], len(self._cards)
@@ -91,16 +91,17 @@ class Resharding:
         reports = {(report.rank, report.path): report for moved in found.values() for report in moved.files}
         return Written(tuple(reports[task.share.rank, task.path] for task in files), *_sums(found))
 
-    def take(
+    def load(
         self,
-        plan: ConversionPlan,
+        conversion: Conversion,
         buffer_bytes: int,
         limit: int | None,
         route: str,
         control: Callable[[int], Control],
     ) -> tuple[Placement, Taken]:
-        """See `CardGroup.take`."""
-        shares = [plan.share(rank) for rank in range(plan.dst_count)]
+        """See `CardGroup.load`."""
+        plan = conversion.plan
+        shares = [conversion.share(rank) for rank in range(plan.dst_count)]
         predicted = max(share.nbytes for share in shares) + buffer_bytes
         if limit is not None and predicted > limit:
             worst = max(shares, key=lambda share: share.nbytes)
@@ -112,7 +113,9 @@ class Resharding:
         if plan.placement:
             there = dict(zip(plan.placement, wanted, strict=True))
             wanted = [there.get(card, {}) for card in range(len(self._cards))]
-        self._cards.memory_check.check(wanted, None if plan.placement else plan.strategy, beside=buffer_bytes)
+        self._cards.memory_check.check(
+            wanted, None if plan.placement else conversion.strategy, beside=buffer_bytes
+        )
         key = f"placement-{uuid.uuid4().hex[:12]}"
         places: list[list[tuple[str, Share]]] = [[] for _ in range(len(self._cards))]
         for card, share in zip(plan.placement or range(plan.dst_count), shares, strict=True):
@@ -120,7 +123,7 @@ class Resharding:
 
         # From files that all see it can be filled again; what came over channels must be moved again.
         sources = tuple(tuple(share for _, share in place) for place in places)
-        placement = Placement(key, sources, strategy=None if plan.placement else plan.strategy)
+        placement = Placement(key, sources, strategy=None if plan.placement else conversion.strategy)
 
         def bring(ranks: list[int], run: Run) -> tuple[dict[int, int], dict[int, Moved]]:
             homes = self._homes(shares, route, run)

@@ -5,42 +5,46 @@ Above `formats` (what bytes mean) and `reshard` (what must move); no cluster is 
 
 from .beside import strategy_files
 from .checkpoint import Checkpoint
-from .conversion import ConversionPlan, plan_checkpoint
+from .conversion import Conversion, ReshardResult, write
 from .coverage import Coverage, Surviving, box_in_words, coverage
+from .executors import Executor, Threads
 from .file_writer import Control, FileReport, FileWork, Unwatched, WriteTask, Written
 from .float_dtypes import float_dtype
 from .opening import open_checkpoint
-from .output import Output, RunOptions
+from .output import Output, WriteOptions
+from .output_files import tasks_of
 from .places import check_places
+from .planning import PlanOptions, plan_conversion
 from .progress import Progress
 from .rank_files import rank_files
-from .rank_reads import Share, Source, shares_of
+from .rank_reads import BoxReader, Share, shares_of
 from .records import MissingFile, TensorRecord, followed_parameter, is_state_of
-from .result import ReshardResult
 from .shard_reader import window_bytes
 from .staging import probe_of
 from .transform import rank_list_for_transform, transform_checkpoints
 from .verify import Verification, check_beginnings, check_source, unnamed_slices, verify_folder
-from .write import reshard_files
 
 __all__ = [
+    "BoxReader",
     "Checkpoint",
     "Control",
-    "ConversionPlan",
+    "Conversion",
     "Coverage",
+    "Executor",
     "FileReport",
     "FileWork",
     "MissingFile",
     "Output",
+    "PlanOptions",
     "Progress",
     "ReshardResult",
-    "RunOptions",
     "Share",
-    "Source",
     "Surviving",
     "TensorRecord",
+    "Threads",
     "Unwatched",
     "Verification",
+    "WriteOptions",
     "WriteTask",
     "Written",
     "box_in_words",
@@ -52,15 +56,16 @@ __all__ = [
     "followed_parameter",
     "is_state_of",
     "open_checkpoint",
-    "plan_checkpoint",
+    "plan_conversion",
     "probe_of",
     "rank_files",
     "rank_list_for_transform",
-    "reshard_files",
     "shares_of",
     "strategy_files",
+    "tasks_of",
     "transform_checkpoints",
     "unnamed_slices",
     "verify_folder",
     "window_bytes",
+    "write",
 ]

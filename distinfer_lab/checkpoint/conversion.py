@@ -1,59 +1,179 @@
-"""What of a checkpoint goes to a destination, by what name, in what dtype, and lying how.
+"""A conversion: what of a checkpoint is written where; and the run that writes it.
 
 ::
 
-    select   ["*.weight", "!lm_head*"]      which entries; "!" leaves out
-    rename   {"model.*": "net.*"}           a name, or a pattern with stars; states follow their parameter
-    dtype    "bfloat16"                     of every tensor of floats of more than one element; `notes` of the plan
-                                            name those that stay as they are; quantised weights are refused
-    states   what becomes of optimizer states that the destination's strategy does not name:
-             "follow"     moments.w lies as w does
-             "replicate"  every rank gets all of moments.w
-             "mindspore"  rank r keeps the slice that source rank r held, as MindSpore leaves it
+    checkpoint.plan(dst) -> Conversion.write -> a staging directory -> manifest -> the folder appears
+
+Each destination file is one task (see `file_writer`), done by threads of this process or by the cards of a group.
+No tensor is ever whole in memory.
 """
 
 import os
-import re
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
 from ..arguments import checked
-from ..display import counted
-from ..errors import ReshardError, in_lines, listed
-from ..formats import config_beside
-from ..layout import Layout, Regions, Strategy
-from ..reshard import Explanation, Holding, ReshardPlan, explain, plan_holdings
-from ..rules import QuantisedWeight, Rules, check_together, is_quantised_config, quantised_weights
-from ..sizes import BUFFER_BYTES, size_of
-from ..text import pattern_of, printable
-from .coverage import Surviving, box_in_words
+from ..display import Displayed, bytes_in_words, counted
+from ..dtypes import dtype_name
+from ..errors import ReshardError, listed
+from ..formats import MANIFEST, Manifest, NamedTensor, check_specs
+from ..layout import Strategy
+from ..layout.dialects.plain import strategy_to_json
+from ..reshard import Explanation, ReshardPlan, explain
+from ..sizes import BUFFER_BYTES
+from ..text import printable
+from ..version import __version__
+from .executors import ROUTES, Executor, Threads
+from .file_writer import FileReport, WriteTask
 from .files import CheckpointFiles
-from .float_dtypes import check_no_codes, converted_dtypes, float_dtype, unconverted_notes
-from .output import Output, OutputOptions
-from .progress import Progress
+from .finish import check_equal_shards, manifest_files, write_companions
+from .identity import source_identities, source_records
+from .likeness import check_like, names_of
+from .output import FileOptions, Output, OutputOptions, WriteOptions
+from .output_files import check_apart, tasks_of
+from .places import check_places
+from .progress import Progress, Watch
 from .rank_reads import Share, share_of
-from .records import TensorRecord, followed_parameter
-from .selection import all_names, check_missing, check_shapes, near_names, selected, unmatched
+from .selection import unmatched
+from .staging import Stage, check_target
+from .verify import Verification, check_source, check_taken_for_equal, verify_folder
 
-__all__ = ["STATES", "ConversionPlan", "plan_checkpoint"]
+__all__ = ["Conversion", "ReshardResult", "write"]
 
-MOST_PATTERNS = 8
-"""So many names of entries are written out in an error."""
+PathLike = str | os.PathLike[str]
 
-STATES = ("follow", "replicate", "mindspore")
+
+@dataclass(frozen=True, repr=False)
+class ReshardResult(Displayed):
+    """What was written, and what it took."""
+
+    folder: str
+    conversion: "Conversion"
+    files: tuple[FileReport, ...]
+    """What was written, file by file."""
+    predicted_peak_bytes: int
+    """The most memory for data that a worker was to use."""
+    seconds: float
+    resumed: bool
+    """Whether an earlier run had begun."""
+    served_bytes: int = 0
+    """Bytes of content that cards read for other cards."""
+    moved_bytes: int = 0
+    """Bytes that went from card to card."""
+    private_bytes: int | None = None
+    """The most private memory that a worker process took beyond what it has when idle; None in this process."""
+    discarded: str = ""
+    """Why what an interrupted run had written was not used; "" if it was, or there was nothing."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files."""
+        return tuple(os.path.join(self.folder, file.path) for file in self.files)
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes of content read from source files."""
+        return self.served_bytes + sum(file.read_bytes for file in self.files)
+
+    @property
+    def needed_bytes(self) -> int:
+        """Bytes of the pieces of all destination shards, as the sources hold them."""
+        return int(self.conversion.plan.needed_bytes.sum())
+
+    @property
+    def written_bytes(self) -> int:
+        """Bytes of all destination shards."""
+        return sum(file.nbytes for file in self.files)
+
+    @property
+    def reused_bytes(self) -> int:
+        """Bytes that an earlier run had written, and that were right."""
+        return sum(file.reused_bytes for file in self.files)
+
+    @property
+    def buffer_bytes(self) -> int:
+        """The most memory for data that a worker used."""
+        return max((file.buffer_bytes for file in self.files), default=0)
+
+    @property
+    def overflowed(self) -> Mapping[str, int]:
+        """Tensor -> finite values that became infinite when they were converted."""
+        out: dict[str, int] = {}
+        for file in self.files:
+            for name, tensor in file.tensors.items():
+                if tensor.overflowed:
+                    out[name] = out.get(name, 0) + tensor.overflowed
+        return out
+
+    @property
+    def digests(self) -> tuple[dict[str, str | None], ...]:
+        """For each file, for each tensor, the xxh3-128 digest of its shard's bytes."""
+        return tuple({name: tensor.digest for name, tensor in file.tensors.items()} for file in self.files)
+
+    def verify(self, threads: int = 1) -> Verification:
+        """Read everything that was written once more (see `verify_folder`)."""
+        return verify_folder(self.folder, threads=threads)
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures, as JSON can say them."""
+        names = ["read_bytes", "needed_bytes", "written_bytes", "reused_bytes", "moved_bytes"]
+        names += ["buffer_bytes", "private_bytes"]
+        return {
+            "folder": self.folder,
+            "files": list(self.paths),
+            **{name: getattr(self, name) for name in names},
+            "predicted_peak_bytes": self.predicted_peak_bytes,
+            "seconds": self.seconds,
+            "resumed": self.resumed,
+            "discarded": self.discarded,
+            "started_over": [file.path for file in self.files if file.started_over],
+            "overflowed": dict(self.overflowed),
+            "notes": list(self.conversion.notes),
+        }
+
+    def __repr__(self) -> str:
+        ratio = self.read_bytes / max(self.needed_bytes, 1)
+        lines = [
+            f"ReshardResult: {counted(len(self.files), 'file')}, {bytes_in_words(self.written_bytes)} "
+            f"in {self.seconds:.2f} s",
+            f"  read {self.read_bytes} of {self.needed_bytes} bytes needed ({ratio:.2f}), "
+            f"buffer {bytes_in_words(self.buffer_bytes)} of {bytes_in_words(self.predicted_peak_bytes)}",
+        ]
+        if self.private_bytes is not None:
+            lines.append(
+                f"  {bytes_in_words(self.moved_bytes)} from card to card; "
+                f"a worker took at most {bytes_in_words(self.private_bytes)} of private memory"
+            )
+        if self.reused_bytes:
+            lines.append(f"  {bytes_in_words(self.reused_bytes)} were there from an earlier run, and right")
+        if self.discarded:
+            lines.append(f"  what an interrupted run had written was discarded: {self.discarded}")
+        lines += [
+            f"  {printable(file.path)}: the journal of the earlier run was damaged; "
+            "the file was written from the start"
+            for file in self.files
+            if file.started_over
+        ]
+        lines += [f"  {printable(note)}" for note in self.conversion.notes]
+        lines += [
+            f"  {printable(name)}: {count} values overflowed" for name, count in self.overflowed.items()
+        ]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class ConversionPlan(ReshardPlan):
-    """A plan between files: who reads what, and by what name and dtype it is written (see `plan_checkpoint`)."""
+class Conversion(Displayed):
+    """What of a checkpoint is written where, by what name and in what dtype (see `Checkpoint.plan`)."""
 
+    plan: ReshardPlan
+    """Who reads which pieces, by the names that the source has."""
     checkpoint: CheckpointFiles
     strategy: Strategy
-    """How the destination lies, by its names, as far as layouts can say it."""
+    """The layouts of the destination, by its names, as far as layouts can say it."""
     targets: Mapping[str, tuple[str, np.dtype[Any]]]
     """Entry of the checkpoint -> its name and dtype in the destination."""
     texts: Mapping[str, str]
@@ -69,7 +189,7 @@ class ConversionPlan(ReshardPlan):
 
     def share(self, rank: int) -> Share:
         """What one destination rank reads."""
-        return share_of(self, self.checkpoint, rank, names=self.targets)
+        return share_of(self.plan, self.checkpoint, rank, names=self.targets)
 
     def check_patterns(self, also: Collection[str] = ()) -> None:
         """See that each pattern of `allow_missing` fits a name; a run does so, too.
@@ -93,319 +213,205 @@ class ConversionPlan(ReshardPlan):
     def explain(self, buffer: int | str = BUFFER_BYTES) -> Explanation:
         """Destination by destination and file by file what a run reads and writes."""
         paths = [file.path for file in self.checkpoint.files]
-        return replace(explain(self, size_of(buffer, "buffer"), paths), notes=self.notes)
+        return replace(explain(self.plan, buffer, paths), notes=self.notes)
 
     @checked
-    def run(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        cards: Any = None,
-        threads: int = 1,
-        route: str = "auto",
-        verify_source: bool = False,
-        progress: Callable[[Progress], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
-        **options: Unpack[OutputOptions],
-    ) -> Any:
-        """Write what the plan says to a folder.
-
-        Parameters
-        ----------
-        folder
-            Where; it appears when it is complete.
-        cards, threads, route, verify_source, progress, cancelled
-            Who writes, what is compared before, and how it is watched, see `run_plan`.
-        options
-            Of `Output`; `format` is by default that of the source's files.
-
-        Returns
-        -------
-        ReshardResult
-        """
-        from .write import run_plan
-
-        return run_plan(
-            self,
-            self._output(folder, options),
-            cards=cards,
-            threads=threads,
-            route=route,
-            verify_source=verify_source,
-            progress=progress,
-            cancelled=cancelled,
-        )
-
-    def _output(self, folder: str | os.PathLike[str], options: OutputOptions) -> Output:
-        chosen: dict[str, Any] = {**options, "format": options.get("format") or self.checkpoint.format}
-        return Output(folder, **chosen)
+    def write(
+        self, folder: PathLike, *, on: Executor | None = None, **options: Unpack[WriteOptions]
+    ) -> ReshardResult:
+        """Write it to a folder (see `write`)."""
+        return write(self, folder, on=on, **options)
 
     @checked
-    def check(self, folder: str | os.PathLike[str], **options: Unpack[OutputOptions]) -> Output:
-        """See that `run(folder, **options)` would begin, as far as that shows without reading or writing anything.
+    def check(self, folder: PathLike, **options: Unpack[OutputOptions]) -> Output:
+        """Check that `write(folder, **options)` could start; nothing is read or written.
 
         Parameters
         ----------
         options
             Of `Output`; `format` is by default that of the source's files.
-
-        Returns
-        -------
-        Output
 
         Raises
         ------
         CheckpointFileError, CheckpointError, ReshardError
-            What is not right with the folder or the options.
+            If the folder or the options would be refused.
         """
-        from .write import checked_tasks
-
-        output = self._output(folder, options)
-        checked_tasks(self, output)
+        output = _output(self, folder, options)
+        _checked_tasks(self, output)
         return output
 
     def __repr__(self) -> str:
-        needed = self.needed_bytes
-        ranks = f"{self.src_count:,} -> {counted(self.dst_count, 'rank')}"
-        counts = f"{counted(len(self), 'tensor')}, {ranks}, {counted(self.pieces, 'piece')}"
+        needed = self.plan.needed_bytes
+        ranks = f"{self.plan.src_count:,} -> {counted(self.plan.dst_count, 'rank')}"
+        counts = f"{counted(len(self.plan), 'tensor')}, {ranks}, {counted(self.plan.pieces, 'piece')}"
         lines = [
-            f"ConversionPlan of {counts}",
+            f"Conversion of {counts}",
             f"  destinations hold {int(needed.sum())} bytes, a rank at most {int(needed.max(initial=0))}",
         ]
         return "\n".join(lines + [f"  {printable(note)}" for note in self.notes])
 
-    @cached_property
-    def opened_files(self) -> dict[int, int]:
-        """Source rank -> how many destination ranks read its file."""
-        rows, counts = np.unique(np.nonzero(self.traffic)[0], return_counts=True)
-        return dict(zip(rows.tolist(), counts.tolist(), strict=True))
-
 
 @checked
-def plan_checkpoint(
-    checkpoint: CheckpointFiles,
-    dst: Strategy | Rules | None,
+def write(
+    conversion: Conversion,
+    folder: PathLike,
     *,
-    states: str = "follow",
-    dtype: str | np.dtype[Any] | None = None,
-    select: Sequence[str] | None = None,
-    rename: Mapping[str, str] | None = None,
-    allow_missing: Sequence[str] = (),
-    same_cards: bool = False,
-) -> ConversionPlan:
-    """Plan the way of a checkpoint's tensors to a destination strategy.
+    on: Executor | None = None,
+    route: str = "auto",
+    verify_source: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    **options: Unpack[OutputOptions],
+) -> ReshardResult:
+    """Write a conversion to a folder, which appears when everything in it is complete.
 
     Parameters
     ----------
-    dst
-        Who shall hold what, by the names that the destination has: a strategy, or rules for it. None:
-        rank 0 gets everything.
-    states, dtype, select, rename
-        See above.
-    allow_missing
-        Patterns of tensors that a strategy or an index names, and that may be missing in the result.
-    same_cards
-        See `plan_reshard`.
+    on
+        Who writes: `Threads`, or a `CardGroup`; by default as many threads as there are cores.
+    route
+        How pieces reach the workers, see `Executor.write_files`.
+    verify_source
+        Compare all slices that should be equal first, and all with the source's manifest, which reads them all.
+    progress
+        Called with how far it is, from the threads that work.
+    cancelled
+        Asked before every window; True stops the work, which a later run resumes.
+    options
+        Of `Output`; `format` is by default that of the source's files.
 
     Raises
     ------
+    CheckpointFileError
+        If the folder exists, or cannot be written, or a source changes meanwhile.
+    CheckpointError
+        If the source is damaged, or files that should be equal are not.
     ReshardError
-        If `dst` lacks a parameter, a tensor is named that no file holds, slices are lost that no other rank
-        holds, a pattern fits nothing, two entries would have one name, or holes or overlaps are found.
+        If another process writes there, or the run was cancelled.
     """
-    if states not in STATES:
-        raise ReshardError(f"states={states!r} is not one of {', '.join(STATES)}")
-    wanted = float_dtype(dtype)
-    named = dst if isinstance(dst, Strategy) else None
-    chosen = set(
-        selected(
-            [*checkpoint.tensors, *checkpoint.texts, *checkpoint.unreadable],
-            select,
-            [*checkpoint.missing, *(named or ())],
-        )
-    )
-    _check_readable(checkpoint, chosen)
-    records = [record for name, record in checkpoint.tensors.items() if name in chosen]
-    names = _renamed([record.name for record in records], rename or {}, checkpoint)
-    config = dst.config if isinstance(dst, Rules) else None
-    if config is None and checkpoint.files and not checkpoint.held:
-        config = config_beside(checkpoint.files[0].path)
-    weights = _quantised(checkpoint, config)
-    dtypes = converted_dtypes(records, wanted)
-    check_no_codes(weights, checkpoint.tensors, dtypes, is_quantised_config(config))
-    targets = {record.name: (names[record.name], dtypes[record.name]) for record in records}
-    if isinstance(dst, Rules):
-        ruled = [record for record in records if not _follows(record, checkpoint)]
-        dst = dst.strategy({names[r.name]: r.shape for r in ruled}, {names[r.name]: r.dtype for r in ruled})
-    count = 1 if dst is None else dst.ranks
-    stated = any(record.kind == "parameter" for record in records)
-    holdings = [_destination(record, names[record.name], dst, states, stated) for record in records]
-    layouts = {r.name: h for r, h in zip(records, holdings, strict=True) if isinstance(h, Layout)}
-    check_together(weights, layouts)
-    check_shapes(named or Strategy({}), {names[record.name]: record.shape for record in records})
-    check_missing(checkpoint, named, {*names.values(), *checkpoint.texts}, select, allow_missing)
-    plan = plan_holdings(
-        [record.name for record in records],
-        [record.shape for record in records],
-        [record.dtype for record in records],
-        _sources(checkpoint, records),
-        holdings,
-        checkpoint.ranks,
-        count,
-        placement=range(count) if same_cards else None,
-    )
-    shapes = {names[r.name]: r.shape for r in records if r.name in layouts}
-    return ConversionPlan(
-        **{name: getattr(plan, name) for name in ReshardPlan.__dataclass_fields__},
-        checkpoint=checkpoint,
-        strategy=Strategy({names[name]: layout for name, layout in layouts.items()}, shapes, count),
-        targets=targets,
-        texts={name: text for name, text in checkpoint.texts.items() if name in chosen},
-        states=states,
-        plain=tuple(names[r.name] for r in records if _stays_plain(r, names[r.name], dst, stated)),
-        allow_missing=(allow_missing,) if isinstance(allow_missing, str) else tuple(allow_missing),
-        unmatched=unmatched(allow_missing, all_names(checkpoint, named) | set(names.values())),
-        notes=unconverted_notes(records, wanted),
+    if route not in ROUTES:
+        raise ReshardError(f"route={route!r} is not one of {', '.join(ROUTES)}")
+    checkpoint = conversion.checkpoint
+    if on is None and checkpoint.held:
+        raise ReshardError("the checkpoint is in the memory of cards; pass on=, the group that holds it")
+    output = _output(conversion, folder, options)
+    tasks = _checked_tasks(conversion, output)
+    if verify_source:
+        check_source(checkpoint)
+    else:
+        check_places(checkpoint)
+        check_taken_for_equal(checkpoint)
+    totals: dict[int, int] = {}
+    for task in tasks:
+        totals[task.share.rank] = totals.get(task.share.rank, 0) + task.nbytes
+    watch = Watch(totals, progress, cancelled)
+    sync = bool(output.file_options.get("sync", True))
+    with Stage(
+        output.folder, _job(conversion, output), sync=sync, overwrite=output.overwrite, resume=output.resume
+    ) as stage:
+        staged = [replace(task, folder=os.fspath(stage.folder)) for task in tasks]
+        sources = dict(enumerate(checkpoint.files))
+        written = (on or Threads()).write_files(staged, sources, watch.of_rank, route)
+        for file in checkpoint.files:
+            file.check_unchanged()
+        if output.digests:
+            check_equal_shards(conversion.plan, conversion.targets, written.files)
+        _finish(conversion, output, stage, tasks, written.files)
+        stage.commit()
+        resumed, discarded = stage.resumed, stage.discarded
+    return ReshardResult(
+        os.fspath(output.folder),
+        conversion,
+        written.files,
+        output.buffer_bytes,
+        watch.seconds,
+        resumed,
+        written.served_bytes,
+        written.moved_bytes,
+        written.private_bytes,
+        discarded,
     )
 
 
-def _check_readable(checkpoint: CheckpointFiles, chosen: Collection[str]) -> None:
-    broken = {name: why for name, why in checkpoint.unreadable.items() if name in chosen}
-    if broken:
-        name, why = next(iter(broken.items()))
-        more = f", and {len(broken) - 1} more entries like it" if len(broken) > 1 else ""
-        patterns = f"select={['!' + pattern_of(n) for n in broken]}"
-        if len(broken) > MOST_PATTERNS:
-            patterns = (
-                "select=, with a ! before its names or patterns of them (`distinfer inspect` lists all)"
-            )
-        raise ReshardError(f"{name} cannot be read{more}: {why}; leave out what cannot be read by {patterns}")
+def _output(conversion: Conversion, folder: PathLike, options: OutputOptions) -> Output:
+    chosen: dict[str, Any] = {**options, "format": options.get("format") or conversion.checkpoint.format}
+    chosen["file_options"] = {key: chosen.pop(key) for key in FileOptions.__annotations__ if key in chosen}
+    return Output(folder, **chosen)
 
 
-def _stays_plain(record: TensorRecord, name: str, dst: Strategy | None, stated: bool) -> bool:
-    """Whether an entry is no parameter in the destination either; a rule for all names leaves it what it is."""
-    if record.kind != "plain" or dst is None or name not in dst:
-        return record.kind == "plain"
-    return stated and max(dst[name].parts, default=1) == dst[name].optimizer_shards == 1
+def _checked_tasks(conversion: Conversion, output: Output) -> list[WriteTask]:
+    """The files to write, of a plan that can be written so as far as shows before anything is read or written.
 
-
-def _sources(checkpoint: CheckpointFiles, records: Sequence[TensorRecord]) -> list[Holding]:
-    """Who holds what; without what was lost, if others have it.
-
-    Raises
-    ------
-    ReshardError
-        If nobody has it: all tensors and boxes that are lost are listed.
+    Another process that writes there, a full disk and the like are found by the run alone.
     """
-    if not checkpoint.lost:
-        return [record.layout for record in records]
-    covered = checkpoint.coverage()
-    holes = {record.name: covered[record.name].holes for record in records if len(covered[record.name].holes)}
-    words = [f"{name}: {listed(map(box_in_words, boxes.tolist()))}" for name, boxes in holes.items()]
-    if words:
-        lost = in_lines(f"rank {rank} is lost: {file.reason}" for rank, file in checkpoint.lost.items())
-        raise ReshardError(f"{lost}\nNo other rank holds\n{in_lines(words)}")
-    gone = frozenset(checkpoint.lost)
-    return [Surviving(record.layout, gone) for record in records]
+    checkpoint = conversion.checkpoint
+    check_apart(() if checkpoint.held else [file.path for file in checkpoint.files], output)
+    check_target(Path(os.path.abspath(output.folder)), output.overwrite)
+    if output.like is not None:
+        sources = {name: source for source, (name, _) in conversion.targets.items()}
 
+        def are_equal(one: str, other: str) -> bool:
+            return checkpoint.begin_alike(sources[one], sources[other])
 
-def _follows(record: TensorRecord, checkpoint: CheckpointFiles) -> bool:
-    """Whether no rule needs to say how a tensor lies: a state, or a single number."""
-    return followed_parameter(record.name, checkpoint.tensors) is not None or not record.shape
-
-
-def _quantised(checkpoint: CheckpointFiles, config: Mapping[str, Any] | None) -> tuple[QuantisedWeight, ...]:
-    tensors = checkpoint.tensors
-    return quantised_weights(
-        {name: record.shape for name, record in tensors.items()},
-        {name: record.dtype for name, record in tensors.items()},
-        config,
+        check_like(_written(conversion), output.like, conversion.allow_missing, are_equal)
+    conversion.check_patterns(
+        () if output.like is None or not conversion.unmatched else names_of(output.like)
     )
+    shares = [conversion.share(rank) for rank in range(conversion.plan.dst_count)]
+    tasks = tasks_of(shares, conversion.texts, output)
+    for task in tasks:
+        check_specs(task.path, task.specs, task.options["format"])
+    return tasks
 
 
-def _renamed(names: Sequence[str], rename: Mapping[str, str], checkpoint: CheckpointFiles) -> dict[str, str]:
-    """The destination's name of every entry."""
-    rules = [(old, new) for old, new in rename.items()]
-    for old, new in rules:
-        if old.count("*") != new.count("*"):
-            raise ReshardError(
-                f"rename: {old!r} and {new!r} have different numbers of stars; give them as many"
-            )
-    out: dict[str, str] = {}
-    used: set[str] = set()
-    for name in names:
-        out[name] = name
-        parameter = followed_parameter(name, checkpoint.tensors)
-        for old, new in rules:
-            found = _by_rule(name, old, new)
-            if found is None and parameter is not None:
-                inner = _by_rule(parameter, old, new)
-                found = None if inner is None else name[: -len(parameter)] + inner
-            if found is not None:
-                out[name] = found
-                used.add(old)
-                break
-    for old in rename:
-        if old not in used:
-            raise ReshardError(f"rename: no entry is called {old!r}; {near_names(old, names)}")
-    taken: dict[str, str] = {}
-    for name, new in out.items():
-        if taken.setdefault(new, name) != name:
-            raise ReshardError(f"rename: {taken[new]} and {name} would both be called {new!r}")
-    return out
+def _written(conversion: Conversion) -> dict[str, NamedTensor]:
+    """All tensors of the output, by their new names."""
+    return {
+        name: NamedTensor(conversion.plan.class_named(source).shape, str(dtype))
+        for source, (name, dtype) in conversion.targets.items()
+    }
 
 
-def _by_rule(name: str, old: str, new: str) -> str | None:
-    """The new name if the rule fits: what a star stood for is put in place of the other's."""
-    found = re.fullmatch("(.*)".join(map(re.escape, old.split("*"))), name, re.DOTALL)
-    if found is None:
-        return None
-    parts = new.split("*")
-    return parts[0] + "".join(star + part for star, part in zip(found.groups(), parts[1:], strict=True))
+def _job(conversion: Conversion, output: Output) -> dict[str, Any]:
+    """All that the bytes of the output depend on.
+
+    The key is left out, since nothing secret may be on the disk: an encrypted file is never resumed.
+    """
+    options = {key: value for key, value in output.file_options.items() if key not in ("sync", "enc_key")}
+    return {
+        "program": __version__,
+        "sources": source_identities(conversion.checkpoint),
+        "destination": strategy_to_json(conversion.strategy),
+        "tensors": {
+            source: [name, dtype_name(dtype)] for source, (name, dtype) in conversion.targets.items()
+        },
+        "states": conversion.states,
+        "format": output.format,
+        "prefix": output.prefix,
+        "partition": dict(output.partition or {}),
+        "copied": [path.name for path in output.copied],
+        "options": options,
+        "encrypted": output.file_options.get("enc_key") is not None,
+    }
 
 
-def _destination(record: TensorRecord, name: str, dst: Strategy | None, states: str, stated: bool) -> Holding:
-    """Where a tensor goes; `stated` tells whether a source strategy said what is a parameter."""
-    if dst is None:
-        return Layout.replicated(1, len(record.shape))
-    if name in dst:
-        return dst[name]
-    whole = Layout.replicated(dst.ranks, len(record.shape))
-    followed = followed_parameter(name, dst)
-    if record.kind == "plain" and (stated or np.prod(record.shape, dtype=object) <= 1):
-        return whole
-    if followed is not None and states == "follow":
-        return dst[followed]
-    if followed is not None:
-        return whole if states == "replicate" else KeptSlices(record.layout, dst.ranks)
-    raise ReshardError(
-        f"{record.name}: the destination strategy has no layout for it; it names {listed(dst)}. "
-        f"Is it the strategy of another net? Else add one, or leave the tensor out by select=['!{record.name}']"
+def _finish(
+    conversion: Conversion,
+    output: Output,
+    stage: Stage,
+    tasks: Sequence[WriteTask],
+    reports: Sequence[FileReport],
+) -> None:
+    """Write the manifest and, for Hugging Face, the index and what is copied along."""
+    files = manifest_files(stage, tasks, reports)
+    companions = write_companions(stage, output, tasks)
+    manifest = Manifest(
+        files,
+        conversion.strategy,
+        {} if output.format == "huggingface" else conversion.texts,
+        tuple(source_records(conversion.checkpoint)),
+        f"distinfer_lab {__version__}",
+        companions,
+        conversion.plain,
     )
-
-
-@dataclass(frozen=True)
-class KeptSlices:
-    """Destination rank r gets what the r-th holder of a layout has, counted round."""
-
-    layout: Layout
-    count: int
-    """The number of destination ranks."""
-
-    @property
-    def first_ranks(self) -> tuple[int, ...]:
-        """The first destination rank."""
-        return (0,)
-
-    @property
-    def pattern(self) -> Hashable:
-        """What equal ones have in common."""
-        return ("kept", self.layout, self.count)
-
-    def regions(self, shape: Sequence[int]) -> Regions:
-        """Who gets which boxes."""
-        held = self.layout.regions(shape)
-        each = len(held.ranks) // len(self.layout.ranks)
-        ranks = np.repeat(np.arange(self.count, dtype=np.int64), each)
-        rows = np.arange(len(ranks)) % len(held.ranks)
-        return Regions(ranks, held.boxes[rows], held.starts[rows])
+    stage.write(MANIFEST, manifest.to_json())

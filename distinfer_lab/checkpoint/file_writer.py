@@ -23,7 +23,7 @@ from ..errors import CheckpointFileError, DistinferError
 from ..formats import SliceWriter, TensorSpec, with_secret_key
 from ..text import shown
 from ..untrusted import parse_json, read_file, read_int
-from .rank_reads import Share, ShareTensor, Source
+from .rank_reads import BoxReader, Share, ShareTensor
 from .shard_reader import Filling
 from .staging import journal_of, open_private
 
@@ -162,7 +162,7 @@ class Written(NamedTuple):
 def write_file(
     task: WriteTask,
     control: Control,
-    sources: Mapping[int, Source] | None = None,
+    sources: Mapping[int, BoxReader] | None = None,
     *,
     ahead: bool = False,
 ) -> FileReport:
@@ -251,7 +251,7 @@ class FileWork:
         with self._told():
             self.left = tuple(tensor for tensor in self.task.share.tensors if not self._reused(tensor))
 
-    def write(self, sources: Mapping[int, Source]) -> None:
+    def write(self, sources: Mapping[int, BoxReader]) -> None:
         """Write what is left."""
         filling = Filling(self.left, sources, self.task.buffer_bytes, self.ahead, self.control.check)
         with self._told(), closing(filling.content()) as content:

@@ -1,7 +1,7 @@
 """Where and how the files of a run are written, checked before anything is done."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -10,15 +10,26 @@ from ..arguments import checked
 from ..errors import ReshardError
 from ..formats import companions, partition_like, with_secret_key
 from ..sizes import BUFFER_BYTES, size_of
+from .progress import Progress
 from .shard_reader import SMALLEST_BUFFER
 
-__all__ = ["Output", "OutputOptions", "RunOptions"]
+__all__ = ["FileOptions", "Output", "OutputOptions", "WriteOptions"]
 
 FORMATS = ("ckpt", "safetensors", "huggingface")
 
 
-class OutputOptions(TypedDict, total=False):
-    """What of `Output` may be said where a plan is written: see there."""
+class FileOptions(TypedDict, total=False):
+    """How each file is written, see `SliceWriter`."""
+
+    chunk_bytes: int
+    crc_check: bool
+    enc_key: bytes | None
+    enc_mode: str
+    sync: bool
+
+
+class OutputOptions(FileOptions, total=False):
+    """The options of a conversion's `check`: those of `Output`, and of its files."""
 
     prefix: str
     format: str | None
@@ -28,17 +39,16 @@ class OutputOptions(TypedDict, total=False):
     overwrite: bool
     resume: bool
     digests: bool
-    file_options: Mapping[str, Any]
     like: str | os.PathLike[str] | None
 
 
-class RunOptions(OutputOptions, total=False):
-    """What may be said of a run: see `ConversionPlan.run`."""
+class WriteOptions(OutputOptions, total=False):
+    """All options of `Conversion.write` but `on`."""
 
-    cards: Any
-    threads: int
     route: str
     verify_source: bool
+    progress: Callable[[Progress], None] | None
+    cancelled: Callable[[], bool] | None
 
 
 @checked

@@ -32,7 +32,7 @@ class Progress(NamedTuple):
 
 
 class Watch:
-    """Counts what is done, tells it, and stops the work when it is asked to."""
+    """Counts what is done, reports it, and stops the work when that is asked for."""
 
     def __init__(
         self,
@@ -45,7 +45,6 @@ class Watch:
         self._done: dict[int, int] = {}
         self._began = time.monotonic()
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
 
     @property
     def seconds(self) -> float:
@@ -64,14 +63,10 @@ class Watch:
                 done = dict(self._done)
                 self._tell(Progress(sum(done.values()), self._total, done, self._totals, self.seconds))
 
-    def stop(self) -> None:
-        """Let every thread stop at its next window."""
-        self._stopped.set()
-
     def check(self) -> None:
-        """Raise if the work was cancelled or stopped."""
-        if self._stopped.is_set() or (self._cancelled is not None and self._cancelled()):
-            raise ReshardError("the run was cancelled; the next run of the same work goes on from here")
+        """Raise if the work was cancelled."""
+        if self._cancelled is not None and self._cancelled():
+            raise ReshardError("the run was cancelled; the next run of the same work resumes it")
 
 
 class RankWatch(NamedTuple):

@@ -19,14 +19,14 @@ from ..reshard import ReshardPlan
 from ..secret import secret_key
 from .files import CheckpointFiles
 
-__all__ = ["Part", "Share", "ShareTensor", "Source", "share_of", "shares_of"]
+__all__ = ["BoxReader", "Part", "Share", "ShareTensor", "share_of", "shares_of"]
 
 Array = NDArray[Any]
 
 WINDOW_BYTES = 4 << 20
 
 
-class Source(Protocol):
+class BoxReader(Protocol):
     """Something that holds slices: a file, or a card's memory."""
 
     def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int) -> int:
@@ -73,7 +73,7 @@ class ShareTensor(NamedTuple):
                 there = common.moved([a - b for a, b in zip(part.src.start, part.dst.start, strict=True)])
                 yield part.src_rank, there, common.within(window)
 
-    def fill(self, window: Box, out: Array, sources: Mapping[int, Source], buffer_bytes: int) -> int:
+    def fill(self, window: Box, out: Array, sources: Mapping[int, BoxReader], buffer_bytes: int) -> int:
         """Read a window of the shard into `out`, in the files' dtype; gives the bytes that were read."""
         return sum(
             sources[rank].read_into(self.source, there, inner.of(out), buffer_bytes)
@@ -173,7 +173,7 @@ class Share:
 
     def read_from(
         self,
-        sources: Mapping[int, Source],
+        sources: Mapping[int, BoxReader],
         window_bytes: int,
         advance: Callable[[int], None] = lambda n: None,
     ) -> dict[str, Array]:

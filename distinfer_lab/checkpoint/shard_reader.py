@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..display import counted
 from ..formats import FileSet, SliceFile
 from ..layout import Box
-from .rank_reads import ShareTensor, Source
+from .rank_reads import BoxReader, ShareTensor
 from .row_blocks import BLOCK_BYTES, Block, BlockReader, Table, table_of
 
 __all__ = ["SMALLEST_BUFFER", "Filling", "window_bytes"]
@@ -64,7 +64,7 @@ class Filling:
     def __init__(
         self,
         tensors: Sequence[ShareTensor],
-        sources: Mapping[int, Source],
+        sources: Mapping[int, BoxReader],
         buffer_bytes: int,
         ahead: bool,
         check: Callable[[], None],

@@ -13,9 +13,9 @@ from ..formats import as_strategy
 from ..layout import Layout, Strategy
 from ..reshard import plan_reshard
 from ..sizes import BUFFER_BYTES
+from .conversion import ReshardResult
+from .executors import Threads
 from .opening import open_checkpoint
-from .result import ReshardResult
-from .write import reshard_files
 
 __all__ = ["rank_list_for_transform", "transform_checkpoints"]
 
@@ -60,7 +60,7 @@ def transform_checkpoints(
     check_replicas
         Compare slices that should be equal.
     overwrite, buffer
-        See `reshard_files`.
+        See `Output`.
     dec_key, dec_mode
         For encrypted sources.
     file, step
@@ -72,7 +72,7 @@ def transform_checkpoints(
     Raises
     ------
     CheckpointError, CheckpointFileError, ReshardError, LayoutError
-        As `open_checkpoint` and `reshard_files`.
+        As `open_checkpoint`, `Checkpoint.plan` and `Conversion.write`.
     """
     if process_num < 1:
         raise ReshardError(f"process_num={process_num} is below 1")
@@ -82,18 +82,14 @@ def transform_checkpoints(
     ) as checkpoint:
         for note in checkpoint.notes:
             warnings.warn(note, stacklevel=3)
-        return reshard_files(
-            checkpoint,
-            dst,
+        return checkpoint.plan(dst, states=states, allow_missing=allow_missing).write(
             dst_checkpoints_dir,
+            on=Threads(process_num),
             prefix=ckpt_prefix,
             format=output_format,
-            states=states,
             verify_source=check_replicas,
-            threads=process_num,
             buffer=buffer,
             overwrite=overwrite,
-            allow_missing=allow_missing,
         )
 
 

@@ -183,6 +183,8 @@ def reshard(
     SRC is a folder of rank_N folders, a Hugging Face folder, or one file. No tensor is ever whole in
     memory; DST appears when it is complete. A run that was interrupted is resumed by the same command.
     """
+    from ..checkpoint import Threads
+
     if cards is not None and cluster is not None:
         raise click.UsageError(f"--cards and {cluster.option} both say who works; give one of them")
     if cluster is not None:
@@ -218,8 +220,14 @@ def reshard(
             return
         group = stack.enter_context(_cards(cards, cluster)) if cards or cluster else None
         show = stack.enter_context(_progress())
-        who: dict[str, Any] = {"cards": group, "route": route, "threads": threads}
-        result = found.run(dst, **who, verify_source=verify_source, progress=show, **options)
+        result = found.write(
+            dst,
+            on=group or Threads(threads),
+            route=route,
+            verify_source=verify_source,
+            progress=show,
+            **options,
+        )
     say(json.dumps(result.to_json()) if as_json else repr(result))
     if not as_json:
         for path in result.paths:

@@ -14,7 +14,7 @@ from .keys import EnvironmentKey, key_options
 from .words import in_options, say
 
 if TYPE_CHECKING:
-    from ..checkpoint import Checkpoint, ConversionPlan
+    from ..checkpoint import Checkpoint, Conversion
 
 __all__ = [
     "PATH",
@@ -215,9 +215,9 @@ def planned(
     select: tuple[str, ...],
     rename: tuple[str, ...],
     allow_missing: tuple[str, ...],
-) -> "ConversionPlan":
+) -> "Conversion":
     """The plan that the target options name; slices of which nobody says how they lie have none."""
-    from ..checkpoint import check_beginnings, plan_checkpoint, unnamed_slices
+    from ..checkpoint import check_beginnings, plan_conversion, unnamed_slices
     from ..formats import NamedTensor, config_problems
     from ..rules import Rules
 
@@ -238,7 +238,7 @@ def planned(
     check_beginnings(checkpoint)
     for note in unnamed_slices(checkpoint):
         say(f"Note: {note}", err=True)
-    return plan_checkpoint(
+    return plan_conversion(
         checkpoint,
         destination,
         states=states,

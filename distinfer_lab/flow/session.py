@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from numpy.typing import ArrayLike
 
 from ..cards import CardGroup, Run
-from ..checkpoint import Checkpoint, ConversionPlan, ReshardResult, check_beginnings, open_checkpoint
+from ..checkpoint import Checkpoint, Conversion, ReshardResult, check_beginnings, open_checkpoint
 from ..errors import ContextError, GraphError
 from ..layout import Strategy
 from ..net import Tensor
@@ -330,7 +330,7 @@ class Session:
         self._log.enter(Loaded(result, code=session_code.loading(source)), begun)
         return result
 
-    def plan(self) -> ConversionPlan:
+    def plan(self) -> Conversion:
         """The way from the checkpoint's files to files that are laid out as step 2 says.
 
         Raises
@@ -339,21 +339,21 @@ class Session:
             If there is no checkpoint, or no layout.
         """
         strategy = self._needed("reshard", LaidOut).strategy
-        plan: ConversionPlan = self._needed("reshard", Opened).checkpoint.plan(strategy)
+        plan = self._needed("reshard", Opened).checkpoint.plan(strategy)
         return plan
 
     def write(self, folder: str | os.PathLike[str], **options: Any) -> ReshardResult:
-        """Write the checkpoint to other files, as the layout says; `options` are those of `ConversionPlan.run`.
+        """Write the checkpoint to other files, as the layout says; `options` are those of `Conversion.write`.
 
         Raises
         ------
         ContextError
             If there is no checkpoint, or no layout.
         CheckpointFileError, ReshardError
-            See `run_plan`.
+            See `write`.
         """
         begun = self._log.version
-        result: ReshardResult = self.plan().run(folder, cards=self.cards, **options)
+        result = self.plan().write(folder, on=self.cards, **options)
         overwrite = bool(options.get("overwrite", False))
         code = session_code.writing(folder, on_cards=self.cards is not None, overwrite=overwrite)
         self._log.enter(Loaded(result, code=code), begun)

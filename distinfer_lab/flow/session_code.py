@@ -78,8 +78,8 @@ def loading(predictor: Predictor) -> list[str]:
 
 def writing(folder: str | os.PathLike[str], *, on_cards: bool, overwrite: bool) -> list[str]:
     """Write other files."""
-    options = ", cards=cards" * on_cards + ", overwrite=True" * overwrite
-    return [f"result = checkpoint.plan(layout).run({os.fspath(folder)!r}{options})"]
+    options = ", on=cards" * on_cards + ", overwrite=True" * overwrite
+    return [f"result = checkpoint.plan(layout).write({os.fspath(folder)!r}{options})"]
 
 
 def predicting_on(cards: int, predictor: Predictor, lines: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ import traitlets
 from numpy.typing import NDArray
 
 from ..arguments import checked
-from ..checkpoint import ConversionPlan
+from ..checkpoint import Conversion
 from ..display import bytes_in_words, counted
 from ..errors import LayoutError
 from ..reshard import MOST_SCHEDULED, ReshardPlan, Step, plan_steps, warnings_of
@@ -78,13 +78,13 @@ class PlanView(Panel):
     step = traitlets.Int()
     opened = traitlets.Unicode()
 
-    def __init__(self, plan: ReshardPlan, *, parameter: str = "") -> None:
-        self.plan = plan
-        self._sides = FILES if isinstance(plan, ConversionPlan) else CARDS
+    def __init__(self, plan: ReshardPlan | Conversion, *, parameter: str = "") -> None:
+        self.plan = plan.plan if isinstance(plan, Conversion) else plan
+        self._sides = FILES if isinstance(plan, Conversion) else CARDS
         self._steps: tuple[Step, ...] = ()
         self._opened_from = ""
         self.kind = ipywidgets.ToggleButtons(options=PICTURES, description="Moves as")
-        self._link(plan.traffic)
+        self._link(self.plan.traffic)
         hint = "Hover or focus a card or a cell; Enter or a click selects it, Escape lets go."
         self.picture = Picture(self._live(), self._sentences, self._partners, still=self._still(), hint=hint)
         super().__init__()
@@ -107,7 +107,7 @@ class PlanView(Panel):
         self._list()
         self.scrubber = ipywidgets.IntSlider(description="Step", min=0, max=1, readout=True)
         self.at = ipywidgets.HTML()
-        self.summary = ipywidgets.HTML(_summary(self.plan))
+        self.summary = ipywidgets.HTML(_summary(self.plan, self._sides))
         self.every = ipywidgets.Button(description="All tensors", icon="list")
         self.open = ipywidgets.Button(description="Open the group", icon="search-plus", disabled=True)
         self.back = ipywidgets.Button(description="All cards", icon="search-minus", disabled=True)
@@ -350,12 +350,12 @@ def _nbytes(plan: ReshardPlan, name: str) -> int:
     return int(plan.class_named(name).sizes.sum())
 
 
-def _summary(plan: ReshardPlan) -> str:
+def _summary(plan: ReshardPlan, sides_are: object) -> str:
     """The sums and the warnings."""
     moved, bound = plan.moved_bytes, plan.bound_bytes
     ratio = f" ({moved / bound:.2f})" if bound else ""
     most = bytes_in_words(int(plan.needed_bytes.max(initial=0)))
-    if isinstance(plan, ConversionPlan):
+    if sides_are is FILES:
         sides = f"{counted(plan.src_count, 'file')} -> {counted(plan.dst_count, 'rank')}"
         sums = f"{bytes_in_words(int(plan.needed_bytes.sum()))} in all; a rank ends with at most {most}"
     else:

@@ -8,7 +8,7 @@ import ipywidgets
 import traitlets
 
 from ..arguments import checked
-from ..checkpoint import ConversionPlan, Progress, ReshardResult, RunOptions, Verification
+from ..checkpoint import Conversion, Executor, Progress, ReshardResult, Verification, WriteOptions
 from ..display import bytes_in_words, counted
 from ..errors import ContextError
 from ..text import escape, printable
@@ -50,9 +50,11 @@ class RunPanel(Panel):
     verb
         What the button says.
     resumes
-        Whether the work goes on where it was stopped; by default a plan does and a callable does not.
+        Whether the work is resumed where it was stopped; by default a plan is and a callable is not.
+    on
+        Who writes a plan's files, see `Conversion.write`.
     options
-        Of `ConversionPlan.run`: `cards`, `threads`, `route`, `buffer`, `memory_limit`, `overwrite` and so on.
+        Of `Conversion.write`: `route`, `buffer`, `memory_limit`, `overwrite` and so on.
 
     Attributes
     ----------
@@ -84,19 +86,20 @@ class RunPanel(Panel):
 
     def __init__(
         self,
-        work: ConversionPlan | Callable[..., Any],
+        work: Conversion | Callable[..., Any],
         folder: str | os.PathLike[str] | None = None,
         *,
         verb: str = "Run",
         resumes: bool | None = None,
-        **options: Unpack[RunOptions],
+        on: Executor | None = None,
+        **options: Unpack[WriteOptions],
     ) -> None:
-        _check(work, folder, options)
+        _check(work, folder, options if on is None else {"on": on, **options})
         self._verb = verb
-        self._resumes = isinstance(work, ConversionPlan) if resumes is None else resumes
-        self._plan = work if isinstance(work, ConversionPlan) else None
-        self._call = None if isinstance(work, ConversionPlan) else work
-        self._folder, self._options = folder, options
+        self._resumes = isinstance(work, Conversion) if resumes is None else resumes
+        self._plan = work if isinstance(work, Conversion) else None
+        self._call = None if isinstance(work, Conversion) else work
+        self._folder, self._on, self._options = folder, on, options
         self.result: Any = None
         self.verification: Verification | None = None
         self.picture = Picture(self._drawing(), {}, {}, hint="")
@@ -121,9 +124,9 @@ class RunPanel(Panel):
     def _drawing(self) -> Drawing:
         if self._plan is None:
             return Drawing("", repr(self))
-        files, ranks = counted(self._plan.src_count, "file"), counted(self._plan.dst_count, "rank")
+        files, ranks = counted(self._plan.plan.src_count, "file"), counted(self._plan.plan.dst_count, "rank")
         title = f"{files} to {ranks}, into the folder {os.fspath(self._folder or '')}"
-        return Drawing(traffic_svg(self._plan.traffic, title, sides=FILES), repr(self))
+        return Drawing(traffic_svg(self._plan.plan.traffic, title, sides=FILES), repr(self))
 
     def run(self) -> bool:
         """Start, or go on with what was stopped; False if it is at work already."""
@@ -142,8 +145,12 @@ class RunPanel(Panel):
             assert self._call is not None
             return self._call(control)
         assert self._folder is not None
-        watching = {"progress": control.progress, "cancelled": control.cancelled}
-        return self._plan.run(self._folder, **watching, **self._options)
+        watched: WriteOptions = {
+            **self._options,
+            "progress": control.progress,
+            "cancelled": control.cancelled,
+        }
+        return self._plan.write(self._folder, on=self._on, **watched)
 
     def _verify(self) -> None:
         written = self.result
@@ -195,7 +202,7 @@ class RunPanel(Panel):
     def __repr__(self) -> str:
         if self._plan is None:
             return f"RunPanel({getattr(self._call, '__name__', type(self._call).__name__)})"
-        plan = self._plan
+        plan = self._plan.plan
         return (
             f"RunPanel({counted(len(plan), 'tensor')}, {bytes_in_words(int(plan.needed_bytes.sum()))}, "
             f"{plan.src_count:,} -> {counted(plan.dst_count, 'rank')}, to {printable(os.fspath(self._folder or ''))})"
@@ -203,7 +210,7 @@ class RunPanel(Panel):
 
 
 def _check(work: Any, folder: Any, options: Any) -> None:
-    if isinstance(work, ConversionPlan):
+    if isinstance(work, Conversion):
         if folder is None:
             raise ContextError("where to? A plan needs a folder: RunPanel(plan, 'out')")
         return

@@ -21,10 +21,11 @@ import numpy as np
 import psutil
 import xxhash
 
-from distinfer_lab.checkpoint import open_checkpoint, reshard_files
+from distinfer_lab.checkpoint import Threads, open_checkpoint
 from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout
 
+from ..resharding import plan_and_write
 from .works import Work, whole
 
 __all__ = ["SIDES", "available"]
@@ -100,7 +101,7 @@ def merge_and_split(job: Job) -> dict[str, int]:
 def ours(job: Job, **options: Any) -> dict[str, int]:
     """Byte range by byte range."""
     with open_checkpoint(job.source, job.work.src) as checkpoint:
-        result = reshard_files(
+        result = plan_and_write(
             checkpoint,
             job.work.dst,
             job.out,
@@ -122,7 +123,7 @@ def on_cards(cards: int, route: str) -> Callable[[Job], Iterator[Callable[[], di
         from distinfer_lab.cards import CardGroup
 
         with CardGroup(cards, processes=True) as group:
-            yield lambda: ours(job, cards=group, route=route)
+            yield lambda: ours(job, on=group, route=route)
 
     return side
 
@@ -190,7 +191,7 @@ def torch_dcp(job: Job) -> Iterator[Callable[[], dict[str, int]]]:
 SIDES: dict[str, Any] = {
     "copy": copy,
     "ours, serial": ours,
-    "ours, 2 threads": lambda job: ours(job, threads=2),
+    "ours, 2 threads": lambda job: ours(job, on=Threads(2)),
     "ours, 2 cards": on_cards(2, "files"),
     "ours, 4 cards": on_cards(4, "files"),
     "ours, 4 cards, nothing shared": on_cards(4, "channels"),

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.checkpoint import open_checkpoint, reshard_files, verify_folder
+from distinfer_lab.checkpoint import open_checkpoint, verify_folder
 from distinfer_lab.errors import CardError
 from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
+from ..resharding import plan_and_write
 from ..strategies import examples
 
 TENSORS = [f"layer{i}.weight" for i in range(24)]
@@ -75,7 +76,7 @@ def test_a_killed_worker_comes_back_and_the_run_goes_on(source, route):
     with CardGroup(4, processes=True) as cards, open_checkpoint(source / "src", SRC) as checkpoint:
         pids = list(cards.client.run(os.getpid).values())
         killer = kill_at_work(source, pids[2])
-        result = checkpoint.plan(DST).run(source / "out", cards=cards, route=route)
+        result = checkpoint.plan(DST).write(source / "out", on=cards, route=route)
         killer.join(1)
         assert not killer.is_alive()
         assert len(result.files) == 4
@@ -114,10 +115,10 @@ def test_a_killed_scheduler_leaves_nothing_to_see(source, cluster):
     with CardGroup(2, address=address) as cards, open_checkpoint(source / "src", SRC) as checkpoint:
         killer = kill_at_work(source, scheduler.pid)
         with pytest.raises(CardError, match="the cluster's scheduler"):
-            checkpoint.plan(DST).run(source / "out", cards=cards, route="channels")
+            checkpoint.plan(DST).write(source / "out", on=cards, route="channels")
         killer.join(1)
         assert not (source / "out").exists()
-        reshard_files(checkpoint, DST, source / "out")
+        plan_and_write(checkpoint, DST, source / "out")
     check_whole(source)
 
 
@@ -126,13 +127,14 @@ import sys
 from pathlib import Path
 from distinfer_lab.cards import CardGroup
 from distinfer_lab.checkpoint import open_checkpoint
+
 from tests.cards.test_losses import DST, SRC
 
 if __name__ == "__main__":
     folder, route = Path(sys.argv[1]), sys.argv[2]
     with CardGroup(2, processes=True) as cards, open_checkpoint(folder / "src", SRC) as checkpoint:
         print("ready", flush=True)
-        checkpoint.plan(DST).run(folder / "out", cards=cards, route=route)
+        checkpoint.plan(DST).write(folder / "out", on=cards, route=route)
 """
 
 
@@ -151,7 +153,7 @@ def test_a_killed_client_leaves_nothing_to_see(source, route, tmp_path):
             client.kill()
         if not (source / "out").exists():
             with open_checkpoint(source / "src", SRC) as checkpoint:
-                reshard_files(checkpoint, DST, source / "out")
+                plan_and_write(checkpoint, DST, source / "out")
         check_whole(source)
         for path in sorted((source / "out").rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()

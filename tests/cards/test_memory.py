@@ -124,7 +124,7 @@ def test_a_reshard_is_refused_before_a_byte_moves(tmp_path):
             cards.take(plan, buffer="2 MiB")
         placement, _ = cards.take(plan, buffer="512 KiB")
         with pytest.raises(CardMemoryError, match="4194304 bytes of working values and buffers"):
-            plan.run(tmp_path / "out", cards=cards, buffer="4 MiB")
+            plan.write(tmp_path / "out", on=cards, buffer="4 MiB")
         cards.drop(placement)
 
 

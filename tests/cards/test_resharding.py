@@ -110,7 +110,7 @@ def test_files_to_files(source, cards, route, format, tmp_path):
     """Each card reads all sources, or its own only and the rest comes over channels."""
     told = []
     with open_checkpoint(source, SRC) as checkpoint:
-        result = checkpoint.plan(DST).run(
+        result = checkpoint.plan(DST).write(
             tmp_path / "out", cards=cards, route=route, format=format, progress=told.append, buffer="256 KiB"
         )
     assert verify_folder(tmp_path / "out").ok
@@ -128,7 +128,7 @@ def test_files_to_files(source, cards, route, format, tmp_path):
 def test_files_to_cards(source, cards, route):
     """Into the memory of the cards."""
     with open_checkpoint(source, SRC) as checkpoint:
-        placement, taken = cards.take(checkpoint.plan(DST), route=route, buffer="256 KiB")
+        placement, taken = cards.load(checkpoint.plan(DST), route=route, buffer="256 KiB")
     check(cards.pull(placement, {rank: list(SHAPES) for rank in range(4)}), shards_of(DST))
     assert (taken.moved_bytes == 0) == (route == "auto")
     cards.drop(placement)
@@ -137,16 +137,16 @@ def test_files_to_cards(source, cards, route):
 def test_cards_to_cards_and_to_files(source, tmp_path):
     """Eight cards hold the training slices; four get the destination's, or write them."""
     with CardGroup(8) as cards, open_checkpoint(source, SRC) as checkpoint:
-        held, _ = cards.take(checkpoint.plan(SRC))
+        held, _ = cards.load(checkpoint.plan(SRC))
         check(cards.pull(held, {rank: list(SHAPES) for rank in range(8)}), shards_of(SRC))
         on_cards = cards.checkpoint(held, SRC)
         plan = on_cards.plan(DST, same_cards=True)
-        placement, taken = cards.take(plan)
+        placement, taken = cards.load(plan)
         check(cards.pull(placement, {rank: list(SHAPES) for rank in range(4)}), shards_of(DST))
         # The frames that ask for tensors are a few bytes each.
         assert 0 <= taken.moved_bytes - plan.bound_bytes < 300
         assert taken.read_bytes == 0
-        result = on_cards.plan(DST, dtype="float16").run(tmp_path / "out", cards=cards)
+        result = on_cards.plan(DST, dtype="float16").write(tmp_path / "out", on=cards)
         assert result.read_bytes == 0
         with open_checkpoint(tmp_path / "out") as written:
             got = {r: {n: written.read(r, n) for n in SHAPES} for r in range(4)}
@@ -158,22 +158,22 @@ def test_cards_to_cards_and_to_files(source, tmp_path):
             },
         )
         with pytest.raises(ReshardError, match="lies on cards; pass cards="):
-            plan.run(tmp_path / "other")
+            plan.write(tmp_path / "other")
         cards.drop(held)
         with pytest.raises(CardError, match="not on these cards"):
-            cards.take(plan)
+            cards.load(plan)
 
 
 def test_what_was_left_is_not_sent_again(source, tmp_path, monkeypatch):
     """A run over channels that was cancelled: the next one moves only what is missing."""
     with CardGroup(4) as cards, open_checkpoint(source, SRC) as checkpoint:
         plan = checkpoint.plan(DST)
-        whole = plan.run(tmp_path / "whole", cards=cards, route="channels")
+        whole = plan.write(tmp_path / "whole", on=cards, route="channels")
         write = os.pwrite
         monkeypatch.setattr(os, "pwrite", lambda *args: (time.sleep(0.2), write(*args))[1])
         journals = tmp_path / ".out.stage/journals"
         with pytest.raises(ReshardError, match="cancelled; the next run of the same work goes on"):
-            plan.run(
+            plan.write(
                 tmp_path / "out",
                 cards=cards,
                 route="channels",
@@ -181,7 +181,7 @@ def test_what_was_left_is_not_sent_again(source, tmp_path, monkeypatch):
             )
         monkeypatch.undo()
         assert not (tmp_path / "out").exists()
-        result = plan.run(tmp_path / "out", cards=cards, route="channels")
+        result = plan.write(tmp_path / "out", on=cards, route="channels")
     assert result.resumed
     assert 0 < result.reused_bytes < result.written_bytes
     assert result.moved_bytes < whole.moved_bytes
@@ -231,13 +231,13 @@ def test_a_card_that_sees_no_output_is_named(source, cards, tmp_path, monkeypatc
     with open_checkpoint(source, SRC) as checkpoint:
         plan = checkpoint.plan(DST)
         with pytest.raises(ReshardError, match="route='x' is not one of auto, files, channels"):
-            plan.run(tmp_path / "out", cards=cards, route="x")
+            plan.write(tmp_path / "out", on=cards, route="x")
         honest = CardRuntime.seen
         monkeypatch.setattr(CardRuntime, "seen", lambda self, paths: [*honest(self, paths)[:-1], set()])
         with pytest.raises(
             CardError, match=r"card \d \(.*\) does not see .*; the output must lie where all cards"
         ):
-            plan.run(tmp_path / "out", cards=cards, route="auto")
+            plan.write(tmp_path / "out", on=cards, route="auto")
     assert not list(tmp_path.iterdir())
 
 
@@ -253,19 +253,19 @@ def test_a_budget_is_kept_or_refused(tmp_path):
     with CardGroup(4, processes=True) as cards, open_checkpoint(tmp_path / "src", src) as checkpoint:
         plan = checkpoint.plan(dst)
         for route in ("files", "channels"):
-            result = plan.run(tmp_path / route, cards=cards, route=route, buffer="8 MiB")
+            result = plan.write(tmp_path / route, on=cards, route=route, buffer="8 MiB")
             assert 0 < result.private_bytes <= (8 + 32) << 20
             assert result.buffer_bytes <= 8 << 20
-            placement, taken = cards.take(plan, route="channels", buffer="8 MiB", memory_limit="24 MiB")
+            placement, taken = cards.load(plan, route="channels", buffer="8 MiB", memory_limit="24 MiB")
             assert taken.predicted_bytes == 24 << 20
             assert 16 << 20 <= taken.private_bytes <= (24 + 32) << 20
             cards.drop(placement)
         with pytest.raises(CardError, match=r"rank 0 ends with 16777216 bytes .* use memory_limit=25165824"):
-            cards.take(plan, buffer="8 MiB", memory_limit="20 MiB")
+            cards.load(plan, buffer="8 MiB", memory_limit="20 MiB")
         with pytest.raises(
             CardError, match="too small for 4 cards that send each other pieces; use 20480 or more"
         ):
-            plan.run(tmp_path / "out", cards=cards, route="channels", buffer=10_000)
+            plan.write(tmp_path / "out", on=cards, route="channels", buffer=10_000)
     assert verify_folder(tmp_path / "channels").ok
 
 
@@ -276,7 +276,7 @@ def test_many_files_of_a_card_share_its_memory(tmp_path):
     save_slice(tmp_path / "src/rank_0/a.ckpt", {"w": np.ones((4096, 512), np.float32)}, sync=False)
     with CardGroup(2, card_memory="4 MiB") as cards, open_checkpoint(tmp_path / "src", whole) as checkpoint:
         plan = checkpoint.plan(Strategy({"w": rows}, {"w": (4096, 512)}))
-        result = plan.run(tmp_path / "out", cards=cards, buffer="3 MiB")
+        result = plan.write(tmp_path / "out", on=cards, buffer="3 MiB")
     assert len(result.files) == 16
     assert all(0 < file.buffer_bytes <= 3 << 20 for file in result.files)
     assert verify_folder(tmp_path / "out").ok

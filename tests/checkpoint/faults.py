@@ -12,7 +12,8 @@ from pathlib import Path
 
 import xxhash
 
-from distinfer_lab.checkpoint import conversion, open_checkpoint, reshard_files, staging
+from distinfer_lab.checkpoint import open_checkpoint, planning, staging
+from tests.resharding import plan_and_write
 
 from .test_durability import DST, SRC
 
@@ -54,7 +55,7 @@ class KillingDigest:
 def main(folder, point, count, overwrite):
     """Reshard, and die at the point."""
     if point == "plan":
-        killing(conversion, "_destination", count)
+        killing(planning, "_destination", count)
     elif point == "read":
         killing(os, "preadv", count)
     elif point == "write":
@@ -83,7 +84,7 @@ def main(folder, point, count, overwrite):
         killing(os, "pwrite", -1, slow=0.002)
     with open_checkpoint(folder / "src", SRC) as checkpoint:
         print("ready", flush=True)
-        reshard_files(checkpoint, DST, folder / "out", overwrite=overwrite)
+        plan_and_write(checkpoint, DST, folder / "out", overwrite=overwrite)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def test_what_is_only_called_a_strategy_is_not_named(folder):
 def test_slices_that_the_manifest_does_not_name(folder, tmp_path):
     """Files and folders of ranks that came later are reported on opening; notes and logs are not."""
     with open_checkpoint(folder, ROWS) as checkpoint:
-        checkpoint.plan(ROWS).run(tmp_path / "out")
+        checkpoint.plan(ROWS).write(tmp_path / "out")
     (tmp_path / "out/README.md").write_text("mine")
     with open_checkpoint(tmp_path / "out") as checkpoint:
         assert checkpoint.notes == ()

@@ -91,6 +91,6 @@ def test_a_cut_slice_is_rebuilt_from_replicas(tmp_path):
             checkpoint.plan()
     with open_checkpoint(tmp_path, twice, rebuild=True) as checkpoint:
         assert "the file is cut" in checkpoint.lost[1].reason
-        checkpoint.plan().run(tmp_path / "out")
+        checkpoint.plan().write(tmp_path / "out")
     with open_checkpoint(tmp_path / "out") as checkpoint:
         np.testing.assert_array_equal(checkpoint.read(0, "a"), VALUES["a"])

@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distinfer_lab.checkpoint import open_checkpoint, reshard_files, verify_folder
+from distinfer_lab.checkpoint import Threads, open_checkpoint, verify_folder
 from distinfer_lab.checkpoint.staging import Stage
 from distinfer_lab.errors import CheckpointError, CheckpointFileError, ReshardError
 from distinfer_lab.formats import read_manifest, save_slice
 from distinfer_lab.formats.manifest import sealed
 from distinfer_lab.layout import Layout, Mesh, Strategy
 
+from ..resharding import plan_and_write
 from ..strategies import examples
 
 SHAPE = (64, 256)
@@ -53,7 +54,7 @@ def source(tmp_path):
 
 def run(folder, **options):
     with open_checkpoint(folder / "src", SRC) as checkpoint:
-        return reshard_files(checkpoint, DST, folder / "out", **options)
+        return plan_and_write(checkpoint, DST, folder / "out", **options)
 
 
 def check_whole(folder):
@@ -128,7 +129,7 @@ def journaled(stage):
 def test_an_overwrite_leaves_the_old_or_the_new(source, count):
     """Killed around the exchange: what stands there is whole, one or the other."""
     with open_checkpoint(source / "src", SRC) as checkpoint:
-        reshard_files(checkpoint, None, source / "out")
+        plan_and_write(checkpoint, None, source / "out")
     run_killed(source, "rename", count, overwrite=True)
     manifest = read_manifest(source / "out")
     assert manifest is not None
@@ -268,7 +269,7 @@ def test_threads_do_the_same(source):
     with open_checkpoint(source / "src", SRC) as checkpoint:
         path.write_bytes(path.read_bytes()[:2000])
         with pytest.raises(CheckpointError, match="became shorter"):
-            reshard_files(checkpoint, DST, source / "out", threads=2)
+            plan_and_write(checkpoint, DST, source / "out", on=Threads(2))
 
 
 def test_verify_names_what_differs(source):
@@ -316,10 +317,10 @@ def test_replicas_that_differ_are_found_when_both_are_read(tmp_path):
         open_checkpoint(tmp_path / "src", src) as checkpoint,
         pytest.raises(CheckpointError, match="w: destination ranks 0 and 1 should get equal shards"),
     ):
-        reshard_files(checkpoint, src, tmp_path / "out")
+        plan_and_write(checkpoint, src, tmp_path / "out")
     with (
         open_checkpoint(tmp_path / "src", src) as checkpoint,
         pytest.raises(CheckpointError, match="should hold equal slices, but they differ"),
     ):
-        reshard_files(checkpoint, None, tmp_path / "out", verify_source=True)
+        plan_and_write(checkpoint, None, tmp_path / "out", verify_source=True)
     assert not Path(tmp_path / "out").exists()

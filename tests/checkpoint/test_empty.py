@@ -40,14 +40,14 @@ def test_nothing_goes_all_the_way(what, format, tmp_path):
         assert repr(source)
         assert checkpoint_html(source)
         chosen = set(plan)
-        plan.run(tmp_path / "cut", **options)
+        plan.write(tmp_path / "cut", **options)
     assert verify_folder(tmp_path / "cut").ok
     with open_checkpoint(tmp_path / "cut") as cut:
         assert repr(cut)
         assert checkpoint_html(cut)
         check_source(cut)
         assert set(cut.tensors) == chosen
-        cut.plan().run(tmp_path / "joined", **options)
+        cut.plan().write(tmp_path / "joined", **options)
     with open_checkpoint(tmp_path / "joined") as joined:
         for name in chosen:
             np.testing.assert_array_equal(joined.read(0, name), values[name])

@@ -34,7 +34,7 @@ def outputs(tmp_path_factory):
         for kind, options in OUTPUTS.items():
             whole = kind == "huggingface"
             select = ["w", "empty"] if whole else None
-            checkpoint.plan(None if whole else DST, select=select).run(folder / kind, **options)
+            checkpoint.plan(None if whole else DST, select=select).write(folder / kind, **options)
     return folder
 
 
@@ -107,7 +107,7 @@ def test_a_source_whose_header_was_changed_is_refused(outputs, tmp_path):
         with pytest.raises(
             CheckpointError, match="rank_0/checkpoint_0.safetensors: names, dtypes, shapes or texts"
         ):
-            checkpoint.plan().run(tmp_path / "again", verify_source=True)
+            checkpoint.plan().write(tmp_path / "again", verify_source=True)
     assert not (tmp_path / "again").exists()
 
 
@@ -150,7 +150,7 @@ def test_only_an_intact_output_and_nothing_else_is_replaced(outputs, tmp_path):
         (tmp_path / "link").symlink_to(tmp_path / "out")
         refused(tmp_path / "link", "it is not a folder")
         (tmp_path / "out/rank_0/checkpoint_0.ckpt").unlink()
-        assert checkpoint.plan().run(tmp_path / "out", overwrite=True).verify().ok
+        assert checkpoint.plan().write(tmp_path / "out", overwrite=True).verify().ok
 
 
 def test_what_comes_into_the_old_output_during_a_run_is_kept(outputs, tmp_path):
@@ -162,17 +162,17 @@ def test_what_comes_into_the_old_output_during_a_run_is_kept(outputs, tmp_path):
 
     with open_checkpoint(outputs / "w.ckpt") as checkpoint:
         with pytest.raises(CheckpointFileError, match=r"does not name \(late.md\)"):
-            checkpoint.plan().run(tmp_path / "out", overwrite=True, progress=intrude)
+            checkpoint.plan().write(tmp_path / "out", overwrite=True, progress=intrude)
         assert (tmp_path / "out/late.md").read_text() == "mine"
         assert verify_folder(tmp_path / "out").differences[0].startswith("late.md: ")
         (tmp_path / "out/late.md").unlink()
-        assert checkpoint.plan().run(tmp_path / "out", overwrite=True).resumed
+        assert checkpoint.plan().write(tmp_path / "out", overwrite=True).resumed
 
 
 def test_an_output_without_digests_says_so(outputs, tmp_path):
     """digests=False: each file is named as not compared."""
     with open_checkpoint(outputs / "w.ckpt") as checkpoint:
-        found = checkpoint.plan().run(tmp_path / "out", digests=False).verify()
+        found = checkpoint.plan().write(tmp_path / "out", digests=False).verify()
     assert not found.ok
     assert all("no digest was taken" in text for text in found.differences)
     with open_slice(tmp_path / "out/rank_0/checkpoint_0.ckpt") as file:

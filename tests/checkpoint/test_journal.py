@@ -22,7 +22,7 @@ def stopped(tmp_path):
             open_checkpoint(tmp_path / "one.ckpt") as checkpoint,
             pytest.raises(DistinferError, match="cancelled"),
         ):
-            checkpoint.plan().run(tmp_path / "out", cancelled=lambda left=left: next(left, None) is None)
+            checkpoint.plan().write(tmp_path / "out", cancelled=lambda left=left: next(left, None) is None)
         (journal,) = [*(tmp_path / ".out.stage").rglob("*.jsonl"), None][:1]
         if journal and journal.read_bytes().count(b"\n") >= 3:
             return journal
@@ -32,7 +32,7 @@ def stopped(tmp_path):
 def resumed(journal):
     root = journal.parents[3]
     with open_checkpoint(root / "one.ckpt") as checkpoint:
-        result = checkpoint.plan().run(root / "out")
+        result = checkpoint.plan().write(root / "out")
     with open_checkpoint(root / "out") as written:
         for name, value in TENSORS.items():
             np.testing.assert_array_equal(written.read(0, name), value)

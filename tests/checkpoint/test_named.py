@@ -119,7 +119,7 @@ def test_other_names_of_indices_and_files(tmp_path):
     other = folder / "diffusion_pytorch_model.safetensors.index.json"
     (folder / INDEX).rename(other)
     with open_checkpoint(folder) as checkpoint:
-        result = checkpoint.plan().run(tmp_path / "out", format="huggingface", like=folder)
+        result = checkpoint.plan().write(tmp_path / "out", format="huggingface", like=folder)
     assert (tmp_path / "out" / other.name).is_file()
     assert not (tmp_path / "out" / INDEX).exists()
     with open_checkpoint(result.folder) as again, open_checkpoint(other) as before:
@@ -204,7 +204,7 @@ def test_an_output_that_is_not_like_its_model(tmp_path, fault, shards):
     like = hub(tmp_path / "like", filled(LLAMA), CONFIG, shards)
     with open_checkpoint(hub(tmp_path / "src", filled(shapes))) as checkpoint:
         with pytest.raises(ReshardError, match=words):
-            checkpoint.plan().run(tmp_path / "out", format="huggingface", like=like)
+            checkpoint.plan().write(tmp_path / "out", format="huggingface", like=like)
         assert not (tmp_path / "out").exists()
 
 
@@ -215,7 +215,7 @@ def test_what_an_output_may_lack(tmp_path, lacking, allowed):
     shapes = {name: shape for name, shape in LLAMA.items() if not name.startswith(lacking)}
     with open_checkpoint(hub(tmp_path / "src", filled(shapes))) as checkpoint:
         plan = checkpoint.plan(allow_missing=allowed)
-        assert len(plan.run(tmp_path / "out", format="huggingface", like=like).paths) == 1
+        assert len(plan.write(tmp_path / "out", format="huggingface", like=like).paths) == 1
 
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -312,9 +312,9 @@ def test_a_pattern_may_fit_a_layer_that_only_a_config_speaks_of(tmp_path):
     like = hub(tmp_path / "like", filled(LLAMA), CONFIG | {"num_hidden_layers": 3})
     with open_checkpoint(hub(tmp_path / "src", filled(LLAMA), CONFIG)) as checkpoint:
         plan = checkpoint.plan(allow_missing=["model.layers.2.*"])
-        assert plan.run(tmp_path / "out", format="huggingface", like=like).paths
+        assert plan.write(tmp_path / "out", format="huggingface", like=like).paths
         with pytest.raises(ReshardError, match=r"allow_missing=\['model\.layers\.2\.\*'\]: no tensor fits"):
-            plan.run(tmp_path / "other")
+            plan.write(tmp_path / "other")
 
 
 @pytest.mark.parametrize(
@@ -346,4 +346,4 @@ def test_a_tied_head_may_be_left_out(tmp_path):
     like = hub(tmp_path / "like", filled(LLAMA), CONFIG | {"tie_word_embeddings": True})
     shapes = {name: shape for name, shape in LLAMA.items() if name != "lm_head.weight"}
     with open_checkpoint(hub(tmp_path / "src", filled(shapes))) as checkpoint:
-        checkpoint.plan().run(tmp_path / "out", format="huggingface", like=like)
+        checkpoint.plan().write(tmp_path / "out", format="huggingface", like=like)

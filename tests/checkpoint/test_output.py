@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from distinfer_lab.checkpoint import Output, open_checkpoint, reshard_files, verify_folder
+from distinfer_lab.checkpoint import Output, open_checkpoint, verify_folder
 from distinfer_lab.checkpoint.staging import Stage
 from distinfer_lab.cli import main
 from distinfer_lab.errors import CheckpointFileError, ReshardError
 from distinfer_lab.formats import INDEX, MANIFEST, config_with_dtype, read_manifest, save_slice
+
+from ..resharding import plan_and_write
 
 LLAMA = Path(__file__).parents[1] / "data/oracle/hf/llama_gqa_tiny"
 
@@ -37,8 +39,8 @@ def written(folder):
 def test_both_doors_make_a_folder_like_another(like, tmp_path):
     """Python's `like` and the command line's make the same files; programs and strangers stay behind."""
     with open_checkpoint(LLAMA) as checkpoint:
-        checkpoint.plan().run(tmp_path / "plan", format="huggingface", like=like)
-        reshard_files(checkpoint, None, tmp_path / "files", format="huggingface", like=like)
+        checkpoint.plan().write(tmp_path / "plan", format="huggingface", like=like)
+        plan_and_write(checkpoint, None, tmp_path / "files", format="huggingface", like=like)
     words = ["reshard", LLAMA, tmp_path / "cli", "--format", "huggingface", "--like", like]
     assert CliRunner().invoke(main, list(map(str, words))).exit_code == 0
     wanted = {path.name: path.read_bytes() for path in LLAMA.glob("*.json")}
@@ -60,7 +62,7 @@ def test_a_configuration_says_the_dtype_that_is_written(like, tmp_path):
         values = {name: checkpoint.read(0, name) for name in checkpoint.tensors}
     save_slice(like / "model.safetensors", {**values, "scale": np.float32([2])}, format="safetensors")
     with open_checkpoint(like) as checkpoint:
-        result = checkpoint.plan(dtype="bfloat16").run(tmp_path / "half", **options)
+        result = checkpoint.plan(dtype="bfloat16").write(tmp_path / "half", **options)
     with open_checkpoint(tmp_path / "half") as half:
         assert {str(half.tensors[name].dtype) for name in values} == {"bfloat16"}
         assert half.tensors["scale"].dtype == np.float32
@@ -82,7 +84,7 @@ def test_floats_that_are_not_converted_are_named(tmp_path):
     }
     with open_checkpoint(tmp_path / "a.safetensors") as checkpoint:
         plan = checkpoint.plan(dtype="bf16")
-        result = plan.run(tmp_path / "out")
+        result = plan.write(tmp_path / "out")
         assert set(plan.notes) == notes
         for shown in (plan, plan.explain(), result):
             for note in notes:
@@ -132,7 +134,7 @@ def test_configurations_of_parts_and_small_floats_are_true_too():
 def test_without_like_nothing_is_copied(tmp_path):
     """Not from the source either, whose configuration may not fit what is written."""
     with open_checkpoint(LLAMA) as checkpoint:
-        checkpoint.plan().run(tmp_path / "out", format="huggingface")
+        checkpoint.plan().write(tmp_path / "out", format="huggingface")
     assert sorted(written(tmp_path / "out")) == ["model.safetensors"]
 
 
@@ -141,7 +143,7 @@ def test_what_was_copied_is_verified_and_replaced(like, tmp_path):
     out = tmp_path / "out"
     with open_checkpoint(LLAMA) as checkpoint:
         plan = checkpoint.plan()
-        result = plan.run(out, format="huggingface", like=like)
+        result = plan.write(out, format="huggingface", like=like)
         assert [file.path for file in read_manifest(out).beside] == [
             "config.json",
             "generation_config.json",
@@ -163,7 +165,7 @@ def test_what_was_copied_is_verified_and_replaced(like, tmp_path):
             "tokenizer.json: its bytes differ from what was written",
             f"{INDEX}: 2 bytes, not {(like / INDEX).stat().st_size}",
         )
-        plan.run(out, format="huggingface", like=like, overwrite=True)
+        plan.write(out, format="huggingface", like=like, overwrite=True)
     assert verify_folder(out).ok
     with open_checkpoint(out) as again, open_checkpoint(LLAMA) as checkpoint:
         for name in checkpoint.tensors:
@@ -178,20 +180,20 @@ def test_an_interrupted_run_takes_what_is_there_in_the_end(like, tmp_path, monke
         with monkeypatch.context() as patch:
             patch.setattr(Stage, "commit", lambda self: 1 // 0)
             with pytest.raises(ZeroDivisionError):
-                plan.run(tmp_path / "out", **options)
+                plan.write(tmp_path / "out", **options)
 
     with open_checkpoint(LLAMA) as checkpoint:
         plan = checkpoint.plan()
         interrupted()
         (like / "tokenizer.json").write_text("[1]")
-        result = plan.run(tmp_path / "out", **options)
+        result = plan.write(tmp_path / "out", **options)
         assert (result.resumed, result.reused_bytes) == (True, result.written_bytes)
         assert (tmp_path / "out/tokenizer.json").read_text() == "[1]"
         assert result.verify().ok
         shutil.rmtree(tmp_path / "out")
         interrupted()
         (like / "tokenizer.json").unlink()
-        assert not plan.run(tmp_path / "out", **options).resumed
+        assert not plan.write(tmp_path / "out", **options).resumed
     assert not (tmp_path / "out/tokenizer.json").exists()
 
 
@@ -210,7 +212,7 @@ def test_like_is_for_hugging_face_alone(like, tmp_path):
     (like / INDEX).write_text('{"weight_map": {"w": "model-1.safetensors"}}')
     with open_checkpoint(LLAMA) as checkpoint:
         with pytest.raises(ReshardError, match="like has w, which the output lacks"):
-            checkpoint.plan().run(tmp_path / "out", format="huggingface", like=like)
+            checkpoint.plan().write(tmp_path / "out", format="huggingface", like=like)
 
 
 def test_a_dry_run_refuses_what_a_run_refuses(like, tmp_path):
@@ -247,7 +249,7 @@ def test_an_output_that_exists_is_refused_before_the_source_is_read(tmp_path):
     """However much there would be to compare."""
     with open_checkpoint(LLAMA) as checkpoint:
         with pytest.raises(CheckpointFileError, match="exists; choose another folder"):
-            checkpoint.plan().run(tmp_path, verify_source=True)
+            checkpoint.plan().write(tmp_path, verify_source=True)
         assert sum(file.nbytes_read for source in checkpoint.files for file in source.files) == 0
 
 
@@ -257,10 +259,10 @@ def test_the_format_is_that_of_the_source_unless_said(tmp_path):
         source = tmp_path / f"a.{kind}"
         save_slice(source, {"w": np.arange(6.0)}, format=kind)
         with open_checkpoint(source) as checkpoint:
-            checkpoint.plan().run(tmp_path / kind / "plan")
-            checkpoint.plan().run(tmp_path / kind / "none", format=None)
-            reshard_files(checkpoint, None, tmp_path / kind / "files")
-            checkpoint.plan().run(tmp_path / kind / "said", format="ckpt")
+            checkpoint.plan().write(tmp_path / kind / "plan")
+            checkpoint.plan().write(tmp_path / kind / "none", format=None)
+            plan_and_write(checkpoint, None, tmp_path / kind / "files")
+            checkpoint.plan().write(tmp_path / kind / "said", format="ckpt")
         words = ["reshard", source, tmp_path / kind / "cli"]
         assert CliRunner().invoke(main, list(map(str, words))).exit_code == 0
         for door in ("plan", "none", "files", "cli"):

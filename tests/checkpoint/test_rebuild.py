@@ -6,13 +6,14 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distinfer_lab.checkpoint import coverage, open_checkpoint, reshard_files
+from distinfer_lab.checkpoint import coverage, open_checkpoint
 from distinfer_lab.cli import main
 from distinfer_lab.errors import CheckpointError, CheckpointFileError, ReshardError
 from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.layout.dialects.plain import strategy_to_json
 
+from ..resharding import plan_and_write
 from ..strategies import any_layouts
 
 W, V = (8, 16), (16,)
@@ -72,7 +73,7 @@ def test_what_a_replica_holds_is_rebuilt(source, tmp_path, ranks, how):
     with open_checkpoint(source, REPLICATED, rebuild=True) as checkpoint:
         assert list(checkpoint.lost) == ranks
         assert {found.fewest for found in checkpoint.coverage().values()} <= {1, 8 - len(ranks)}
-        reshard_files(checkpoint, REPLICATED, tmp_path / "out")
+        plan_and_write(checkpoint, REPLICATED, tmp_path / "out")
     with open_checkpoint(tmp_path / "out") as written:
         for rank in range(8):
             columns = WHOLE["w"][:, 4 * (rank % 4) :][:, :4]
@@ -87,13 +88,13 @@ def test_what_nobody_holds_is_listed(source, tmp_path):
         damage(source, rank, "cut")
     with open_checkpoint(source, REPLICATED, rebuild=True) as checkpoint:
         with pytest.raises(ReshardError) as told:
-            reshard_files(checkpoint, None, tmp_path / "out")
+            plan_and_write(checkpoint, None, tmp_path / "out")
         lines = str(told.value).split("\n")
         assert lines[0].startswith(f"rank 1 is lost: {source}/rank_1/a.ckpt: ")
         assert lines[2:] == ["No other rank holds", "w: [0:8, 4:8]", "moments.w: [0:8, 4:8]"]
         assert "w  cannot be recovered: [0:8, 4:8]" in repr(checkpoint)
         assert not (tmp_path / "out").exists()
-        reshard_files(checkpoint, None, tmp_path / "out", select=["v"])
+        plan_and_write(checkpoint, None, tmp_path / "out", select=["v"])
     with open_checkpoint(tmp_path / "out") as written:
         np.testing.assert_array_equal(written.read(0, "v"), WHOLE["v"])
 

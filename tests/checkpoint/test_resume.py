@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import distinfer_lab as dl
 from distinfer_lab.cards import tasks
-from distinfer_lab.checkpoint import open_checkpoint, write
+from distinfer_lab.checkpoint import Threads, executors, open_checkpoint
 from distinfer_lab.checkpoint.staging import Stage
 from distinfer_lab.errors import CheckpointFileError, ReshardError
 from distinfer_lab.formats import save_slice
@@ -48,7 +48,7 @@ def run(folder, windows=None, **options):
         return left[0] is not None and left[0] < 0
 
     with open_checkpoint(folder / "src", SRC) as checkpoint:
-        return checkpoint.plan(DST).run(folder / "out", cancelled=cancelled, **options)
+        return checkpoint.plan(DST).write(folder / "out", cancelled=cancelled, **options)
 
 
 def versions(folder):
@@ -151,8 +151,8 @@ def test_values_on_cards_are_never_taken_over(tmp_path, monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr(Stage, "commit", lambda stage: _fail())
             with pytest.raises(ReshardError, match="not committed"):
-                plan.run(tmp_path / "out", cards=cards)
-        result = plan.run(tmp_path / "out", cards=cards)
+                plan.write(tmp_path / "out", on=cards)
+        result = plan.write(tmp_path / "out", on=cards)
         assert (result.resumed, result.reused_bytes) == (False, 0)
         assert result.discarded
     assert versions(tmp_path) == {1.0}
@@ -187,9 +187,9 @@ def test_ctrl_c_stops_threads_at_their_next_window(tmp_path, monkeypatch):
         time.sleep(0.02)
 
     with monkeypatch.context() as patched:
-        patched.setattr(write, "wait", interrupted)
+        patched.setattr(executors, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path, threads=2, progress=slow)
+            run(tmp_path, on=Threads(2), progress=slow)
     result = run(tmp_path)
     assert result.resumed
     assert result.reused_bytes <= 4 * TENSOR_BYTES < result.written_bytes

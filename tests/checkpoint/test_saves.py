@@ -165,7 +165,7 @@ def test_parts_of_a_rank_are_joined(folder):
     """And a part that is missing is named; so are files that hold the same tensor, which are different saves."""
     with open_checkpoint(folder, BOTH) as checkpoint:
         assert set(checkpoint.tensors) == {"v", "w"}
-        result = checkpoint.plan().run(folder / "out", format="safetensors")
+        result = checkpoint.plan().write(folder / "out", format="safetensors")
     with open_checkpoint(result.folder) as whole:
         for name in "vw":
             np.testing.assert_array_equal(whole.read(0, name), [[0, 0], [1, 1]])
@@ -233,7 +233,7 @@ def test_a_missing_rank_of_a_chosen_step_is_rebuilt(tmp_path):
     with pytest.raises(CheckpointFileError, match=r"rank 2 has no file of step 2_5; .* step='1_5' is of all"):
         open_checkpoint(tmp_path, twice, step="2_5")
     with open_checkpoint(tmp_path, twice, step="2_5", rebuild=True) as checkpoint:
-        checkpoint.plan().run(tmp_path / "out", format="huggingface")
+        checkpoint.plan().write(tmp_path / "out", format="huggingface")
     with open_checkpoint(tmp_path / "out") as whole:
         np.testing.assert_array_equal(whole.read(0, "w"), [[0, 2], [1, 2]])
 

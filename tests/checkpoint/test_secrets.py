@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import distinfer_lab as dl
-from distinfer_lab.checkpoint import Output, open_checkpoint
-from distinfer_lab.checkpoint.write import checked_tasks
+from distinfer_lab.checkpoint import Output, open_checkpoint, tasks_of
 from distinfer_lab.errors import ReshardError
 from distinfer_lab.formats import save_slice
 
@@ -60,7 +59,7 @@ def test_a_stopped_run_leaves_no_key_and_nothing_that_others_may_read(source, tm
             plan = checkpoint.plan(TWO)
             for options in ({"enc_key": KEY}, {}):
                 with pytest.raises(ReshardError, match="cancelled") as caught:
-                    plan.run(tmp_path / "out", file_options=options, cancelled=stopped_after(windows))
+                    plan.write(tmp_path / "out", **options, cancelled=stopped_after(windows))
                 check_hidden(repr(caught.value), "the error")
                 stage = tmp_path / ".out.stage"
                 if options and not stage.exists():
@@ -69,7 +68,7 @@ def test_a_stopped_run_leaves_no_key_and_nothing_that_others_may_read(source, tm
                 for path in [path for path in stage.rglob("*") if path.is_file()]:
                     check_hidden(path.read_bytes(), path)
                     assert path.stat().st_mode & 0o777 == 0o600, path
-            result = plan.run(tmp_path / "out", file_options={"enc_key": KEY})
+            result = plan.write(tmp_path / "out", enc_key=KEY)
     finally:
         os.umask(old)
     for path in (tmp_path / "out").rglob("*"):
@@ -85,7 +84,7 @@ def test_no_record_shows_the_key(source, tmp_path):
     config = dl.CheckpointConfig(enc_key=KEY, crc_check=False)
     with open_checkpoint(source, dec_key=KEY) as checkpoint:
         plan = checkpoint.plan(TWO)
-        tasks = checked_tasks(plan, output)
+        tasks = tasks_of([plan.share(rank) for rank in range(2)], plan.texts, output)
         records = [
             checkpoint,
             plan,
@@ -112,5 +111,5 @@ def test_a_card_that_fails_logs_no_key(source, tmp_path, caplog, capfd):
         plan = checkpoint.plan(TWO)
         source.write_bytes(source.read_bytes()[:1000])
         with pytest.raises(Exception) as caught:
-            plan.run(tmp_path / "out", cards=cards, file_options={"enc_key": KEY})
+            plan.write(tmp_path / "out", on=cards, enc_key=KEY)
     check_hidden(caplog.text + repr(caught.value) + "".join(capfd.readouterr()), "logs")

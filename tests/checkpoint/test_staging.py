@@ -7,10 +7,12 @@ import signal
 import numpy as np
 import pytest
 
-from distinfer_lab.checkpoint import open_checkpoint, reshard_files, staging, verify_folder
+from distinfer_lab.checkpoint import open_checkpoint, staging, verify_folder
 from distinfer_lab.errors import CheckpointFileError, ReshardError
 from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
+
+from ..resharding import plan_and_write
 
 NAMES = ["a", "b"]
 SRC = Strategy(dict.fromkeys(NAMES, Layout(Mesh(tp=2), "tp -")))
@@ -29,7 +31,7 @@ def save_source(folder, value):
 
 def run(folder, ranks=2, **options):
     with open_checkpoint(folder / "src", SRC) as checkpoint:
-        return reshard_files(checkpoint, columns(ranks), folder / "out", sync=False, **options)
+        return plan_and_write(checkpoint, columns(ranks), folder / "out", sync=False, **options)
 
 
 def forked(work):

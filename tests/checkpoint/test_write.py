@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from distinfer_lab.checkpoint import (
     open_checkpoint,
-    plan_checkpoint,
-    reshard_files,
     shares_of,
     transform_checkpoints,
     verify_folder,
@@ -21,6 +19,8 @@ from distinfer_lab.formats import open_slice, save_slice
 from distinfer_lab.formats.manifest import sealed
 from distinfer_lab.layout import Layout, Mesh, Strategy, windows
 from distinfer_lab.rules import Rule, Rules
+
+from ..resharding import plan_and_write
 
 MIB = 1 << 20
 
@@ -51,7 +51,7 @@ def test_memory_stays_within_the_buffer(big, to):
     }[to]
     with open_checkpoint(big / "src", Strategy({"w": rows(4)}, {"w": (4096, 4096)})) as checkpoint:
         tracemalloc.start()
-        result = reshard_files(checkpoint, dst, big / "out", buffer=MIB, sync=False)
+        result = plan_and_write(checkpoint, dst, big / "out", buffer=MIB, sync=False)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert MIB // 4 < result.buffer_bytes <= MIB
@@ -116,7 +116,7 @@ def test_a_failure_leaves_nothing_to_see(small):
         path = small / "src/rank_1/a.ckpt"
         path.write_bytes(path.read_bytes()[:60])
         with pytest.raises(CheckpointError, match="the file became shorter while w was read"):
-            reshard_files(checkpoint, DST, small / "out")
+            plan_and_write(checkpoint, DST, small / "out")
     assert sorted(p.name for p in small.iterdir()) == sorted([*before, ".out.stage"])
 
 
@@ -139,8 +139,8 @@ def test_bad_targets_are_named(small):
 def test_digests_are_those_of_the_shards(small):
     """Equal shards have equal digests, whatever the window; different ones have not."""
     with open_checkpoint(small / "src", SRC) as checkpoint:
-        one = reshard_files(checkpoint, Strategy({"w": rows(1)}), small / "a", buffer=16)
-        two = reshard_files(checkpoint, None, small / "b")
+        one = plan_and_write(checkpoint, Strategy({"w": rows(1)}), small / "a", buffer=16)
+        two = plan_and_write(checkpoint, None, small / "b")
     assert one.digests == two.digests
     assert one.digests[0]["w"] != one.digests[0]["moments.w"]
 
@@ -148,7 +148,7 @@ def test_digests_are_those_of_the_shards(small):
 def test_a_share_reads_its_bytes_and_no_others(small):
     """What a card takes into memory, from a description that holds paths and no data."""
     with open_checkpoint(small / "src", SRC) as checkpoint:
-        shares = shares_of(plan_checkpoint(checkpoint, Strategy({"w": rows(4)}), select=["w"]), checkpoint)
+        shares = shares_of(checkpoint.plan(Strategy({"w": rows(4)}), select=["w"]), checkpoint)
     whole = np.arange(32, dtype=np.float32).reshape(8, 4)
     for rank, share in enumerate(shares):
         assert share.nbytes == 32
@@ -166,13 +166,13 @@ def test_overwriting_throws_nothing_of_others_away(small):
             with pytest.raises(
                 CheckpointFileError, match="is read from, and lies in .*; write to another folder"
             ):
-                reshard_files(checkpoint, DST, folder, overwrite=True)
+                plan_and_write(checkpoint, DST, folder, overwrite=True)
         with pytest.raises(CheckpointFileError, match=r"notes: it is not an earlier output \(it has no"):
-            reshard_files(checkpoint, DST, notes.parent, overwrite=True)
+            plan_and_write(checkpoint, DST, notes.parent, overwrite=True)
         assert notes.read_text() == "precious"
         (small / "out").mkdir()
         for _ in range(2):  # an empty folder, then an output
-            assert reshard_files(checkpoint, DST, small / "out", overwrite=True).verify().ok
+            assert plan_and_write(checkpoint, DST, small / "out", overwrite=True).verify().ok
     with open_checkpoint(small / "src", SRC) as checkpoint:
         assert checkpoint.ranks == SRC.ranks
 
@@ -181,12 +181,12 @@ def test_slices_are_not_taken_for_copies(small):
     """Without the strategy every file is taken to hold everything: then they must be equal, or nothing is written."""
     with open_checkpoint(small / "src") as checkpoint:
         with pytest.raises(CheckpointError, match="w: rank 0 .* differ.* give the strategy that they"):
-            reshard_files(checkpoint, None, small / "out", digests=False)
+            plan_and_write(checkpoint, None, small / "out", digests=False)
     assert not (small / "out").exists()
     for rank in range(2):
         save_slice(small / f"copies/rank_{rank}/a.ckpt", {"w": np.arange(8, dtype=np.float32)}, sync=False)
     with open_checkpoint(small / "copies") as checkpoint:
-        assert reshard_files(checkpoint, None, small / "out").verify().ok
+        assert plan_and_write(checkpoint, None, small / "out").verify().ok
 
 
 def test_copies_are_compared_once(small):
@@ -195,22 +195,22 @@ def test_copies_are_compared_once(small):
         save_slice(small / f"copies/rank_{rank}/a.ckpt", {"w": np.arange(8, dtype=np.float32)}, sync=False)
     for verify in (False, True):
         with open_checkpoint(small / "copies") as checkpoint:
-            checkpoint.plan().run(small / f"out_{verify}", verify_source=verify)
+            checkpoint.plan().write(small / f"out_{verify}", verify_source=verify)
             assert sum(file.nbytes_read for file in checkpoint.files) == 2 * 32 + 32
     with open_checkpoint(small / "src") as checkpoint:
         with pytest.raises(
             CheckpointError, match="no strategy names any tensor .* give the strategy that they"
         ):
-            checkpoint.plan().run(small / "again", verify_source=True)
+            checkpoint.plan().write(small / "again", verify_source=True)
     assert not (small / "again").exists()
 
 
 def test_a_source_is_compared_with_its_manifest(small):
     """One byte of an earlier output was flipped: verify_source names the file and the tensor, and writes nothing."""
     with open_checkpoint(small / "src", SRC) as checkpoint:
-        reshard_files(checkpoint, DST, small / "once")
+        plan_and_write(checkpoint, DST, small / "once")
     with open_checkpoint(small / "once") as checkpoint:
-        assert reshard_files(checkpoint, None, small / "back", verify_source=True).verify().ok
+        assert plan_and_write(checkpoint, None, small / "back", verify_source=True).verify().ok
     file = next((small / "once/rank_1").iterdir())
     with open_slice(file) as opened:
         offset = opened.entry("w").pieces[0].offset
@@ -219,7 +219,7 @@ def test_a_source_is_compared_with_its_manifest(small):
     file.write_bytes(data)
     with open_checkpoint(small / "once") as checkpoint:
         with pytest.raises(CheckpointError, match=r"rank_1/.*: w: its bytes differ from what was written"):
-            reshard_files(checkpoint, None, small / "again", verify_source=True)
+            plan_and_write(checkpoint, None, small / "again", verify_source=True)
     assert not (small / "again").exists()
 
 
@@ -227,9 +227,9 @@ def test_an_encrypted_source_is_compared_with_its_manifest(small):
     """The digest of the encrypted bytes needs no key."""
     key = b"k" * 16
     with open_checkpoint(small / "src", SRC) as checkpoint:
-        reshard_files(checkpoint, DST, small / "once", enc_key=key)
+        plan_and_write(checkpoint, DST, small / "once", enc_key=key)
     with open_checkpoint(small / "once", dec_key=key) as checkpoint:
-        assert reshard_files(checkpoint, None, small / "back", verify_source=True).verify().ok
+        assert plan_and_write(checkpoint, None, small / "back", verify_source=True).verify().ok
     assert verify_folder(small / "once").ok
     file = next((small / "once/rank_1").iterdir())
     data = bytearray(file.read_bytes())
@@ -243,17 +243,17 @@ def test_plain_entries_stay_plain(small):
     """Of an output that is opened by its manifest: a strategy that does not name them still takes them along."""
     with open_checkpoint(small / "src", SRC) as checkpoint:
         kinds = {name: record.kind for name, record in checkpoint.tensors.items()}
-        checkpoint.plan(DST, rename={"step": "count"}).run(small / "once")
-        checkpoint.plan().run(small / "whole")
+        checkpoint.plan(DST, rename={"step": "count"}).write(small / "once")
+        checkpoint.plan().write(small / "whole")
         every = Rules(Mesh.parse("tp=4"), (Rule("w", "tp -"), Rule("*", None)))
-        checkpoint.plan(every).run(small / "ruled")
+        checkpoint.plan(every).write(small / "ruled")
         named = Strategy({"w": rows(1), "step": Layout.replicated(1, 1)})
-        checkpoint.plan(named).run(small / "named")
+        checkpoint.plan(named).write(small / "named")
     assert kinds["step"] == "plain"
     for folder, name in (("once", "count"), ("whole", "step"), ("ruled", "step"), ("named", "step")):
         with open_checkpoint(small / folder) as again:
             assert {n for n, record in again.tensors.items() if record.kind == "plain"} == {name}
-            again.plan(SRC).run(small / f"{folder}_again")
+            again.plan(SRC).write(small / f"{folder}_again")
         with open_checkpoint(small / f"{folder}_again") as last, open_checkpoint(small / "src", SRC) as first:
             assert last.tensors[name].kind == "plain"
             for rank in range(first.ranks):
@@ -262,7 +262,7 @@ def test_plain_entries_stay_plain(small):
     with open_checkpoint(
         small / "whole/rank_0/checkpoint_0.ckpt"
     ) as checkpoint:  # nothing says what is plain
-        checkpoint.plan(every).run(small / "unsaid")
+        checkpoint.plan(every).write(small / "unsaid")
     with open_checkpoint(small / "unsaid") as again:
         assert again.tensors["step"].kind == "parameter"
     found = json.loads((small / "once/distinfer.json").read_text())
@@ -271,4 +271,4 @@ def test_plain_entries_stay_plain(small):
     with open_checkpoint(small / "once") as again:
         with pytest.raises(ReshardError, match=r"count: .* or leave the tensor out by select=\['!count'\]"):
             again.plan(SRC)
-        assert "w" in again.plan(SRC, select=["!count"])
+        assert "w" in again.plan(SRC, select=["!count"]).plan

@@ -92,7 +92,7 @@ def test_a_folder_is_brought_and_cut_anew_and_its_code_does_too(folder):
     session.open(folder / "mine", folder / "strategy.ckpt")
     columns = Strategy({"w": Layout(Mesh(tp=2), "- tp")}, {"w": (8, 8)})
     session.set_layout(columns)
-    assert session.plan().dst_count == 2
+    assert session.plan().plan.dst_count == 2
     result = session.write(folder / "out")
     assert result.verify().ok
     assert "came without its net" in session.blocked_reason("predict")
@@ -113,7 +113,7 @@ def test_a_hugging_face_folder_is_its_net_and_its_code_predicts_the_same(tmp_pat
         folder, strategy = tmp_path / "slices", tmp_path / "strategy.json"
         layouts = by_rules(net_of(HUB.name), 1, 2)
         with open_checkpoint(HUB) as whole:
-            whole.plan(layouts).run(folder)
+            whole.plan(layouts).write(folder)
         write_strategy(strategy, layouts)
         shutil.copy(HUB / "config.json", folder)
     session = Session()

@@ -88,7 +88,7 @@ def test_the_whole_road(tmp_path):
             layout = model.infer_predict_layout(ids)
             with dl.open_checkpoint(files, trained) as checkpoint:
                 plan = checkpoint.plan(layout.strategy)
-                assert plan.run(tmp_path / f"{name}4").verify().ok
+                assert plan.write(tmp_path / f"{name}4").verify().ok
             dl.load_distributed_checkpoint(net, tmp_path / f"{name}4", layout, cards=four)
             logits = model.predict(ids).asnumpy()
             share = held_bytes(by_rules(net, 1, 4), dict.fromkeys(weights(name), np.float32))

@@ -74,7 +74,7 @@ def test_bits_that_are_cut_and_joined_are_the_same(tmp_path_factory, drawn, part
         if dim >= len(units) or units[dim] % parts:
             dim = -1
         dst = Strategy({"w": Layout(mesh, tuple(("tp",) if d == dim else () for d in range(len(units))))})
-        source.plan(dst).run(folder / "cut", file_options={"sync": False})
+        source.plan(dst).write(folder / "cut", sync=False)
     whole = bits_of(content, shape, BITS[dtype])
     pieces = np.split(whole, parts, dim) if dim >= 0 else [whole] * parts
     for rank, piece in enumerate(pieces):
@@ -83,7 +83,7 @@ def test_bits_that_are_cut_and_joined_are_the_same(tmp_path_factory, drawn, part
         np.testing.assert_array_equal(bits_of(found[2], *found[1:2], BITS[dtype]), piece)
     assert not verify_folder(folder / "cut").differences
     with open_checkpoint(folder / "cut") as joined:
-        joined.plan().run(folder / "out", format="huggingface", file_options={"sync": False})
+        joined.plan().write(folder / "out", format="huggingface", sync=False)
     assert raw_tensor(folder / "out/model.safetensors", "w") == (dtype, shape, content)
 
 
@@ -92,7 +92,7 @@ def test_the_library_opens_what_is_written(dtype, tmp_path):
     """Each dtype is one of the installed library, and a header of ours is right for it."""
     raw_file(tmp_path / "a/model.safetensors", {"w": (dtype, (2, 8), bytes(2 * BITS[dtype]))})
     with open_checkpoint(tmp_path / "a") as source:
-        source.plan().run(tmp_path / "b", file_options={"sync": False})
+        source.plan().write(tmp_path / "b", sync=False)
     with safe_open(tmp_path / "b/rank_0/checkpoint_0.safetensors", "numpy") as found:
         assert found.get_slice("w").get_dtype() == dtype
         assert found.get_slice("w").get_shape() == [2, 8]
@@ -112,7 +112,7 @@ def test_units_are_not_cut(tmp_path):
         with pytest.raises(
             CheckpointError, match=r"v: a .ckpt file cannot hold dtype F6_E2M3\[4\].*safetensors"
         ):
-            source.plan(select=["v"]).run(tmp_path / "out", format="ckpt")
+            source.plan(select=["v"]).write(tmp_path / "out", format="ckpt")
 
 
 def test_what_cannot_be_read_is_listed_and_left_out(tmp_path):
@@ -136,7 +136,7 @@ def test_what_cannot_be_read_is_listed_and_left_out(tmp_path):
             select = [f"!{name}" for name in reasons]
             with pytest.raises(ReshardError, match="cannot be read.*" + re.escape(f"select={select}")):
                 source.plan()
-            source.plan(select=select).run(tmp_path / f"out{path.name}", file_options={"sync": False})
+            source.plan(select=select).write(tmp_path / f"out{path.name}", sync=False)
     with (
         open_slice(tmp_path / "ms/a.ckpt") as file,
         pytest.raises(CheckpointError, match="q: its type 'Int4'"),

@@ -74,7 +74,7 @@ def test_a_checkpoint_of_more_ranks_than_descriptors(few, tmp_path):
         save_slice(tmp_path / f"src/rank_{rank}/a.safetensors", values, format="safetensors", sync=False)
     strategy = Strategy({"w": Layout(Mesh(tp=64), "tp -")})
     with open_checkpoint(tmp_path / "src", strategy) as source:
-        source.plan().run(tmp_path / "out", file_options={"sync": False})
+        source.plan().write(tmp_path / "out", sync=False)
     with open_checkpoint(tmp_path / "out") as out:
         np.testing.assert_array_equal(out.read(0, "w")[:, 0], np.arange(64))
 

@@ -63,7 +63,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, entries, format):
             else:
                 np.testing.assert_array_equal(found.read(name), value)
     with open_checkpoint(path) as source:
-        source.plan().run(folder / "out", file_options={"sync": False})
+        source.plan().write(folder / "out", sync=False)
 
 
 REFUSED = {
@@ -97,8 +97,8 @@ def test_a_dry_run_refuses_it_too_and_the_way_out_works(tmp_path):
         for work in (plan.check, plan.run):
             with pytest.raises(CheckpointError, match=r"reserves this name.*select=\['!__metadata__'\]"):
                 work(tmp_path / "out", format="safetensors")
-        source.plan(rename={"__metadata__": "m"}).run(tmp_path / "out", format="safetensors")
-        source.plan(select=["!__metadata__"]).run(tmp_path / "out2", format="safetensors")
+        source.plan(rename={"__metadata__": "m"}).write(tmp_path / "out", format="safetensors")
+        source.plan(select=["!__metadata__"]).write(tmp_path / "out2", format="safetensors")
     with open_checkpoint(tmp_path / "out") as out:
         np.testing.assert_array_equal(out.read(0, "m"), np.ones(3))
 

@@ -161,10 +161,10 @@ def _folders(root: Path) -> list[Seed]:
     )
     out.append(Seed("folder", hub, "model.safetensors.index.json", "json"))
     with open_checkpoint(root / "whole/one.ckpt") as checkpoint:
-        checkpoint.plan(STRATEGY).run(root / "cut")
+        checkpoint.plan(STRATEGY).write(root / "cut")
     out.append(Seed("folder", root / "cut", "distinfer.json", "manifest"))
     with open_checkpoint(hub) as checkpoint:
-        checkpoint.plan().run(root / "like", format="huggingface", like=hub)
+        checkpoint.plan().write(root / "like", format="huggingface", like=hub)
     out.append(Seed("folder", root / "like", "distinfer.json", "manifest"))
     return out
 
@@ -177,7 +177,7 @@ def _stages(root: Path) -> list[Seed]:
     with open_checkpoint(stage / "one.ckpt") as checkpoint:
         for calls in map(iter, map(range, range(1, 100))):
             with contextlib.suppress(DistinferError):
-                checkpoint.plan().run(stage / "out", cancelled=lambda left=calls: next(left, None) is None)
+                checkpoint.plan().write(stage / "out", cancelled=lambda left=calls: next(left, None) is None)
             journals = list((stage / ".out.stage").rglob("*.jsonl"))
             if journals and journals[0].read_bytes().count(b"\n") >= 2:
                 break

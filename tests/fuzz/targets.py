@@ -67,7 +67,7 @@ def _use(checkpoint: Checkpoint, folder: Path, deep: bool) -> None:
             looked_at(plan, deep)
             if deep:
                 looked_at(plan.explain(), deep)
-                looked_at(plan.run(folder / "out"), deep)
+                looked_at(plan.write(folder / "out"), deep)
                 assert verify_folder(folder / "out").ok
                 with open_checkpoint(folder / "out") as written:
                     assert set(written.tensors) == set(plan.names)
@@ -122,7 +122,7 @@ def use_folder(seed: Seed, folder: Path, deep: bool) -> None:
 def use_stage(seed: Seed, folder: Path, deep: bool) -> None:
     # The source stays where it was: a copy of it would be another, and the run would start over.
     with open_checkpoint(seed.folder / "one.ckpt") as checkpoint:
-        result = checkpoint.plan().run(folder / "out")
+        result = checkpoint.plan().write(folder / "out")
         looked_at(result, deep)
         result.to_json()
         assert result.verify().ok

@@ -10,12 +10,12 @@ from distinfer_lab.checkpoint import (
     followed_parameter,
     open_checkpoint,
     rank_list_for_transform,
-    reshard_files,
     transform_checkpoints,
 )
 from distinfer_lab.formats import as_strategy, open_slice
 
 from ..oracle import CASES, Case, case
+from ..resharding import plan_and_write
 
 
 def expected(found: Case, name: str, rank: int) -> np.ndarray:
@@ -42,7 +42,7 @@ def reshard(found: Case, tmp_path: Path, output: str, **options: object) -> list
         named = {*checkpoint.missing, *(dst or ())}
         # MindSpore says nothing of them.
         options |= {"allow_missing": sorted(named & {"net.ghost", "net.extra_in_net"})}
-        result = reshard_files(checkpoint, dst, tmp_path / "out", prefix="dst", format=output, **options)
+        result = plan_and_write(checkpoint, dst, tmp_path / "out", prefix="dst", format=output, **options)
     return list(result.paths)
 
 
@@ -88,7 +88,7 @@ def test_equals_what_mindspore_wrote(name: str, output: str, tmp_path: Path) -> 
     if output.endswith("single.ckpt"):
         with open_checkpoint(found.folder / "src", found.src_strategy, **found.key) as checkpoint:
             lacking = [name for name in checkpoint.missing if name == "net.ghost"]
-            ours = list(reshard_files(checkpoint, None, tmp_path / "out", allow_missing=lacking).paths)
+            ours = list(plan_and_write(checkpoint, None, tmp_path / "out", allow_missing=lacking).paths)
         theirs = {0: found.folder / output}
     else:
         ours = reshard(found, tmp_path, "ckpt")

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from distinfer_lab.checkpoint import open_checkpoint, plan_checkpoint, reshard_files
+from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.cli import main
 from distinfer_lab.errors import ArgumentTypeError, CheckpointError, CheckpointFileError, LayoutError
 from distinfer_lab.layout import Mesh
 from distinfer_lab.rules import RULES, Rule, Rules, read_rules
+
+from ..resharding import plan_and_write
 
 HF = Path(__file__).parents[1] / "data/oracle/hf"
 LLAMA, GPT2 = HF / "llama_gqa_tiny", HF / "gpt2_tiny"
@@ -32,7 +34,7 @@ def cut(folder, rules, mesh, out):
     """The shards of every rank, as files."""
     given = Rules(Mesh.parse(mesh), read_rules(rules), config(folder))
     with open_checkpoint(folder) as checkpoint:
-        reshard_files(checkpoint, given, out, format="safetensors")
+        plan_and_write(checkpoint, given, out, format="safetensors")
     with open_checkpoint(out) as checkpoint:
         return [
             {name: checkpoint.read(rank, name) for name in checkpoint.files[rank].entries}
@@ -127,7 +129,7 @@ def test_what_no_rule_fits_is_an_error():
 def refusal(folder, mesh, rules):
     """What is said of a mesh that does not do, line by line."""
     with open_checkpoint(folder) as checkpoint, pytest.raises(LayoutError) as told:
-        plan_checkpoint(checkpoint, Rules(Mesh.parse(mesh), rules, config(folder)))
+        checkpoint.plan(Rules(Mesh.parse(mesh), rules, config(folder)))
     return str(told.value).split("\n")
 
 

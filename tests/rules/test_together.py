@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distinfer_lab.checkpoint import open_checkpoint, plan_checkpoint
+from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.cli import main
 from distinfer_lab.dtypes import in_units
 from distinfer_lab.errors import CheckpointError, GraphError, LayoutError, ReshardError
@@ -309,9 +309,9 @@ def test_codes_are_never_converted(folder, tmp_path):
         with pytest.raises(
             ReshardError, match=r"cannot be converted by dtype=: layers.0.up_proj.weight \(float8"
         ) as told:
-            plan_checkpoint(checkpoint, None, dtype="bf16")
+            checkpoint.plan(None, dtype="bf16")
         assert str(told.value).endswith("select=['!*.up_proj.*']")
-        rest = plan_checkpoint(checkpoint, None, dtype="bf16", select=["!*.up_proj.*"])
+        rest = checkpoint.plan(None, dtype="bf16", select=["!*.up_proj.*"])
         assert {str(dtype) for _, dtype in rest.targets.values()} == {"bfloat16"}
     (tmp_path / "partly").mkdir()
     tensors = {
@@ -355,9 +355,9 @@ def test_a_strategy_may_not_part_codes_from_scales(folder):
             "scale_inv: on rank 0 the scales would be parted .* codes 0:4 and scales of 0:8; cut both alike"
         )
         with pytest.raises(LayoutError, match=said):
-            plan_checkpoint(checkpoint, Strategy(layouts))
+            checkpoint.plan(Strategy(layouts))
         layouts["layers.0.up_proj.weight_scale_inv"] = Layout(tp, ROWS)
-        assert plan_checkpoint(checkpoint, Strategy(layouts)).dst_count == 2
+        assert checkpoint.plan(Strategy(layouts)).plan.dst_count == 2
 
 
 @pytest.mark.parametrize("field", ["quantization_config", "compression_config", "quantization"])

@@ -205,7 +205,7 @@ def test_a_checkpoint_with_lost_slices_is_shown(folder, checkpoint):
 
 def test_a_finished_reshard_and_its_check_are_shown(checkpoint, tmp_path):
     """Result and verification, also when the files have gone since."""
-    result = checkpoint.plan(None).run(tmp_path / "out")
+    result = checkpoint.plan(None).write(tmp_path / "out")
     verification = result.verify()
     before = check(result), check(verification)
     for path in result.paths:

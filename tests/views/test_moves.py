@@ -278,7 +278,7 @@ def sliced(tmp_path_factory):
 
 def read_elements(plan, file, name):
     """For every element of a file's tensor the destination ranks that read it, by brute force."""
-    tensor = plan[name]
+    tensor = plan.plan[name]
     box = box_at(plan.checkpoint.tensors[name].layout.boxes(tensor.shape), file)
     out = {index: set() for index in np.ndindex(*box.shape)}
     for row in np.flatnonzero(tensor.pieces.src_rank == file):
@@ -334,7 +334,7 @@ def test_a_plan_of_very_many_tensors_is_drawn_by_destination(sliced, monkeypatch
     plan = sliced.plan(Strategy({n: Layout.replicated(2, len(s.shape)) for n, s in sliced.tensors.items()}))
     (tensor,) = files_of(plan)[0].tensors
     shares = {piece.readers: piece.share for piece in tensor.pieces}
-    expected = plan.traffic[0] / plan.traffic[0].sum()
+    expected = plan.plan.traffic[0] / plan.plan.traffic[0].sum()
     assert shares == {(rank,): pytest.approx(share) for rank, share in enumerate(expected) if share}
     svg = files_svg(files_of(plan), "files")
     assert any("bytes are put in order of who reads them" in line for line in words(svg))

@@ -14,7 +14,7 @@ from distinfer_lab.checkpoint import open_checkpoint, verify_folder
 from distinfer_lab.display import show
 from distinfer_lab.errors import LayoutError
 from distinfer_lab.flow.session import Session
-from distinfer_lab.flow.session_code import bringing, laying_out_as, writing
+from distinfer_lab.flow.session_code import opening, setting, writing
 from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.reshard import Draft
@@ -100,7 +100,7 @@ def test_texts_and_pictures(folder, strategy):
     """Of a checkpoint, a plan, its explanation, its result and the verification of that."""
     with open_checkpoint(folder) as checkpoint:
         plan = checkpoint.plan(strategy)
-        result = plan.run(folder.with_name(f"{folder.name}.out"))
+        result = plan.write(folder.with_name(f"{folder.name}.out"))
         records = [
             checkpoint,
             checkpoint.files[0],
@@ -142,8 +142,8 @@ def test_generated_code(folder, strategy):
             editor.dialect.value = dialect
             check_code([editor.code.value])
         editor.close()
-    check_code(bringing(folder, strategy, {"file": folder.name}))
-    check_code(laying_out_as(strategy, False))
+    check_code(opening(folder, strategy, {"file": folder.name}))
+    check_code(setting(strategy, False))
     check_code(writing(folder, on_cards=True, overwrite=True))
     session = Session()
     session.open(folder)

@@ -97,7 +97,7 @@ def test_cancel_keeps_what_is_finished_and_resume_goes_on(plan, tmp_path):
     assert last.state == "cancelled"
     assert not (tmp_path / "out").exists()
     assert panel.button.description == "Resume"
-    assert "goes on from here" in panel.outcome.value
+    assert "resumes it" in panel.outcome.value
     assert "alert" not in panel.outcome.value
     panel.button.click()
     assert panel.wait(SECONDS).state == "done"
@@ -164,7 +164,7 @@ def test_what_does_not_go_together_is_refused(plan):
         RunPanel(plan)
     with pytest.raises(ContextError, match="folder, threads: only a plan takes these"):
         RunPanel(lambda control: 1, "out", threads=2)
-    with pytest.raises(ArgumentTypeError, match="work='out' should be a ConversionPlan or a function"):
+    with pytest.raises(ArgumentTypeError, match="work='out' should be a Conversion or a function"):
         RunPanel("out")
 
 

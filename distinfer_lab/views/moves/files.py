@@ -20,7 +20,7 @@ from ..drawing import Block, Pen, above, finish, heading, label, notes, path, sh
 from ..holdings import ranks_in_words
 
 if TYPE_CHECKING:
-    from ...checkpoint import ConversionPlan
+    from ...checkpoint import Conversion
 
 __all__ = ["FileBytes", "ReadPiece", "file_name", "files_of", "files_svg"]
 
@@ -78,14 +78,14 @@ class FileBytes(NamedTuple):
         return round(sum(t.nbytes * sum(piece.share for piece in t.pieces) for t in self.tensors))
 
 
-def files_of(plan: "ConversionPlan", limit: int = MAX_FILES) -> list[FileBytes]:
-    """What a plan reads of its first files; of a plan of very many tensors, by destination only."""
-    files = plan.checkpoint.files[:limit]
-    if len(plan) > MAX_TENSORS:
-        return [_by_destination(plan, rank, file.path) for rank, file in enumerate(files)]
+def files_of(conversion: "Conversion", limit: int = MAX_FILES) -> list[FileBytes]:
+    """What a conversion reads of its first files; of a conversion of very many tensors, by destination only."""
+    files = conversion.checkpoint.files[:limit]
+    if len(conversion.plan) > MAX_TENSORS:
+        return [_by_destination(conversion, rank, file.path) for rank, file in enumerate(files)]
     found: list[dict[str, TensorBytes]] = [{} for _ in files]
-    for name in plan:
-        for rank, tensor in _tensor(plan, name, len(files)):
+    for name in conversion.plan:
+        for rank, tensor in _tensor(conversion, name, len(files)):
             found[rank][name] = tensor
     out = []
     for file, tensors in zip(files, found, strict=True):
@@ -95,14 +95,14 @@ def files_of(plan: "ConversionPlan", limit: int = MAX_FILES) -> list[FileBytes]:
     return out
 
 
-def _tensor(plan: "ConversionPlan", name: str, count: int) -> Iterator[tuple[int, TensorBytes]]:
+def _tensor(conversion: "Conversion", name: str, count: int) -> Iterator[tuple[int, TensorBytes]]:
     """What is read of one tensor in each of the first files."""
-    found = plan[name]
+    found = conversion.plan[name]
     extents = found.pieces.boxes[..., 1] - found.pieces.boxes[..., 0]
     for rank in np.unique(found.pieces.src_rank):
         if rank >= count:
             break
-        entry = plan.checkpoint.files[rank].entries.get(name)
+        entry = conversion.checkpoint.files[rank].entries.get(name)
         if entry is None:
             continue
         readers: dict[tuple[tuple[int, ...], tuple[int, ...]], set[int]] = {}
@@ -128,10 +128,10 @@ def _piece(
     return ReadPiece(tuple(readers), start, stop, place, place + height)
 
 
-def _by_destination(plan: "ConversionPlan", rank: int, file: str) -> FileBytes:
-    entries = plan.checkpoint.files[rank].entries.values()
+def _by_destination(conversion: "Conversion", rank: int, file: str) -> FileBytes:
+    entries = conversion.checkpoint.files[rank].entries.values()
     size = max(sum(entry.nbytes for entry in entries if not entry.is_text), 1)
-    sent = plan.traffic[rank] / size
+    sent = conversion.plan.traffic[rank] / size
     # Bytes that several destinations read are counted by each: the bar is scaled to hold them all.
     sent = sent / max(float(sent.sum()), 1.0)
     ends = np.cumsum(sent)
@@ -139,7 +139,9 @@ def _by_destination(plan: "ConversionPlan", rank: int, file: str) -> FileBytes:
         ReadPiece((j,), float(ends[j] - sent[j]), float(ends[j]), 0.0, 1.0)
         for j in np.flatnonzero(sent).tolist()
     ]
-    return FileBytes(file, (TensorBytes(counted(len(plan), "tensor"), size, tuple(pieces)),), by_reader=True)
+    return FileBytes(
+        file, (TensorBytes(counted(len(conversion.plan), "tensor"), size, tuple(pieces)),), by_reader=True
+    )
 
 
 def files_svg(files: Sequence[FileBytes], title: str, *, total: int | None = None) -> str:

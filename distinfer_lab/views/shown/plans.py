@@ -24,7 +24,7 @@ from ..moves import (
 from .tables import BESIDE_PICTURE, ROWS, bars_html, kept, lines_html, table_html
 
 if TYPE_CHECKING:
-    from ...checkpoint import ConversionPlan, ReshardResult
+    from ...checkpoint import Conversion, ReshardResult
     from ...reshard import Explanation, ReshardPlan
 
 __all__ = ["conversion_html", "plan_html", "register"]
@@ -88,28 +88,34 @@ def _side(cards: int, most: int) -> int:
     return max(min(cards // 16, most), 2)
 
 
-def conversion_html(plan: "ConversionPlan") -> str:
+def conversion_html(conversion: "Conversion") -> str:
     """Which bytes of which file which destination reads, and the sums."""
-    needed = int(plan.needed_bytes.sum())
+    needed = int(conversion.plan.needed_bytes.sum())
     rows = [
         ["all ranks together end with", bytes_in_words(needed)],
-        ["most that a rank ends with", bytes_in_words(int(plan.needed_bytes.max(initial=0)))],
-        ["separate runs of bytes in the files", f"{int(plan.runs.sum()):,}"],
-        _pieces(plan.pieces),
+        ["most that a rank ends with", bytes_in_words(int(conversion.plan.needed_bytes.max(initial=0)))],
+        ["separate runs of bytes in the files", f"{int(conversion.plan.runs.sum()):,}"],
+        _pieces(conversion.plan.pieces),
     ]
     alt = "Bytes that each rank reads of each file"
-    total = plan.checkpoint.ranks
-    title = f"{counted(plan.src_count, 'file')} to {counted(plan.dst_count, 'rank')}"
+    total = conversion.checkpoint.ranks
+    title = f"{counted(conversion.plan.src_count, 'file')} to {counted(conversion.plan.dst_count, 'rank')}"
     files = kept(
-        lambda cards: files_svg(files_of(plan, max(cards // 16, 1)), title, total=total),
+        lambda cards: files_svg(files_of(conversion, max(cards // 16, 1)), title, total=total),
         "Which bytes of each file go to which rank",
         BESIDE_PICTURE,
     )
     return (
         files
-        + _matrix(plan, alt, alt, FILES, [shorten(file_name(f.path), 24) for f in plan.checkpoint.files])
+        + _matrix(
+            conversion.plan,
+            alt,
+            alt,
+            FILES,
+            [shorten(file_name(f.path), 24) for f in conversion.checkpoint.files],
+        )
         + table_html(["", ""], rows, len(rows))
-        + lines_html("\n".join(plan.notes))
+        + lines_html("\n".join(conversion.notes))
     )
 
 
@@ -141,12 +147,12 @@ def explanation_html(told: "Explanation") -> str:
 
 def result_html(result: "ReshardResult") -> str:
     """The sums of a finished reshard, and its plan."""
-    return lines_html(repr(result)) + conversion_html(result.plan)
+    return lines_html(repr(result)) + conversion_html(result.conversion)
 
 
 def register() -> None:
     """Tell `display` how these are drawn."""
     display.register("distinfer_lab.reshard.ReshardPlan", plan_html)
-    display.register("distinfer_lab.checkpoint.ConversionPlan", conversion_html)
+    display.register("distinfer_lab.checkpoint.Conversion", conversion_html)
     display.register("distinfer_lab.reshard.Explanation", explanation_html)
     display.register("distinfer_lab.checkpoint.ReshardResult", result_html)

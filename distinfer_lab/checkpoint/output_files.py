@@ -1,0 +1,85 @@
+"""The files of an output: which tensors go into which, and what their names must be."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointFileError, ReshardError
+from ..formats import CHUNK_BYTES
+from .file_writer import WriteTask
+from .output import Output
+from .rank_reads import Share
+
+__all__ = ["check_apart", "tasks_of"]
+
+
+def tasks_of(shares: Sequence[Share], texts: Mapping[str, str], output: Output) -> list[WriteTask]:
+    """A task for each file of an output.
+
+    Parameters
+    ----------
+    shares
+        What each destination rank reads, in the order of the ranks.
+    texts
+        Text entries, for all files.
+
+    Raises
+    ------
+    ReshardError
+        If the output is one whole checkpoint and there are several ranks, or no file is named for a tensor.
+    """
+    options: dict[str, Any] = {"chunk_bytes": CHUNK_BYTES, **output.file_options}
+    options["format"] = "ckpt" if output.format == "ckpt" else "safetensors"
+    if output.format == "huggingface":
+        if len(shares) != 1:
+            raise ReshardError(
+                f"format='huggingface' is one whole checkpoint, but the plan has {len(shares)} destination "
+                "ranks; leave the destination out"
+            )
+        options["metadata"] = {"format": "pt"}
+        share = shares[0]
+        return [
+            WriteTask(share.only(names), "", path, {}, output.buffer_bytes, output.digests, options)
+            for path, names in _partition(output, [tensor.name for tensor in share.tensors]).items()
+        ]
+    return [
+        WriteTask(
+            share,
+            "",
+            f"rank_{share.rank}/{output.prefix}{share.rank}.{output.format}",
+            texts,
+            output.buffer_bytes,
+            output.digests,
+            options,
+        )
+        for share in shares
+    ]
+
+
+def _partition(output: Output, names: Sequence[str]) -> dict[str, list[str]]:
+    """File name -> tensors."""
+    if output.partition is None:
+        return {"model.safetensors": list(names)}
+    out: dict[str, list[str]] = {}
+    for name in names:
+        if name not in output.partition:
+            word = "partition=" if output.like is None else "like="
+            raise ReshardError(
+                f"{name}: {word} names no file for it; leave {word} out, and all go into one file"
+            )
+        path = output.partition[name]
+        if Path(path).name != path or not path.endswith(".safetensors"):
+            raise ReshardError(f"{name}: {path!r} is no name of a .safetensors file")
+        out.setdefault(path, []).append(name)
+    return dict(sorted(out.items()))
+
+
+def check_apart(sources: Iterable[str], output: Output) -> None:
+    """An output that replaced its own source would throw it away, and what else lies there."""
+    target = Path(output.folder).resolve()
+    for source in sources:
+        path = Path(source).resolve()
+        if path == target or target in path.parents:
+            raise CheckpointFileError(
+                f"{source} is read from, and lies in {output.folder}; write to another folder"
+            )
