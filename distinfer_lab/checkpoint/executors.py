@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from ..display import Displayed
 from ..errors import ReshardError
 from .file_writer import Control, FileReport, WriteTask, Written, write_file
 from .rank_reads import BoxReader
@@ -43,7 +44,7 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True)
-class Threads:
+class Threads(Displayed):
     """Threads of this process, each of which writes one file at a time.
 
     Parameters

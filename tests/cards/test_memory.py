@@ -121,8 +121,8 @@ def test_a_reshard_is_refused_before_a_byte_moves(tmp_path):
     with CardGroup(2, card_memory="3 MiB") as cards, open_checkpoint(tmp_path / "src", src) as checkpoint:
         plan = checkpoint.plan(Strategy({"w": Layout(TP2, "- tp")}))
         with pytest.raises(CardMemoryError, match="2097152 bytes of shards .* and 2097152 bytes of working"):
-            cards.take(plan, buffer="2 MiB")
-        placement, _ = cards.take(plan, buffer="512 KiB")
+            cards.load(plan, buffer="2 MiB")
+        placement, _ = cards.load(plan, buffer="512 KiB")
         with pytest.raises(CardMemoryError, match="4194304 bytes of working values and buffers"):
             plan.write(tmp_path / "out", on=cards, buffer="4 MiB")
         cards.drop(placement)

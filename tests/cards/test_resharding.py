@@ -111,7 +111,7 @@ def test_files_to_files(source, cards, route, format, tmp_path):
     told = []
     with open_checkpoint(source, SRC) as checkpoint:
         result = checkpoint.plan(DST).write(
-            tmp_path / "out", cards=cards, route=route, format=format, progress=told.append, buffer="256 KiB"
+            tmp_path / "out", on=cards, route=route, format=format, progress=told.append, buffer="256 KiB"
         )
     assert verify_folder(tmp_path / "out").ok
     with open_checkpoint(tmp_path / "out") as written:
@@ -157,7 +157,7 @@ def test_cards_to_cards_and_to_files(source, tmp_path):
                 for r, s in shards_of(DST).items()
             },
         )
-        with pytest.raises(ReshardError, match="lies on cards; pass cards="):
+        with pytest.raises(ReshardError, match="is in the memory of cards; pass on="):
             plan.write(tmp_path / "other")
         cards.drop(held)
         with pytest.raises(CardError, match="not on these cards"):
@@ -175,7 +175,7 @@ def test_what_was_left_is_not_sent_again(source, tmp_path, monkeypatch):
         with pytest.raises(ReshardError, match="cancelled; the next run of the same work goes on"):
             plan.write(
                 tmp_path / "out",
-                cards=cards,
+                on=cards,
                 route="channels",
                 cancelled=lambda: any(path.stat().st_size for path in journals.glob("*/*")),
             )

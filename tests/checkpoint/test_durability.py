@@ -261,7 +261,7 @@ def test_cancelled_it_goes_on_later(source):
 
 def test_threads_do_the_same(source):
     """Two files at a time, the same bytes; an error of one stops the others."""
-    result = run(source, threads=2)
+    result = run(source, on=Threads(2))
     check_whole(source)
     assert [file.rank for file in result.files] == [0, 1, 2, 3]
     shutil.rmtree(source / "out")

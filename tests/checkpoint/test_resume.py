@@ -75,7 +75,7 @@ def test_a_source_that_was_exchanged_is_not_mixed_with_what_was_read(tmp_path, w
     stop(tmp_path, windows)
     for rank in ranks:
         write_source(tmp_path, 2, rank, how)
-    result = run(tmp_path, threads=threads)
+    result = run(tmp_path, on=Threads(threads))
     assert (result.resumed, result.reused_bytes) == (False, 0)
     assert "discarded: the source is not the one that it read" in repr(result)
     assert result.to_json()["discarded"]
@@ -109,7 +109,7 @@ def test_a_run_resumes_under_another_buffer(tmp_path, buffers, threads):
     journals = (tmp_path / ".out.stage/journals").rglob("*.jsonl")
     finished = sum(len(path.read_text().splitlines()) for path in journals)
     assert finished
-    result = run(tmp_path, buffer=buffers[1], threads=threads)
+    result = run(tmp_path, buffer=buffers[1], on=Threads(threads))
     assert (result.resumed, result.reused_bytes, result.discarded) == (True, finished * TENSOR_BYTES, "")
     assert versions(tmp_path) == {1.0}
 
@@ -145,7 +145,7 @@ def test_values_on_cards_are_never_taken_over(tmp_path, monkeypatch):
         write_source(tmp_path, 1, rank)
     with dl.CardGroup(2) as cards:
         with open_checkpoint(tmp_path / "src", SRC) as checkpoint:
-            placement, _ = cards.take(checkpoint.plan(SRC))
+            placement, _ = cards.load(checkpoint.plan(SRC))
         held = cards.checkpoint(placement, Strategy(dict(SRC), dict.fromkeys(NAMES, (128, 256))))
         plan = held.plan(DST)
         with monkeypatch.context() as patched:

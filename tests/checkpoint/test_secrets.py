@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import distinfer_lab as dl
-from distinfer_lab.checkpoint import Output, open_checkpoint, tasks_of
+from distinfer_lab.checkpoint import Output, open_checkpoint
+from distinfer_lab.checkpoint.output_files import tasks_of
 from distinfer_lab.errors import ReshardError
 from distinfer_lab.formats import save_slice
 

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from distinfer_lab.checkpoint import (
     open_checkpoint,
-    shares_of,
     transform_checkpoints,
     verify_folder,
 )
@@ -148,7 +147,7 @@ def test_digests_are_those_of_the_shards(small):
 def test_a_share_reads_its_bytes_and_no_others(small):
     """What a card takes into memory, from a description that holds paths and no data."""
     with open_checkpoint(small / "src", SRC) as checkpoint:
-        shares = shares_of(checkpoint.plan(Strategy({"w": rows(4)}), select=["w"]), checkpoint)
+        shares = [checkpoint.plan(Strategy({"w": rows(4)}), select=["w"]).share(rank) for rank in range(4)]
     whole = np.arange(32, dtype=np.float32).reshape(8, 4)
     for rank, share in enumerate(shares):
         assert share.nbytes == 32

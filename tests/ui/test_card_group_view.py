@@ -11,7 +11,7 @@ for rank in range(2):
     save_slice(f"{folder}/rank_{rank}/a.ckpt", {"w": np.ones((4, 64), np.float32)}, sync=False)
 rows = Strategy({"w": Layout(Mesh(tp=2), "tp -")})
 group = CardGroup(2, processes=True)
-placement, taken = group.take(open_checkpoint(folder, rows).plan(rows))
+placement, taken = group.load(open_checkpoint(folder, rows).plan(rows))
 view = CardGroupView(group)
 view
 """

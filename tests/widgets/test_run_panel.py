@@ -123,7 +123,7 @@ def test_a_failure_is_told_in_words(plan, tmp_path):
 def test_cards_do_it_too(plan, tmp_path):
     """Options go to the plan's run."""
     with CardGroup(2) as cards:
-        panel = RunPanel(plan, tmp_path / "out", cards=cards, route="channels")
+        panel = RunPanel(plan, tmp_path / "out", on=cards, route="channels")
         panel.run()
         assert panel.wait(SECONDS).state == "done"
         assert panel.result.moved_bytes > 0
@@ -162,8 +162,8 @@ def test_what_does_not_go_together_is_refused(plan):
     """The text names the argument."""
     with pytest.raises(ContextError, match=r"where to\? A plan needs a folder"):
         RunPanel(plan)
-    with pytest.raises(ContextError, match="folder, threads: only a plan takes these"):
-        RunPanel(lambda control: 1, "out", threads=2)
+    with pytest.raises(ContextError, match="folder, buffer: only a plan takes these"):
+        RunPanel(lambda control: 1, "out", buffer=2)
     with pytest.raises(ArgumentTypeError, match="work='out' should be a Conversion or a function"):
         RunPanel("out")
 
