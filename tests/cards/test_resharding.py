@@ -144,7 +144,7 @@ def test_cards_to_cards_and_to_files(source, tmp_path):
         placement, taken = cards.load(plan)
         check(cards.pull(placement, {rank: list(SHAPES) for rank in range(4)}), shards_of(DST))
         # The frames that ask for tensors are a few bytes each.
-        assert 0 <= taken.moved_bytes - plan.bound_bytes < 300
+        assert 0 <= taken.moved_bytes - plan.plan.bound_bytes < 300
         assert taken.read_bytes == 0
         result = on_cards.plan(DST, dtype="float16").write(tmp_path / "out", on=cards)
         assert result.read_bytes == 0
@@ -172,7 +172,7 @@ def test_what_was_left_is_not_sent_again(source, tmp_path, monkeypatch):
         write = os.pwrite
         monkeypatch.setattr(os, "pwrite", lambda *args: (time.sleep(0.2), write(*args))[1])
         journals = tmp_path / ".out.stage/journals"
-        with pytest.raises(ReshardError, match="cancelled; the next run of the same work goes on"):
+        with pytest.raises(ReshardError, match="cancelled; the next run of the same work resumes it"):
             plan.write(
                 tmp_path / "out",
                 on=cards,

@@ -32,7 +32,7 @@ CASES = {
 def test_nothing_goes_all_the_way(what, format, tmp_path):
     """Opened, planned, explained, written, shown, verified, opened again, joined: the values are what they were."""
     values, dst, select = CASES[what]
-    options = {"file_options": {"sync": False}}
+    options = {"sync": False}
     save_slice(tmp_path / f"a.{format}", values, format=format, sync=False)
     with open_checkpoint(tmp_path / f"a.{format}") as source:
         plan = source.plan(dst, select=select)

@@ -17,9 +17,9 @@ KEY = bytes(range(16))
 DST = Strategy({"w": Layout(Mesh(tp=2), "- tp"), "empty": Layout.replicated(2, 1)})
 OUTPUTS = {
     "ckpt": {},
-    "chunks": {"file_options": {"chunk_bytes": 24, "crc_check": True}},
+    "chunks": {"chunk_bytes": 24, "crc_check": True},
     "safetensors": {"format": "safetensors"},
-    "encrypted": {"file_options": {"enc_key": KEY}},
+    "encrypted": {"enc_key": KEY},
     "huggingface": {"format": "huggingface", "partition": {"w": "a.safetensors", "empty": "b.safetensors"}},
 }
 

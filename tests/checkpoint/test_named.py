@@ -167,7 +167,9 @@ def test_a_destination_that_says_other_shapes(tmp_path_factory, said):
         assert len(checkpoint.plan(dst, rename={"a": "A"}, select=select).targets) == 5 - len(other)
         with pytest.raises(ReshardError, match="^A.*leave out what differs by select="):
             checkpoint.plan(Strategy(dst, {"A": (4, 2)}), rename={"a": "A"})
-        with pytest.raises(ArgumentTypeError, match="dst={'A': None} should be a Strategy, a Rules or None"):
+        with pytest.raises(
+            ArgumentTypeError, match="dst={'A': None} should be a Strategy, a Rules, a path or None"
+        ):
             checkpoint.plan({"A": None})
 
 
@@ -266,9 +268,9 @@ def test_a_head_that_is_not_what_the_config_says(tmp_path, config, head, words):
         plan = checkpoint.plan()
         if words:
             with pytest.raises(ReshardError, match="its config.json has " + words):
-                plan.run(tmp_path / "out", format="huggingface", like=folder)
+                plan.write(tmp_path / "out", format="huggingface", like=folder)
         else:
-            plan.run(tmp_path / "out", format="huggingface", like=folder)
+            plan.write(tmp_path / "out", format="huggingface", like=folder)
     for command in (
         ["inspect"],
         ["plan"],
@@ -284,11 +286,11 @@ def test_a_head_that_is_left_out(tmp_path):
     folder = with_head(tmp_path / "m", {"tie_word_embeddings": True}, 1)
     with open_checkpoint(folder) as checkpoint:
         assert "select=['!lm_head.weight']" in checkpoint.notes[0]
-        checkpoint.plan(select=[f"!{HEAD}"]).run(tmp_path / "out", format="huggingface", like=folder)
+        checkpoint.plan(select=[f"!{HEAD}"]).write(tmp_path / "out", format="huggingface", like=folder)
     folder = with_head(tmp_path / "n", {"tie_word_embeddings": False}, None)
     with open_checkpoint(folder) as checkpoint:
         plan = checkpoint.plan(allow_missing=[HEAD])
-        assert plan.run(tmp_path / "also", format="huggingface", like=folder).paths
+        assert plan.write(tmp_path / "also", format="huggingface", like=folder).paths
 
 
 @pytest.mark.parametrize("pattern", ["lm_hed.*", "mtp.*"])

@@ -35,7 +35,7 @@ def output(folder, names, format="ckpt", **options):
     save_slice(folder / "whole.ckpt", values, sync=False)
     strategy = Strategy({n: STRATEGY[n] for n in names}, {n: TENSORS[n][0] for n in names}, 4)
     with open_checkpoint(folder / "whole.ckpt") as checkpoint:
-        return checkpoint.plan(strategy).run(folder / "out", format=format, **options).paths
+        return checkpoint.plan(strategy).write(folder / "out", format=format, **options).paths
 
 
 def exchange(paths, one, other):
@@ -71,7 +71,7 @@ def test_an_exchange_is_found_exactly_where_it_matters(tmp_path_factory, names, 
         ):
             check_places(checkpoint)
         with pytest.raises(CheckpointError, match="the file was exchanged"):
-            checkpoint.plan().run(folder / "again")
+            checkpoint.plan().write(folder / "again")
     assert not (folder / "again").exists()
 
 
@@ -97,7 +97,7 @@ def test_the_commands_say_it(tmp_path):
 
 def test_little_is_read(tmp_path):
     """The small tensor, and of files that are encrypted what is in them; a damaged slice is called that."""
-    paths = output(tmp_path, ["w", "bias"], file_options={"enc_key": KEY})
+    paths = output(tmp_path, ["w", "bias"], enc_key=KEY)
     with open_checkpoint(tmp_path / "out", dec_key=KEY) as checkpoint:
         check_places(checkpoint)
         assert [file.nbytes_read for file in checkpoint.files] == [16] * 4

@@ -27,7 +27,7 @@ def job(control):
     control.progress(Progress(512, 1024, {0: 512, 1: 0}, {0: 512, 1: 512}, 1.0))
     while not release.wait(0.01):
         if control.cancelled():
-            raise ReshardError("the run was cancelled; the next run of the same work goes on from here")
+            raise ReshardError("the run was cancelled; the next run of the same work resumes it")
     return "finished"
 
 long = RunPanel(job, resumes=True)
