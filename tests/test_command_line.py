@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from distributed import LocalCluster
 
-from distinfer_lab.checkpoint import ConversionPlan, Threads, open_checkpoint
+from distinfer_lab.checkpoint import Conversion, Threads, open_checkpoint
 from distinfer_lab.cli import main
 from distinfer_lab.errors import CardError
 from distinfer_lab.formats import open_slice, save_slice
@@ -352,13 +352,13 @@ def test_a_pattern_that_fits_nothing_names_what_is_near(tmp_path):
 def test_files_are_written_by_as_many_threads_as_cores(tmp_path, monkeypatch):
     """At most eight; --threads says another number."""
     seen = []
-    real = ConversionPlan.run
+    real = Conversion.write
 
     def run(plan, folder, **options):
         seen.append(options["threads"])
         return real(plan, folder, **options)
 
-    monkeypatch.setattr(ConversionPlan, "run", run)
+    monkeypatch.setattr(Conversion, "write", run)
     for cores, out, words in ((3, "a", []), (64, "b", []), (64, "c", ["--threads", "1"])):
         monkeypatch.setattr(os, "sched_getaffinity", lambda pid, cores=cores: set(range(cores)))
         source = [SOURCE.folder / "src", tmp_path / out, "--strategy", SOURCE.src_strategy]
