@@ -197,7 +197,7 @@ class CheckpointFiles(Displayed):
             f"{self.full_nbytes} bytes ({self.nbytes} in the slices)"
         ]
         for record in self.tensors.values():
-            cut = record.layout.describe_cut() or "(no dims)"
+            cut = record.layout.describe_cut()
             lines.append(
                 f"  {printable(record.name)}  {list(record.shape)} {dtype_name(record.dtype)}  {cut}  {record.kind}"
             )

@@ -50,7 +50,7 @@ class PredictLayout(Mapping[str, LayoutTuple], Displayed):
             shape = self.strategy.shapes[name]
             lines.append(
                 f"  {printable(name)}  {list(shape)} -> {list(layout.shard_shape(shape))} a card  "
-                f"{layout.describe_cut() or '(no dims)'}  {self._noted(name)}"
+                f"{layout.describe_cut()}  {self._noted(name)}"
             )
         return "\n".join(lines)
 

@@ -2,11 +2,10 @@
 
 ::
 
-    mesh  Mesh(dp=2, tp=4)          dims  ((), ("tp",))
-                                          rows whole, columns cut by tp, dp replicates
+    Layout(Mesh(dp=2, tp=4), "- tp")    rows whole, columns sharded by tp, dp replicates
 
-    rank   0      1      2      3      4      5 ...
-    box  [:,0:4][:,4:8][:,8:12][:,12:16][:,0:4][:,4:8] ...
+    rank    0       1       2        3         4       5 ...
+    box   [:, 0:4][:, 4:8][:, 8:12][:, 12:16][:, 0:4][:, 4:8] ...    of shape (rows, 16)
 
 Whatever the notation a layout came from, planning needs one answer: `regions(shape)`, the boxes
 of every rank and where they lie in its shard. All but fused tensors have one box a rank: `boxes(shape)`.
@@ -27,9 +26,9 @@ from ..errors import LayoutError
 from ..text import printable, shown
 from ..untrusted import LARGEST_SIZE, MAX_DIMS, MOST_RANKS, check_shape
 from .box import Boxes
-from .mesh import Mesh, whole_numbers
-from .notation import Dims, Sharding, Sizes, checked_dims, double_quoted, format_sharding, parse_sharding
-from .split import SPLITS, Regions, cut_points
+from .mesh import Mesh
+from .notation import Dims, Sharding, Sizes, double_quoted, format_sharding, sharding_of, whole_numbers
+from .split import SPLITS, Regions, piece_runs, share_rows
 
 __all__ = ["Layout"]
 
@@ -48,9 +47,9 @@ class Layout(Displayed):
         The grid of ranks.
     dims
         How the dims are sharded, as text: ``"- tp"``, ``"dp+tp -"``, ``"tp(5,3,2) -"`` (uneven),
-        ``"tp[8|4|4] -"`` (fused), ``"tp/2 -"`` (optimizer shards); see `notation.py` for all of it. Or for each
-        tensor dim a tuple of the axes that shard it, most significant first, with the next three beside them;
-        as an attribute it is that. No axis may shard two dims.
+        ``"tp[8|4|4] -"`` (fused), ``"tp/2 -"`` (optimizer shards); `notation.py` has the grammar. Or what the
+        attribute is: for each tensor dim a tuple of the axes that shard it, most significant first; then sizes,
+        fused parts and optimizer shards are given by the parameters of their names. No axis may shard two dims.
     optimizer_shards
         Into how many runs of rows dim 0 of a shard is cut further among the ranks that would
         hold equal shards (MindSpore's parallel optimizer, ZeRO): each run of that many
@@ -116,13 +115,8 @@ class Layout(Displayed):
         fused: Sequence[Sequence[int] | None] = (),
         strides: Sequence[int] = (),
     ) -> None:
-        shards = whole_numbers((optimizer_shards,), "optimizer_shards")[0]
-        beside = Sharding((), _sizes(sizes, "sizes"), _sizes(fused, "fused"), shards)
-        sharding = (
-            _parsed(dims, beside) if isinstance(dims, str) else beside._replace(dims=checked_dims(dims))
-        )
         fields = {
-            **sharding._asdict(),
+            **sharding_of(dims, sizes, fused, optimizer_shards)._asdict(),
             "mesh": mesh,
             "first_ranks": whole_numbers(first_ranks, "first_ranks"),
             "split": split,
@@ -136,7 +130,6 @@ class Layout(Displayed):
         self._check_extent()
         self._check_axes()
         self._check_sizes()
-        self._check_fused()
         self._check_ranks()
         self._check_replicas()
 
@@ -162,34 +155,19 @@ class Layout(Displayed):
             self.mesh.axis_index(axis)
             if axis in used:
                 raise LayoutError(
-                    f"axis {axis!r} cuts more than once in {shown(self.dims)}; an axis may cut one dim, once"
+                    f"axis {axis!r} cuts more than once in {shown(self.sharding)}; an axis may cut one dim, once"
                 )
             used.add(axis)
 
     def _check_sizes(self) -> None:
         if self.split not in SPLITS:
             raise LayoutError(f"split={self.split!r} is not one of {', '.join(SPLITS)}")
-        for word, given in (("sizes", self.sizes), ("fused", self.fused)):
-            if given and len(given) != self.ndim:
-                raise LayoutError(
-                    f"{word} are given for {len(given)} dims of a layout of {self.ndim} dims; "
-                    "give one entry per dim, None where there are none"
-                )
         for dim, sizes in enumerate(self.sizes):
             if sizes is not None and (len(sizes) != self.parts[dim] or min(sizes) < 0):
                 raise LayoutError(
                     f"dim {dim}: sizes {sizes} for {self.parts[dim]} parts; "
                     "give one size, 0 or more, for each part"
                 )
-
-    def _check_fused(self) -> None:
-        for dim, fused in enumerate(self.fused):
-            if fused is not None and (not fused or min(fused) < 1):
-                raise LayoutError(
-                    f"dim {dim}: fused parts of sizes {fused}; give 1 or more elements for each"
-                )
-            if fused is not None and self.sizes and self.sizes[dim] is not None:
-                raise LayoutError(f"dim {dim} has explicit sizes and fused parts; give one of them")
 
     def _check_ranks(self) -> None:
         if not self.first_ranks or min(self.first_ranks) < 0:
@@ -330,52 +308,18 @@ class Layout(Displayed):
         for dim, run in enumerate(runs):
             found[:, :, dim] = run[pieces[:, dim]][:, which[dim]]
         if self.optimizer_shards > 1:
-            self._cut_rows(found[:, :, 0])
+            share_rows(found[:, :, 0], self.optimizer_members(), self.optimizer_shards, self.split)
         rows = np.tile(found.reshape(self.mesh.size * each, self.ndim, 3), (len(self.first_ranks), 1, 1))
         return Regions(np.repeat(self.ranks, each), np.ascontiguousarray(rows[..., :2]), rows[..., 2])
 
     def _runs(self, dim: int, length: int) -> NDArray[np.int64]:
-        """Start, stop and start in the shard of every piece of every fused part, shape (parts, fused, 3)."""
-        fused = (self.fused[dim] if self.fused else None) or (length,)
-        if sum(fused) != length:
-            raise LayoutError(
-                f"dim {dim} has {length} elements, but its fused parts {fused} add up to {sum(fused)}"
-            )
-        axes = [self.mesh.axis_size(a) for a in self.dims[dim]]
-        runs, offset = [], 0
-        shard = np.zeros(self.parts[dim], np.int64)
-        for part in fused:
-            try:
-                cuts = cut_points(part, axes, self.split, self.sizes[dim] if self.sizes else None)
-            except LayoutError as err:
-                where = f"dim {dim} (cut by {'+'.join(self.dims[dim]) or 'nothing'})"
-                raise LayoutError(f"{where} has {err}") from err
-            runs.append(np.stack([offset + cuts[:-1], offset + cuts[1:], shard], axis=-1))
-            shard = shard + np.diff(cuts)
-            offset += part
-        return np.stack(runs, axis=1)
-
-    def _cut_rows(self, runs: NDArray[np.int64]) -> None:
-        """Cut the rows of equal shards among the members of each optimizer group, in place.
-
-        A shard's rows are cut as they lie in it, so that a run of a fused part may be cut, or
-        left to another member. `runs` is start, stop and start in the shard, (ranks, fused, 3).
-        """
-        ends = runs[..., 2] + runs[..., 1] - runs[..., 0]
-        rows = ends.max(axis=1)
-        if self.split == "even" and (rows % self.optimizer_shards).any():
-            bad = int(rows[rows % self.optimizer_shards != 0][0])
-            raise LayoutError(
-                f"dim 0 of a shard has {bad} rows, which {self.optimizer_shards} optimizer shards "
-                "cannot share evenly; use a divisor of it, or another split"
-            )
-        share = -(-rows // self.optimizer_shards)
-        first = np.minimum(self.optimizer_members() * share, rows)[:, None]
-        last = np.minimum(first + share[:, None], rows[:, None])
-        start, end = np.maximum(runs[..., 2], first), np.minimum(ends, last)
-        runs[..., 0] += start - runs[..., 2]
-        runs[..., 1] = runs[..., 0] + np.maximum(end - start, 0)
-        runs[..., 2] = np.minimum(start, end) - first
+        axes = [self.mesh.axis_size(axis) for axis in self.dims[dim]]
+        sizes, fused = (given[dim] if given else None for given in (self.sizes, self.fused))
+        try:
+            return piece_runs(length, axes, self.split, sizes, fused)
+        except LayoutError as err:
+            where = f"dim {dim} (cut by {'+'.join(self.dims[dim]) or 'nothing'})"
+            raise LayoutError(f"{where} has {err}") from err
 
     def shard_shape(self, shape: Sequence[int], rank: int | None = None) -> tuple[int, ...]:
         """The shape of what `rank` holds (the first holder, if no rank is given)."""
@@ -482,12 +426,12 @@ class Layout(Displayed):
 
     def describe_cut(self) -> str:
         """How the dims are sharded, and on which ranks where those do not begin at 0, for a line of text."""
-        words = [self.sharding]
+        words = [self.sharding or "(no dims)"]
         if self.split != "even":
             words.append(f"split={self.split}")
         if self.first_ranks != (0,) or self.strides:
             words.append(f"ranks={self.describe_ranks()}")
-        return printable(", ".join(filter(None, words)))
+        return printable(", ".join(words))
 
     def __repr__(self) -> str:
         words = [repr(self.mesh), double_quoted(self.sharding)]
@@ -499,26 +443,3 @@ class Layout(Displayed):
 
 
 _DEFAULTS: Mapping[str, object] = {"first_ranks": (0,), "split": "even", "strides": ()}
-
-
-def _sizes(given: Sequence[Sequence[int] | None], name: str) -> Sizes:
-    sizes = tuple(None if one is None else whole_numbers(one, name) for one in given)
-    return sizes if any(one is not None for one in sizes) else ()
-
-
-def _parsed(text: str, beside: Sharding) -> Sharding:
-    """What a text says; nothing of which may be said beside it, too.
-
-    Raises
-    ------
-    LayoutError
-        If it is.
-    """
-    said, nothing = parse_sharding(text), Sharding(())
-    for name in ("sizes", "fused", "optimizer_shards"):
-        if getattr(beside, name) == getattr(nothing, name):
-            continue
-        if getattr(said, name) != getattr(nothing, name):
-            raise LayoutError(f"sharding {shown(text)} says {name}, and so does {name}=; give them once")
-        said = said._replace(**{name: getattr(beside, name)})
-    return said

@@ -6,8 +6,6 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from keyword import iskeyword
-from operator import index
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,27 +15,12 @@ from ..display import Displayed
 from ..errors import ArgumentTypeError, LayoutError
 from ..text import shown
 from ..untrusted import MAX_AXES, MOST_RANKS
-from .notation import NAME, quoted, unquoted
+from .notation import NAME, quoted, unquoted, whole_numbers
 
-__all__ = ["Mesh", "whole_numbers"]
+__all__ = ["Mesh"]
 
 _AXIS = rf"\s*({NAME})\s*=\s*([0-9]{{1,9}})\s*"
 _AXES = re.compile(f"{_AXIS}(?:,{_AXIS})*")
-
-
-def whole_numbers(values: Iterable[Any], name: str) -> tuple[int, ...]:
-    """The values as Python's integers.
-
-    Raises
-    ------
-    LayoutError
-        If one is not an integer; nothing is rounded.
-    """
-    given = tuple(values)
-    try:
-        return tuple(map(index, given))
-    except TypeError as err:
-        raise LayoutError(f"{name} are {shown(given)}; give integers") from err
 
 
 @dataclass(frozen=True, repr=False, init=False)

@@ -27,8 +27,9 @@ of the notation: `Layout` takes ``first_ranks``, ``strides`` and ``split`` besid
 
 import ast
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from operator import index
+from typing import Any, NamedTuple
 
 from ..errors import ArgumentTypeError, LayoutError
 from ..text import shown
@@ -38,14 +39,15 @@ __all__ = [
     "Dims",
     "Sharding",
     "Sizes",
-    "checked_dims",
     "double_quoted",
     "format_dims",
     "format_sharding",
     "parse_dims",
     "parse_sharding",
     "quoted",
+    "sharding_of",
     "unquoted",
+    "whole_numbers",
 ]
 
 Dims = tuple[tuple[str, ...], ...]
@@ -236,20 +238,70 @@ def format_dims(dims: Dims) -> str:
     return format_sharding(Sharding(dims))
 
 
-def checked_dims(given: Sequence[Sequence[str]]) -> Dims:
-    """The axes of each dim, given as tuples of names.
+def sharding_of(
+    dims: str | Sequence[Sequence[str]],
+    sizes: Sequence[Sequence[int] | None] = (),
+    fused: Sequence[Sequence[int] | None] = (),
+    optimizer_shards: int = 1,
+) -> Sharding:
+    """The sharding that is said by a text, or by tuples of names; the rest may be said beside them.
 
     Raises
     ------
+    LayoutError
+        If a text is not of the form above, a thing is said in it and beside it, or a number is not an integer.
     ArgumentTypeError
-        If they are in the form of another library, such as JAX's ``("tp", None)``; the message has the text
+        If dims are in the form of another library, such as JAX's ``("tp", None)``; the message has the text
         that says the same.
 
     Examples
     --------
-    >>> checked_dims([["dp", "tp"], []])
-    (('dp', 'tp'), ())
+    >>> sharding_of("tp -", optimizer_shards=2) == sharding_of([["tp"], []], (), (), 2) == sharding_of("tp/2 -")
+    True
     """
+    said = parse_sharding(dims) if isinstance(dims, str) else Sharding(_checked_dims(dims))
+    shards = whole_numbers((optimizer_shards,), "optimizer_shards")[0]
+    beside: dict[str, Any] = {
+        name: value
+        for name, value in (
+            ("sizes", _sizes(sizes, "sizes")),
+            ("fused", _sizes(fused, "fused")),
+            ("optimizer_shards", shards),
+        )
+        if value != Sharding._field_defaults[name]
+    }
+    for name in beside:
+        if getattr(said, name) != Sharding._field_defaults[name]:
+            raise LayoutError(f"sharding {shown(dims)} says {name}, and so does {name}=; give them once")
+    sharding = said._replace(**beside) if beside else said
+    _check(sharding)
+    return sharding
+
+
+def _check(sharding: Sharding) -> None:
+    """Refuse sizes and fused parts of other dims, empty parts, and a dim that has both."""
+    ndim = len(sharding.dims)
+    for word, given in (("sizes", sharding.sizes), ("fused", sharding.fused)):
+        if given and len(given) != ndim:
+            raise LayoutError(
+                f"{word} are given for {len(given)} dims of a layout of {ndim} dims; "
+                "give one entry per dim, None where there are none"
+            )
+    for dim, fused in enumerate(sharding.fused):
+        if fused is not None and (not fused or min(fused) < 1):
+            raise LayoutError(
+                f"dim {dim}: fused parts of sizes {shown(fused)}; give 1 or more elements for each"
+            )
+        if fused is not None and sharding.sizes and sharding.sizes[dim] is not None:
+            raise LayoutError(f"dim {dim} has explicit sizes and fused parts; give one of them")
+
+
+def _sizes(given: Sequence[Sequence[int] | None], name: str) -> Sizes:
+    return _unless_empty([None if one is None else whole_numbers(one, name) for one in given])
+
+
+def _checked_dims(given: Sequence[Sequence[str]]) -> Dims:
+    """The axes of each dim, given as tuples or lists of names."""
     if isinstance(given, tuple | list) and all(
         isinstance(axes, tuple | list) and all(isinstance(axis, str) for axis in axes) for axes in given
     ):
@@ -274,6 +326,21 @@ def _meant(given: object) -> str:
         return 'text such as "- tp": a word per dim, the axes that shard it or "-"'
     plain = [tuple(axis for axis in dim if axis != "-") for dim in dims]
     return double_quoted(format_dims(tuple(plain)))
+
+
+def whole_numbers(values: Iterable[Any], name: str) -> tuple[int, ...]:
+    """The values as Python's integers.
+
+    Raises
+    ------
+    LayoutError
+        If one is not an integer; nothing is rounded.
+    """
+    given = tuple(values)
+    try:
+        return tuple(map(index, given))
+    except TypeError as err:
+        raise LayoutError(f"{name} are {shown(given)}; give integers") from err
 
 
 def double_quoted(text: str) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import LayoutError
 from .box import Boxes
 
-__all__ = ["SPLITS", "Regions", "cut_points"]
+__all__ = ["SPLITS", "Regions", "cut_points", "piece_runs", "share_rows"]
 
 SPLITS = ("even", "torch_chunk", "gspmd_ceil")
 
@@ -92,3 +92,83 @@ def _chunks(length: int, axes: Sequence[int]) -> Ints:
         steps = np.minimum(np.outer(-(-lengths // n), np.arange(n)), lengths[:, None])
         cuts = np.append((cuts[:-1, None] + steps).ravel(), length)
     return cuts
+
+
+def piece_runs(
+    length: int,
+    axes: Sequence[int],
+    split: str = "even",
+    sizes: Sequence[int] | None = None,
+    fused: Sequence[int] | None = None,
+) -> Ints:
+    """The runs of a dim that each piece consists of, int64, shape (pieces, fused parts, 3).
+
+    The last dim is start and stop in the tensor, and start in the shard; all count elements.
+
+    Parameters
+    ----------
+    length, axes, split, sizes
+        See `cut_points`.
+    fused
+        The sizes of the parts along the dim, each of which is cut by itself; None: one part.
+
+    Raises
+    ------
+    LayoutError
+        If the fused parts are not the dim, or the pieces cannot share one of them so.
+
+    Examples
+    --------
+    >>> piece_runs(16, [2], fused=[8, 4, 4])[1].tolist()
+    [[4, 8, 0], [10, 12, 4], [14, 16, 6]]
+    """
+    parts = tuple(fused or (length,))
+    if sum(parts) != length:
+        raise LayoutError(f"{length} elements, but its fused parts {parts} add up to {sum(parts)}")
+    runs, offset = [], 0
+    shard = np.zeros(math.prod(axes), np.int64)
+    for part in parts:
+        cuts = cut_points(part, axes, split, sizes)
+        runs.append(np.stack([offset + cuts[:-1], offset + cuts[1:], shard], axis=-1))
+        shard = shard + np.diff(cuts)
+        offset += part
+    return np.stack(runs, axis=1)
+
+
+def share_rows(runs: Ints, members: Ints, shards: int, split: str) -> None:
+    """Share the rows of equal shards among the members of each optimizer group, in place.
+
+    A shard's rows are shared as they lie in it, so that a run of a fused part may be cut, or
+    left to another member.
+
+    Parameters
+    ----------
+    runs
+        What each rank would hold, as `piece_runs` has it, shape (ranks, fused parts, 3).
+    members
+        The place of each rank in its group, shape (ranks,), below `shards`.
+    shards
+        How many ranks share a shard.
+    split
+        One of `SPLITS`.
+
+    Raises
+    ------
+    LayoutError
+        If the split is even and the rows do not divide.
+    """
+    ends = runs[..., 2] + runs[..., 1] - runs[..., 0]
+    rows = ends.max(axis=1)
+    if split == "even" and (rows % shards).any():
+        bad = int(rows[rows % shards != 0][0])
+        raise LayoutError(
+            f"dim 0 of a shard has {bad} rows, which {shards} optimizer shards cannot share evenly; "
+            "use a divisor of it, or another split"
+        )
+    share = -(-rows // shards)
+    first = np.minimum(members * share, rows)[:, None]
+    last = np.minimum(first + share[:, None], rows[:, None])
+    start, end = np.maximum(runs[..., 2], first), np.minimum(ends, last)
+    runs[..., 0] += start - runs[..., 2]
+    runs[..., 1] = runs[..., 0] + np.maximum(end - start, 0)
+    runs[..., 2] = np.minimum(start, end) - first

@@ -127,7 +127,5 @@ class Strategy(Mapping[str, Layout], Displayed):
         lines = [f"Strategy of {counted(len(self), 'parameter')} on {counted(self.ranks, 'rank')}"]
         for name, layout in self.items():
             shape = f"  {list(self.shapes[name])}" if name in self.shapes else ""
-            lines.append(
-                f"  {printable(name)}{shape}  {layout.describe_cut() or '(no dims)'}  {layout.mesh!r}"
-            )
+            lines.append(f"  {printable(name)}{shape}  {layout.describe_cut()}  {layout.mesh!r}")
         return "\n".join(lines)

@@ -253,7 +253,7 @@ class Program(Displayed):
         for instruction in self.instructions:
             held = self.values[instruction.output]
             kind = instruction.op.name if isinstance(instruction, Compute) else type(instruction).__name__
-            cut = held.layout.describe_cut() or "(no dims)"
+            cut = held.layout.describe_cut()
             lines.append(f"  {instruction.output} = {kind}({', '.join(instruction.inputs)})  {cut}")
         for collective in self.collectives:
             most = int(collective.sent_bytes.max())

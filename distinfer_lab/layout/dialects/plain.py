@@ -1,4 +1,4 @@
-"""Our own notation of layouts, as JSON: every kind of layout, with names of axes.
+"""Our own layouts as JSON: every kind of layout, with names of axes.
 
 ::
 

@@ -54,8 +54,7 @@ class LayoutPair:
         """The tensor and its cut on both sides, in words."""
         sides = zip((self.train, self.infer), self.ranks, strict=True)
         train, infer = (
-            f"{ranks or int(layout.ranks.max()) + 1} ({layout.describe_cut() or 'whole'})"
-            for layout, ranks in sides
+            f"{ranks or int(layout.ranks.max()) + 1} ({layout.describe_cut()})" for layout, ranks in sides
         )
         return (
             f"{self.name or 'tensor'} {list(self.shape)}, training cards {train} -> inference cards {infer}"
