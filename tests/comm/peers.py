@@ -17,7 +17,7 @@ from distinfer_lab.comm.peers import Address, Epoch, Peer
 from distinfer_lab.errors import CardError
 
 NONCE = bytes(range(32))
-WAYS = ("sockets", "shared memory", "private sockets", "one process", "tls")
+TRANSPORTS = ("sockets", "shared memory", "private sockets", "one process", "tls")
 """By which cards reach each other."""
 SECURITY = temporary_security()
 CONTEXTS = [

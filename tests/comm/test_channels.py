@@ -11,10 +11,10 @@ from distinfer_lab.comm import ChannelClosedError
 from distinfer_lab.comm.frames import FRAME
 from distinfer_lab.comm.listener import HELLO, MAGIC
 
-from .peers import NONCE, WAYS, Net
+from .peers import NONCE, TRANSPORTS, Net
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=TRANSPORTS)
 def net(request):
     """Makes nets of cards that reach each other in one of several ways."""
     made = []

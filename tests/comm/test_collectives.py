@@ -17,10 +17,10 @@ from distinfer_lab.comm.traffic import AT_ONCE_BYTES
 from distinfer_lab.errors import CardError
 
 from ..strategies import examples
-from .peers import CALLS, WAYS, Processes, call, net
+from .peers import CALLS, TRANSPORTS, Processes, call, net
 
 DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int8, np.uint64, np.bool_, np.complex64]
-CHANNELS = "distinfer_lab.comm"
+COMM = "distinfer_lab.comm"
 
 
 @contextlib.contextmanager
@@ -28,13 +28,13 @@ def everything_is_large():
     """Windows, slots and thresholds of some bytes, so that small arrays go the ways of large ones."""
     with contextlib.ExitStack() as stack:
         for name, value in {
-            f"{CHANNELS}.frames.SMALL_BYTES": 16,
-            f"{CHANNELS}.frames.SLOT_BYTES": 96,
-            f"{CHANNELS}.outbox.SLOT_BYTES": 96,
-            f"{CHANNELS}.hand_over.COPIED_BYTES": 8,
-            f"{CHANNELS}.sockets.WINDOW_BYTES": 128,
-            f"{CHANNELS}.sockets.SocketTransport.window_bytes": 64,
-            "distinfer_lab.comm.traffic.AT_ONCE_BYTES": 8,
+            f"{COMM}.frames.SMALL_BYTES": 16,
+            f"{COMM}.frames.SLOT_BYTES": 96,
+            f"{COMM}.shared_memory.SLOT_BYTES": 96,
+            f"{COMM}.in_process.COPIED_BYTES": 8,
+            f"{COMM}.sockets.WINDOW_BYTES": 128,
+            f"{COMM}.sockets.SocketTransport.window_bytes": 64,
+            f"{COMM}.traffic.AT_ONCE_BYTES": 8,
         }.items():
             stack.enter_context(mock.patch(name, value))
         yield
@@ -92,7 +92,7 @@ def same_bits(found, expected):
     assert np.ascontiguousarray(found).tobytes() == np.ascontiguousarray(expected).tobytes()
 
 
-everyway = pytest.mark.parametrize("transport", WAYS)
+everyway = pytest.mark.parametrize("transport", TRANSPORTS)
 often = settings(max_examples=examples(12, 100))
 
 
@@ -227,7 +227,7 @@ def test_sums_are_the_same_bits_however_the_cards_are_delayed(transport, size):
     assert len(seen) == 1
 
 
-def test_cards_of_one_process_hand_over_what_they_have():
+def test_cards_of_one_process_pass_arrays_by_reference():
     """Without a copy; and the receiver cannot write to it, so cannot change what the sender has."""
     large = np.arange(100_000.0)
     sent = {0: large, 1: large[::2].copy()}
