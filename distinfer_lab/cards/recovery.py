@@ -16,17 +16,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..comm import ChannelClosedError
 from ..errors import CardError, listed
-from ..layout import Strategy
+from ..layout import Regions, Strategy, volumes
+from ..layout.senders import least_busy
 from . import tasks
 from .gang import Gangs
 from .placement import Placement
 from .run import Run
 from .store import CardRestartedError
 
-__all__ = ["MOST_LOSSES", "Recovery", "ShardsLostError", "givers"]
+__all__ = ["MOST_LOSSES", "Recovery", "ShardsLostError", "shard_senders"]
 
 T = TypeVar("T")
 
@@ -112,7 +114,7 @@ class Recovery:
         if not placement.trained and placement.fetch is None:
             self.fill(placement, ranks, placement.sources, run)
             return
-        found = givers(placement.strategy, ranks)
+        found = shard_senders(placement.strategy, ranks)
         if found is not None:
             self._copy(placement, found, run)
         elif placement.trained or placement.fetch is None:
@@ -146,23 +148,23 @@ class Recovery:
         Parameters
         ----------
         found
-            Taker -> giver -> names.
+            Lost card -> sender -> names.
         """
-        gives: dict[int, dict[int, list[str]]] = {}
-        for taker, names_by_giver in found.items():
-            for giver, names in names_by_giver.items():
-                gives.setdefault(giver, {})[taker] = names
+        sends: dict[int, dict[int, list[str]]] = {}
+        for lost, names_by_sender in found.items():
+            for sender, names in names_by_sender.items():
+                sends.setdefault(sender, {})[lost] = names
         asked = {
-            giver: (placement.key, placement.complete, sorted(set(itertools.chain(*names.values()))))
-            for giver, names in gives.items()
+            sender: (placement.key, placement.complete, sorted(set(itertools.chain(*names.values()))))
+            for sender, names in sends.items()
         }
         kinds = self._gangs.run(tasks.kinds, asked, run)
         work: dict[int, tuple[Any, ...]] = {
-            giver: (placement.key, names, {}) for giver, names in gives.items()
+            sender: (placement.key, names, {}) for sender, names in sends.items()
         }
-        for taker, names_by_giver in found.items():
-            takes = {g: [(n, *kinds[g][n]) for n in names] for g, names in names_by_giver.items()}
-            work[taker] = (placement.key, {}, takes)
+        for lost, names_by_sender in found.items():
+            receives = {s: [(n, *kinds[s][n]) for n in names] for s, names in names_by_sender.items()}
+            work[lost] = (placement.key, {}, receives)
         self._gangs.run(tasks.hand_over, work, run)
 
 
@@ -174,27 +176,47 @@ def _repeated(err: CardError, attempts: int) -> CardError:
     )
 
 
-def givers(strategy: Strategy | None, lost: Sequence[int]) -> dict[int, dict[int, list[str]]] | None:
-    """Who can give lost cards what they held: taker -> giver -> names; None if some shard is nowhere else.
+def shard_senders(strategy: Strategy | None, lost: Sequence[int]) -> dict[int, dict[int, list[str]]] | None:
+    """Who sends lost cards what they held: lost card -> sender -> names; None if some shard is nowhere else.
 
-    A card that gives to several takes turns with the others that hold the same.
+    Of the cards that hold the same shard the least busy sends it (`layout.senders`).
     """
     if strategy is None:
         return None
-    out: dict[int, dict[int, list[str]]] = {rank: {} for rank in lost}
+    wanted: list[tuple[int, str]] = []
+    sizes: list[int] = []
+    groups: dict[tuple[int, ...], int] = {}
+    group: list[int] = []
     for name, layout in strategy.items():
-        shards = _shards(layout.regions(strategy.shapes[name]))
-        for turn, rank in enumerate(lost):
+        regions = layout.regions(strategy.shapes[name])
+        shards, elements = _shards(regions), np.bincount(regions.ranks, volumes(regions.boxes))
+        for rank in lost:
             if rank not in shards:
                 continue
-            same = [other for other, shard in shards.items() if shard == shards[rank] and other not in lost]
+            same = tuple(r for r, shard in shards.items() if shard == shards[rank] and r not in lost)
             if not same:
                 return None
-            out[rank].setdefault(same[turn % len(same)], []).append(name)
-    return out
+            wanted.append((rank, name))
+            sizes.append(int(elements[rank]))
+            group.append(groups.setdefault(same, len(groups)))
+    loads = np.zeros(strategy.ranks, np.int64)
+    holders = _padded(list(groups))
+    found = least_busy(np.array(sizes, np.int64), np.array(group, np.int64), holders, loads)
+    senders: dict[int, dict[int, list[str]]] = {rank: {} for rank in lost}
+    for (rank, name), sender in zip(wanted, found.tolist(), strict=True):
+        senders[rank].setdefault(sender, []).append(name)
+    return senders
 
 
-def _shards(regions: Any) -> dict[int, bytes]:
+def _padded(groups: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
+    """Groups of ranks as rows of one length, -1 beyond the last."""
+    rows = np.full((len(groups), max(map(len, groups), default=0)), -1, np.int64)
+    for row, ranks in zip(rows, groups, strict=True):
+        row[: len(ranks)] = ranks
+    return rows
+
+
+def _shards(regions: Regions) -> dict[int, bytes]:
     """Rank -> what it holds, as something that can be compared."""
     rows = np.concatenate([regions.boxes.reshape(len(regions.ranks), -1), regions.starts], axis=1)
     return {int(rank): rows[regions.ranks == rank].tobytes() for rank in np.unique(regions.ranks)}

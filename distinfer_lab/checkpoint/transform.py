@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from ..arguments import checked
 from ..errors import LayoutError, ReshardError
 from ..formats import as_strategy
 from ..layout import Layout, Strategy
+from ..layout.senders import fewest_holders
 from ..reshard import plan_reshard
 from ..sizes import BUFFER_BYTES
 from .conversion import ReshardResult
@@ -118,19 +118,7 @@ def rank_list_for_transform(
         raise ReshardError("the two strategies have no parameter in common; are they of one net?")
     shapes = {name: _divisible_shape(src[name], None if dst is None else dst[name]) for name in names}
     plan = plan_reshard(Strategy({n: src[n] for n in names}, shapes, src.ranks), dst, same_cards=False)
-    return _few_of_each(set().union(*(kind.holders_for(rank_id) for kind in plan.classes)))
-
-
-def _few_of_each(choices: set[frozenset[int]]) -> list[int]:
-    """Few numbers such that each set has one of them: always the one that most of the sets left have."""
-    out: list[int] = []
-    while choices:
-        counts = Counter(rank for choice in choices for rank in choice)
-        must = {min(choice) for choice in choices if len(choice) == 1}
-        best = min(must) if must else min(counts, key=lambda rank: (-counts[rank], rank))
-        out.append(best)
-        choices = {choice for choice in choices if best not in choice}
-    return sorted(out)
+    return fewest_holders(choice for kind in plan.classes for choice in kind.holders_for(rank_id))
 
 
 def _divisible_shape(src: Layout, dst: Layout | None) -> tuple[int, ...]:

@@ -2,10 +2,11 @@
 
 from .box import Box, Boxes, box_at, box_of, intersect_boxes, nonempty_boxes, volumes, windows
 from .layout import Layout
+from .matches import Matches, expand_ranges, match_regions
 from .mesh import Mesh
 from .split import SPLITS, Regions, cut_points
 from .strategy import Strategy
-from .transfers import Matches, Transfers, expand_ranges, match_regions, plan_transfers
+from .transfers import Transfers, plan_transfers
 
 __all__ = [
     "SPLITS",

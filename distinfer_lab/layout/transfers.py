@@ -1,44 +1,22 @@
-"""Which piece of which source box fills which part of which destination box.
-
-::
-
-    src boxes   [0:4] [4:8] [0:4] [4:8]          dst boxes  [0:2] [2:4] [4:6] [6:8]
-    distinct    [0:4] held by 0, 2; [4:8] by 1, 3
-    pieces      [0:2] of [0:4] for 0             0->0, as 0 holds it;   0->1 or 2->1;   ...
-
-`match_regions` finds the pieces; who of the holders gives each is another question, which
-`plan_transfers` answers for one tensor and `reshard` for a whole model.
-"""
+"""Who sends which piece to whom, where one tensor gets another layout and rank r of both is one card."""
 
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ReshardError
-from .box import Boxes, box_at, intersect_boxes, nonempty_boxes, volumes
+from .box import Boxes, volumes
+from .matches import match_regions
+from .senders import group_pieces, least_busy
 from .split import Regions
 
-__all__ = ["Matches", "Transfers", "expand_ranges", "match_regions", "plan_transfers"]
+__all__ = ["Transfers", "plan_transfers"]
 
 Rows = NDArray[np.int64]
 
 
-class Matches(NamedTuple):
-    """Pieces, one per row, by the distinct box that each is part of."""
-
-    shard_of: Rows
-    """For each source row the number of its distinct box, int64, shape (source rows,); -1 if it is empty."""
-    shard: Rows
-    """The number of the distinct source box of each piece, int64, shape (n,)."""
-    dst_row: Rows
-    """int64, shape (n,), ascending."""
-    boxes: Boxes
-    """int64, shape (n, ndim, 2), in the coordinates of the whole tensor."""
-
-
 class Transfers(NamedTuple):
-    """Pieces with their givers, one per row."""
+    """Pieces with their senders, one per row."""
 
     src_rank: Rows
     """int64, shape (n,)."""
@@ -58,94 +36,16 @@ class Transfers(NamedTuple):
         return np.where(self.src_rank != self.dst_rank, self.sizes, 0)
 
 
-def match_regions(src: Regions, dst: Regions) -> Matches:
-    """Fill every destination box from distinct source boxes.
+def plan_transfers(src: Regions, dst: Regions, replica: Rows | None = None) -> Transfers:
+    """Fill every destination box of one tensor.
 
-    Raises
-    ------
-    ReshardError
-        If source boxes overlap, or leave a hole in a destination box; the text names the rank.
-    """
-    shards, shard_of = _distinct(src.boxes)
-    wanted, want_of = _distinct(dst.boxes)
-    if len(_meeting(shards, shards)[0]) != len(shards):
-        raise ReshardError("boxes of the source overlap without being equal; check the source strategy")
-    shard, want = _meeting(shards, wanted)
-    common = intersect_boxes(shards[shard], wanted[want])
-    _check_filled(common, want, wanted, want_of, dst.ranks)
-    # Each destination row takes all pieces of its box; `want` is ascending.
-    rows = np.flatnonzero(want_of >= 0)
-    rows = rows[np.argsort(dst.ranks[rows], kind="stable")]
-    counts = np.bincount(want, minlength=len(wanted))
-    firsts = np.cumsum(counts) - counts
-    of_row, piece = expand_ranges(firsts[want_of[rows]], counts[want_of[rows]])
-    return Matches(shard_of, shard[piece], rows[of_row], common[piece])
+    A card keeps what it holds; of the holders of any other piece the least busy sends it.
 
-
-def expand_ranges(firsts: Rows, counts: Rows) -> tuple[Rows, Rows]:
-    """For ranges `first, first + 1 ... first + count - 1`: the range that each item is of, and the item.
-
-    Examples
-    --------
-    >>> expand_ranges(np.array([5, 0]), np.array([2, 3]))
-    (array([0, 0, 1, 1, 1]), array([5, 6, 0, 1, 2]))
-    """
-    which = np.repeat(np.arange(len(counts)), counts)
-    ends = np.cumsum(counts)
-    return which, np.arange(len(which)) - np.repeat(ends - counts - firsts, counts)
-
-
-def _distinct(boxes: Boxes) -> tuple[Boxes, Rows]:
-    """The distinct boxes that hold something, and for each box the number of its distinct one, or -1."""
-    full = nonempty_boxes(boxes)
-    number = np.full(len(boxes), -1, np.int64)
-    flat = boxes[full].reshape(int(full.sum()), 2 * boxes.shape[1])
-    if not flat.shape[1]:
-        number[full] = 0
-        return boxes[:1], number
-    unique, inverse = np.unique(flat, axis=0, return_inverse=True)
-    number[full] = inverse.reshape(-1)
-    return unique.reshape(-1, *boxes.shape[1:]), number
-
-
-def _meeting(a: Boxes, b: Boxes) -> tuple[Rows, Rows]:
-    """Which of two sets of boxes, none empty, have elements in common; ascending by the second."""
-    ndim = a.shape[1]
-    if not ndim or not len(a) or not len(b):
-        which = np.indices((len(b), len(a))).reshape(2, len(a) * len(b))
-        return which[1], which[0]
-    # Candidates by one dim, the one that is cut most: those that begin before the other ends and,
-    # up to the first that can reach it, end after it begins. The other dims are then looked at.
-    dim = max(range(ndim), key=lambda d: len(np.unique(a[:, d, 0])))
-    order = np.argsort(a[:, dim, 0], kind="stable")
-    reach = np.maximum.accumulate(a[order, dim, 1])
-    first = np.searchsorted(reach, b[:, dim, 0], side="right")
-    last = np.searchsorted(a[order, dim, 0], b[:, dim, 1], side="left")
-    of_b, place = expand_ranges(first, np.maximum(last - first, 0))
-    of_a = order[place]
-    meets = np.ones(len(of_a), bool)
-    for d in range(ndim):
-        meets &= (a[:, d, 0][of_a] < b[:, d, 1][of_b]) & (b[:, d, 0][of_b] < a[:, d, 1][of_a])
-    return of_a[meets], of_b[meets]
-
-
-def _check_filled(common: Boxes, want: Rows, wanted: Boxes, want_of: Rows, dst_ranks: Rows) -> None:
-    got = np.bincount(want, volumes(common), len(wanted)).astype(np.int64)
-    need = volumes(wanted)
-    if (got < need).any():
-        which = int(np.flatnonzero(got < need)[0])
-        rank = int(dst_ranks[np.flatnonzero(want_of == which)[0]])
-        box = box_at(wanted, which)
-        raise ReshardError(
-            f"the source's boxes leave a hole in box {box.start}:{box.stop} of destination rank {rank}: "
-            f"{int(got[which])} elements for {int(need[which])}; check the source strategy and the shape"
-        )
-
-
-def plan_transfers(src: Regions, dst: Regions) -> Transfers:
-    """Fill every destination box of one tensor, where rank r of both sides is one card.
-
-    A card keeps what it holds; else the holders of a box give in turn.
+    Parameters
+    ----------
+    replica
+        The replica that each card is of, int64, shape (cards,). If given, each piece is sent by the holder of
+        the destination's replica, so that groups of cards do not mix, unless a card would then send more.
 
     Raises
     ------
@@ -153,18 +53,22 @@ def plan_transfers(src: Regions, dst: Regions) -> Transfers:
         As `match_regions`.
     """
     found = match_regions(src, dst)
-    taker = dst.ranks[found.dst_row]
-    order = np.lexsort((src.ranks, found.shard_of))
-    order = order[found.shard_of[order] >= 0]
-    holders = src.ranks[order]
-    counts = np.bincount(found.shard_of[order])
-    firsts = np.cumsum(counts) - counts
-    width = int(max(src.ranks.max(initial=0), taker.max(initial=0))) + 1
-    own = np.isin(found.shard * width + taker, found.shard_of[order] * width + holders)
-    turn = np.zeros(len(taker), np.int64)
-    asking = np.flatnonzero(~own)
-    by_shard = asking[np.argsort(found.shard[asking], kind="stable")]
-    _, sizes = np.unique(found.shard[by_shard], return_counts=True)
-    turn[by_shard] = expand_ranges(np.zeros_like(sizes), sizes)[1]
-    given = holders[firsts[found.shard] + turn % counts[found.shard]]
-    return Transfers(np.where(own, taker, given), taker, found.boxes)
+    dst_rank = dst.ranks[found.dst_row]
+    groups = group_pieces(found, src, src.ranks, dst_rank, None)
+    holders = np.where(groups.holders >= 0, src.ranks[groups.holders], -1)
+    asked = np.flatnonzero(groups.group >= 0)
+    group, sizes = groups.group[asked], volumes(found.boxes)[asked]
+    cards = int(max(src.ranks.max(initial=0), dst_rank.max(initial=0))) + 1
+    sender = least_busy(sizes, group, holders, np.zeros(cards, np.int64))
+    if replica is not None:
+        counts = (holders >= 0).sum(axis=1)
+        same = holders[group, replica[dst_rank[asked]] % counts[group]]
+        if _most_sent(same, sizes) <= _most_sent(sender, sizes):
+            sender = same
+    src_rank = dst_rank.copy()
+    src_rank[asked] = sender
+    return Transfers(src_rank, dst_rank, found.boxes)
+
+
+def _most_sent(sender: Rows, sizes: Rows) -> int:
+    return int(np.bincount(sender, sizes, 1).max())

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layout import Layout, Mesh, Transfers, box_at, match_regions, plan_transfers, volumes
+from ..layout import Layout, Mesh, Transfers, box_at, plan_transfers, volumes
 from .shards import Index, shard_map
 
 __all__ = [
@@ -209,26 +209,15 @@ def _leaving_last(dim: tuple[str, ...], i: int, target: Dims) -> tuple[str, ...]
 
 @lru_cache(maxsize=4096)
 def transfers(src: Layout, dst: Layout, shape: Shape) -> Transfers:
-    """Who gives whom which piece: a card keeps what it holds, and fetches the rest.
+    """Who sends which piece to whom: a card keeps what it holds, and receives the rest.
 
-    Of several holders of a piece the one gives that is the same replica as the taker, so that
-    groups do not mix; if then a card sends more than when all take turns, they take turns.
+    Of several holders of a piece the one of the destination's replica sends it, so that groups do not mix;
+    if a card would then send more than if the least busy did, the least busy does (`plan_transfers`).
     """
-    held, wanted = src.regions(shape), dst.regions(shape)
-    turns = plan_transfers(held, wanted)
-    found = match_regions(held, wanted)
-    replica = dict(zip(dst.ranks.tolist(), dst.replica_ids().tolist(), strict=True))
-    replica |= dict(zip(src.ranks.tolist(), src.replica_ids().tolist(), strict=True))
-    holders: dict[int, list[int]] = {}
-    for rank, shard in sorted(zip(held.ranks.tolist(), found.shard_of.tolist(), strict=True)):
-        holders.setdefault(shard, []).append(rank)
-    takers = wanted.ranks[found.dst_row].tolist()
-    givers = [
-        taker if taker in holders[shard] else holders[shard][replica[taker] % len(holders[shard])]
-        for taker, shard in zip(takers, found.shard.tolist(), strict=True)
-    ]
-    regular = Transfers(np.array(givers, np.int64), np.array(takers, np.int64), found.boxes)
-    return min((regular, turns), key=lambda pieces: int(_per_rank(pieces.src_rank, pieces.moved).max()))
+    replica = np.zeros(max(src.last_rank, dst.last_rank) + 1, np.int64)
+    for layout in (dst, src):
+        replica[layout.ranks] = layout.replica_ids()
+    return plan_transfers(src.regions(shape), dst.regions(shape), replica)
 
 
 @lru_cache(maxsize=4096)

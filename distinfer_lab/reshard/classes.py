@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..layout import Boxes, Matches, Regions, expand_ranges, volumes
-from .senders import Groups, boundaries, first_members
+from ..layout.senders import Groups, boundaries, first_members
 
 __all__ = ["Holding", "Pieces", "TensorClass", "interned", "numbered"]
 

@@ -25,9 +25,9 @@ from ..arguments import checked_on_error
 from ..display import Displayed, counted
 from ..errors import LayoutError, ReshardError, in_lines
 from ..layout import Layout, Matches, Regions, Strategy, Transfers, match_regions, volumes
+from ..layout.senders import group_pieces
 from .bounds import held_elements, least_load
 from .classes import Holding, Pieces, TensorClass, interned, numbered
-from .senders import group_pieces
 from .topology import Topology
 
 __all__ = ["CardPieces", "ReshardPlan", "TensorPlan", "plan_holdings", "plan_reshard"]

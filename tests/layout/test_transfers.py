@@ -22,15 +22,15 @@ def test_each_element_comes_once_and_from_a_holder(drawn):
     held = {int(r): box for r, box in zip(src.ranks, src.boxes(shape).tolist(), strict=True)}
     wanted = {int(r): box for r, box in zip(dst.ranks, dst.boxes(shape).tolist(), strict=True)}
     got = {rank: np.zeros(shape, np.int64) for rank in wanted}
-    for giver, taker, box in zip(
+    for sender, receiver, box in zip(
         pieces.src_rank.tolist(), pieces.dst_rank.tolist(), pieces.boxes.tolist(), strict=True
     ):
         region = tuple(slice(a, b) for a, b in box)
-        got[taker][region] += 1
-        assert all(a <= c and d <= b for (a, b), (c, d) in zip(held[giver], box, strict=True))
-        mine = held.get(taker)
+        got[receiver][region] += 1
+        assert all(a <= c and d <= b for (a, b), (c, d) in zip(held[sender], box, strict=True))
+        mine = held.get(receiver)
         if mine is not None and all(a <= c and d <= b for (a, b), (c, d) in zip(mine, box, strict=True)):
-            assert giver == taker
+            assert sender == receiver
     for rank, box in wanted.items():
         expected = np.zeros(shape, np.int64)
         expected[tuple(slice(a, b) for a, b in box)] = 1
@@ -38,8 +38,8 @@ def test_each_element_comes_once_and_from_a_holder(drawn):
     assert (np.diff(pieces.dst_rank) >= 0).all()
 
 
-def test_holders_of_one_shard_serve_in_turn():
-    """Eight replicas give to eight others, one each."""
+def test_holders_of_one_shard_share_the_sending():
+    """Eight replicas send to eight others, one each."""
     others = Layout(Mesh(a=8), "-", first_ranks=(8,))
     pieces = planned(Layout.replicated(8, 1), others, (4,))
     assert sorted(pieces.src_rank.tolist()) == list(range(8))

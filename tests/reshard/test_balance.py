@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from distinfer_lab.errors import ReshardError
 from distinfer_lab.layout import Layout, Mesh, Strategy
+from distinfer_lab.layout.senders import water_fill
 from distinfer_lab.reshard import Topology, cheapest_placement, plan_reshard
-from distinfer_lab.reshard.senders import water_fill
 
 from ..benchmarks.models import dense_70b, moe_1t
 from ..strategies import any_layouts, examples

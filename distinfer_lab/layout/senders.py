@@ -1,25 +1,38 @@
-"""Who of several holders gives a piece: the card itself, else one on its host, else the least busy.
+"""Which of several holders sends a piece: the destination itself, else one on its host, else the least busy.
 
-Pieces with the same choice form a group. All tensors of a class and place (`Run` below) ask each
-group for the same bytes, one tensor after the other, in one long row::
+`least_busy` says what that means, piece by piece. For the millions of pieces of a whole model there is
+a closed form. Pieces with the same holders form a group. All tensors of a class and place (`reshard.classes`)
+ask each group for the same bytes, one tensor after the other, in one long row::
 
     tensor 0                 tensor 1                 tensor 2
     |piece 0 |piece 1      |piece 0 |piece 1      |piece 0 |piece 1      |
     |---- holder 4 ------------|--- holder 12 -----------|- holder 20 ---|
 
-How much each holder gives is found by filling water into vessels of the heights that their
-loads have; the row is then cut at those amounts, and a piece goes to whose run its middle is in.
-So the givers of a million pieces are a few numbers, and each is found by itself when asked for.
+How much each holder sends is found by filling water into vessels of the heights that their
+loads have; the row is then cut at those amounts, and the holder in whose run a piece has its middle sends it.
+So the senders of a million pieces are a few numbers, and each is found by itself when asked for.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..layout import Matches, Regions, expand_ranges, volumes
+from .box import volumes
+from .matches import Matches, expand_ranges
+from .split import Regions
 
-__all__ = ["Groups", "boundaries", "first_members", "group_pieces", "water_fill"]
+__all__ = [
+    "Groups",
+    "boundaries",
+    "fewest_holders",
+    "first_members",
+    "group_pieces",
+    "least_busy",
+    "water_fill",
+]
 
 Rows = NDArray[np.int64]
 
@@ -28,7 +41,7 @@ NOBODY = 2**48
 
 
 class Groups(NamedTuple):
-    """Pieces by the holders that may give them."""
+    """Pieces by the holders that may send them."""
 
     group: Rows
     """The group of each piece, int64, shape (pieces,); -1 where the destination holds it itself."""
@@ -42,10 +55,71 @@ class Groups(NamedTuple):
     """Elements of all pieces of each group, int64, shape (groups,)."""
 
 
+def least_busy(sizes: Rows, group: Rows, holders: Rows, loads: Rows) -> Rows:
+    """The sender of each piece, the largest first: of those that hold it the one with least to send so far.
+
+    Parameters
+    ----------
+    sizes, group
+        Of each piece, int64, shape (pieces,).
+    holders
+        The cards that hold the pieces of each group, int64, shape (groups, most holders); -1 beyond the last.
+    loads
+        What each card has to send already, int64, shape (cards,). The pieces are added, in place.
+
+    Returns
+    -------
+    Cards, int64, shape (pieces,).
+
+    Examples
+    --------
+    >>> loads = np.array([5, 0, 0])
+    >>> least_busy(np.array([2, 4, 3]), np.array([0, 0, 0]), np.array([[0, 1, 2]]), loads)
+    array([2, 1, 2])
+    >>> loads
+    array([5, 4, 5])
+
+    References
+    ----------
+    Graham, "Bounds on multiprocessing timing anomalies", 1969: of n equal holders none sends more than 4/3 of
+    the least possible.
+    """
+    senders = np.empty(len(sizes), np.int64)
+    for piece in np.argsort(-sizes, kind="stable").tolist():
+        cards = holders[group[piece]]
+        sender = cards[np.argmin(np.where(cards >= 0, loads[cards], NOBODY))]
+        senders[piece] = sender
+        loads[sender] += sizes[piece]
+    return senders
+
+
+def fewest_holders(choices: Iterable[frozenset[int]]) -> list[int]:
+    """Few holders, ascending, such that each piece is held by one: the one that holds most of what is left, in turn.
+
+    Parameters
+    ----------
+    choices
+        The holders of each piece.
+
+    Examples
+    --------
+    >>> fewest_holders([frozenset({0, 1}), frozenset({1, 2}), frozenset({3})])
+    [1, 3]
+    """
+    left, found = set(choices), []
+    while left:
+        counts = Counter(holder for choice in left for holder in choice)
+        alone = {min(choice) for choice in left if len(choice) == 1}
+        best = min(alone) if alone else min(counts, key=lambda holder: (-counts[holder], holder))
+        found.append(best)
+        left = {choice for choice in left if best not in choice}
+    return sorted(found)
+
+
 def group_pieces(
     found: Matches, src: Regions, src_cards: Rows, dst_cards: Rows, hosts: Rows | None
 ) -> Groups:
-    """Sort pieces by who may give them.
+    """Sort pieces by who may send them.
 
     Parameters
     ----------
@@ -56,7 +130,7 @@ def group_pieces(
     src_cards
         The card of each source row.
     dst_cards
-        The card of the destination of each piece; -1 where it is none of the source's.
+        The card of the destination of each piece; -1 where it is not one of the source's.
     hosts
         The host of every card; None where none is near to another.
     """
@@ -113,12 +187,12 @@ def _holders(group_shard: Rows, group_host: Rows, shard: Rows, host: Rows, rows:
 
 
 def water_fill(loads: Rows, demand: Rows) -> Rows:
-    """Spread demands so that the highest load of those who take some is as low as it can be.
+    """Spread demands so that the highest load of the holders that get some is as low as it can be.
 
     Parameters
     ----------
     loads
-        What each holder has to give already, shape (..., holders).
+        What each holder has to send already, shape (..., holders).
     demand
         What is to be spread, shape (...).
 
@@ -148,14 +222,14 @@ def water_fill(loads: Rows, demand: Rows) -> Rows:
 
 
 def boundaries(loads: Rows, holders: Rows, demand: Rows) -> tuple[Rows, Rows]:
-    """What each holder shall give, and where the row of a group is cut, both (..., groups, holders)."""
+    """What each holder is to send, and where the row of a group is cut, both (..., groups, holders)."""
     heights = np.where(holders >= 0, loads, NOBODY)
     amounts = water_fill(heights, demand)
     return amounts, np.cumsum(amounts, axis=-1)
 
 
 def first_members(cuts: Rows, before: Rows, sizes: Rows, total: Rows, members: Rows) -> Rows:
-    """From which tensor on each holder has stopped to give a piece, by the middle of the piece.
+    """From which tensor on each holder no longer sends a piece, by the middle of the piece.
 
     Parameters
     ----------
