@@ -389,6 +389,7 @@ def _job(conversion: Conversion, output: Output) -> dict[str, Any]:
         "format": output.format,
         "prefix": output.prefix,
         "partition": dict(output.partition or {}),
+        "shard_bytes": output.shard_bytes,
         "copied": [path.name for path in output.copied],
         "options": options,
         "encrypted": output.file_options.get("enc_key") is not None,

@@ -40,6 +40,7 @@ class OutputOptions(FileOptions, total=False):
     resume: bool
     digests: bool
     like: str | os.PathLike[str] | None
+    max_shard_size: int | str | None
 
 
 class WriteOptions(OutputOptions, total=False):
@@ -70,6 +71,9 @@ class Output:
         A Hugging Face folder, for "huggingface": its division into files is used, and the small files that
         a model needs beside its weights (`config.json`, the tokenizer's) are copied along; the configuration then
         says the dtype that the weights have now.
+    max_shard_size
+        For "huggingface": the most bytes of tensors in a file, such as "5GB"; a tensor that is larger has its own.
+        None: all in one file.
     buffer
         The most memory for data of each worker, in bytes or as "64 MiB".
     memory_limit
@@ -102,6 +106,7 @@ class Output:
     digests: bool = True
     file_options: Mapping[str, Any] = field(default_factory=dict)
     like: str | os.PathLike[str] | None = None
+    max_shard_size: int | str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "file_options", with_secret_key(self.file_options))
@@ -121,8 +126,20 @@ class Output:
                 )
             buffer = min(buffer, limit)
         object.__setattr__(self, "buffer_bytes", buffer)
+        if self.max_shard_size is not None:
+            self._divide(self.max_shard_size)
         if self.like is not None:
             self._take_over(self.like)
+
+    def _divide(self, size: int | str) -> None:
+        if self.format != "huggingface":
+            raise ReshardError(f"max_shard_size={size!r} is for format='huggingface'; give both, or neither")
+        if self.like is not None or self.partition is not None:
+            other = "like=" if self.like is not None else "partition="
+            raise ReshardError(
+                f"{other} and max_shard_size= both say which tensor goes into which file; give one"
+            )
+        object.__setattr__(self, "shard_bytes", size_of(size, "max_shard_size"))
 
     def _take_over(self, like: str | os.PathLike[str]) -> None:
         if self.format != "huggingface":
@@ -136,6 +153,8 @@ class Output:
 
     buffer_bytes: int = field(init=False, default=BUFFER_BYTES)
     """The buffer, in bytes."""
+    shard_bytes: int | None = field(init=False, default=None)
+    """The most bytes of tensors in a file; None for one file."""
     copied: tuple[Path, ...] = field(init=False, default=())
     """The files that are copied along."""
     index_name: str = field(init=False, default="")

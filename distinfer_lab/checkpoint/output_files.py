@@ -40,7 +40,7 @@ def tasks_of(shares: Sequence[Share], texts: Mapping[str, str], output: Output) 
         share = shares[0]
         return [
             WriteTask(share.only(names), "", path, {}, output.buffer_bytes, output.digests, options)
-            for path, names in _partition(output, [tensor.name for tensor in share.tensors]).items()
+            for path, names in _partition(output, {t.name: t.nbytes for t in share.tensors}).items()
         ]
     return [
         WriteTask(
@@ -56,12 +56,15 @@ def tasks_of(shares: Sequence[Share], texts: Mapping[str, str], output: Output) 
     ]
 
 
-def _partition(output: Output, names: Sequence[str]) -> dict[str, list[str]]:
+def _partition(output: Output, sizes: Mapping[str, int]) -> dict[str, list[str]]:
     """File name -> tensors."""
     if output.partition is None:
-        return {"model.safetensors": list(names)}
+        groups = _groups(sizes, output.shard_bytes)
+        if len(groups) == 1:
+            return {"model.safetensors": groups[0]}
+        return {f"model-{i:05}-of-{len(groups):05}.safetensors": names for i, names in enumerate(groups, 1)}
     out: dict[str, list[str]] = {}
-    for name in names:
+    for name in sizes:
         if name not in output.partition:
             word = "partition=" if output.like is None else "like="
             raise ReshardError(
@@ -72,6 +75,23 @@ def _partition(output: Output, names: Sequence[str]) -> dict[str, list[str]]:
             raise ReshardError(f"{name}: {path!r} is no name of a .safetensors file")
         out.setdefault(path, []).append(name)
     return dict(sorted(out.items()))
+
+
+def _groups(sizes: Mapping[str, int], most: int | None) -> list[list[str]]:
+    """The tensors in their order, as many to a file as fit; one that fits in none has a file of its own.
+
+    >>> _groups({"a": 3, "b": 2, "c": 9, "d": 1}, 5)
+    [['a', 'b'], ['c'], ['d']]
+    """
+    out: list[list[str]] = [[]]
+    held = 0
+    for name, nbytes in sizes.items():
+        if most is not None and out[-1] and held + nbytes > most:
+            out.append([])
+            held = 0
+        out[-1].append(name)
+        held += nbytes
+    return out
 
 
 def check_apart(sources: Iterable[str], output: Output) -> None:

@@ -129,6 +129,12 @@ def plan(
     "nothing is copied, not from SRC either.",
 )
 @click.option(
+    "--max-shard-size",
+    metavar="SIZE",
+    callback=checked_size,
+    help="With --format huggingface: the most that a file may hold, e.g. 5GB; by default all is in one file.",
+)
+@click.option(
     "--prefix", default="checkpoint_", show_default=True, help="Files are rank_N/<prefix>N.<format>."
 )
 @click.option("--cards", type=click.IntRange(1, 128), help="Let this many cards (processes) write the files.")
@@ -171,6 +177,7 @@ def reshard(
     as_json: bool,
     format: str | None,
     like: Path | None,
+    max_shard_size: str | None,
     prefix: str,
     buffer: str,
     memory_limit: str | None,
@@ -209,6 +216,7 @@ def reshard(
             "prefix": prefix,
             "format": format,
             "like": like,
+            "max_shard_size": max_shard_size,
             "buffer": buffer,
             "memory_limit": memory_limit,
             "overwrite": overwrite,

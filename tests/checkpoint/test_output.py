@@ -131,6 +131,40 @@ def test_configurations_of_parts_and_small_floats_are_true_too():
     assert config_with_dtype(quantised, ["float8_e4m3fn"]) == quantised
 
 
+@pytest.mark.parametrize("door", ["plan", "cli"])
+def test_files_of_at_most_a_size(door, tmp_path):
+    """As many tensors to a file as fit, in their order, with an index; the tensors are those of one file."""
+    values = {f"w{i}": np.full(10 * n, i, np.float32) for i, n in enumerate((3, 2, 9, 1, 1))}
+    save_slice(tmp_path / "a.safetensors", values, format="safetensors")
+    if door == "plan":
+        with open_checkpoint(tmp_path / "a.safetensors") as checkpoint:
+            checkpoint.plan().write(tmp_path / "out", format="huggingface", max_shard_size=200)
+    else:
+        words = ["reshard", tmp_path / "a.safetensors", tmp_path / "out", "--format", "huggingface"]
+        done = CliRunner().invoke(main, [*map(str, words), "--max-shard-size", "200"])
+        assert done.exit_code == 0, done.output
+    files = {"w0": 1, "w1": 1, "w2": 2, "w3": 3, "w4": 3}
+    index = json.loads((tmp_path / "out" / INDEX).read_text())
+    assert index["weight_map"] == {n: f"model-{i:05}-of-00003.safetensors" for n, i in files.items()}
+    assert index["metadata"]["total_size"] == 640
+    with open_checkpoint(tmp_path / "out") as written:
+        for name, value in values.items():
+            np.testing.assert_array_equal(written.read(0, name), value)
+    assert verify_folder(tmp_path / "out").ok
+
+
+def test_two_ways_to_divide_files_are_refused(like, tmp_path):
+    """And a size for files of ranks."""
+    with open_checkpoint(LLAMA) as checkpoint:
+        plan = checkpoint.plan()
+        for options, text in (
+            ({"format": "huggingface", "like": like}, "like= and max_shard_size= both say"),
+            ({"format": "safetensors"}, "max_shard_size='1GB' is for format='huggingface'"),
+        ):
+            with pytest.raises(ReshardError, match=text):
+                plan.check(tmp_path / "out", max_shard_size="1GB", **options)
+
+
 def test_without_like_nothing_is_copied(tmp_path):
     """Not from the source either, whose configuration may not fit what is written."""
     with open_checkpoint(LLAMA) as checkpoint:
