@@ -1,12 +1,13 @@
 """Predict on the cards: the input, the output, how far from one card's, and what the cards sent for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import ipywidgets
 import numpy as np
 import traitlets
+from numpy.typing import ArrayLike, NDArray
 
 from ..arguments import checked
 from ..errors import ArgumentTypeError, ContextError
@@ -19,6 +20,8 @@ from .parts import Control, Panel, Picture, Snapshot, Work, still_of, told
 
 __all__ = ["PredictPanel", "Prediction"]
 
+Array = NDArray[Any]
+
 MOST_TOKENS = 4096
 MOST_ROWS = 40
 MOST_WORDS = 1000
@@ -28,27 +31,32 @@ LIKE = "as in 12 7 30; texts are parted by semicolons"
 
 
 class Prediction(NamedTuple):
-    """One prediction, and what it took."""
+    """One prediction, and what the cards did for it."""
 
-    inputs: tuple[Any, ...]
-    output: Any
-    """What `Model.predict` gave, or the texts that `Model.generate` went on with."""
+    inputs: tuple[Array, ...]
+    output: Tensor | tuple[Tensor, ...]
+    """What `Model.predict` or `Model.generate` returned."""
     comparison: Comparison | None
-    """With one card's; None if it was not asked for."""
+    """With one card's output; None if it was not compared."""
     report: StepReport
     """What the cards did and sent; of a generation, for the last token."""
     is_generated: bool = False
-    """Whether a model of language went on with texts."""
+    """Whether it is a generation."""
     seed: int | None = None
-    """By which random inputs were drawn; None if they were given."""
+    """The seed of random inputs; None if they were given."""
+
+    @property
+    def added(self) -> int:
+        """How many tokens a generation added."""
+        assert isinstance(self.output, Tensor)
+        return int(self.output.shape[1]) - int(self.inputs[0].shape[1])
 
     @property
     def code(self) -> list[str]:
         """Code that does the same with `model`, and with `data` where that was given."""
-        first = self.inputs[0]
         if self.is_generated:
-            count = self.output.shape[1] - first.shape[1]
-            return [f'prediction = model.generate(dl.Tensor({first.tolist()}, "int64"), {count})']
+            ids = f'dl.Tensor({self.inputs[0].tolist()}, "int64")'
+            return [f"prediction = model.generate({ids}, {self.added})"]
         if self.seed is None:
             return ["prediction = model.predict(data)"]
         return [
@@ -61,16 +69,16 @@ class Prediction(NamedTuple):
 
 @checked
 class PredictPanel(Panel):
-    """Runs a model on its cards, beside the same on one card.
+    """Runs a model on its cards, and compares with one card.
 
     Parameters
     ----------
     model
         What predicts. Its net is on the cards already, or is placed with its initial values.
     inputs
-        Arrays or Tensors of one prediction. For a model of language, token numbers, shape (texts, tokens).
+        Arrays or Tensors of one prediction. For a language model, token ids, shape (sequences, tokens).
     max_new_tokens
-        For a model of language: how many tokens to add. None predicts.
+        For a language model: how many tokens to add. None predicts.
     compared
         Compute the same on one card too, which gathers all parameters in this process.
     within
@@ -95,10 +103,10 @@ class PredictPanel(Panel):
     def __init__(
         self,
         model: Model,
-        *inputs: Any,
+        *inputs: Tensor | ArrayLike,
         max_new_tokens: int | None = None,
         compared: bool = True,
-        within: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        within: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         if not inputs:
             raise ArgumentTypeError("PredictPanel needs the inputs of one prediction: PredictPanel(model, x)")
@@ -153,7 +161,7 @@ class PredictPanel(Panel):
         )
 
     @property
-    def inputs(self) -> tuple[Any, ...]:
+    def inputs(self) -> tuple[Array, ...]:
         """What the next prediction is made of.
 
         Raises
@@ -194,8 +202,8 @@ class PredictPanel(Panel):
         """Wait until it has ended, at most `timeout` seconds; gives how it stands."""
         return self._work.wait(timeout)
 
-    def _predict(self, control: Control, inputs: tuple[Any, ...], count: int, compared: bool) -> Prediction:
-        # All runs of a text in one piece of work of the group: what cancels that also cancels the runs to come.
+    def _predict(self, control: Control, inputs: tuple[Array, ...], count: int, compared: bool) -> Prediction:
+        # All runs of a generation in one piece of work of the group: what cancels that also cancels the runs to come.
         run = self.model.cards.start(lambda run: self._predict_on_cards(inputs, count))
         control.begun(run)
         done: Prediction = run.result()
@@ -204,16 +212,18 @@ class PredictPanel(Panel):
         with self._within():
             return done._replace(comparison=self._compared(done))
 
-    def _predict_on_cards(self, inputs: tuple[Any, ...], count: int) -> Prediction:
+    def _predict_on_cards(self, inputs: tuple[Array, ...], count: int) -> Prediction:
         model = self.model
         with self._within():
+            output: Tensor | tuple[Tensor, ...]
             output = model.generate(inputs[0], count) if self._tokens else model.predict(*map(Tensor, inputs))
         return Prediction(inputs, output, None, model.last, is_generated=self._tokens)
 
     def _compared(self, done: Prediction) -> Comparison:
-        """The output beside that of one card, which is computed here."""
-        if self._tokens:
-            return compare_generated(self.model, done.output, done.output.shape[1] - done.inputs[0].shape[1])
+        """The output compared with that of one card, which is computed here."""
+        if done.is_generated:
+            assert isinstance(done.output, Tensor)
+            return compare_generated(self.model, done.output, done.added)
         return compare(done.output, self.model.predict_on_one_card(*map(Tensor, done.inputs)))
 
     def _show(self, snapshot: Snapshot) -> None:
@@ -264,14 +274,14 @@ class PredictPanel(Panel):
         return f"PredictPanel({self.model!r}, input {shapes}: {repr(found).splitlines()[0] if found else 'done'})"
 
 
-def _random_code(drawn: Any) -> str:
+def _random_code(drawn: Array) -> str:
     """Code that draws the same as `_random_like` from `random`; integers are few enough to be written out."""
     if drawn.dtype.kind in "iu":
         return f"dl.Tensor({drawn.tolist()}, {drawn.dtype.name!r})"
     return f"dl.Tensor(random.normal(size={drawn.shape}).astype({drawn.dtype.name!r}))"
 
 
-def _random_like(given: Any, random: np.random.Generator) -> Any:
+def _random_like(given: Array, random: np.random.Generator) -> Array:
     """Another input of the same kind: integers stay within those that were given."""
     if given.dtype.kind in "iu":
         return random.integers(int(given.min(initial=0)), int(given.max(initial=0)) + 1, given.shape).astype(
@@ -280,8 +290,8 @@ def _random_like(given: Any, random: np.random.Generator) -> Any:
     return random.normal(size=given.shape).astype(given.dtype)
 
 
-def _tokens_of(words: str) -> Any:
-    """Token numbers of texts, which are parted by semicolons, int64, shape (texts, tokens)."""
+def _tokens_of(words: str) -> Array:
+    """Token ids of sequences, which are separated by semicolons, int64, shape (sequences, tokens)."""
     try:
         texts = [[int(word) for word in text.replace(",", " ").split()] for text in words.split(";")]
     except ValueError as err:
@@ -296,9 +306,9 @@ def _tokens_of(words: str) -> Any:
     return np.array(texts, np.int64)
 
 
-def _output_words(output: Any, most: int) -> str:
+def _output_words(output: Tensor | tuple[Tensor, ...], most: int) -> str:
     """What came out, in full up to so many values."""
-    parts: Sequence[Any] = output if isinstance(output, tuple) else [output]
+    parts = output if isinstance(output, tuple) else (output,)
     lines = []
     for part in parts:
         values = part.asnumpy()

@@ -14,6 +14,7 @@ from ..errors import ContextError
 from ..flow.code_file import write_code
 from ..flow.session import STEPS, Session
 from ..flow.steps import Opened
+from ..net import Tensor
 from ..text import escape
 from ..views import Drawing, checkpoint_html
 from .layout_editor import LayoutEditor
@@ -347,7 +348,9 @@ class Workbench(Panel):
     def _predicted(self, change: Any) -> None:
         panel: PredictPanel = change["owner"]
         if change["new"] == "done" and panel.prediction is not None:
-            self.session.record_prediction(panel.prediction.output, panel.model, panel.prediction.code)
+            output = panel.prediction.output
+            assert isinstance(output, Tensor)  # the nets that a session knows have one output
+            self.session.record_prediction(output, panel.model, panel.prediction.code)
 
     def _next(self, step: str) -> Any:
         button = ipywidgets.Button(description=f"On to step {STEPS.index(step) + 1}", icon="arrow-right")
