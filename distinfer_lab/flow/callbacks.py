@@ -11,7 +11,7 @@ from ..arguments import checked
 from ..display import Displayed
 from ..errors import ArgumentTypeError, ContextError
 from ..secret import secret_key
-from .saving import FileOptions
+from .saving import SaveOptions
 
 __all__ = ["Callback", "CheckpointConfig", "LossMonitor", "ModelCheckpoint", "RunContext", "Save"]
 
@@ -20,7 +20,7 @@ class Save(Protocol):
     """Writes what the cards hold, as `Model.save` does; a training that loses a card goes back to it."""
 
     def __call__(
-        self, directory: Path, name: str, *, integrated: bool, **file_options: Unpack[FileOptions]
+        self, directory: Path, name: str, *, integrated: bool, **file_options: Unpack[SaveOptions]
     ) -> list[Path]:
         """Give the paths, in rank order."""
 
@@ -132,7 +132,7 @@ class CheckpointConfig(Displayed):
         object.__setattr__(self, "enc_key", secret_key(self.enc_key))
 
     @property
-    def file_options(self) -> FileOptions:
+    def file_options(self) -> SaveOptions:
         """As a file writer takes them."""
         return {
             "format": self.format,

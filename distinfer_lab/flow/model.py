@@ -17,6 +17,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arguments import checked
 from ..cards import CardGroup
 from ..display import Displayed
 from ..errors import ArgumentTypeError, ContextError
@@ -30,7 +31,7 @@ from .micro_batches import micro_specs
 from .placing import PlacedNet
 from .predict_layout import PredictLayout
 from .runner import NetRunner
-from .saving import FileOptions, save_net
+from .saving import SaveOptions, save_net
 from .step_report import StepReport
 from .training import Training
 
@@ -140,13 +141,14 @@ class Model(Displayed):
         hooks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
         Training(self._runner, self.loss_fn, self.optimizer, epoch, train_dataset, hooks).run()
 
+    @checked
     def save(
         self,
         directory: str | os.PathLike[str],
         name: str,
         *,
         integrated: bool,
-        **file_options: Unpack[FileOptions],
+        **file_options: Unpack[SaveOptions],
     ) -> list[Path]:
         """Write the values that the cards hold; gives the paths, in rank order.
 

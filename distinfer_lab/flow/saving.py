@@ -3,11 +3,12 @@
 import functools
 import os
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 import numpy as np
 
 from ..cards import CardGroup
+from ..checkpoint import FileOptions
 from ..errors import CheckpointFileError, ContextError
 from ..formats import SliceWriter, TensorSpec, save_slice
 from ..layout import Box
@@ -15,19 +16,14 @@ from ..net import Cell
 from ..secret import secret_key
 from .placing import PlacedNet, placed_net
 
-__all__ = ["FileOptions", "save_merged", "save_net", "save_slices"]
+__all__ = ["SaveOptions", "save_merged", "save_net", "save_slices"]
 
 
-class FileOptions(TypedDict, total=False):
-    """How a checkpoint's files are written."""
+class SaveOptions(FileOptions, total=False):
+    """How the files of `Model.save` are written."""
 
-    format: str
-    """"ckpt" or "safetensors"; by default it follows from the suffix of the name."""
-    enc_key: bytes | None
-    enc_mode: str
-    """"AES-GCM", "AES-CBC" or "SM4-CBC"."""
-    crc_check: bool
-    """Append a checksum (ckpt, not encrypted)."""
+    format: str | None
+    """"ckpt" or "safetensors"; None: by the suffix of the name."""
 
 
 def save_net(
@@ -37,7 +33,7 @@ def save_net(
     name: str,
     *,
     integrated: bool,
-    **file_options: Unpack[FileOptions],
+    **file_options: Unpack[SaveOptions],
 ) -> list[Path]:
     """Write what the cards hold of a net, merged or in slices; gives the paths, in rank order.
 
@@ -58,7 +54,7 @@ def save_net(
     return save_slices(placed, directory, name, file_options)
 
 
-def save_slices(placed: PlacedNet, directory: Path, name: str, file_options: FileOptions) -> list[Path]:
+def save_slices(placed: PlacedNet, directory: Path, name: str, file_options: SaveOptions) -> list[Path]:
     """Let each card write `rank_<r>_ckpt/<name>`; gives the paths in rank order.
 
     Raises
@@ -78,7 +74,7 @@ def save_slices(placed: PlacedNet, directory: Path, name: str, file_options: Fil
     return list(paths.values())
 
 
-def save_merged(placed: PlacedNet, path: Path, file_options: FileOptions) -> Path:
+def save_merged(placed: PlacedNet, path: Path, file_options: SaveOptions) -> Path:
     """Write every tensor whole; one tensor at a time passes through this process."""
     strategy = placed.strategy
     dtypes = {name: placed.dtype_of(name) for name in strategy}

@@ -18,12 +18,19 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar, Unpack
 
 from numpy.typing import ArrayLike
 
 from ..cards import CardGroup, Run
-from ..checkpoint import Checkpoint, Conversion, ReshardResult, check_beginnings, open_checkpoint
+from ..checkpoint import (
+    Checkpoint,
+    Conversion,
+    ReshardResult,
+    WriteOptions,
+    check_beginnings,
+    open_checkpoint,
+)
 from ..errors import ContextError, GraphError
 from ..layout import Strategy
 from ..net import Tensor
@@ -339,10 +346,9 @@ class Session:
             If there is no checkpoint, or no layout.
         """
         strategy = self._needed("reshard", LaidOut).strategy
-        plan = self._needed("reshard", Opened).checkpoint.plan(strategy)
-        return plan
+        return self._needed("reshard", Opened).checkpoint.plan(strategy)
 
-    def write(self, folder: str | os.PathLike[str], **options: Any) -> ReshardResult:
+    def write(self, folder: str | os.PathLike[str], **options: Unpack[WriteOptions]) -> ReshardResult:
         """Write the checkpoint to other files, as the layout says; `options` are those of `Conversion.write`.
 
         Raises
@@ -350,7 +356,7 @@ class Session:
         ContextError
             If there is no checkpoint, or no layout.
         CheckpointFileError, ReshardError
-            See `write`.
+            See `Conversion.write`.
         """
         begun = self._log.version
         result = self.plan().write(folder, on=self.cards, **options)

@@ -27,7 +27,7 @@ from .context import ParallelMode, parallel_context
 from .load import Saved, load_saved
 from .placing import place_initial, placed_net, remember, with_new_values
 from .runner import NetRunner
-from .saving import FileOptions, save_net
+from .saving import SaveOptions, save_net
 from .strategies import loaded_operators, strategy_file_of
 
 __all__ = ["Training"]
@@ -115,7 +115,7 @@ class Training:
         name: str,
         *,
         integrated: bool,
-        **file_options: Unpack[FileOptions],
+        **file_options: Unpack[SaveOptions],
     ) -> list[Path]:
         """Save the values of a position (epochs done, steps done in the next), to go back to."""
         paths = save_net(

@@ -146,6 +146,18 @@ def test_callbacks_check_what_they_are_given():
         LossMonitor(0)
 
 
+def test_saving_needs_a_net_on_cards_and_options_that_there_are(four, tmp_path):
+    """Both are refused before a file is made."""
+    model = Model(SampleNet(), cards=four)
+    with pytest.raises(
+        ArgumentTypeError, match=r"Model\.save has no argument enckey; did you mean enc_key\?"
+    ):
+        model.save(tmp_path, "a.ckpt", integrated=False, enckey=b"0123456789abcdef")
+    with pytest.raises(ContextError, match="the net is on no card yet; train it or load a checkpoint first"):
+        model.save(tmp_path, "a.ckpt", integrated=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_group_does_not_start_from_the_initial_values_again():
     """What was trained on one group is not silently forgotten on the next; what was not trained may go anywhere."""
     net = SampleNet()
