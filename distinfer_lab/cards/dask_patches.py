@@ -56,7 +56,7 @@ _embedded: "weakref.WeakSet[SpecCluster]" = weakref.WeakSet()
 
 
 class LastingCluster(SpecCluster):  # type: ignore[misc]  # distributed has no types
-    """Never gives a worker up: its nanny starts it again.
+    """Keeps every worker: its nanny starts it again.
 
     Dask looks 15 seconds after a loss whether the worker is back, and dismisses its nanny if it is not there; that
     may be just the moment of a second loss (see dask/distributed#3088).
@@ -94,7 +94,7 @@ class LastingCluster(SpecCluster):  # type: ignore[misc]  # distributed has no t
 
 
 class QuietScheduler(Scheduler):  # type: ignore[misc]  # distributed has no types
-    """Serves no pages: Dask's have no password, whatever the cluster's certificates, and tell of all tasks."""
+    """Serves no pages: Dask's have no password, whatever the cluster's certificates, and show all tasks."""
 
     def start_http_server(self, *args: Any, **options: Any) -> None:
         """See `Scheduler`."""
@@ -125,7 +125,7 @@ class QuickNanny(Nanny):  # type: ignore[misc]  # distributed has no types
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        # With it, glibc takes memory afresh for every array above 128 KiB, and each page of it faults again.
+        # With it, glibc maps new memory for every array above 128 KiB, and each page of it faults again.
         for environment in (self.pre_spawn_env, self.env):
             environment.pop("MALLOC_TRIM_THRESHOLD_", None)
 

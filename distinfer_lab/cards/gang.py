@@ -100,7 +100,7 @@ class Gangs:
         run: Run | None = None,
         look: Callable[[], None] = lambda: None,
     ) -> dict[int, Any]:
-        """Do the work; gives the results by rank (see `run_numbered`)."""
+        """Do the work; returns the results by rank (see `run_numbered`)."""
         return self.run_numbered(task, work, run, look)[1]
 
     def run_numbered(
@@ -110,7 +110,7 @@ class Gangs:
         run: Run | None = None,
         look: Callable[[], None] = lambda: None,
     ) -> tuple[int, dict[int, Any]]:
-        """Do the work; gives the number of the run and the results by rank.
+        """Do the work; returns the number of the run and the results by rank.
 
         Parameters
         ----------
@@ -204,7 +204,7 @@ class Gangs:
         look()
 
     def _stop(self, futures: Mapping[Any, int], number: int, err: BaseException) -> BaseException:
-        """Stop what is left of a failed gang; gives the error that was the cause."""
+        """Stop what is left of a failed gang; returns the error that was the cause."""
         try:
             self._membership.tell(tasks.cancel, self._terms.name, number)
             gone = self._settle(futures)

@@ -6,7 +6,7 @@
         ...                                 the flow finds the group by itself
 
 A piece of work is a gang: one task on each card, which together may talk through direct
-channels. Gangs run one after another, in one owner thread.
+channels. Gangs run one after another, in one thread (see `runtime`).
 """
 
 import os
@@ -186,14 +186,14 @@ class CardGroup(Displayed):
         Parameters
         ----------
         strategy
-            How the shards lie, where that is known: a lost card can then be helped by one that holds the same.
+            Their layouts, if known: what a lost card held can then be copied from one that holds the same.
 
         Raises
         ------
         CardError
             If there are more sources than cards.
         CardMemoryError
-            If a card has no room for its shards.
+            If a card has no memory for its shards.
         """
         self._check_count(len(sources))
         self.runtime.memory_check.check([sizes_of((source,)) for source in sources], strategy)
@@ -242,7 +242,7 @@ class CardGroup(Displayed):
         """Give a placement other values, from other sources."""
         self._check_count(len(sources))
         self.runtime.memory_check.check(
-            [sizes_of((source,)) for source in sources], placement.strategy, instead=placement
+            [sizes_of((source,)) for source in sources], placement.strategy, replacing=placement
         )
         placement.sources, placement.fetch = tuple((s,) for s in sources), None
         self.refill(placement)
@@ -262,7 +262,7 @@ class CardGroup(Displayed):
             self.runtime.repeated(lambda run: self.runtime.gangs.run(tasks.drop, asked))
 
     def pull(self, placement: Placement, names: Mapping[int, Sequence[str]]) -> dict[int, dict[str, Any]]:
-        """Fetch shards to the controller: rank -> names, gives rank -> name -> array."""
+        """Fetch shards to the controller: rank -> names; returns rank -> name -> array."""
         wanted = {r: tuple(n) for r, n in names.items() if n}
         out: dict[int, dict[str, Any]] = self._of_placement(
             placement,
@@ -303,10 +303,10 @@ class CardGroup(Displayed):
         program: tasks.CardFunction[Counts],
         placement: Placement,
         inputs: Sequence[Mapping[str, Any]],
-        wanted: Sequence[Sequence[str]],
+        fetch: Sequence[Sequence[str]],
         *,
         training: bool = False,
-        beside: Sequence[Placement] = (),
+        extra: Sequence[Placement] = (),
     ) -> tuple[list[dict[str, Any]], list[Counts]]:
         """Run a program on cards 0..n-1.
 
@@ -318,26 +318,26 @@ class CardGroup(Displayed):
             Holds the values that the program reads.
         inputs
             For each card its shard of each input.
-        wanted
-            For each card the outputs whose shards shall come back.
+        fetch
+            For each card the outputs whose shards are fetched.
         training
             The program's updates replace the placement's values, on all cards or on none.
-        beside
+        extra
             Further placements whose values it reads, and may change in place.
 
         Returns
         -------
-        For each card the wanted shards, and what it counted meanwhile.
+        For each card the fetched shards, and what it counted meanwhile.
         """
 
         def work(run: Run) -> Any:
-            for read in (placement, *beside):
+            for read in (placement, *extra):
                 self.runtime.recovery.ready(read, run)
             key = self._keep(program, placement)
-            also = tuple(read.key for read in beside)
+            also = tuple(read.key for read in extra)
             cards = range(len(inputs))
             asked = {
-                r: (key, placement.key, inputs[r], tuple(wanted[r]), placement.complete, training, also)
+                r: (key, placement.key, inputs[r], tuple(fetch[r]), placement.complete, training, also)
                 for r in cards
             }
             number, got = self.runtime.gangs.run_numbered(tasks.run, asked, run)
@@ -391,7 +391,7 @@ class CardGroup(Displayed):
         conversion
             From files, or from shards on these cards (see `checkpoint`).
         buffer
-            The memory for data of each card beside its shards.
+            The memory for data of each card in addition to its shards.
         memory_limit
             The most that a card may hold of both; what needs more is refused before a byte moves.
         route
@@ -413,8 +413,8 @@ class CardGroup(Displayed):
         peaks = getattr(program, "peak_bytes", lambda rank: 0)
         if self.runtime.terms.card_bytes is not None and program not in self.runtime.programs:
             shards = [sizes_of(sources) for sources in placement.sources]
-            beside = [peaks(rank) for rank in range(len(shards))]
-            self.runtime.memory_check.check(shards, placement.strategy, beside=beside, instead=placement)
+            scratch = [peaks(rank) for rank in range(len(shards))]
+            self.runtime.memory_check.check(shards, placement.strategy, scratch=scratch, replacing=placement)
         return self.runtime.programs.keep(program)
 
 

@@ -160,7 +160,7 @@ def _addresses(cards: CardRuntime) -> list[str]:
 def _answers(
     cards: CardRuntime, task: Callable[..., Any], addresses: list[str], *args: Any
 ) -> dict[str, Any]:
-    """What some workers answer, beside their tasks; those that do not answer soon are left out."""
+    """What some workers answer, outside their tasks; those that do not answer soon are left out."""
     if not addresses:
         return {}
 

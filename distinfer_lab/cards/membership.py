@@ -3,7 +3,7 @@
 ::
 
     there()    are all cards' workers known to the scheduler?           else CardRestartedError
-    ask()      a call beside the tasks, on every card, with an answer   else CardRestartedError
+    ask()      a call outside the tasks, on every card, with an answer  else CardRestartedError
     renew()    fill the places of lost workers, make every worker a card; waits up to a limit
 
 On an embedded cluster a lost worker is started again by its nanny, under the same name. On a given
@@ -109,7 +109,7 @@ class Membership:
                 )
 
     def ask(self, task: Callable[..., Any], *args: Any) -> list[Any]:
-        """Call a function on every card, beside its tasks; gives the answers in rank order.
+        """Call a function on every card, outside its tasks; returns the answers in rank order.
 
         Raises
         ------
@@ -187,7 +187,7 @@ class Membership:
         )
 
     def _fill_places(self) -> list[int]:
-        """Seat who is there; gives the ranks that stay vacant."""
+        """Put workers into the places of lost ones; returns the ranks that stay vacant."""
         there = self.workers()
         vacant = [rank for rank, address in enumerate(self.addresses) if address not in there]
         free = {

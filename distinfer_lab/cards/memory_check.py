@@ -70,20 +70,20 @@ class MemoryCheck:
         wanted: Sequence[Sizes],
         strategy: Strategy | None = None,
         *,
-        beside: Sequence[int] | int = 0,
-        instead: Placement | None = None,
+        scratch: Sequence[int] | int = 0,
+        replacing: Placement | None = None,
     ) -> None:
-        """Make sure that every card has room.
+        """Make sure that every card has memory for its shards.
 
         Parameters
         ----------
         wanted
-            For each card the shards that it shall hold, beside what it holds.
+            For each card the shards that it should hold in addition to what it holds.
         strategy
-            How they lie, to tell what would fit.
-        beside
+            Their layouts, to say what would fit.
+        scratch
             Bytes of working values or buffers on the way, of each card or all alike.
-        instead
+        replacing
             A placement whose shards are given up for the new ones, or whose pending ones are.
 
         Raises
@@ -91,8 +91,8 @@ class MemoryCheck:
         CardMemoryError
             If one has not; the one that lacks most is named.
         """
-        limits = self._limits(len(wanted), instead)
-        extra = [beside] * len(wanted) if isinstance(beside, int) else list(beside)
+        limits = self._limits(len(wanted), replacing)
+        extra = [scratch] * len(wanted) if isinstance(scratch, int) else list(scratch)
         lacking = {
             rank: sum(shards.values()) + extra[rank] - limits[rank].nbytes
             for rank, shards in enumerate(wanted)
@@ -102,10 +102,10 @@ class MemoryCheck:
         if worst >= 0 and lacking[worst] > 0:
             raise _too_little(worst, wanted, extra[worst], limits[worst], strategy)
 
-    def _limits(self, cards: int, instead: Placement | None) -> list[Any]:
+    def _limits(self, cards: int, replacing: Placement | None) -> list[Any]:
         held = [0] * cards
         for placement in self._placements.values():
-            if placement is not instead:
+            if placement is not replacing:
                 # After a step of training the values before it are there too, until they are let go.
                 times = 2 if placement.trained else 1
                 for rank, nbytes in enumerate(placement.nbytes[:cards]):
@@ -138,16 +138,16 @@ def _before_pause(worker: Mapping[str, Any]) -> Limit | None:
 
 
 def _too_little(
-    rank: int, wanted: Sequence[Sizes], beside: int, limit: Limit, strategy: Strategy | None
+    rank: int, wanted: Sequence[Sizes], scratch: int, limit: Limit, strategy: Strategy | None
 ) -> CardMemoryError:
     shards = wanted[rank]
     largest = sorted(shards, key=lambda name: (-shards[name], name))
     named = listed([f"{name} {shards[name]}" for name in largest], most=4)
     needs = [f"{sum(shards.values())} bytes of shards ({named})"] if shards else []
-    needs += [f"{beside} bytes of working values and buffers"] if beside else []
+    needs += [f"{scratch} bytes of working values and buffers"] if scratch else []
     return CardMemoryError(
         f"card {rank} would need {' and '.join(needs)}, above {limit.why}; "
-        + _way_out(wanted, limit.nbytes - beside, strategy)
+        + _way_out(wanted, limit.nbytes - scratch, strategy)
     )
 
 

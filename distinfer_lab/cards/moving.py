@@ -1,4 +1,4 @@
-"""Slices on their way: what one card reads, gives to others, takes from them, and keeps or writes.
+"""One card's part of a reshard: what it reads, sends to others, receives from them, and keeps or writes.
 
 ::
 
@@ -41,8 +41,8 @@ class Move:
     files
         What it writes.
     places
-        What it takes into its memory instead, and the placement's key.
-    gives
+        What it keeps in its memory instead, and the placement's key.
+    sends
         Other card -> that card's shares, cut down to what this card holds, in that card's order.
     homes
         Source rank -> the card that reads it; those that are not named this card reads itself.
@@ -52,13 +52,13 @@ class Move:
 
     files: tuple[WriteTask, ...]
     places: tuple[tuple[str, Share], ...]
-    gives: Mapping[int, tuple[Share, ...]]
+    sends: Mapping[int, tuple[Share, ...]]
     homes: Mapping[int, int]
     window_bytes: int
 
     @property
     def shares(self) -> list[Share]:
-        """All that it takes, in order."""
+        """All that it reads or receives, in order."""
         return [task.share for task in self.files] + [share for _, share in self.places]
 
     @property
@@ -75,7 +75,7 @@ class Moved(NamedTuple):
 
     files: tuple[FileReport, ...]
     read_bytes: int
-    """From files, for itself and for others, without what `files` tell."""
+    """From files, for itself and for others, without what `files` report."""
     sent_bytes: int
     """To other cards."""
     private_bytes: int | None
@@ -139,7 +139,7 @@ def move(ticket: Ticket, job: Move) -> Moved:
         left = [{tensor.name for tensor in work.left} for work in works]
         left += [{tensor.name for tensor in share.tensors} for _, share in job.places]
         for peer, wanted in _asked(job, left, channels).items():
-            channels.feed(peer, _pieces(job.gives[peer], wanted, own, job.window_bytes))
+            channels.feed(peer, _pieces(job.sends[peer], wanted, own, job.window_bytes))
         sources = {rank: FromPeer(channels, home) for rank, home in job.homes.items()} | own
         for work in works:
             work.write(sources)
@@ -152,7 +152,7 @@ def move(ticket: Ticket, job: Move) -> Moved:
         reports = tuple(work.complete() for work in works)
         served = sum(file.nbytes_read for file in files) - sum(report.read_bytes for report in reports)
         buffers = [report.buffer_bytes for report in reports]  # one after another
-        store.count(max(buffers, default=0) + len(job.gives) * job.window_bytes)
+        store.count(max(buffers, default=0) + len(job.sends) * job.window_bytes)
         return Moved(reports, served, channels.sent_bytes - before, store.private_of_work())
 
 
@@ -160,7 +160,7 @@ def _own_sources(
     rank: int, job: Move, store: CardStore, stack: ExitStack
 ) -> tuple[dict[int, BoxReader], list[SliceFile | FileSet]]:
     """What this card reads itself: files, or its own shards."""
-    shares = [*job.shares, *(share for given in job.gives.values() for share in given)]
+    shares = [*job.shares, *(share for given in job.sends.values() for share in given)]
     held = {share.held for share in shares if share.held}
     if held:
         return {rank: FromMemory(store.placed(held.pop()).values)}, []
@@ -176,13 +176,13 @@ def _own_sources(
 
 
 def _asked(job: Move, left: Sequence[Collection[str]], channels: Channels) -> dict[int, list[list[bool]]]:
-    """Tell each giver which tensors are left to do here; hear it from each taker, share by share."""
+    """Tell each sender which tensors are left to do here; hear it from each receiver, share by share."""
     flags: dict[int, list[bool]] = {}
     for share, names in zip(job.shares, left, strict=True):
-        for peer, given in share.by_giver(job.homes).items():
+        for peer, given in share.by_sender(job.homes).items():
             flags.setdefault(peer, []).extend(tensor.name in names for tensor in given.tensors)
     sends = {peer: np.array(asked, np.uint8) for peer, asked in flags.items()}
-    counts = {peer: [len(share.tensors) for share in shares] for peer, shares in job.gives.items()}
+    counts = {peer: [len(share.tensors) for share in shares] for peer, shares in job.sends.items()}
     got = channels.exchange(sends, {peer: ((sum(n),), np.dtype(np.uint8)) for peer, n in counts.items()})
     return {
         peer: [part.astype(bool).tolist() for part in np.split(asked, np.cumsum(counts[peer])[:-1])]
@@ -196,7 +196,7 @@ def _pieces(
     own: Mapping[int, BoxReader],
     window_bytes: int,
 ) -> Iterator[Array]:
-    """What another card takes from this one, in the order in which it takes it; each is there until the next."""
+    """What another card receives from this one, in order; each piece is valid until the next."""
     memory = np.empty(window_bytes, np.uint8)
     for share, flags in zip(shares, wanted, strict=True):
         for tensor, left in zip(share.tensors, flags, strict=True):

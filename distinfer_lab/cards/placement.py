@@ -24,7 +24,7 @@ class Placement(Displayed):
     lost: set[int] = field(default_factory=set)
     """Cards that restarted since and hold nothing of it."""
     strategy: Strategy | None = None
-    """How it lies on the cards, where that is known: cards that hold the same can help each other out."""
+    """Its layouts on the cards, if known: what a lost card held can be copied from one that holds the same."""
     fetch: Callable[[list[int], Run], None] | None = None
     """For what came over channels: brings some cards' part once more; None where a card reads it by itself."""
 
@@ -39,7 +39,7 @@ class Placement(Displayed):
         return self.complete >= 0
 
     def extend(self, more: tuple[tuple[Source, ...], ...], strategy: Strategy | None) -> None:
-        """Enter further shards: for each card where they came from, and how they lie."""
+        """Add further shards: for each card their sources, and their layouts."""
         both = itertools.zip_longest(self.sources, more, fillvalue=())
         self.sources = tuple(known + new for known, new in both)
         if self.strategy is None or strategy is None:

@@ -35,7 +35,7 @@ class Programs:
         return program in self._keys
 
     def keep(self, program: Any) -> str:
-        """Send a program to all cards, unless they have it; gives its key."""
+        """Send a program to all cards, unless they have it; returns its key."""
         if program not in self._keys:
             key = f"program-{uuid.uuid4().hex[:12]}"
             self._forget_unused()

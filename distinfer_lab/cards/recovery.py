@@ -134,7 +134,7 @@ class Recovery:
         run: Run,
         replace: bool = True,
     ) -> None:
-        """Let some cards read their shards of a placement, beside what they hold of it or in its place."""
+        """Let some cards read their shards of a placement, in addition to what they hold of it or in its place."""
         if replace:
             placement.lost.update(ranks)
         asked = {r: (placement.key, sources[r], replace, placement.complete) for r in ranks}
@@ -165,7 +165,7 @@ class Recovery:
         for lost, names_by_sender in found.items():
             receives = {s: [(n, *kinds[s][n]) for n in names] for s, names in names_by_sender.items()}
             work[lost] = (placement.key, {}, receives)
-        self._gangs.run(tasks.hand_over, work, run)
+        self._gangs.run(tasks.exchange_shards, work, run)
 
 
 def _repeated(err: CardError, attempts: int) -> CardError:

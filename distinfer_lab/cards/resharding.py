@@ -75,7 +75,7 @@ class Resharding:
         if not files:
             return Written(())
         shares, cards = [task.share for task in files], len(self._cards)
-        self._cards.memory_check.check([{}] * cards, beside=files[0].buffer_bytes)
+        self._cards.memory_check.check([{}] * cards, scratch=files[0].buffer_bytes)
 
         def work(run: Run) -> dict[int, Moved]:
             homes = self._homes(shares, route, run)
@@ -114,7 +114,7 @@ class Resharding:
             there = dict(zip(plan.placement, wanted, strict=True))
             wanted = [there.get(card, {}) for card in range(len(self._cards))]
         self._cards.memory_check.check(
-            wanted, None if plan.placement else conversion.strategy, beside=buffer_bytes
+            wanted, None if plan.placement else conversion.strategy, scratch=buffer_bytes
         )
         key = f"placement-{uuid.uuid4().hex[:12]}"
         places: list[list[tuple[str, Share]]] = [[] for _ in range(len(self._cards))]
@@ -175,7 +175,7 @@ class Resharding:
     def _move(
         self, jobs: Mapping[int, Move], control: Callable[[int], Control], run: Run
     ) -> dict[int, Moved]:
-        told: dict[int, int] = {}
+        reported: dict[int, int] = {}
         # Not waited for: to ask a card that was just lost takes its time.
         asked = [self._ask_progress()]
 
@@ -183,8 +183,8 @@ class Resharding:
             control(0).check()
             if asked[0].done():
                 for rank, nbytes in _progress(asked[0]).items():
-                    control(rank).advance(max(nbytes - told.get(rank, 0), 0))
-                    told[rank] = max(nbytes, told.get(rank, 0))
+                    control(rank).advance(max(nbytes - reported.get(rank, 0), 0))
+                    reported[rank] = max(nbytes, reported.get(rank, 0))
                 asked[0] = self._ask_progress()
 
         try:
@@ -193,7 +193,7 @@ class Resharding:
             asked[0].cancel()
         for job in jobs.values():
             for rank, nbytes in job.nbytes_by_rank.items():
-                control(rank).advance(max(nbytes - told.get(rank, 0), 0))
+                control(rank).advance(max(nbytes - reported.get(rank, 0), 0))
         return done
 
     def _ask_progress(self) -> "Future[dict[str, Any]]":
@@ -213,7 +213,7 @@ def _progress(answers: "Future[dict[str, Any]]") -> dict[int, int]:
 
 
 def _sums(found: Mapping[int, Moved]) -> tuple[int, int, int | None]:
-    """Bytes read beside what the files tell, bytes moved, and the most private memory of a card."""
+    """Bytes read in addition to what the files report, bytes moved, and the most private memory of a card."""
     private = [moved.private_bytes for moved in found.values() if moved.private_bytes is not None]
     return (
         sum(moved.read_bytes for moved in found.values()),

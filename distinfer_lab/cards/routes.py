@@ -1,4 +1,4 @@
-"""Who of the cards does what of a reshard: which card writes which file, and which reads which source.
+"""The division of a reshard among cards: which card writes which file, and which reads which source.
 
 ::
 
@@ -41,7 +41,7 @@ class Taken(NamedTuple):
 def homes_of(
     paths: Mapping[int, str], seen: Sequence[Collection[str]], route: str, names: Sequence[str]
 ) -> dict[int, int]:
-    """The card that reads each source rank's file; nothing if all cards shall read all files.
+    """The card that reads each source rank's file; nothing if all cards read all files.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def spread(shares: Sequence[Share], cards: int, homes: Mapping[int, int]) -> lis
     """
     out: list[list[int]] = [[] for _ in range(cards)]
     load = [0] * cards
-    given = [share.bytes_by_giver(homes) if homes else {} for share in shares]
+    given = [share.bytes_by_sender(homes) if homes else {} for share in shares]
 
     def matters(item: int) -> int:
         second, first = [0, 0, *sorted(given[item].values())][-2:]
@@ -120,7 +120,7 @@ def jobs_of(
     Parameters
     ----------
     files, places
-        For each card what it writes, or takes into its memory.
+        For each card what it writes, or keeps in its memory.
     homes
         See `homes_of`; empty if every card reads all that it needs.
     buffer_bytes
@@ -140,16 +140,16 @@ def jobs_of(
             )
         buffer_bytes = 2 * (buffer_bytes // (cards + 1))
     given: list[dict[int, list[Share]]] = [{} for _ in range(cards)]
-    for taker in range(cards):
-        for share in [task.share for task in files[taker]] + [share for _, share in places[taker]]:
-            for giver, part in share.by_giver(homes).items():
-                if giver != taker:
-                    given[giver].setdefault(taker, []).append(part)
+    for receiver in range(cards):
+        for share in [task.share for task in files[receiver]] + [share for _, share in places[receiver]]:
+            for sender, part in share.by_sender(homes).items():
+                if sender != receiver:
+                    given[sender].setdefault(receiver, []).append(part)
     return {
         card: Move(
             tuple(replace(task, buffer_bytes=buffer_bytes) for task in files[card]),
             tuple(places[card]),
-            {taker: tuple(shares) for taker, shares in given[card].items()},
+            {receiver: tuple(shares) for receiver, shares in given[card].items()},
             {rank: home for rank, home in homes.items() if home != card},
             window_bytes(buffer_bytes),
         )

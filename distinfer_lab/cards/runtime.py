@@ -3,7 +3,7 @@
 ::
 
     open_runtime(...)   a cluster, embedded or given -> versions, workers -> every worker a card
-    start(work)         work in the group's thread, one piece after another; gives a Run at once
+    start(work)         work in the group's thread, one piece after another; returns a Run at once
     close()             work is stopped, the cards are released, an embedded cluster ends
 
 What a script leaves open is closed when the interpreter ends.
@@ -121,7 +121,7 @@ class CardRuntime:
         self._until_closed.close()
 
     def start(self, work: Callable[[Run], Any]) -> Run:
-        """Begin work in the group's thread; gives a handle at once."""
+        """Begin work in the group's thread; returns a handle at once."""
         self._origin.check()
         self.check_open()
         run = Run()
@@ -222,7 +222,7 @@ def _embedded(cards: int, processes: bool, stack: contextlib.ExitStack) -> tuple
 
 
 def _membership(client: Client, terms: GroupTerms, cards: int | None) -> Membership:
-    """The workers that shall be cards, in rank order; all of them run what the controller runs."""
+    """The workers that will be cards, in rank order; all of them run what the controller runs."""
     address = client.scheduler.address
     try:
         with contextlib.suppress(TimeoutError):  # too few of them have an error of their own

@@ -54,7 +54,7 @@ class CancelledError(CardError):
 
 
 class CardMemoryError(CardError):
-    """A card has, or would have, no memory for what it shall hold."""
+    """A card has, or would have, no memory for what it should hold."""
 
 
 class CardRestartedError(CardError):
@@ -221,7 +221,7 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         return self.placements[key]
 
     def put(self, key: str, values: Mapping[str, Array], replace: bool) -> None:
-        """Keep these shards as a placement's values, in place of those before or beside them."""
+        """Keep these shards as a placement's values, in place of those before or in addition to them."""
         if replace or key not in self.placements:
             self.placements[key] = Placed()
         self.placements[key].values.update(values)

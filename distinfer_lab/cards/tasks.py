@@ -25,8 +25,8 @@ __all__ = [
     "cancel",
     "drop",
     "dtypes",
+    "exchange_shards",
     "forget_programs",
-    "hand_over",
     "keep_program",
     "kinds",
     "leave",
@@ -51,7 +51,7 @@ class Source(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the shards that `read` gives."""
+        """Bytes of the shards that `read` returns."""
 
     def read(self) -> Mapping[str, Array]:
         """The shards by name."""
@@ -67,7 +67,7 @@ class CardFunction(Protocol[Counts_co]):
 
 
 def place(ticket: Ticket, key: str, sources: Sequence[Source], replace: bool, complete: int) -> int:
-    """Fill a placement from its sources, beside what it holds or in place of it; gives the bytes read."""
+    """Fill a placement from its sources, in addition to what it holds or in place of it; returns the bytes read."""
     with open_store(ticket.store).work(ticket) as store:
         if replace:
             store.placements.pop(key, None)
@@ -116,26 +116,26 @@ def kinds(
         return {name: (value.shape, value.dtype) for name, value in found.items()}
 
 
-def hand_over(
+def exchange_shards(
     ticket: Ticket,
     key: str,
-    gives: Mapping[int, Sequence[str]],
-    takes: Mapping[int, Sequence[tuple[str, tuple[int, ...], np.dtype[Any]]]],
+    sends: Mapping[int, Sequence[str]],
+    receives: Mapping[int, Sequence[tuple[str, tuple[int, ...], np.dtype[Any]]]],
 ) -> None:
-    """Give shards to cards that lost them, or take them; other card -> shards, in one order on both sides."""
+    """Send shards to cards that lost them, or receive them; other card -> shards, in one order on both sides."""
     with open_store(ticket.store).work(ticket) as store:
         channels = store.channels
         assert channels is not None
         values: dict[str, Array] = {}
-        held = store.placed(key).values if gives else {}
-        for peer, names in gives.items():
+        held = store.placed(key).values if sends else {}
+        for peer, names in sends.items():
             channels.feed(peer, iter([held[name] for name in names]))
-        for peer, shards in takes.items():
+        for peer, shards in receives.items():
             for name, shape, dtype in shards:
                 values[name] = np.empty(shape, dtype)
                 channels.receive(peer, values[name])
         channels.drain()
-        if takes:
+        if receives:
             store.put(key, values, replace=True)
 
 
@@ -148,7 +148,7 @@ def _value(placed: Placed, name: str, rank: int) -> Array:
 def save(
     ticket: Ticket, key: str, complete: int, path: str, write: Callable[[Path, Mapping[str, Array]], None]
 ) -> str:
-    """Write this card's shards to its own file; gives the path."""
+    """Write this card's shards to its own file; returns the path."""
     with open_store(ticket.store).work(ticket) as store:
         placed = store.placed(key)
         placed.settle(complete)
@@ -163,7 +163,7 @@ def drop(ticket: Ticket, key: str) -> None:
 
 
 async def admit(terms: GroupTerms, dask_worker: Any) -> Peer:
-    """Make this worker a card of the group, unless it is one; tells where the card listens."""
+    """Make this worker a card of the group, unless it is one; returns where the card listens."""
     store = dask_worker.plugins.get(terms.name)
     if store is None:
         store = CardStore(terms, f"anchor-{terms.name}-{dask_worker.address}")
@@ -254,9 +254,9 @@ def run(
     wanted: tuple[str, ...],
     complete: int,
     training: bool,
-    beside: tuple[str, ...] = (),
+    extra: tuple[str, ...] = (),
 ) -> tuple[dict[str, Array], Any]:
-    """Run a kept program once; gives the outputs that the controller wants, and what the program counted.
+    """Run a kept program once; returns the outputs that the controller wants, and what the program counted.
 
     Updates of a training step wait as pending values until a later task confirms this run;
     those of any other run are let go.
@@ -267,7 +267,7 @@ def run(
         placed = store.placed(placement)
         placed.settle(complete)
         values = dict(placed.values)
-        for key in beside:
+        for key in extra:
             values.update(store.placed(key).values)
         outputs, updates, counts = store.programs[program_key](ticket.rank, values, _settled(inputs), store)
         if training:

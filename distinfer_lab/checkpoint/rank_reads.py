@@ -123,13 +123,13 @@ class Share:
         """The same without all other shards."""
         return replace(self, tensors=tuple(tensor for tensor in self.tensors if tensor.name in names))
 
-    def by_giver(self, homes: Mapping[int, int]) -> dict[int, "Share"]:
-        """What each of some givers has to give of it: the tensors with only its parts.
+    def by_sender(self, homes: Mapping[int, int]) -> dict[int, "Share"]:
+        """What each sender has to send of it: the tensors with only its parts.
 
         Parameters
         ----------
         homes
-            Source rank -> the giver that has it; ranks that are not named give nothing.
+            Source rank -> the sender that has it; ranks that are not named send nothing.
         """
         found: dict[int, list[ShareTensor]] = {}
         for tensor in self.tensors:
@@ -137,25 +137,25 @@ class Share:
             for part in tensor.parts:
                 if part.src_rank in homes:
                     parts.setdefault(homes[part.src_rank], []).append(part)
-            for giver, given in parts.items():
-                found.setdefault(giver, []).append(tensor._replace(parts=tuple(given)))
+            for sender, given in parts.items():
+                found.setdefault(sender, []).append(tensor._replace(parts=tuple(given)))
         return {
-            giver: replace(
+            sender: replace(
                 self,
                 tensors=tuple(tensors),
-                paths={r: path for r, path in self.paths.items() if homes.get(r) == giver},
+                paths={r: path for r, path in self.paths.items() if homes.get(r) == sender},
             )
-            for giver, tensors in found.items()
+            for sender, tensors in found.items()
         }
 
-    def bytes_by_giver(self, homes: Mapping[int, int]) -> dict[int, int]:
-        """How much each of some givers has of it, in the sources' dtypes; `homes` as for `by_giver`."""
+    def bytes_by_sender(self, homes: Mapping[int, int]) -> dict[int, int]:
+        """The bytes that each sender has of it, in the sources' dtypes; `homes` as for `by_sender`."""
         out: dict[int, int] = {}
         for tensor in self.tensors:
             for part in tensor.parts:
                 if part.src_rank in homes:
-                    giver = homes[part.src_rank]
-                    out[giver] = out.get(giver, 0) + part.src.size * tensor.source_dtype.itemsize
+                    sender = homes[part.src_rank]
+                    out[sender] = out.get(sender, 0) + part.src.size * tensor.source_dtype.itemsize
         return out
 
     def opened(self, stack: ExitStack) -> dict[int, SliceFile | FileSet]:
@@ -231,10 +231,10 @@ def _parts_of(plan: ReshardPlan, rank: int) -> dict[str, tuple[Part, ...]]:
     for first, stop in pairwise(edges):
         name = plan.names[found.tensor[first]]
         ndim = len(plan.class_named(name).shape)
-        giver, *corners = (column[first:stop] for column in columns)
+        sender, *corners = (column[first:stop] for column in columns)
         rows = [map(tuple, corner[:, :ndim].tolist()) for corner in corners]
         out[name] = tuple(
-            Part(rank, Box(a, b), Box(c, d)) for rank, a, b, c, d in zip(giver.tolist(), *rows, strict=True)
+            Part(rank, Box(a, b), Box(c, d)) for rank, a, b, c, d in zip(sender.tolist(), *rows, strict=True)
         )
     return out
 

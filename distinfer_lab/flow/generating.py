@@ -127,8 +127,8 @@ class Generation:
             self.caches = self._place(program.program)
         position = 0 if fresh else tokens - 1
         inputs = {"ids": self.ids[:, position:], "position": np.array(position, np.int64)}
-        beside = [self.caches.placement]
-        report = self.runner.run(program, placed.placement, inputs, beside=beside)
+        extra = [self.caches.placement]
+        report = self.runner.run(program, placed.placement, inputs, extra=extra)
         # What a run wrote is not what the caches were filled with: a card that is lost cannot fill its part again.
         self.caches.placement.confirm(0)
         return report.outputs[program.program.outputs[0]]

@@ -119,7 +119,7 @@ class NetRunner:
         inputs: Mapping[str, NDArray[Any]],
         *,
         training: bool = False,
-        beside: Sequence[Placement] = (),
+        extra: Sequence[Placement] = (),
     ) -> StepReport:
         """Run a program once on the cards.
 
@@ -131,12 +131,12 @@ class NetRunner:
             Whole, by their names in the program.
         training
             The program's updates come in force, on all cards or on none.
-        beside
+        extra
             Further placements whose values it reads, and may change in place.
         """
         shards = card_program.shard_inputs(inputs)
         found, counts = self.cards.run(
-            card_program, placement, shards, card_program.wanted, training=training, beside=beside
+            card_program, placement, shards, card_program.wanted, training=training, extra=extra
         )
         outputs = {name: card_program.unshard(name, found) for name in card_program.program.outputs}
         self.last = StepReport(card_program, outputs, counts)

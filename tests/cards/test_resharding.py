@@ -213,11 +213,11 @@ def test_a_card_writes_what_it_reads():
     paths = tuple(SimpleNamespace(source=f"rank_{rank}") for rank in range(8))
     shares = shares_of(plan, SimpleNamespace(files=paths, held="", dec_key=None, dec_mode=""))
     homes = {rank: rank % 4 for rank in range(8)}
-    assert [share.bytes_by_giver(homes) for share in shares] == [{0: 8, 1: 8}, {2: 8, 3: 8}] * 2
+    assert [share.bytes_by_sender(homes) for share in shares] == [{0: 8, 1: 8}, {2: 8, 3: 8}] * 2
     mine = spread(shares, 4, homes)
     assert sorted(item for items in mine for item in items) == [0, 1, 2, 3]
     for card, (item,) in enumerate(mine):
-        assert shares[item].bytes_by_giver(homes)[card] == 8
+        assert shares[item].bytes_by_sender(homes)[card] == 8
     assert spread(shares, 4, {}) == [[0], [1], [2], [3]]
     assert [len(items) for items in spread(shares, 3, {})] == [2, 1, 1]
     # Of equal ones that to which it matters more has the first choice.
