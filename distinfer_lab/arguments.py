@@ -16,7 +16,18 @@ import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import wraps
-from typing import Any, Literal, TypeVar, Union, Unpack, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    Unpack,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 import numpy as np
 
@@ -173,7 +184,7 @@ def accepts(value: Any, kind: Any) -> bool:
     origin, inner = get_origin(kind) or kind, get_args(kind)
     if origin is Literal:
         return value in inner
-    if not isinstance(origin, type) or (getattr(origin, "_is_protocol", False) and not _checkable(origin)):
+    if not _checkable(origin):
         return True
     if origin is tuple:
         return isinstance(value, tuple) and _accepts_tuple(value, inner)
@@ -196,8 +207,11 @@ def _accepts_tuple(value: tuple[Any, ...], inner: tuple[Any, ...]) -> bool:
     return not inner or (len(inner) == len(value) and all(map(accepts, value, inner)))
 
 
-def _checkable(protocol: type) -> bool:
-    return bool(getattr(protocol, "_is_runtime_protocol", False))
+def _checkable(kind: Any) -> bool:
+    """Whether values can be compared with a kind: typed dicts, and most protocols, are for reading only."""
+    if not isinstance(kind, type) or is_typeddict(kind):
+        return False
+    return not getattr(kind, "_is_protocol", False) or bool(getattr(kind, "_is_runtime_protocol", False))
 
 
 _KINDS: Mapping[Any, Callable[[Any], bool]] = {

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arguments import checked_on_error
 from ..display import Displayed, bytes_in_words, counted
 from ..dtypes import dtype_name
+from ..errors import ReshardError
 from ..layout import Regions
 from ..sizes import BUFFER_BYTES, size_of
-from ..text import printable
+from ..text import printable, shown
 from .bounds import MOST_CHOICES, choices
 from .classes import TensorClass
 from .plan import ReshardPlan
@@ -189,6 +191,7 @@ def _some(rows: Sequence[str]) -> list[str]:
     return [*rows[:MOST_ROWS], *more]
 
 
+@checked_on_error
 def explain(
     plan: ReshardPlan, buffer: int | str = BUFFER_BYTES, paths: Sequence[str] | None = None
 ) -> Explanation:
@@ -200,7 +203,16 @@ def explain(
         The memory for data of each worker, in bytes or as "64 MiB".
     paths
         The file of each source rank, if every destination reads them by itself and writes its own file.
+
+    Raises
+    ------
+    ReshardError
+        If there are more paths than source ranks, or fewer.
     """
+    if paths is not None and len(paths) != plan.src_count:
+        raise ReshardError(
+            f"paths={shown(paths)}: the plan has {counted(plan.src_count, 'source rank')}; give a path for each"
+        )
     buffer_bytes = size_of(buffer, "buffer")
     solved = choices(plan.classes) <= MOST_CHOICES
     return Explanation(
