@@ -95,7 +95,7 @@ def test_training_needs_its_parts(four):
         ContextError, match=r"stacked per rank, shape \(4, rows, ...\), but this one has shape \(8, 16"
     ):
         model.train(1, sample_dataset())
-    with pytest.raises(ContextError, match=r"a dataset gives \(data, label\) pairs, not int"):
+    with pytest.raises(ContextError, match=r"a dataset yields \(data, label\) pairs, not int"):
         model.train(1, [3])
     with pytest.raises(ContextError, match="the dataset yields no batches"):
         model.train(1, [])
@@ -138,7 +138,7 @@ def test_callbacks_check_what_they_are_given():
         CheckpointConfig(keep_checkpoint_max=-1)
     with pytest.raises(ContextError, match="format='zip' is not 'ckpt' or 'safetensors'"):
         CheckpointConfig(format="zip")
-    with pytest.raises(ContextError, match="an encrypted file carries no crc"):
+    with pytest.raises(ContextError, match="an encrypted file has no crc"):
         CheckpointConfig(enc_key=bytes(16), crc_check=True)
     with pytest.raises(ContextError, match="is the start of a file name"):
         ModelCheckpoint(prefix="../x")
