@@ -316,7 +316,7 @@ def test_a_cluster_is_named_as_dask_names_it(by, tmp_path, monkeypatch):
         def __exit__(self, *exc):
             pass
 
-        def write_files(self, tasks, control, route):
+        def write_files(self, tasks, sources, control, route):
             seen["paths"] = [path for task in tasks for path in task.share.paths.values()]
             raise CardError("enough")
 
@@ -355,7 +355,7 @@ def test_files_are_written_by_as_many_threads_as_cores(tmp_path, monkeypatch):
     real = Conversion.write
 
     def run(plan, folder, **options):
-        seen.append(options["threads"])
+        seen.append(options["on"].count)
         return real(plan, folder, **options)
 
     monkeypatch.setattr(Conversion, "write", run)
