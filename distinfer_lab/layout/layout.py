@@ -26,7 +26,7 @@ from ..errors import LayoutError
 from ..text import printable, shown
 from ..untrusted import LARGEST_SIZE, MAX_DIMS, MOST_RANKS, check_shape
 from .box import Boxes
-from .mesh import Mesh
+from .mesh import Mesh, checked_mesh
 from .notation import Dims, Sharding, Sizes, double_quoted, format_sharding, sharding_of, whole_numbers
 from .split import SPLITS, Regions, piece_runs, share_rows
 
@@ -117,7 +117,7 @@ class Layout(Displayed):
     ) -> None:
         fields = {
             **sharding_of(dims, sizes, fused, optimizer_shards)._asdict(),
-            "mesh": mesh,
+            "mesh": checked_mesh(mesh),
             "first_ranks": whole_numbers(first_ranks, "first_ranks"),
             "split": split,
             "strides": whole_numbers(strides, "strides"),

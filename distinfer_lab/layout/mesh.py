@@ -17,7 +17,7 @@ from ..text import shown
 from ..untrusted import MAX_AXES, MOST_RANKS
 from .notation import NAME, quoted, unquoted, whole_numbers
 
-__all__ = ["Mesh"]
+__all__ = ["Mesh", "checked_mesh"]
 
 _AXIS = rf"\s*({NAME})\s*=\s*([0-9]{{1,9}})\s*"
 _AXES = re.compile(f"{_AXIS}(?:,{_AXIS})*")
@@ -102,7 +102,7 @@ class Mesh(Displayed):
 
     def _set(self, names: tuple[str, ...], sizes: tuple[int, ...]) -> None:
         object.__setattr__(self, "axis_names", names)
-        object.__setattr__(self, "axis_sizes", whole_numbers(sizes, "mesh: axis sizes"))
+        object.__setattr__(self, "axis_sizes", whole_numbers(sizes, f"mesh: sizes of axes {shown(names)}"))
         self._check()
 
     def _check(self) -> None:
@@ -176,6 +176,25 @@ class Mesh(Displayed):
         return f"Mesh(**{axes!r})"
 
 
+def checked_mesh(given: object) -> Mesh:
+    """What is given for a mesh.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If it is not a `Mesh`; the message says how to make one of it.
+
+    Examples
+    --------
+    >>> checked_mesh({"tp": 4})
+    Traceback (most recent call last):
+    distinfer_lab.errors.ArgumentTypeError: mesh={'tp': 4} is not a Mesh; write Mesh(**{'tp': 4})
+    """
+    if isinstance(given, Mesh):
+        return given
+    raise ArgumentTypeError(f"mesh={shown(given)} is not a Mesh; write {_meant((given,))}")
+
+
 def _is_keyword_name(name: str) -> bool:
     """Whether Python reads ``f(name=1)`` as an argument of exactly this name."""
     is_normal = unicodedata.normalize("NFKC", name) == name  # Python normalises identifiers, not strings
@@ -185,16 +204,20 @@ def _is_keyword_name(name: str) -> bool:
 def _by_position(given: tuple[object, ...], axes: dict[str, int]) -> str:
     """What to write instead of axes that were given by position."""
     what = ", ".join([*map(shown, given), *(f"{name}={size}" for name, size in axes.items())])
+    return f"Mesh({what}): axes are given by name, slowest first; write {_meant(given)}"
+
+
+def _meant(given: tuple[object, ...]) -> str:
+    """The call that makes the mesh which these arguments seem to mean, or an example."""
     match given:
         case (str(text),) if "=" in text:
-            better = f"Mesh.parse({text!r})"
+            return f"Mesh.parse({shown(text)})"
         case (dict() as sizes,):
-            better = f"Mesh(**{shown(sizes)})"
+            return f"Mesh(**{shown(sizes)})"
         case (names, sizes):
-            better = _as_keywords(names, sizes)
+            return _as_keywords(names, sizes)
         case _:
-            better = "Mesh(dp=2, tp=4)"
-    return f"Mesh({what}): axes are given by name, slowest first; write {better}"
+            return "Mesh(dp=2, tp=4)"
 
 
 def _as_keywords(names: object, sizes: object) -> str:

@@ -66,6 +66,9 @@ _PARTS = re.compile(rf"\[\s*{_NUMBER}\s*(?:\|\s*{_NUMBER}\s*)*\]")
 _SHARDS = re.compile(rf"/{_NUMBER}")
 _SPACE = re.compile(r"\s+|$")
 
+_NOT_AXES = ("None", "null")
+"""What other notations write for a dim that is not sharded; an axis of this name stands in quotes."""
+
 _FORM = 'a dim is "-" or axes such as "tp" or "dp+tp", followed by sizes "(5,3,2)" or fused parts "[8|4|4]"'
 
 
@@ -88,7 +91,7 @@ def quoted(name: str) -> str:
     >>> print(quoted("tp"), quoted("data parallel"))
     tp 'data parallel'
     """
-    return name if re.fullmatch(r"\w+", name) else repr(name)
+    return name if re.fullmatch(r"\w+", name) and name not in _NOT_AXES else repr(name)
 
 
 def unquoted(name: str) -> str:
@@ -155,6 +158,9 @@ class _Cursor:
         word = self._take(_AXES)
         if not word:
             raise self._error(_FORM)
+        if word in _NOT_AXES:
+            self.at -= len(word)
+            raise self._error('write "-" for a dim that no axis shards')
         return () if word == "-" else tuple(map(unquoted, re.findall(NAME, word)))
 
     def numbers(self, pattern: re.Pattern[str]) -> tuple[int, ...] | None:
@@ -174,11 +180,12 @@ class _Cursor:
         if _SPACE.match(rest):
             return self.at + len(rest) - len(rest.lstrip())
         if rest[0] == ",":
-            raise self._error("dims have spaces between them, not commas")
+            better = double_quoted(re.sub(r"\s*,\s*(?![^(]*\))", " ", self.text).strip())
+            raise self._error(f"dims have spaces between them, not commas: write {better}")
         raise self._error(_FORM)
 
     def _error(self, remedy: str) -> LayoutError:
-        found = shown(self.text[self.at : self.at + 1])
+        found = shown(re.match(r"\w+|.", self.text[self.at :], re.DOTALL)[0])  # type: ignore[index]
         return LayoutError(
             f"sharding {shown(self.text)}: dim {self.dim}, position {self.at}: {found} is not expected here; {remedy}"
         )

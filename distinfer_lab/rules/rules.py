@@ -24,6 +24,7 @@ from ..arguments import checked, checked_on_error
 from ..display import Displayed
 from ..errors import ArgumentTypeError, CheckpointFileError, LayoutError, in_lines, listed
 from ..layout import Layout, Mesh, Strategy
+from ..layout.mesh import checked_mesh
 from ..text import printable, shown
 from .alike import unlike
 from .configuration import Part, layer_of, model_types, part_of
@@ -74,9 +75,7 @@ class Rules(Displayed):
     config: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.mesh, Mesh):
-            parse = f"Mesh.parse({shown(self.mesh)})" if isinstance(self.mesh, str) else 'Mesh.parse("tp=4")'
-            raise ArgumentTypeError(f"mesh={shown(self.mesh)} is not a Mesh; write {parse}")
+        checked_mesh(self.mesh)
         if isinstance(self.rules, str) or not all(isinstance(rule, Rule) for rule in self.rules):
             given = shown(self.rules) if isinstance(self.rules, str) else '"llama"'
             raise ArgumentTypeError(

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distinfer_lab.errors import ArgumentTypeError, LayoutError
-from distinfer_lab.layout import Mesh
+from distinfer_lab.layout import Layout, Mesh
+from distinfer_lab.rules import Rules
 from tests.strategies import meshes
 
 NAMES = st.one_of(
@@ -92,10 +93,27 @@ def test_axes_by_position(given, written):
     assert str(err.value).endswith(f"; write {written}")
 
 
+@pytest.mark.parametrize("make", [lambda mesh: Layout(mesh, "tp"), lambda mesh: Rules(mesh, ())])
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("tp=4", "Mesh.parse('tp=4')"),
+        ({"tp": 4}, "Mesh(**{'tp': 4})"),
+        (4, "Mesh(dp=2, tp=4)"),
+        (None, "Mesh(dp=2, tp=4)"),
+    ],
+)
+def test_what_is_given_for_a_mesh(make, given, written):
+    """Refused where a mesh is needed, with the call that makes one of it."""
+    with pytest.raises(ArgumentTypeError) as err:
+        make(given)
+    assert str(err.value) == f"mesh={given!r} is not a Mesh; write {written}"
+
+
 def test_axes_that_make_no_mesh():
     """A size that is not a whole number, a name that is not text, names and sizes of other numbers."""
     for make, words in [
-        (lambda: Mesh(tp=2.5), r"axis sizes are \(2.5,\); give integers"),
+        (lambda: Mesh(tp=2.5), r"sizes of axes \('tp',\) are \(2.5,\); give integers"),
         (lambda: Mesh.from_axes((3,), (2,)), r"axis names are \(3,\); give text"),
         (lambda: Mesh.from_axes(("a", "b"), (2,)), "2 axis names"),
         (lambda: Mesh.from_axes(("a", "a"), (2, 2)), "repeat"),

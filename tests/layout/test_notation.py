@@ -21,7 +21,7 @@ MESH = Mesh(dp=2, tp=4)
 NAMES = st.one_of(
     st.text(max_size=5),
     st.sampled_from(
-        ["-", "+", "/2", "(1)", "[1|1]", "a b", " ", "'", '"', "'\"", "\\", "\n", "\ud800", "größe"]
+        ["-", "+", "/2", "(1)", "[1|1]", "a b", " ", "'", '"', "'\"", "\\", "\n", "\ud800", "größe", "None"]
     ),
 )
 SHAPES = st.lists(st.integers(1, 12), max_size=3).map(tuple)
@@ -114,8 +114,15 @@ def test_what_a_repr_says_beside_the_text():
     [
         (
             "-, tp",
-            "sharding '-, tp': dim 0, position 1: ',' is not expected here; dims have spaces between them",
+            "sharding '-, tp': dim 0, position 1: ',' is not expected here; dims have spaces between them, "
+            'not commas: write "- tp"',
         ),
+        ("tp(5,3),-", 'not commas: write "tp(5,3) -"'),
+        (
+            "None tp",
+            "dim 0, position 0: 'None' is not expected here; write \"-\" for a dim that no axis shards",
+        ),
+        ("tp null", "dim 1, position 3: 'null' is not expected here; write \"-\""),
         ("tp +dp", "dim 1, position 3: '+' is not expected here; a dim is \"-\" or axes such as"),
         ("tp+", "dim 0, position 2: '+' is not expected"),
         ("tp- -", "dim 0, position 2: '-' is not expected"),
