@@ -1,7 +1,7 @@
-"""Micro-batches: whether a net works on each row of its batch by itself, so that a batch may be cut.
+"""Micro-batches: whether a net works on each row of its batch by itself, so that a batch may be split.
 
-What the rules of operators say of cutting a dim over cards holds for cutting it over time: if a factor
-goes through from the inputs' first dim to the outputs' first, rows do not mix.
+What the rules of operators say about sharding a dim over cards holds for splitting it over time: if a factor
+goes from the inputs' first dim to the outputs' first, rows do not mix.
 """
 
 from collections.abc import Mapping
@@ -39,13 +39,13 @@ def check_rows_apart(graph: Graph, count: int) -> None:
     for name in graph.outputs:
         if rows.get(name) != 0:
             raise ShardingError(
-                f"pipeline_micro_batches={count}: the output {name} has no dim 0 that goes with the batch's, so "
-                "its parts cannot be put together; use 1"
+                f"pipeline_micro_batches={count}: the output {name} has no dim 0 that corresponds to the batch's, so "
+                "its parts cannot be concatenated; use 1"
             )
 
 
 def _rows_after(graph: Graph, node: Node, rows: Mapping[str, int], count: int) -> int | None:
-    """The dim of a node's output that goes with the batch; None if none does."""
+    """The dim of a node's output that corresponds to the batch; None if there is none."""
     specs = [graph.specs[name] for name in node.inputs]
     rule = node.op.rule(*specs)
     operands = list(zip(node.inputs, rule.inputs, specs, strict=True))
@@ -62,6 +62,6 @@ def _rows_after(graph: Graph, node: Node, rows: Mapping[str, int], count: int) -
     if not apart:
         raise ShardingError(
             f"pipeline_micro_batches={count}: {describe(node, list(graph.params))} does not work on each row of "
-            "the batch by itself, so micro-batches would not give what the whole batch gives; use 1"
+            "the batch by itself, so micro-batches would not compute the same as the whole batch; use 1"
         )
     return rule.output.index(factor)

@@ -1,8 +1,8 @@
 """One card's view of a program, and how a card runs it.
 
 The cards differ only in what `Communicator` connects them by: sockets between Dask workers, or, in
-the serial interpreter, plain hand-over in one process. A view holds a card's own steps only, with
-all that can be known beforehand, so that a run does little more than call operators.
+the serial interpreter, plain assignment in one process. A view holds a card's own steps only,
+precomputed, so that a run does little more than call operators.
 """
 
 import time
@@ -17,7 +17,7 @@ from ..comm import Communicator
 from ..errors import GraphError
 from .program import AllReduce, Compute, Held, Instruction, Program, Redistribute, ReduceScatter
 from .shards import Index, Shards, shard_map
-from .steps import Apply, Cut, Move, Round, Sum, SumPart, Work
+from .steps import Apply, Exchange, Round, Slice, Sum, SumPart, Work
 
 __all__ = [
     "CardRun",
@@ -40,7 +40,7 @@ class CardStep(NamedTuple):
     output: str
     work: Work
     frees: tuple[str, ...]
-    """The values, of those that this card holds, that nothing after it reads."""
+    """The values of this card that are dead after this step."""
     collective: int
     """Which of the program's collectives it is; -1 if it sends nothing."""
     most_bytes: int
@@ -85,7 +85,7 @@ def view_of(program: Program, rank: int) -> CardView:
         if work is None:
             continue
         output = instruction.output
-        as_view = isinstance(work, Cut) and not work.copied
+        as_view = isinstance(work, Slice) and not work.copied
         alive[output] = 0 if as_view else _nbytes(program.values[output], rank)
         now += alive[output]
         frees = tuple(name for name in (*unused, *instruction.frees) if name in alive)
@@ -104,7 +104,7 @@ def _nbytes(held: Held, rank: int) -> int:
 
 
 def work_of(program: Program, instruction: Instruction, rank: int) -> Work | None:
-    """What a card does for an instruction; None if that is nothing."""
+    """What a card does for an instruction; None if nothing."""
     if isinstance(instruction, Redistribute):
         return _move(program, instruction, rank)
     source = program.values[instruction.output if isinstance(instruction, Compute) else instruction.inputs[0]]
@@ -144,19 +144,19 @@ def _move(program: Program, instruction: Redistribute, rank: int) -> Work | None
     sends: dict[int, list[Index]] = {}
     receives: dict[int, list[Index]] = {}
     for piece in program.pieces(instruction):
-        if piece.giver == piece.taker == rank:
+        if piece.sender == piece.receiver == rank:
             own.append((piece.src, piece.dst))
-        elif piece.giver == rank:
-            sends.setdefault(piece.taker, []).append(piece.src)
-        elif piece.taker == rank:
-            receives.setdefault(piece.giver, []).append(piece.dst)
+        elif piece.sender == rank:
+            sends.setdefault(piece.receiver, []).append(piece.src)
+        elif piece.receiver == rank:
+            receives.setdefault(piece.sender, []).append(piece.dst)
     if new is None and not sends:
         return None
     name = instruction.inputs[0]
     if not sends and not receives and len(own) == 1 and old is not None:
-        return Cut(name, own[0][0], copied=name not in program.params)
+        return Slice(name, own[0][0], copied=name not in program.params)
     rounds = tuple(_rounds(sends, receives))
-    return Move(
+    return Exchange(
         name, bool(own or sends), new, dst.spec.dtype, tuple(own), rounds, _is_handed(dst, rank, rounds, own)
     )
 
@@ -168,7 +168,7 @@ def _is_handed(held: Held, rank: int, rounds: Sequence[Round], own: Sequence[obj
 
 
 def _rounds(sends: Mapping[int, list[Index]], receives: Mapping[int, list[Index]]) -> Iterator[Round]:
-    """One piece a peer and round; only fused values have several pieces for one peer."""
+    """One piece per peer and round; only fused values have several pieces for one peer."""
     for i in range(max(map(len, (*sends.values(), *receives.values())), default=0)):
         yield Round(
             tuple((peer, parts[i]) for peer, parts in sends.items() if i < len(parts)),

@@ -33,7 +33,7 @@ class CardCounts(NamedTuple):
 class CardProgram:
     """A program that cards can be sent: called on each with its rank (see `cards.tasks.run`).
 
-    It gives the outputs, the new shards of the updated parameters, and what the card counted.
+    Returns the outputs, the new shards of the updated parameters, and what the card counted.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class CardProgram:
         yield Span(rank, kind, name, reached, ended)
 
     def shard_inputs(self, values: Mapping[str, Array]) -> list[Shards]:
-        """Whole inputs as shards, one mapping per rank; what has dims is first cut into micro-batches."""
+        """Whole inputs as shards, one mapping per rank; what has dims is first split into micro-batches."""
         out: list[Shards] = [{} for _ in range(self.program.ranks)]
         for name, whole in values.items():
             for number in range(self.micro_batches):

@@ -1,8 +1,8 @@
 """Partition: a graph and its sharding in, one program for all cards out.
 
-A reader that wants a value in another layout than it lies in gets a redistribution, in one step or in
-several (see `redistribution`), from whichever of its versions is nearest. An operator whose summed
-factor is cut gets an all-reduce, or, where all readers want but a part of the sum, a reduce-scatter.
+A reader that needs a value in another layout than it has gets a redistribution, in one step or in
+several (see `redistribution`), from its nearest version. An operator whose summed
+factor is sharded gets an all-reduce, or, where all readers need only a part of the sum, a reduce-scatter.
 A value is freed after its last reader.
 """
 
@@ -29,17 +29,17 @@ def partition(graph: Graph, sharding: Sharding, held: Mapping[str, Layout] | Non
     Parameters
     ----------
     held
-        How parameters lie on the cards, where that differs from `sharding.strategy`.
+        The layouts that the cards hold parameters in, where they differ from `sharding.strategy`.
 
     Raises
     ------
     ShardingError
-        If a parameter is held on ranks that the program has not, or the sharding was found with
+        If a parameter is held on ranks that the program has not, or the sharding was made with
         full_batch=False: the graph then counts the rows of one card (a mean's, for one), not of all.
     """
     if not sharding.full_batch:
         raise ShardingError(
-            "this sharding was found with full_batch=False, for a graph of one card's share of the batch; "
+            "this sharding was made with full_batch=False, for a graph of one card's share of the batch; "
             "to run, trace with the whole batch (the shares one after another) and use full_batch=True"
         )
     return _Partition(graph, sharding, held or {}).program()
@@ -56,7 +56,7 @@ class _Partition:
             layout = held.get(name, sharding.strategy[name])
             if int(layout.ranks.max()) >= sharding.devices:
                 raise ShardingError(
-                    f"{name} lies on ranks up to {int(layout.ranks.max())}, but the program has "
+                    f"{name} is held on ranks up to {int(layout.ranks.max())}, but the program has "
                     f"{sharding.devices} cards; load it for {sharding.devices}"
                 )
             self._define(name, name, spec, layout)
@@ -86,7 +86,7 @@ class _Partition:
         self.versions.setdefault(of, []).append(name)
 
     def _input_layout(self, name: str) -> Layout:
-        """An input comes cut as its first reader wants it: the controller need not send more."""
+        """An input is sharded as its first reader needs it: the controller need not send more."""
         for node in self.graph.nodes:
             if name in node.inputs:
                 return self.sharding.nodes[node.output].inputs[node.inputs.index(name)]
@@ -112,7 +112,7 @@ class _Partition:
         self._define(node.output, node.output, spec, part or sharding.output)
 
     def _wanted(self) -> dict[str, list[Layout | None]]:
-        """Value -> the layouts in which it is read; None for an output, which may lie in any."""
+        """Value -> the layouts in which it is read; None for an output, which may have any."""
         out: dict[str, list[Layout | None]] = {name: [None] for name in self.graph.outputs}
         for node in self.graph.nodes:
             layouts = self.sharding.nodes[node.output].inputs
@@ -123,7 +123,7 @@ class _Partition:
         return out
 
     def _part_of_sum(self, name: str, sharding: NodeSharding) -> Layout | None:
-        """The layout in which all read a sum, if each card wants but a part, and that is less to send."""
+        """The layout in which all read a sum, if each card needs only a part, and that is less to send."""
         shape = self.graph.specs[name].shape
         first, *others = self.wanted.get(name, [None])
         same = first is not None and all(
@@ -132,7 +132,7 @@ class _Partition:
         return first if first is not None and same and _scatters(sharding, first, shape) else None
 
     def _as(self, name: str, layout: Layout) -> str:
-        """The version of a value that lies like this, made if there is none."""
+        """The version of a value in this layout; it is made if there is none."""
         spec = self.graph.specs[name]
         for version in self.versions[name]:
             if _holds(self.values[version].layout, layout, spec.shape):
@@ -151,7 +151,7 @@ class _Partition:
 
 
 def _holds(layout: Layout, wanted: Layout, shape: tuple[int, ...]) -> bool:
-    """Whether every rank of a wanted layout holds what it shall; others may hold something too (other stages)."""
+    """Whether every rank of a wanted layout holds what it needs; others may hold something too (other stages)."""
     if same_layout(layout, wanted, shape):
         return True
     if len(layout.ranks) <= len(wanted.ranks):
@@ -161,10 +161,10 @@ def _holds(layout: Layout, wanted: Layout, shape: tuple[int, ...]) -> bool:
 
 
 def _scatters(sharding: NodeSharding, part: Layout, shape: tuple[int, ...]) -> bool:
-    """Whether every card wants but one box of what it adds up, and all of a group together not much more than once.
+    """Whether every card needs only one box of its sum, and a group together not much more than one copy.
 
-    To hand the parts round takes each card all the others' parts; to reduce first and cut then, twice
-    its share of the whole.
+    A reduce-scatter sends each card all the others' parts; an all-reduce and a slice send twice its
+    share of the whole.
     """
     held, kept = shard_map(sharding.output, shape), shard_map(part, shape)
     if held.shapes.keys() != kept.shapes.keys() or any(len(boxes) != 1 for boxes in kept.boxes.values()):
@@ -178,7 +178,7 @@ def _scatters(sharding: NodeSharding, part: Layout, shape: tuple[int, ...]) -> b
 
 
 def _with_frees(instructions: list[Instruction], kept: set[str]) -> tuple[Instruction, ...]:
-    """The same, each instruction freeing the values that nothing after it reads."""
+    """The same, each instruction freeing the values that are dead after it."""
     out: list[Instruction] = []
     needed = set(kept)
     for instruction in reversed(instructions):

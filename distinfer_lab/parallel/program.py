@@ -1,4 +1,4 @@
-"""A program: one net cut for a group of cards, as instructions that every card runs on its shards.
+"""A program: one net sharded over a group of cards, as instructions that every card runs on its shards.
 
 ::
 
@@ -7,7 +7,7 @@
                         AllReduce     dw over m
                         ...
 
-The program is the same for all cards; `card(rank)` gives one card's view, in which every
+The program is the same for all cards; `card.view_of` makes one card's view of it, in which every
 operator, piece and peer is concrete.
 """
 
@@ -43,7 +43,7 @@ Rows = NDArray[np.int64]
 
 
 class Held(NamedTuple):
-    """A value: what it is, and how it lies on the cards."""
+    """A value: its shape and dtype, and its layout."""
 
     spec: Spec
     layout: Layout
@@ -73,7 +73,7 @@ class Compute:
 
 @dataclass(frozen=True)
 class _OverAxes:
-    """An instruction in which cards that differ along some mesh axes only add up what they have."""
+    """An instruction in which cards that differ along some mesh axes only add up their values."""
 
     output: str
     inputs: tuple[str, ...]
@@ -114,7 +114,7 @@ class ReduceScatter(_OverAxes):
 
 @dataclass(frozen=True)
 class Redistribute:
-    """Give a value another layout; pieces go straight from card to card."""
+    """Change a value's layout; pieces go straight from card to card."""
 
     output: str
     inputs: tuple[str, ...]
@@ -135,20 +135,20 @@ class Collective(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Program(Displayed):
-    """Instructions, and the layout of every value that they read or give."""
+    """Instructions, and the layout of every value that they read or compute."""
 
     ranks: int
     inputs: tuple[str, ...]
     params: tuple[str, ...]
     outputs: tuple[str, ...]
     updates: Mapping[str, str]
-    """Parameter -> the value that replaces it, which lies as the parameter does."""
+    """Parameter -> the value that replaces it, which has the parameter's layout."""
     instructions: tuple[Instruction, ...]
     values: Mapping[str, Held]
 
     @property
     def strategy(self) -> Strategy:
-        """How the parameters lie when the program begins, and ends."""
+        """The layouts of the parameters when the program begins, and ends."""
         layouts = {name: self.values[name].layout for name in self.params}
         return Strategy(layouts, {name: self.values[name].spec.shape for name in self.params}, self.ranks)
 

@@ -2,7 +2,7 @@
 
 The net's own nodes, in order of precedence: what `shard` says; what a training strategy file
 says; in auto_parallel what a neighbour's layout suggests, forwards and backwards; else data
-parallel, the first dim cut. The nodes of a gradient follow the node that they differentiate,
+parallel, the first dim sharding. The nodes of a gradient follow the node that they differentiate,
 and the nodes of an update follow their parameter. A parameter lies as its first reader wants it;
 in auto_parallel its other readers follow, in data_parallel every card holds it whole.
 """
@@ -16,23 +16,23 @@ from ..layout import Layout, Strategy
 from ..net import Graph, Node, NodeStrategy, Rule, Spec
 from .factors import (
     Axes,
-    Cut,
-    cut_by_axes,
-    cuts_of,
+    FactorSharding,
     data_parallel_parts,
     describe,
+    dim_shardings,
     mesh_of_parts,
     misfit,
     node_name,
     read_strategy,
+    shard_by_axes,
 )
-from .sharding import NodeSharding, Sharding, is_cut, same_layout, whole_mesh
+from .sharding import NodeSharding, Sharding, is_sharded, same_layout, whole_mesh
 from .stages import cards_of_a_stage, put_on_stages
 
 __all__ = ["MODES", "node_name", "propagate"]
 
 Hints = list[tuple[tuple[str | None, ...], Layout]]
-"""Factors of one operand's dims, and the layout in which that operand lies."""
+"""Factors of one operand's dims, and the layout of that operand."""
 
 MODES = ("stand_alone", "data_parallel", "semi_auto_parallel", "auto_parallel")
 
@@ -63,11 +63,11 @@ def propagate(
     loaded
         Node name -> strategy, of a training strategy file.
     parallel_optimizer
-        Cut parameters that an optimizer updates, and their states, among the cards that
+        FactorSharding parameters that an optimizer updates, and their states, among the cards that
         would hold equal shards, where their rows can be shared evenly; all of them, or those named.
     stages
-        Pipeline stages: the net is cut for an n-th of the cards, and every node put on its stage's.
-        With 1, the stages that cells have are not looked at.
+        Pipeline stages: the net is sharding for an n-th of the cards, and every node put on its stage's.
+        With 1, the stages of cells are ignored.
 
     Raises
     ------
@@ -112,14 +112,14 @@ class _Propagation:
         self.by_output = {node.output: node for node in graph.nodes}
 
     def sharding(self, full_batch: bool) -> Sharding:
-        self._cut_forward()
+        self._shard_forward()
         for node in self.forward:
             self._place_params(node)
         if self.parallel_optimizer:
             self._shard_updated()
         for node in self.graph.nodes:
             if node.origin is not None:
-                self._cut_behind(node)
+                self._shard_gradient(node)
         for name, spec in self.graph.params.items():
             self.params.setdefault(name, self._whole(spec))
         shapes = {name: self.graph.params[name].shape for name in self.params}
@@ -157,18 +157,18 @@ class _Propagation:
 
     # The net's own nodes
 
-    def _cut_forward(self) -> None:
+    def _shard_forward(self) -> None:
         for node in self.forward:
             strategy = self._strategy(node)
             if strategy is not None:
-                self._cut_as_told(replace(node, strategy=strategy))
+                self._shard_as_asked(replace(node, strategy=strategy))
         if self.mode == "auto_parallel":
             both_ways = (*self.forward, *reversed(self.forward))
             while sum(self._spread(node) for node in both_ways):
                 pass
         for node in self.forward:
             if node.output not in self.nodes and not self._follow_params(node):
-                self._cut_by_default(node)
+                self._shard_by_default(node)
 
     def _strategy(self, node: Node) -> NodeStrategy | None:
         if self.mode in ("stand_alone", "data_parallel"):
@@ -177,27 +177,27 @@ class _Propagation:
             return node.strategy
         return self.loaded.get(node_name(node, self.graph.params) or "")
 
-    def _cut_as_told(self, node: Node) -> None:
+    def _shard_as_asked(self, node: Node) -> None:
         rule = self._rule(node)
         what = describe(node, list(self.graph.params))
         if self.by_output[node.output].strategy is None:
-            what += " (by the training strategy file; `shard` in the net goes before it)"
+            what += " (by the training strategy file; `shard` in the net overrides it)"
         mesh, axes = read_strategy(
             node, rule, self._specs(node), self.graph.specs[node.output], self.devices, what
         )
-        self.nodes[node.output] = cut_by_axes(mesh, axes, rule)
+        self.nodes[node.output] = shard_by_axes(mesh, axes, rule)
 
-    def _cut_by_default(self, node: Node) -> None:
+    def _shard_by_default(self, node: Node) -> None:
         rule = self._rule(node)
         parts: Mapping[str, int] = {}
         if self.mode != "stand_alone":
             parts = data_parallel_parts(rule, self._specs(node), self.graph.specs[node.output], self.devices)
             parts = {f: n for f, n in parts.items() if f not in _whole_factors(self._placed(node, rule))}
         mesh, axes = mesh_of_parts(parts, rule, self.devices, describe(node, list(self.graph.params)))
-        self.nodes[node.output] = cut_by_axes(mesh, axes, rule)
+        self.nodes[node.output] = shard_by_axes(mesh, axes, rule)
 
     def _placed(self, node: Node, rule: Rule) -> Hints:
-        """In auto_parallel, how the parameters that a node reads lie because of their other readers."""
+        """In auto_parallel, the layouts that the parameters of a node have for their other readers."""
         if self.mode != "auto_parallel":
             return []
         factors_of = dict(zip(node.inputs, rule.inputs, strict=True))
@@ -210,7 +210,7 @@ class _Propagation:
         return out
 
     def _neighbours(self, node: Node, rule: Rule) -> Hints:
-        """How the values lie that a node reads or gives, where the node on the other side is cut."""
+        """The layouts of the values that a node reads or computes, where the node on the other side is sharded."""
         out: Hints = [
             (factors, self.nodes[name].output)
             for factors, name in zip(rule.inputs, node.inputs, strict=True)
@@ -220,38 +220,38 @@ class _Propagation:
             if reader.output in self.nodes:
                 layouts = zip(reader.inputs, self.nodes[reader.output].inputs, strict=True)
                 out += [(rule.output, layout) for name, layout in layouts if name == node.output]
-        return [(factors, layout) for factors, layout in out if is_cut(layout)]
+        return [(factors, layout) for factors, layout in out if is_sharded(layout)]
 
     def _spread(self, node: Node) -> bool:
-        """Cut a node as its neighbours are, if one of them is cut already; True if that was new."""
+        """Shard a node as its neighbours are, if one of them is sharded already; True if that was new."""
         if node.output in self.nodes:
             return False
         rule = self._rule(node)
-        return self._cut_like(node, rule, self._placed(node, rule), self._neighbours(node, rule))
+        return self._shard_like(node, rule, self._placed(node, rule), self._neighbours(node, rule))
 
     def _follow_params(self, node: Node) -> bool:
-        """Cut a node as its parameters are for other readers; True if one of them is cut."""
+        """Shard a node as its parameters are for other readers; True if one of them is sharded."""
         rule = self._rule(node)
-        return self._cut_like(node, rule, self._placed(node, rule), [])
+        return self._shard_like(node, rule, self._placed(node, rule), [])
 
-    def _cut_like(self, node: Node, rule: Rule, placed: Hints, neighbours: Hints) -> bool:
-        """Cut a node by hints on one mesh: `placed` must be kept, `neighbours` may be."""
-        hints = [(factors, layout) for factors, layout in (*placed, *neighbours) if is_cut(layout)]
+    def _shard_like(self, node: Node, rule: Rule, placed: Hints, neighbours: Hints) -> bool:
+        """Shard a node by hints on one mesh: `placed` must be kept, `neighbours` may be."""
+        hints = [(factors, layout) for factors, layout in (*placed, *neighbours) if is_sharded(layout)]
         if not hints:
             return False
         like = hints[0][1]
         axes = _axes_of(
             [(f, layout) for f, layout in hints if layout.mesh == like.mesh], rule, _whole_factors(placed)
         )
-        self.nodes[node.output] = cut_by_axes(like.mesh, self._fitting(node, rule, axes, like), rule)
+        self.nodes[node.output] = shard_by_axes(like.mesh, self._fitting(node, rule, axes, like), rule)
         return True
 
     def _fitting(self, node: Node, rule: Rule, axes: Axes, like: Layout) -> Axes:
-        """The cuts that the node can take; one that follows a neighbour's parts may do without them."""
+        """What the node can take of this sharding; one that follows a neighbour's parts may do without them."""
         specs = [*self._specs(node), self.graph.specs[node.output]]
-        out: dict[str, Cut] = {}
-        for factor, cut in axes.items():
-            for possible in (cut, cut._replace(fused=None)):
+        out: dict[str, FactorSharding] = {}
+        for factor, sharding in axes.items():
+            for possible in (sharding, sharding._replace(fused=None)):
                 if misfit(like.mesh, factor, possible, rule, specs) is None:
                     out[factor] = possible
                     break
@@ -268,12 +268,12 @@ class _Propagation:
             first = self.params.setdefault(name, layout)
             if not same_layout(first, layout, spec.shape):
                 raise ShardingError(
-                    f"{name}: its readers want it in different layouts, {first!r} and {layout!r} "
+                    f"{name}: its readers need it in different layouts, {first!r} and {layout!r} "
                     f"(the latter for {describe(node, list(self.graph.params))}); shard them alike"
                 )
 
     def _shard_updated(self) -> None:
-        """Cut the rows of every updated parameter among its replicas, where that is even."""
+        """Shard the rows of every updated parameter over its replicas, where that is even."""
         named = None if isinstance(self.parallel_optimizer, bool) else self.parallel_optimizer
         for name in self.graph.updates:
             layout = self.params.get(name) if named is None or name in named else None
@@ -285,10 +285,10 @@ class _Propagation:
 
     # Nodes of gradients and updates
 
-    def _cut_behind(self, node: Node) -> None:
+    def _shard_gradient(self, node: Node) -> None:
         assert node.origin is not None
         if node.origin.of in self.graph.params:
-            self._cut_update(node, node.origin.of)
+            self._shard_update(node, node.origin.of)
             return
         source = self.nodes[node.origin.of]
         rule = self._rule(node)
@@ -299,10 +299,10 @@ class _Propagation:
                 hints.append((factors, layout))
         hints += self._differentiated(node, rule, source)
         axes = self._fitting(node, rule, _axes_of(hints, rule), source.output)
-        self.nodes[node.output] = cut_by_axes(source.mesh, axes, rule)
+        self.nodes[node.output] = shard_by_axes(source.mesh, axes, rule)
 
     def _behind(self, node: Node, name: str, source: NodeSharding) -> Layout | None:
-        """How a value lies that a gradient node reads, as the differentiated node sees it."""
+        """The layout of a value that a gradient node reads, as the differentiated node has it."""
         assert node.origin is not None
         forward = self.by_output[node.origin.of]
         if name in (node.origin.of, node.origin.grad):
@@ -312,9 +312,9 @@ class _Propagation:
         return self.nodes[name].output if name in self.nodes else None
 
     def _differentiated(self, node: Node, rule: Rule, source: NodeSharding) -> Hints:
-        """How parameters of its shape lie that a gradient node's output may be the gradient of.
+        """The layouts of parameters of its shape, of which a gradient node's output may be the gradient.
 
-        A factor that goes along with another's cut is known from the operands themselves.
+        A factor that follows another is known from the operands themselves.
         """
         assert node.origin is not None
         names = self.by_output[node.origin.of].inputs
@@ -325,7 +325,7 @@ class _Propagation:
             if self.graph.specs[name] == spec and (name in self.graph.params or rule.within)
         ]
 
-    def _cut_update(self, node: Node, param: str) -> None:
+    def _shard_update(self, node: Node, param: str) -> None:
         spec = self.graph.params[param]
         layout = self.params.setdefault(param, self._whole(spec))
 
@@ -340,25 +340,28 @@ class _Propagation:
         self.nodes[node.output] = NodeSharding(inputs, like_param(node.output))
 
 
-def _axes_of(hints: Hints, rule: Rule, whole: Collection[str] = ()) -> dict[str, Cut]:
-    """How each factor is cut, by the layouts of some operands on one mesh; the first to claim an axis has it.
+def _axes_of(hints: Hints, rule: Rule, whole: Collection[str] = ()) -> dict[str, FactorSharding]:
+    """How each factor is sharded, by the layouts of some operands on one mesh; the first to claim an axis has it.
 
-    Factors of `whole` are not cut.
+    Factors of `whole` are not sharded.
     """
-    out: dict[str, Cut] = {}
+    out: dict[str, FactorSharding] = {}
     used: set[str] = set()
     for factors, layout in hints:
-        for factor, cut in zip(factors, cuts_of(layout), strict=True):
+        for factor, sharding in zip(factors, dim_shardings(layout), strict=True):
             if factor is None or factor in out or factor in whole or factor in rule.within:
                 continue
-            if cut.axes and not used.intersection(cut.axes):
-                out[factor] = cut
-                used.update(cut.axes)
+            if sharding.axes and not used.intersection(sharding.axes):
+                out[factor] = sharding
+                used.update(sharding.axes)
     for inner, outer in rule.within.items():
         found = [
-            cut for fs, layout in hints for f, cut in zip(fs, cuts_of(layout), strict=True) if f == inner
+            sharding
+            for fs, layout in hints
+            for f, sharding in zip(fs, dim_shardings(layout), strict=True)
+            if f == inner
         ]
-        first = next((cut for cut in found if cut.axes), Cut())
+        first = next((sharding for sharding in found if sharding.axes), FactorSharding())
         if outer in out and first.axes == out[outer].axes[: len(first.axes)]:
             out[inner] = first
     return out

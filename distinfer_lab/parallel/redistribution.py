@@ -1,4 +1,4 @@
-"""How a value gets another layout: as one collective, as a few in a row, or piece by piece.
+"""How a value gets another layout: by one collective, by a few in a row, or piece by piece.
 
 ::
 
@@ -10,7 +10,7 @@
 
 Neither ever holds more than the shard before and the shard after. Straight, a card receives
 the fewest bytes possible; the normal form may need fewer messages, as each of its steps stays within
-small groups. `route` takes what `exchange_seconds` says is quicker.
+small groups. `route` chooses what `exchange_seconds` estimates to be faster.
 
 References
 ----------
@@ -53,9 +53,9 @@ Shape = tuple[int, ...]
 ROUND_SECONDS = 50e-6
 """What a card waits for the others at each step that sends anything."""
 MESSAGE_SECONDS = 20e-6
-"""What a message costs whoever receives it, however short it is."""
+"""What a message costs its receiver, however short it is."""
 BYTES_PER_SECOND = 1e9
-"""What a process card takes in of long ones."""
+"""How fast a card in a process of its own receives long ones."""
 
 
 class Hop(NamedTuple):
@@ -64,22 +64,22 @@ class Hop(NamedTuple):
     kind: str
     """Slice, AllToAll, Permute or AllGather."""
     layout: Layout
-    """How the value lies after it."""
+    """Of the value after it."""
 
 
 class Piece(NamedTuple):
-    """What one card gives another, or keeps, in a redistribution."""
+    """What one card sends another, or keeps, in a redistribution."""
 
-    giver: int
-    taker: int
+    sender: int
+    receiver: int
     src: Index
-    """Where it is in the giver's shard of the old value."""
+    """Where it is in the sender's shard of the old value."""
     dst: Index
-    """Where it comes in the taker's shard of the new one."""
+    """Where it goes in the receiver's shard of the new one."""
 
 
 def on_one_mesh(src: Layout, dst: Layout) -> tuple[Layout, Layout] | None:
-    """The same two layouts on one mesh, whose axes are cut as finely as either's; None if there is none.
+    """The same two layouts on one mesh, whose axes are as fine as either's; None if there is none.
 
     Examples
     --------
@@ -166,7 +166,7 @@ def normal_form(src: Layout, dst: Layout, shape: Shape) -> tuple[Hop, ...] | Non
 
 
 def _moves(dims: Dims, target: Dims, mesh: Mesh) -> Iterator[tuple[str, Dims]]:
-    """All-to-alls and permutes between two ways to cut by the same axes."""
+    """All-to-alls and permutes between two ways to shard by the same axes."""
     while dims != target:
         if _parts(dims, mesh) == _parts(target, mesh):
             dims = target
@@ -174,7 +174,7 @@ def _moves(dims: Dims, target: Dims, mesh: Mesh) -> Iterator[tuple[str, Dims]]:
             continue
         moved = _minor_moved(dims, target)
         if moved is None:
-            # Every axis that must leave its dim lies above one that stays: turn them round.
+            # Every axis that must leave its dim is above one that stays: swap their order.
             dims = tuple(_leaving_last(dim, i, target) for i, dim in enumerate(dims))
             yield "Permute", dims
         else:
@@ -237,7 +237,7 @@ def _per_rank(ranks: Rows, counts: NDArray[Any]) -> Rows:
 
 
 def kind_of(src: Layout, dst: Layout, shape: Shape, pieces: Transfers) -> str:
-    """What a redistribution is, by its pieces.
+    """The kind of collective that a redistribution is, by its pieces.
 
     Returns
     -------
@@ -246,16 +246,16 @@ def kind_of(src: Layout, dst: Layout, shape: Shape, pieces: Transfers) -> str:
     (every card of a group sends something to all others), or Exchange.
     """
     moved = pieces.moved > 0
-    giver, taker = pieces.src_rank[moved], pieces.dst_rank[moved]
-    if not len(giver):
+    sender, receiver = pieces.src_rank[moved], pieces.dst_rank[moved]
+    if not len(sender):
         return "Slice"
     size = pieces.sizes[moved]
-    whole_given = bool((size == _shard_sizes(src, shape)[giver]).all())
-    if bool((size == _shard_sizes(dst, shape)[taker]).all()):
-        return "Permute" if len(np.unique(giver)) == len(giver) else "Broadcast"
-    if not _in_groups(giver, taker):
+    whole_sent = bool((size == _shard_sizes(src, shape)[sender]).all())
+    if bool((size == _shard_sizes(dst, shape)[receiver]).all()):
+        return "Permute" if len(np.unique(sender)) == len(sender) else "Broadcast"
+    if not _in_groups(sender, receiver):
         return "Exchange"
-    return "AllGather" if whole_given else "AllToAll"
+    return "AllGather" if whole_sent else "AllToAll"
 
 
 def _shard_sizes(layout: Layout, shape: Shape) -> Rows:
@@ -263,10 +263,10 @@ def _shard_sizes(layout: Layout, shape: Shape) -> Rows:
     return _per_rank(regions.ranks, volumes(regions.boxes))
 
 
-def _in_groups(giver: Rows, taker: Rows) -> bool:
+def _in_groups(sender: Rows, receiver: Rows) -> bool:
     """Whether the cards fall into groups in each of which all send to all others."""
     peers: dict[int, set[int]] = {}
-    for a, b in zip(giver.tolist(), taker.tolist(), strict=True):
+    for a, b in zip(sender.tolist(), receiver.tolist(), strict=True):
         peers.setdefault(a, {a}).add(b)
     return all(peers.get(peer) == group for group in peers.values() for peer in group)
 
@@ -289,7 +289,7 @@ def exchange_seconds(src: Layout, dst: Layout, shape: Shape, itemsize: int) -> f
 def route(src: Layout, dst: Layout, shape: Shape, itemsize: int) -> tuple[tuple[Layout, ...], float]:
     """The layouts that a value goes through, `dst` the last, and the estimated seconds.
 
-    Straight, unless the normal form is quicker.
+    Straight, unless the normal form is faster.
     """
     straight = exchange_seconds(src, dst, shape, itemsize)
     hops = normal_form(src, dst, shape) or ()

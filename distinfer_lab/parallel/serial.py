@@ -13,7 +13,7 @@ from ..comm import Communicator
 from .card import CardStep, view_of
 from .program import AllReduce, Compute, Instruction, Program, Redistribute, ReduceScatter
 from .shards import Shards, shard_map
-from .steps import Cut, SumPart
+from .steps import Slice, SumPart
 
 __all__ = ["run_serial"]
 
@@ -24,7 +24,7 @@ Results = Mapping[int, Array | None]
 def run_serial(
     program: Program, params: Sequence[Mapping[str, Array]], inputs: Sequence[Mapping[str, Array]]
 ) -> tuple[list[Shards], list[Shards]]:
-    """Run all cards in lockstep; shards in, shards of outputs and of updates out, per rank."""
+    """Run all cards in lockstep: shards of outputs and of updates, per rank, from those of parameters and inputs."""
     steps: list[dict[int, CardStep]] = [{} for _ in program.instructions]
     for rank in range(program.ranks):
         for step in view_of(program, rank).steps:
@@ -52,8 +52,8 @@ def _results(
     if isinstance(instruction, Compute):
         return {rank: _alone(step, values[rank]) for rank, step in steps.items()}
     if isinstance(instruction, Redistribute):
-        cuts = {r: _alone(step, values[r]) for r, step in steps.items() if isinstance(step.work, Cut)}
-        return {**_moved(program, instruction, values), **cuts}
+        slices = {r: _alone(step, values[r]) for r, step in steps.items() if isinstance(step.work, Slice)}
+        return {**_moved(program, instruction, values), **slices}
     sums = {rank: _summed(program, instruction, rank, values) for rank in steps}
     works = {rank: step.work for rank, step in steps.items()}
     return {
@@ -82,7 +82,7 @@ def _moved(program: Program, instruction: Redistribute, values: Sequence[Shards]
     shapes = shard_map(layout, spec.shape).shapes
     out: dict[int, Array | None] = {rank: np.empty(shape, spec.dtype) for rank, shape in shapes.items()}
     for piece in program.pieces(instruction):
-        new = out[piece.taker]
+        new = out[piece.receiver]
         assert new is not None
-        new[piece.dst] = values[piece.giver][instruction.inputs[0]][piece.src]
+        new[piece.dst] = values[piece.sender][instruction.inputs[0]][piece.src]
     return out

@@ -1,4 +1,4 @@
-"""How a net is cut: a layout for every value that a node reads or gives."""
+"""How a net is sharded: a layout for every value that a node reads or computes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ __all__ = ["NodeSharding", "Sharding", "same_layout"]
 
 @dataclass(frozen=True)
 class NodeSharding:
-    """One node's cut: all its layouts are on one mesh."""
+    """How one node is sharded: all its layouts are on one mesh."""
 
     inputs: tuple[Layout, ...]
     output: Layout
@@ -27,7 +27,7 @@ class NodeSharding:
 
 @dataclass(frozen=True)
 class Sharding(Displayed):
-    """What `propagate` found."""
+    """The result of `propagate`."""
 
     devices: int
     strategy: Strategy
@@ -42,7 +42,7 @@ class Sharding(Displayed):
     stages: Mapping[str, int] = field(default_factory=dict)
     """Node name -> pipeline stage, for each of `operators`; those that are not named are at stage 0."""
     full_batch: bool = True
-    """False: found for one card's share of the batch; its layouts cut `devices` times as many rows."""
+    """False: for one card's share of the batch; its layouts shard `devices` times as many rows."""
 
     def __repr__(self) -> str:
         return f"Sharding of {counted(len(self.nodes), 'node')} on {counted(self.devices, 'card')}\n{self.strategy!r}"
@@ -59,7 +59,7 @@ def same_layout(a: Layout, b: Layout, shape: Sequence[int]) -> bool:
 
 
 def _unfused(layout: Layout) -> Layout:
-    """The same without the parts of dims that nothing cuts: they lie one after another anyway."""
+    """The same without the parts of dims that are not sharded: they are contiguous anyway."""
     if not layout.fused or layout.optimizer_shards > 1:
         return layout
     fused = (parts if n > 1 else None for parts, n in zip(layout.fused, layout.parts, strict=True))
@@ -67,10 +67,10 @@ def _unfused(layout: Layout) -> Layout:
 
 
 def whole_mesh(devices: int) -> Mesh:
-    """The mesh of a value that nothing cuts."""
+    """The mesh of a value that is not sharded."""
     return Mesh(repeat=devices)
 
 
-def is_cut(layout: Layout) -> bool:
-    """Whether any dim is in more than one part."""
+def is_sharded(layout: Layout) -> bool:
+    """Whether any dim has more than one shard."""
     return math.prod(layout.parts) * layout.optimizer_shards > 1

@@ -1,8 +1,8 @@
-"""Where the boxes of a value lie in the shards of the cards that hold it.
+"""Where the boxes of a value are in the shards of the cards that hold it.
 
 ::
 
-    whole   [0:16]                     fused (8, 4, 4), cut in 2
+    whole   [0:16]                     fused (8, 4, 4), in 2 shards
     rank 0  [0:4] [8:10] [12:14]       its shard, 8 long:   [0:4] [4:6] [6:8]
     rank 1  [4:8] [10:12] [14:16]
 
@@ -55,12 +55,12 @@ class ShardMap:
 
 @lru_cache(maxsize=4096)
 def shard_map(layout: Layout, shape: Shape) -> ShardMap:
-    """Find where the boxes of a tensor of this shape lie.
+    """Where the boxes of a tensor of this shape are.
 
     Raises
     ------
     LayoutError
-        If the layout cannot cut this shape.
+        If the layout cannot shard this shape.
     """
     regions = layout.regions(shape)
     boxes: dict[int, list[LaidBox]] = {}

@@ -1,13 +1,13 @@
-"""Pipeline stages: which run of the cards computes what, and which parameters lie there.
+"""Pipeline stages: which run of the cards computes what, and holds which parameters.
 
 ::
 
     8 cards, 2 stages     stage 0  cards 0..3     embedding, blocks 0 and 1
                           stage 1  cards 4..7     blocks 2 and 3, head
 
-A net is cut for the cards of one stage; here each node is put on its stage's. A node outside of the
-cells that have a stage is where the latest of its inputs is; a gradient's where the node is that it
-differentiates. A parameter lies on every stage that reads it, and each of these updates it.
+A net is sharded over the cards of one stage; here each node is placed on its own stage. A node outside of the
+cells that have a stage is where the latest of its inputs is; a gradient is where the node is that it
+differentiates. A parameter is held by every stage that reads it, and each of these updates it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,19 +33,19 @@ def cards_of_a_stage(devices: int, stages: int) -> int:
     if stages < 1 or devices % stages:
         fits = [n for n in range(1, devices + 1) if devices % n == 0]
         raise ShardingError(
-            f"pipeline_stages={stages}: {devices} cards cannot be shared evenly by so many stages; "
+            f"pipeline_stages={stages}: {devices} cards cannot be divided evenly among so many stages; "
             f"use {', '.join(map(str, fits))}"
         )
     return devices // stages
 
 
 def put_on_stages(graph: Graph, sharding: Sharding, stages: int) -> Sharding:
-    """Put a net that was cut for the cards of one stage on all.
+    """Place a net that was sharded over the cards of one stage on all stages.
 
     Raises
     ------
     ShardingError
-        If a cell has a stage that there is not.
+        If a cell has a stage that does not exist.
     """
     found = _Stages(graph, stages)
     first = {stage: stage * sharding.devices for stage in range(stages)}
@@ -72,7 +72,7 @@ def put_on_stages(graph: Graph, sharding: Sharding, stages: int) -> Sharding:
 
 
 class _Stages:
-    """Which stages each value of a graph is computed at, or lies at."""
+    """Which stages compute, or hold, each value of a graph."""
 
     def __init__(self, graph: Graph, count: int) -> None:
         self.graph, self.count = graph, count
@@ -105,7 +105,7 @@ class _Stages:
                 self.params[name] |= self.nodes[node.output]
 
     def _follow(self, updates: list[Node]) -> None:
-        """Updates are computed wherever what they give lies, and what they read lies there too."""
+        """Updates are computed wherever their results are held, and what they read is held there too."""
         wanted = {node.output: set[int]() for node in updates}
         self._spread(updates, wanted)
         # A counter that only its own update reads: every stage counts.

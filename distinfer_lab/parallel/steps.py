@@ -5,10 +5,10 @@
     Apply      an operator on shards
     Sum        partial values, added up over a group
     SumPart    the same, of which this card keeps one part
-    Cut        a part of a shard, as a view or a copy
-    Move       pieces to and from other cards
+    Slice      a part of a shard, as a view or a copy
+    Exchange   pieces to and from other cards
 
-All are made once, when a card first sees a program; a run then only carries them out.
+All are made once, when a card first sees a program; a run then only executes them.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from ..comm import Communicator
 from ..net import Operator
 from .shards import Index
 
-__all__ = ["Apply", "Cut", "Move", "Round", "Sum", "SumPart", "Work"]
+__all__ = ["Apply", "Exchange", "Round", "Slice", "Sum", "SumPart", "Work"]
 
 Array = NDArray[Any]
 Shards = Mapping[str, Array]
@@ -32,7 +32,7 @@ class Work(Protocol):
     """What a card does for one instruction."""
 
     def run(self, values: Shards, channels: Communicator) -> Array | None:
-        """The shard that it gives; None if this card ends with nothing."""
+        """The resulting shard; None if this card ends with nothing."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ class Apply:
     inputs: tuple[str, ...]
 
     def run(self, values: Shards, channels: Communicator) -> Array | None:
-        """See `Work`."""
         return np.asarray(self.op.forward(*[values[name] for name in self.inputs]))
 
 
@@ -55,7 +54,6 @@ class Sum:
     group: tuple[int, ...]
 
     def run(self, values: Shards, channels: Communicator) -> Array | None:
-        """See `Work`."""
         return channels.all_reduce(values[self.value], self.group)
 
 
@@ -69,13 +67,12 @@ class SumPart:
     """What each of the group keeps."""
 
     def run(self, values: Shards, channels: Communicator) -> Array | None:
-        """See `Work`."""
         mine = values[self.value]
         return channels.reduce_scatter([mine[part] for part in self.parts], self.group)
 
 
 @dataclass(frozen=True)
-class Cut:
+class Slice:
     """A part of a shard."""
 
     value: str
@@ -84,7 +81,6 @@ class Cut:
     """False: a view, of a value that stays in memory anyway."""
 
     def run(self, values: Shards, channels: Communicator) -> Array | None:
-        """See `Work`."""
         found = values[self.value][self.part]
         return found.copy() if self.copied else found
 
@@ -96,15 +92,15 @@ class Round:
     sends: tuple[tuple[int, Index], ...]
     """Card, and where the piece is in the old shard."""
     receives: tuple[tuple[int, Index], ...]
-    """Card, and where the piece comes in the new shard."""
+    """Card, and where the piece goes in the new shard."""
 
 
 @dataclass(frozen=True)
-class Move:
-    """One card's part of a redistribution; what it receives comes straight to its place."""
+class Exchange:
+    """One card's part of a redistribution; what it receives is written straight to its place."""
 
     value: str
-    gives: bool
+    reads_old: bool
     """Whether any of the old shard is needed."""
     shape: tuple[int, ...] | None
     """Of the shard that this card ends with; None if it ends with nothing."""
@@ -113,14 +109,13 @@ class Move:
     """What stays: where it is in the old shard, and in the new one."""
     rounds: tuple[Round, ...]
     handed: bool
-    """Nothing is put together here: what this card ends with, if anything, comes whole from one card."""
+    """Nothing is assembled here: what this card ends with, if anything, comes whole from one card."""
 
     def run(self, values: Shards, channels: Communicator) -> Array | None:
-        """See `Work`."""
         if self.handed:
             return self._hand(values, channels)
         new = np.empty(self.shape or (), self.dtype)
-        old = values[self.value] if self.gives else new
+        old = values[self.value] if self.reads_old else new
         for here, there in self.own:
             new[there] = old[here]
         for step in self.rounds:
@@ -131,9 +126,9 @@ class Move:
         return None if self.shape is None else new
 
     def _hand(self, values: Shards, channels: Communicator) -> Array | None:
-        """Without a copy, and without waiting for whoever receives, where the channels can."""
+        """Without a copy, and without waiting for the receivers, where the channels can."""
         (step,) = self.rounds
-        # How an array lies in memory decides in which order numpy adds it up: all ways deliver it in C order.
+        # An array's memory order decides in which order numpy adds it up: all transports deliver C order.
         sends = {peer: np.asarray(values[self.value][part], order="C") for peer, part in step.sends}
         if self.shape is None:
             channels.exchange(sends, {})

@@ -66,14 +66,14 @@ def test_one_card_needs_no_training_strategy():
 
 
 def test_a_strategy_file_for_other_cards_says_so(four, trained):
-    """A net without `shard` takes the file's 8 parts, which 4 cards cannot have; `shard` goes before it."""
+    """A net without `shard` takes the file's 8 parts, which 4 cards cannot have; `shard` overrides it."""
     set_auto_parallel_context(
         parallel_mode="semi_auto_parallel",
         full_batch=True,
         strategy_ckpt_load_file=trained / "train_strategy.ckpt",
     )
     with pytest.raises(
-        ValueError, match=r"\(by the training strategy file; `shard` in the net goes before it\): m 2"
+        ValueError, match=r"\(by the training strategy file; `shard` in the net overrides it\): m 2"
     ):
         Model(SampleNet(), cards=four).infer_predict_layout(X)
 

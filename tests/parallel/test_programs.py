@@ -136,7 +136,7 @@ def test_parameters_may_lie_otherwise_than_the_net_wants_them():
         program = partition(graph, sharding, {"w": held})
         found = run_whole(program, params, inputs)
         np.testing.assert_allclose(found[graph.outputs[0]], inputs["x"] @ params["w"], rtol=1e-12)
-    with pytest.raises(ShardingError, match="w lies on ranks up to 7, but the program has 4 cards"):
+    with pytest.raises(ShardingError, match="w is held on ranks up to 7, but the program has 4 cards"):
         partition(graph, sharding, {"w": Layout.replicated(8, 2)})
 
 

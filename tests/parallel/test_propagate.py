@@ -91,14 +91,14 @@ def axes(names, sizes, x, w):
     ("strategy", "text"),
     [
         (((10**15, 1), (1, 1)), "dim 0 has 8 elements, which 1000000000000000 parts cannot .*; use 8 parts"),
-        (((-2, 1), (1, 1)), "input 0, dim 0 is cut into -2 parts"),
+        (((-2, 1), (1, 1)), "input 0, dim 0 is sharded into -2 parts"),
         (
             ((2, 1, 1), (1, 1)),
             r"strategy \(2, 1, 1\) for input 0 of shape \[8, 16\]; give one number per dim",
         ),
         (axes(("a",), (8,), (("b",), ()), ((), ())), "its layout has no axis 'b'; the axes are a"),
-        (axes(("a",), (8,), (("a",), ("a",)), (("a",), ())), "axis 'a' cuts more than once .factor m, k."),
-        (axes(("a",), (8,), (("a",), ()), ((), ("a",))), "axis 'a' cuts more than once .factor m, n."),
+        (axes(("a",), (8,), (("a",), ("a",)), (("a",), ())), "axis 'a' is used more than once .factor m, k."),
+        (axes(("a",), (8,), (("a",), ()), ((), ("a",))), "axis 'a' is used more than once .factor m, n."),
         (axes(("a", "b"), (0, 2), ((), ()), ((), ())), "a layout of 0 x 2 = 0 cards for 8"),
         (axes(("a", "b"), (4, 4), ((), ()), ((), ())), "a layout of 4 x 4 = 16 cards for 8"),
         (axes(("a",), (8,), ((),), ((), ())), r"a layout of 1 dims for input 0 of shape \[8, 16\]"),
@@ -173,7 +173,7 @@ def test_what_one_reader_holds_whole_no_neighbour_cuts():
 
 def test_two_readers_that_the_user_set_apart_are_refused_in_auto_parallel_too():
     """No one's strategy is dropped."""
-    with pytest.raises(ShardingError, match="table: its readers want it in different layouts"):
+    with pytest.raises(ShardingError, match="table: its readers need it in different layouts"):
         propagate(shared(((1, 8), (1,)), ((1, 1), (8, 1))), 8, mode="auto_parallel")
 
 

@@ -213,10 +213,10 @@ def test_stages_that_do_not_fit_are_refused():
     """More stages than cards, cards that cannot be shared, a stage that there is not, a stage that is none."""
     net = Language(2, 1)
     graph = trace(net, np.zeros(8, np.int64))
-    with pytest.raises(ShardingError, match=r"pipeline_stages=4: 2 cards cannot be shared .*; use 1, 2"):
+    with pytest.raises(ShardingError, match=r"pipeline_stages=4: 2 cards cannot be divided .*; use 1, 2"):
         propagate(graph, 2, stages=4)
     with pytest.raises(
-        ShardingError, match=r"pipeline_stages=4: 6 cards cannot be shared .*; use 1, 2, 3, 6"
+        ShardingError, match=r"pipeline_stages=4: 6 cards cannot be divided .*; use 1, 2, 3, 6"
     ):
         propagate(graph, 6, stages=4)
     net.blocks[1].pipeline_stage = 2
