@@ -73,13 +73,13 @@ def test_cards_tell_what_they_did_when(count, processes):
 
 
 def test_the_record_reads_as_a_small_table():
-    """Kind, operator, calls and bytes; and it adds up over kinds and runs."""
+    """Kind, operator, calls and bytes; and it adds up over kinds and runs. The report of the step sums it up."""
     net, _, _ = SAMPLE.make(((1, 4), (4, 1)))
     set_auto_parallel_context(parallel_mode="semi_auto_parallel", full_batch=True)
     with CardGroup(4) as cards:
         model = Model(net, cards=cards)
-        model.predict(Tensor(np.ones((128, 96), np.float32)))
-    found = model.last.communication
+        result = model.predict(Tensor(np.ones((128, 96), np.float32)))
+    report, found = model.last, model.last.communication
     # 128 x 16 partial sums of float32, of which Neg wants a quarter on each card: it sends the three others.
     sent = 128 * 16 * 4 * 3 // 4
     assert repr(found).splitlines() == [
@@ -87,5 +87,10 @@ def test_the_record_reads_as_a_small_table():
         f"  ReduceScatter  MatMul of 'matmul_weight'    1 call  at most {sent} from a card, {4 * sent} in all",
     ]
     assert found.by_kind() == {"ReduceScatter": (1, 4 * sent)}
+    ((_, whole),) = report.outputs.items()
+    np.testing.assert_array_equal(whole, result.asnumpy())
+    first, *rest = repr(report).splitlines()
+    assert first.startswith("StepReport of 4 cards, ")
+    assert rest == ["  1 collective sent 24 KiB in all", "  gave [128, 16] float32"]
     twice = found.times(2)
     assert (twice.rows[0].calls, twice.sent_bytes.tolist()) == (2, [2 * sent] * 4)

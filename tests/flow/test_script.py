@@ -268,3 +268,25 @@ def test_callbacks_are_told_where_training_stands():
         Model(net, loss, nn.SGD(net.trainable_params(), 0.1), cards=cards).train(2, Stream(), callbacks=notes)
     steps = [(1, 1, 1, 0), (1, 2, 2, 0), "epoch 1", (2, 1, 3, 0), (2, 2, 4, 0), "epoch 2"]
     assert notes.notes == [("begin", 0, 0), *steps, "end"]
+
+
+def test_a_callback_saves_what_the_cards_hold(tmp_path):
+    """After any step; before the first one a net that was never placed has nothing to save."""
+
+    class Keep(Callback):
+        def on_train_begin(self, run):
+            with pytest.raises(ContextError, match="the net is on no card yet"):
+                run.save(tmp_path, "begin.ckpt", integrated=True)
+
+        def on_train_step_end(self, run):
+            (self.file,) = run.save(tmp_path, f"{run.step}.ckpt", integrated=True)
+
+    keep, net = Keep(), dl.sample.SampleNet()
+    loss = nn.SoftmaxCrossEntropyWithLogits(reduction="mean")
+    batches = [(data.reshape(128, 96), label.reshape(128, 16)) for data, label in sample_dataset()]
+    with CardGroup(1) as cards:
+        Model(net, loss, nn.SGD(net.trainable_params(), 0.1), cards=cards).train(1, batches, callbacks=keep)
+        assert keep.file == tmp_path / "2.ckpt"
+        saved = dl.load_checkpoint(keep.file)["matmul_weight"].asnumpy()
+        np.testing.assert_array_equal(saved, net.weight.asnumpy())
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["1.ckpt", "2.ckpt"]
