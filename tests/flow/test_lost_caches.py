@@ -33,7 +33,7 @@ def killing(monkeypatch, cards, steps):
 
     def counted(self, placed):
         before = self.caches
-        sizes.append(self.texts.shape[1] if before is None else 1)
+        sizes.append(self.ids.shape[1] if before is None else 1)
         return run(self, placed)
 
     monkeypatch.setattr(generating.Choice, "of", then_kill)
@@ -69,7 +69,7 @@ def test_losses_without_end_are_reported(monkeypatch):
         run, runs = generating.Generation._run, []
 
         def lost_often(self, placed):
-            runs.append(self.texts.shape[1])
+            runs.append(self.ids.shape[1])
             if len(runs) > 1:
                 raise CardRestartedError("card 0 was lost")
             return run(self, placed)
