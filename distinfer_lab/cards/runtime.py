@@ -11,6 +11,7 @@ What a script leaves open is closed when the interpreter ends.
 
 import atexit
 import contextlib
+import functools
 import os
 import uuid
 import weakref
@@ -36,8 +37,6 @@ from .serial_executor import SerialExecutor
 
 __all__ = ["CardRuntime", "open_runtime"]
 
-_used_dask: list[Origin] = []
-"""The process that made the first group: a fork of it has none of the threads that Dask keeps for all clusters."""
 _still_open: "weakref.WeakSet[CardRuntime]" = weakref.WeakSet()
 
 
@@ -179,9 +178,7 @@ def open_runtime(
     CardError
         If the cluster cannot be had or is too small, or naming the worker or scheduler that is lost meanwhile.
     """
-    _used_dask.append(Origin("copy of Dask"))
-    _used_dask[0].check()
-    del _used_dask[1:]
+    _first_use().check()
     with contextlib.ExitStack() as stack:
         client, folder = _attached(given, stack) if given else _embedded(cards or 1, processes, stack)
         terms = GroupTerms(
@@ -200,6 +197,12 @@ def open_runtime(
         runtime.close()
         raise
     return runtime
+
+
+@functools.cache
+def _first_use() -> Origin:
+    """The process that made the first group: a fork of it has none of the threads that Dask has for all clusters."""
+    return Origin("copy of Dask")
 
 
 def _attached(given: cluster.Given, stack: contextlib.ExitStack) -> tuple[Client, None]:
