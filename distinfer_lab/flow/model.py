@@ -2,11 +2,11 @@
 
 ::
 
-model = Model(net, loss_fn, optimizer)         inside `with CardGroup(8):`
-model.train(2, dataset, callbacks=[...])       step 1
-layout = model.infer_predict_layout(x)         step 2
-load_distributed_checkpoint(net, files, ...)   step 3
-y = model.predict(x)                           step 4
+    model = Model(net, loss_fn, optimizer)         inside `with CardGroup(8):`
+    model.train(2, dataset, callbacks=[...])       step 1
+    layout = model.infer_predict_layout(x)         step 2
+    load_distributed_checkpoint(net, files, ...)   step 3
+    y = model.predict(x)                           step 4
 """
 
 import os

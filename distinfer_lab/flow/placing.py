@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..cards import CardGroup, Placement
 from ..errors import ContextError
 from ..layout import Box, Strategy
-from ..net import Cell, InitialBox, InitialPart, InitialShare, Parameter, Region, Source, Values
+from ..net import ArrayValues, Cell, InitialBox, InitialShard, InitialShards, Parameter, Region, ValueSource
 from ..parallel.shards import LaidBox, shard_map
 
 __all__ = ["PlacedNet", "place_initial", "placed_net", "remember", "with_new_values"]
@@ -138,13 +138,13 @@ def place_initial(
     """
     for name in strategy:
         _refuse_elsewhere(name, params[name], group)
-    parts: list[list[InitialPart]] = [[] for _ in range(strategy.ranks)]
+    parts: list[list[InitialShard]] = [[] for _ in range(strategy.ranks)]
     for name, layout in strategy.items():
         held = shard_map(layout, strategy.shapes[name])
         for rank, boxes in held.boxes.items():
             initial = tuple(_initial_box(name, params[name].initial, laid) for laid in boxes)
-            parts[rank].append(InitialPart(name, held.shapes[rank], initial))
-    shares = [InitialShare(tuple(p)) for p in parts]
+            parts[rank].append(InitialShard(name, held.shapes[rank], initial))
+    shares = [InitialShards(tuple(p)) for p in parts]
     if into is None:
         return PlacedNet(group, group.place(shares, strategy), strategy)
     group.extend(into.placement, shares, strategy)
@@ -167,9 +167,9 @@ def _refuse_elsewhere(name: str, param: Parameter, group: CardGroup) -> None:
             )
 
 
-def _initial_box(name: str, source: Source, laid: LaidBox) -> InitialBox:
+def _initial_box(name: str, source: ValueSource, laid: LaidBox) -> InitialBox:
     """A box of an initial value; of a user's array, only that region."""
     whole, shard = (tuple(zip(box.start, box.stop, strict=True)) for box in (laid.whole, laid.shard))
-    if isinstance(source, Values):
-        source = Values(source.region(whole, name), laid.whole.start)
+    if isinstance(source, ArrayValues):
+        source = ArrayValues(source.region(whole, name), laid.whole.start)
     return InitialBox(whole, shard, source)

@@ -6,19 +6,20 @@ from .cell import Cell, SequentialCell
 from .differentiate import differentiate
 from .evaluate import check_value, evaluate
 from .graph import AxisStrategy, Graph, Node, NodeStrategy, Operator, Origin, Region, Rule, Spec
-from .initializer import Initializer, Values, get_seed, initializer, set_seed
-from .shares import InitialBox, InitialPart, InitialShare
-from .tensor import Parameter, Source, Tensor, Value
+from .initial_shards import InitialBox, InitialShard, InitialShards
+from .initializer import ArrayValues, Initializer, get_seed, initializer, set_seed
+from .tensor import Parameter, Tensor, Value, ValueSource
 from .trace import spec_of, trace, training_graph
 
 __all__ = [
+    "ArrayValues",
     "AxisStrategy",
     "Cell",
     "Graph",
     "GraphBuilder",
     "InitialBox",
-    "InitialPart",
-    "InitialShare",
+    "InitialShard",
+    "InitialShards",
     "Initializer",
     "Node",
     "NodeStrategy",
@@ -28,11 +29,10 @@ __all__ = [
     "Region",
     "Rule",
     "SequentialCell",
-    "Source",
     "Spec",
     "Tensor",
     "Value",
-    "Values",
+    "ValueSource",
     "check_value",
     "differentiate",
     "evaluate",

@@ -11,7 +11,7 @@ __all__ = ["GraphBuilder"]
 
 
 class GraphBuilder:
-    """Collects inputs, parameters and nodes; `graph()` gives them as one frozen record.
+    """Collects inputs, parameters and nodes; `graph()` returns them as one frozen record.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class GraphBuilder:
         return spec
 
     def add(self, op: Operator, *inputs: str, strategy: NodeStrategy | None = None) -> str:
-        """Add a node; gives the name of its output.
+        """Add a node; returns the name of its output.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class GraphBuilder:
             self._stage = before
 
     def graph(self, outputs: Sequence[str], updates: Mapping[str, str] | None = None) -> Graph:
-        """What was built; nodes that nothing asks for are left out."""
+        """What was built; nodes that no output needs are left out."""
         needed = set(outputs) | set((updates or {}).values())
         kept: list[Node] = []
         for node in reversed(self.nodes):

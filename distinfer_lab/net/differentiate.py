@@ -1,6 +1,6 @@
 """Differentiation: a graph in, more nodes of the same operators out.
 
-Walk the nodes backwards; each hands the gradient of its output on to its inputs; where a value
+Walk the nodes backwards; each propagates the gradient of its output to its inputs; where a value
 was used twice, its gradients are added.
 """
 
@@ -15,7 +15,7 @@ __all__ = ["differentiate"]
 
 
 def differentiate(build: GraphBuilder, loss: str, wrt: Sequence[str]) -> dict[str, str]:
-    """Add the gradient of `loss` to what was built; gives parameter -> name of its gradient.
+    """Add the gradient of `loss` to what was built: parameter -> name of its gradient.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def differentiate(build: GraphBuilder, loss: str, wrt: Sequence[str]) -> dict[st
         grads = {loss: build.add(Constant(1.0, str(spec.dtype)))}
     for node in reversed(forward):
         if node.output in grads and node.output in reached:
-            _hand_on(build, node, grads, reached)
+            _propagate(build, node, grads, reached)
     return {name: grads[name] for name in wrt if name in grads}
 
 
@@ -54,7 +54,7 @@ def _reached(nodes: Sequence[Node], wrt: Sequence[str]) -> set[str]:
     return out
 
 
-def _hand_on(build: GraphBuilder, node: Node, grads: dict[str, str], reached: set[str]) -> None:
+def _propagate(build: GraphBuilder, node: Node, grads: dict[str, str], reached: set[str]) -> None:
     grad = grads[node.output]
     with build.origin(node.output, grad):
         parts = node.op.gradient(build, node.inputs, node.output, grad)

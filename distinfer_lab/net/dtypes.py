@@ -22,12 +22,12 @@ dtypes: dict[str, np.dtype[Any]] = {
 
 
 def as_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """A dtype, however it is given.
+    """A dtype as an object, from any form of it.
 
     Raises
     ------
     ArgumentTypeError
-        If it is none.
+        If it is not a dtype.
 
     Examples
     --------

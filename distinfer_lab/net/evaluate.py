@@ -1,4 +1,4 @@
-"""Running a graph on whole arrays: what every cut run must equal."""
+"""Running a graph on whole arrays: what every sharded run must equal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -43,7 +43,7 @@ def check_value(kind: str, name: str, spec: Spec, given: Mapping[str, Array]) ->
         Naming the value, its shape and dtype, and what was expected.
     """
     if name not in given:
-        raise GraphError(f"{kind} {name!r} is missing; given are {listed(given)}")
+        raise GraphError(f"{kind} {name!r} is missing; there are {listed(given)}")
     value = np.asarray(given[name])
     if Spec(value.shape, value.dtype) != spec:
         raise GraphError(

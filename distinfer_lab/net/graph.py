@@ -1,4 +1,4 @@
-"""A graph: what tracing a net gives, and what differentiation gives back.
+"""A graph: the result of tracing a net, and of differentiating it.
 
 ::
 
@@ -48,38 +48,38 @@ class Spec(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Which dims of an operator go together when it is cut.
+    """Which dims of an operator are sharded together.
 
-    Each dim carries the name of a factor; equal names are cut alike. None marks a dim that
+    Each dim carries the name of a factor; dims of one name are sharded alike. None marks a dim that
     must stay whole. For `MatMul` the inputs are (("m", "k"), ("k", "n")), the output is
-    ("m", "n") and `sums` is {"k"}: cutting k leaves partial values that are added up.
+    ("m", "n") and `sums` is {"k"}: sharding k leaves partial values that are added up.
     """
 
     inputs: tuple[tuple[str | None, ...], ...]
     output: tuple[str | None, ...]
     sums: frozenset[str] = frozenset()
-    """Factors that the output does not have: cutting one gives partial sums."""
+    """Factors that the output does not have: sharding one leaves partial sums."""
     order: tuple[str, ...] = ()
     """The factors as mesh axes, slowest first (MindSpore's device matrix)."""
     within: Mapping[str, str] = {}
-    """Factors that may only be cut by the leading axes of another's: {"k": "h"} where 2 query heads h share
+    """Factors that may only be sharded by the leading axes of another's: {"k": "h"} where 2 query heads h share
     a head k of keys. Where the output has k and not h, the other axes of h leave partial values."""
     fused: Mapping[int, tuple[tuple[int, ...] | None, ...]] = {}
-    """Operand (-1: the output) -> for each dim the sizes of its parts, each of which is cut by itself."""
+    """Operand (-1: the output) -> for each dim the sizes of its parts, each of which is sharded by itself."""
     runs: Mapping[str, int] = {}
     """Factors whose elements an operator knows by their place: a card holds one contiguous run of each, from
     a multiple of this many elements to another, or to the end."""
 
 
 class AxisStrategy(NamedTuple):
-    """A strategy by named axes, as MindSpore's `Layout` objects give it."""
+    """A strategy by named axes, as MindSpore's `Layout` objects say it."""
 
     axis_names: tuple[str, ...]
     axis_sizes: tuple[int, ...]
     inputs: tuple[tuple[tuple[str, ...], ...], ...]
-    """For each input, for each dim, the axes that cut it, major first."""
+    """For each input, for each dim, the axes that shard it, major first."""
     split: str = "even"
-    """How a dim is shared whose size the number of parts does not divide (`layout.SPLITS`)."""
+    """How a dim is divided whose size the number of parts does not divide evenly (`layout.SPLITS`)."""
 
 
 class Origin(NamedTuple):
@@ -122,7 +122,7 @@ class Operator(ABC):
 
     @abstractmethod
     def rule(self, *inputs: Spec) -> Rule:
-        """How the operator may be cut, for these (whole) inputs."""
+        """How the operator may be sharded, for these (whole) inputs."""
 
     def gradient(self, build: Builder, inputs: Sequence[str], output: str, grad: str) -> Sequence[str | None]:
         """Add nodes that carry `grad`, the gradient of `output`, back to each input.
@@ -132,10 +132,12 @@ class Operator(ABC):
         raise GraphError(f"{self.name} has no gradient")
 
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
-        """Give this operator for one card: `whole` specs of the inputs, its region of each, and of the output.
+        """Make the operator for one card, from the `whole` specs of its inputs and the card's regions.
+
+        There is a region for each input, and one for the output.
 
         Most operators mean the same on a shard. Those whose attributes hold sizes or
-        offsets (a reshape's target, a mean's count, the first row of a cut table) return
+        offsets (a reshape's target, a mean's count, the first row of a sharded table) return
         themselves changed.
         """
         return self
@@ -149,7 +151,7 @@ class Node:
     op: Operator
     inputs: tuple[str, ...]
     strategy: NodeStrategy | None = None
-    """How the user asked for it to be cut (`.shard(...)`)."""
+    """How the user wants it sharded (`.shard(...)`)."""
     origin: Origin | None = None
     """For a node of a gradient or of an optimizer's update; None for the net's own nodes."""
     stage: int | None = None
@@ -188,7 +190,7 @@ class Graph(Displayed):
             specs[node.output] = node.op.infer(*(specs[i] for i in node.inputs))
         for name in (*self.outputs, *self.updates.values()):
             if name not in specs:
-                raise GraphError(f"the graph gives {name!r}, which nothing defines")
+                raise GraphError(f"the graph returns {name!r}, which nothing defines")
         object.__setattr__(self, "specs", specs)
 
     def __repr__(self) -> str:
@@ -199,4 +201,4 @@ class Graph(Displayed):
         for node in self.nodes:
             shape = list(self.specs[node.output].shape)
             lines.append(f"  {node.output} {shape} = {node.op.name}({', '.join(node.inputs)})")
-        return "\n".join([*lines, f"  gives {', '.join(self.outputs)}"])
+        return "\n".join([*lines, f"  returns {', '.join(self.outputs)}"])

@@ -1,7 +1,7 @@
 """Initial values, evaluated for any region of a tensor without making the rest.
 
 A random value depends on the seed, the parameter's name and the element's place in the whole
-tensor, never on the cut: every card makes its own shard, and all shards fit together.
+tensor, never on the layout: every card makes its own shard, and all shards fit together.
 
 References
 ----------
@@ -23,7 +23,7 @@ from ..errors import GraphError
 from .dtypes import as_dtype
 from .graph import Region
 
-__all__ = ["Initializer", "Values", "get_seed", "initializer", "set_seed"]
+__all__ = ["ArrayValues", "Initializer", "get_seed", "initializer", "set_seed"]
 
 Array = NDArray[Any]
 
@@ -117,8 +117,8 @@ class Initializer:
 
 
 @dataclass(frozen=True, eq=False)
-class Values:
-    """Elements that the user gave, as an array; or a piece of it that begins at `start` of the whole."""
+class ArrayValues:
+    """The elements of a user's array; or a box of it that begins at `start` of the whole."""
 
     array: Array
     start: tuple[int, ...] = ()

@@ -124,7 +124,7 @@ Activation = str | Callable[[Value], Value]
 class Dense(Cell):
     """x @ weight.T + bias, with weight of shape [out_channels, in_channels].
 
-    `dense.matmul.shard(((a, b), (c, b)))` cuts the product, `dense.bias_add.shard(((a, c), (c,)))`
+    `dense.matmul.shard(((a, b), (c, b)))` shards the product, `dense.bias_add.shard(((a, c), (c,)))`
     the sum.
 
     Parameters
@@ -183,7 +183,7 @@ def _activation(activation: Activation | None) -> Callable[[Value], Value] | Non
 
 
 class Embedding(Cell):
-    """Rows of a table of shape [vocab_size, embedding_size]; `embedding.gather.shard(...)` cuts it.
+    """Rows of a table of shape [vocab_size, embedding_size]; `embedding.gather.shard(...)` shards it.
 
     Parameters
     ----------

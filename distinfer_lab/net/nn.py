@@ -1,4 +1,4 @@
-"""Cells, layers, losses and optimizers under the one name that MindSpore gives them: `nn`."""
+"""Cells, layers, losses and optimizers under MindSpore's name for them: `nn`."""
 
 from .cell import Cell, SequentialCell
 from .layers import GELU, Dense, Embedding, Flatten, LayerNorm, ReLU, RMSNorm, Sigmoid, SiLU, Softmax, Tanh

@@ -49,7 +49,7 @@ __all__ = [
 
 
 class Layout(Displayed):
-    """Named device axes for `shard`, as MindSpore's `Layout` gives them.
+    """Named device axes for `shard`, as in MindSpore's `Layout`.
 
     Examples
     --------
@@ -65,11 +65,11 @@ class Layout(Displayed):
         self.sizes, self.names = tuple(device_matrix), tuple(alias_name)
 
     def __call__(self, *dims: str | Sequence[str]) -> "LayoutDims":
-        """For each dim of an input the axis, or the axes, that cut it; "None" for none."""
-        cut = [(d,) if isinstance(d, str) else tuple(d) for d in dims]
-        for name in (n for d in cut for n in d if n != "None" and n not in self.names):
+        """For each dim of an input the axis, or the axes, that shard it; "None" for none."""
+        axes = [(d,) if isinstance(d, str) else tuple(d) for d in dims]
+        for name in (n for d in axes for n in d if n != "None" and n not in self.names):
             raise GraphError(f"Layout has the axes {', '.join(self.names)}, not {name!r}")
-        return LayoutDims(self, tuple(tuple(n for n in d if n != "None") for d in cut))
+        return LayoutDims(self, tuple(tuple(n for n in d if n != "None") for d in axes))
 
     def __repr__(self) -> str:
         return f"Layout({self.sizes}, {self.names})"
@@ -126,7 +126,7 @@ class Primitive(Displayed, ABC):
         return type(self).__name__
 
     def shard(self, in_strategy: InStrategy | None, out_strategy: None = None) -> Self:
-        """Set into how many shards each dim of each input is cut; returns the primitive itself.
+        """Set into how many shards each dim of each input is divided; returns the primitive itself.
 
         Parameters
         ----------

@@ -14,15 +14,15 @@ from ..errors import ArgumentTypeError, GraphError
 from .build import GraphBuilder
 from .dtypes import as_dtype
 from .graph import NodeStrategy, Operator, Region, Spec
-from .initializer import Initializer, Values
+from .initializer import ArrayValues, Initializer
 from .operators import Add, AddScalar, Constant, Div, MatMul, Mul, Neg, Scale, Sub
 
 __all__ = [
     "Parameter",
-    "Source",
     "Tensor",
     "Traced",
     "Value",
+    "ValueSource",
     "apply",
     "building",
     "constant",
@@ -125,7 +125,7 @@ class Tensor(Arithmetic["Tensor"]):
         return f"Tensor(shape={list(self.shape)}, dtype={self.dtype}, value={value})"
 
 
-class Source(Protocol):
+class ValueSource(Protocol):
     """Where a parameter's values are: an initialiser, an array, or shards on cards."""
 
     @property
@@ -147,14 +147,14 @@ class Parameter(Arithmetic["Tensor | Traced"]):
     Parameters
     ----------
     default_input
-        A Tensor, an array, a number, or what `initializer` gives. An array is cut, never
+        A Tensor, an array, a number, or what `initializer` returns. An array is sharded, never
         copied whole to each card.
     name
         By default the name of the attribute that it is set to.
     requires_grad
         Whether optimizers train it.
     parallel_optimizer
-        Whether `enable_parallel_optimizer` may cut it.
+        Whether `enable_parallel_optimizer` may shard it.
     """
 
     def __init__(
@@ -165,10 +165,10 @@ class Parameter(Arithmetic["Tensor | Traced"]):
         *,
         parallel_optimizer: bool = True,
     ) -> None:
-        initial: Source = (
+        initial: ValueSource = (
             default_input
             if isinstance(default_input, Initializer)
-            else Values(Tensor(default_input).asnumpy())
+            else ArrayValues(Tensor(default_input).asnumpy())
         )
         self.initial, self.source = initial, initial
         self.name = name or "Parameter"
@@ -196,7 +196,7 @@ class Parameter(Arithmetic["Tensor | Traced"]):
         return self.source.region(region, self.name)
 
     def asnumpy(self) -> Array:
-        """The whole value; gathered, if it lies in shards on cards."""
+        """The whole value; gathered, if cards hold it in shards."""
         return self.region(tuple((0, n) for n in self.shape))
 
     def set_data(self, data: ArrayLike) -> None:
@@ -212,7 +212,7 @@ class Parameter(Arithmetic["Tensor | Traced"]):
             raise GraphError(
                 f"{self.name}: a value of shape {list(value.shape)} for a parameter of shape {list(self.shape)}"
             )
-        self.source = self.initial = Values(value.astype(self.dtype))
+        self.source = self.initial = ArrayValues(value.astype(self.dtype))
 
     def __repr__(self) -> str:
         return f"Parameter(name={self.name}, shape={list(self.shape)}, dtype={self.dtype})"
@@ -248,14 +248,14 @@ class Traced(Arithmetic["Traced"]):
 
 
 Value = Tensor | Parameter | Traced
-"""What operators take and give."""
+"""The operands and results of operators."""
 
 _tracing: ContextVar[GraphBuilder | None] = ContextVar("_tracing", default=None)
 
 
 @contextmanager
 def tracing(build: GraphBuilder) -> Iterator[None]:
-    """Operators on parameters alone, which do not tell what they are traced for, are added to `build` inside."""
+    """Inside, operators on parameters alone are added to `build`, though no operand refers to it."""
     token = _tracing.set(build)
     try:
         yield

@@ -37,7 +37,7 @@ def spec_of(value: Sample) -> Spec:
 
 
 def trace(net: Cell, *inputs: Sample) -> Graph:
-    """The graph of a net for inputs of these shapes; its inputs carry the names that `construct` gives them.
+    """The graph of a net for inputs of these shapes; its inputs have the names of `construct`'s arguments.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def trace(net: Cell, *inputs: Sample) -> Graph:
     Raises
     ------
     GraphError
-        If the net cannot be traced, or gives something that is not a tensor.
+        If the net cannot be traced, or returns something that is not a tensor.
     """
     build = GraphBuilder()
     outputs = _call(build, net, [spec_of(value) for value in inputs])
@@ -62,7 +62,7 @@ def training_graph(
     Parameters
     ----------
     loss_fn
-        Called with the net's output and the label; gives one number.
+        Called with the net's output and the label; returns one number.
     data, label
         Tensors, arrays or Specs of a whole batch.
 
@@ -77,7 +77,7 @@ def training_graph(
     with tracing(build):
         loss = loss_fn(Traced(build, prediction), Traced(build, label_name))
     if not isinstance(loss, Traced):
-        raise GraphError(f"the loss function gave {loss!r:.60}; it must compute with the net's output")
+        raise GraphError(f"the loss function returned {loss!r:.60}; it must compute with the net's output")
     known = net.parameters_dict()
     for param in optimizer.params:
         if known.get(param.name) is not param:
@@ -92,13 +92,13 @@ def training_graph(
 def _call(build: GraphBuilder, net: Cell, specs: Sequence[Spec]) -> list[str]:
     net.parameters_dict()
     names = _input_names(net, len(specs))
-    given = [Traced(build, build.input(name, spec)) for name, spec in zip(names, specs, strict=True)]
+    inputs = [Traced(build, build.input(name, spec)) for name, spec in zip(names, specs, strict=True)]
     with tracing(build):
-        result = net(*given)
+        result = net(*inputs)
     outputs = result if isinstance(result, tuple | list) else [result]
     for output in outputs:
         if not isinstance(output, Traced | Parameter):
-            raise GraphError(f"{type(net).__name__} gave {output!r:.60}; `construct` must give tensors")
+            raise GraphError(f"{type(net).__name__} returned {output!r:.60}; `construct` must return tensors")
     return [o.name if isinstance(o, Traced) else build.param(o.name, o.spec) for o in outputs]
 
 

@@ -163,7 +163,7 @@ X = Tensor(np.zeros((2, 2), np.float32))
         (NoConstruct(), [X], GraphError, "NoConstruct has no `construct`"),
         (Branches(), [X], GraphError, "branches on a value of a tensor"),
         (MakesTensors(), [X], GraphError, "Add: a Tensor was made inside `construct`; make it a Parameter"),
-        (GivesNumbers(), [X], GraphError, "GivesNumbers gave 7; `construct` must give tensors"),
+        (GivesNumbers(), [X], GraphError, "GivesNumbers returned 7; `construct` must return tensors"),
         (TwoOfOneName(), [X], GraphError, "TwoOfOneName has two parameters named 'w'"),
         (Branches(), [X, X], GraphError, r"Branches.construct takes 1 inputs \(x\), but 2 were given"),
         (Branches(), [3], ArgumentTypeError, "a net takes Tensors, not int: 3"),

@@ -231,7 +231,7 @@ REFUSED = [
         r"MatMul: .*both need 2 dims \(BatchMatMul takes more\)",
     ),
     (ops.Add(), [((4, 6), F32), ((5,), F32)], r"Add: shapes \[4, 6\] and \[5\] do not broadcast"),
-    (ops.Add(), [((4,), F32), ((4,), I32)], "Add: inputs of dtypes float32, int32; give all one dtype"),
+    (ops.Add(), [((4,), F32), ((4,), I32)], "Add: inputs of dtypes float32, int32; cast them to one dtype"),
     (
         ops.BiasAdd(),
         [((4, 6), F32), ((4,), F32)],

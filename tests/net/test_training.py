@@ -50,7 +50,7 @@ def test_what_cannot_be_trained_is_told():
         training_graph(net, nn.SoftmaxCrossEntropyWithLogits(), optimizer, X, Y)
     with pytest.raises(GraphError, match="the optimizer trains 'w', which is not a parameter of Line"):
         training_graph(Line(), nn.MSELoss(), optimizer, X, Y)
-    with pytest.raises(GraphError, match="the loss function gave"):
+    with pytest.raises(GraphError, match="the loss function returned"):
         training_graph(net, lambda out, label: Tensor(1.0), optimizer, X, Y)
 
 

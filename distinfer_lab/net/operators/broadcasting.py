@@ -25,11 +25,11 @@ def same_dtype(op: Operator, *inputs: Spec) -> np.dtype[Any]:
     Raises
     ------
     GraphError
-        If they differ: nothing is converted behind the caller's back.
+        If they differ: nothing is converted implicitly.
     """
     found = {str(spec.dtype) for spec in inputs}
     if len(found) > 1:
-        raise GraphError(f"{op.name}: inputs of dtypes {', '.join(sorted(found))}; give all one dtype")
+        raise GraphError(f"{op.name}: inputs of dtypes {', '.join(sorted(found))}; cast them to one dtype")
     return inputs[0].dtype
 
 

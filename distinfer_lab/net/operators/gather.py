@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Gather(Operator):
-    """table[ids]: the entries of `axis` 0 by their numbers; a number outside the table gives zeros.
+    """table[ids]: the entries of `axis` 0 by their numbers; an id outside the table becomes zeros.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Gather(Operator):
     first_row
         On a card: the number of the first row that it holds.
     rows
-        How many rows the whole table has, where a number outside it shall be an error.
+        How many rows the whole table has, where an id outside it is to be an error.
     """
 
     axis: int = 0
@@ -148,7 +148,7 @@ class AtStep(Operator):
         rates, step = inputs[0], int(inputs[1][0])
         if not 0 <= step < len(rates):
             raise GraphError(
-                f"learning_rate has {len(rates)} values, one for each step, and this is step {step + 1}; give more "
+                f"learning_rate has {len(rates)} values, one for each step, and this is step {step + 1}; pass more "
                 "values, or one number for all steps"
             )
         return np.asarray(rates[step])

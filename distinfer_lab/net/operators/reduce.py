@@ -19,12 +19,12 @@ Array = NDArray[Any]
 
 
 def normal_axes(op: Operator, axis: Sequence[int] | int | None, ndim: int) -> tuple[int, ...]:
-    """The axes as sorted numbers 0 or more; none given means all.
+    """The axes as sorted numbers of 0 or more; all axes, if there are none.
 
     Raises
     ------
     GraphError
-        If one lies outside the dims.
+        If one is out of range.
     """
     axes = (axis,) if isinstance(axis, int) else tuple(axis or range(ndim))
     for a in axes:

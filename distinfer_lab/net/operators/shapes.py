@@ -24,7 +24,7 @@ def _extent(region: Region) -> tuple[int, ...]:
 def reshape_factors(src: Sequence[int], dst: Sequence[int]) -> tuple[Names, Names]:
     """Factors of a reshape: where runs of dims have equal products, their major dims go together.
 
-    [8, 6, 4] -> [48, 4]: 8 and 48 share a factor, as a cut of the 8 is a cut of the 48; the 6 is
+    [8, 6, 4] -> [48, 4]: 8 and 48 share a factor, as a shard of the 8 is a shard of the 48; the 6 is
     whole; 4 and 4 share one. Dims of size 1 belong to no group.
     """
     left: Names = [None] * len(src)
@@ -98,7 +98,7 @@ class Flatten(Operator):
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
     def rule(self, *inputs: Spec) -> Rule:
-        # Only the batch may be cut, as in MindSpore: one card then has whole rows.
+        # Only the batch may be sharded, as in MindSpore: one card then has whole rows.
         rest = (None,) * (len(inputs[0].shape) - 1)
         return Rule((("n", *rest),), ("n", None), order=("n",))
 

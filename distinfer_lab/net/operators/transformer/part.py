@@ -101,10 +101,10 @@ def _replaced(shape: Sequence[int], dim: int, size: int) -> tuple[int, ...]:
 
 
 def _shares(sizes: tuple[int, ...], which: int, share: int) -> tuple[int, ...]:
-    """One card's sizes of all parts, where it has `share` elements of one; all are cut alike."""
+    """One card's sizes of all parts, where it has `share` elements of one; all are sharded alike."""
     scale = math.gcd(sizes[which], share)
     mine, whole = share // scale, sizes[which] // scale
     for size in sizes:
         if size * mine % whole:
-            raise GraphError(f"Part: parts of sizes {list(sizes)} cannot all be cut to {mine}/{whole}")
+            raise GraphError(f"Part: parts of sizes {list(sizes)} cannot all be sharded to {mine}/{whole}")
     return tuple(size * mine // whole for size in sizes)

@@ -1,4 +1,4 @@
-"""One card's shards of initial values: made, or cut, where they are needed."""
+"""One card's shards of initial values: made where they are needed, or taken of an array."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .graph import Region
-from .tensor import Source
+from .tensor import ValueSource
 
-__all__ = ["InitialBox", "InitialPart", "InitialShare"]
+__all__ = ["InitialBox", "InitialShard", "InitialShards"]
 
 Array = NDArray[Any]
 
@@ -21,11 +21,11 @@ class InitialBox(NamedTuple):
     """In the coordinates of the whole value."""
     shard: Region
     """The same, in the shard."""
-    source: Source
+    source: ValueSource
 
 
 @dataclass(frozen=True)
-class InitialPart:
+class InitialShard:
     """One shard of an initial value."""
 
     name: str
@@ -48,10 +48,10 @@ class InitialPart:
 
 
 @dataclass(frozen=True)
-class InitialShare:
-    """One card's shards of initial values; arrays of the user are cut before they are sent."""
+class InitialShards:
+    """One card's shards of initial values; of a user's array only the card's shards are sent."""
 
-    parts: tuple[InitialPart, ...]
+    parts: tuple[InitialShard, ...]
 
     @property
     def nbytes(self) -> int:
