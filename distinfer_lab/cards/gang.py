@@ -26,6 +26,7 @@ from threadpoolctl import ThreadpoolController
 
 from ..comm import ChannelClosedError, Epoch, Peer
 from ..errors import CardError
+from ..reshard import Topology
 from . import tasks
 from .leases import Leases
 from .membership import Membership, lost
@@ -72,6 +73,11 @@ class Gangs:
         self._leases = Leases(client)
         self._blas = ThreadpoolController()
         self._leaving = threading.Event()
+
+    @property
+    def topology(self) -> Topology:
+        """The hosts of the cards, as they were when the cards last joined."""
+        return Topology(tuple(peer.address.host for peer in self._peers))
 
     def join(self, run: Run) -> None:
         """Begin a new epoch, with other workers in the places of those that are lost.

@@ -22,6 +22,7 @@ from ..comm import ChannelClosedError
 from ..errors import CardError, listed
 from ..layout import Regions, Strategy, volumes
 from ..layout.senders import least_busy
+from ..reshard import Topology
 from . import tasks
 from .gang import Gangs
 from .placement import Placement
@@ -114,7 +115,7 @@ class Recovery:
         if not placement.trained and placement.fetch is None:
             self.fill(placement, ranks, placement.sources, run)
             return
-        found = shard_senders(placement.strategy, ranks)
+        found = shard_senders(placement.strategy, ranks, self._gangs.topology)
         if found is not None:
             self._copy(placement, found, run)
         elif placement.trained or placement.fetch is None:
@@ -176,10 +177,13 @@ def _repeated(err: CardError, attempts: int) -> CardError:
     )
 
 
-def shard_senders(strategy: Strategy | None, lost: Sequence[int]) -> dict[int, dict[int, list[str]]] | None:
+def shard_senders(
+    strategy: Strategy | None, lost: Sequence[int], topology: Topology
+) -> dict[int, dict[int, list[str]]] | None:
     """Who sends lost cards what they held: lost card -> sender -> names; None if some shard is nowhere else.
 
-    Of the cards that hold the same shard the least busy sends it (`layout.senders`).
+    Of the cards that hold the same shard the least busy on the same host sends it, or of all if none is there
+    (`layout.senders`).
     """
     if strategy is None:
         return None
@@ -196,9 +200,10 @@ def shard_senders(strategy: Strategy | None, lost: Sequence[int]) -> dict[int, d
             same = tuple(r for r, shard in shards.items() if shard == shards[rank] and r not in lost)
             if not same:
                 return None
+            near = tuple(r for r in same if topology.hosts[r] == topology.hosts[rank])
             wanted.append((rank, name))
             sizes.append(int(elements[rank]))
-            group.append(groups.setdefault(same, len(groups)))
+            group.append(groups.setdefault(near or same, len(groups)))
     loads = np.zeros(strategy.ranks, np.int64)
     holders = _padded(list(groups))
     found = least_busy(np.array(sizes, np.int64), np.array(group, np.int64), holders, loads)

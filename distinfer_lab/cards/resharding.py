@@ -60,7 +60,7 @@ class Resharding:
         files = tuple(
             MissingFile(f"card {rank}", "it is in the card's memory") for rank in range(strategy.ranks)
         )
-        return Checkpoint(files, tensors, {}, (), held=placement.key)
+        return Checkpoint(files, tensors, {}, (), held=placement.key, topology=self._cards.gangs.topology)
 
     def _dtypes(self, placement: Placement, run: Run) -> dict[str, Any]:
         self._cards.recovery.ready(placement, run)

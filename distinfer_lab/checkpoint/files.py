@@ -13,6 +13,7 @@ from ..dtypes import dtype_name
 from ..errors import CheckpointError, listed
 from ..formats import FileSet, SliceFile
 from ..layout import Box, Layout, Strategy
+from ..reshard import Topology
 from ..secret import secret_key
 from ..text import printable
 from .coverage import Coverage, box_in_words, coverage
@@ -42,6 +43,8 @@ class CheckpointFiles(Displayed):
     """What the files were opened with; a card opens them so again."""
     held: str = ""
     """The placement on cards that holds the slices, where files do not."""
+    topology: Topology | None = None
+    """The hosts of those cards: a plan has shards sent within a host where it can."""
     folder: str = ""
     """Where the manifest lies that says what the files hold; "" if none does."""
     marks: Mapping[str, Mapping[int, str]] = field(default_factory=dict)

@@ -125,6 +125,7 @@ def plan_conversion(
         checkpoint.ranks,
         count,
         placement=range(count) if same_cards else None,
+        topology=checkpoint.topology,
     )
     shapes = {names[r.name]: r.shape for r in records if r.name in layouts}
     return Conversion(

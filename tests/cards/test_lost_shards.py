@@ -5,8 +5,11 @@ from hypothesis import strategies as st
 
 from distinfer_lab.cards.recovery import shard_senders
 from distinfer_lab.layout import Layout, Mesh, Strategy
+from distinfer_lab.reshard import Topology
 
 from ..strategies import any_layouts, examples, meshes
+
+ONE_HOST = Topology.of_hosts(4, 4)
 
 
 @given(st.data())
@@ -29,7 +32,7 @@ def test_lost_shards_come_from_a_card_that_holds_the_same(data):
         for (name, rank), shard in held.items()
         if rank in lost
     }
-    found = shard_senders(strategy, lost)
+    found = shard_senders(strategy, lost, Topology.of_hosts(strategy.ranks, data.draw(st.integers(1, 4))))
     assert (found is None) == any(not holders for holders in same.values())
     if found is not None:
         pairs = [
@@ -43,4 +46,15 @@ def test_the_replicas_of_a_lost_card_share_what_it_gets():
     """One of four alike is lost with three tensors: each of the others sends one of them."""
     layout = Layout(Mesh(dp=4), "-")
     strategy = Strategy(dict.fromkeys("abc", layout), dict.fromkeys("abc", (8,)))
-    assert shard_senders(strategy, [1]) == {1: {0: ["a"], 2: ["b"], 3: ["c"]}}
+    assert shard_senders(strategy, [1], ONE_HOST) == {1: {0: ["a"], 2: ["b"], 3: ["c"]}}
+
+
+def test_a_replica_on_the_same_host_sends_before_others():
+    """Of four alike on two hosts; where both of a host are lost, those of the other host share it."""
+    layout = Layout(Mesh(dp=4), "-")
+    strategy = Strategy(dict.fromkeys("ab", layout), dict.fromkeys("ab", (8,)))
+    hosts = Topology(("north", "north", "south", "south"))
+    assert shard_senders(strategy, [1], hosts) == {1: {0: ["a", "b"]}}
+    both = shard_senders(strategy, [0, 1], hosts)
+    sent = [sender for senders in both.values() for sender, names in senders.items() for _ in names]
+    assert sorted(sent) == [2, 2, 3, 3]

@@ -17,6 +17,8 @@ from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.reshard import execute, plan_reshard
 
+from .clusters import cluster_of
+
 SHAPES = {"cols": (48, 32), "rows": (64, 24), "whole": (7,), "grid": (16, 16), "qkv": (24, 8), "step": ()}
 
 
@@ -162,6 +164,40 @@ def test_cards_to_cards_and_to_files(source, tmp_path):
         cards.drop(held)
         with pytest.raises(CardError, match="not on these cards"):
             cards.load(plan)
+
+
+class Rows:
+    """A source: one half of the rows of w, float32 [8, 8]."""
+
+    nbytes = 128
+
+    def __init__(self, half):
+        self.half = half
+
+    def read(self):
+        return {"w": np.arange(64, dtype=np.float32).reshape(8, 8)[4 * self.half : 4 * self.half + 4]}
+
+
+def test_of_two_replicas_the_one_on_the_same_host_sends():
+    """Each of two hosts holds all rows: they become columns, and no shard goes from host to host."""
+    hosts = ["127.0.0.1", "127.0.0.2", "127.0.0.2", "127.0.0.1"]
+    rows = Strategy({"w": layout({"tp": 2, "dp": 2}, ("tp",), ())}, {"w": (8, 8)})
+    columns = Strategy({"w": layout({"dp": 2, "tp": 2}, (), ("tp",))}, {"w": (8, 8)})
+    with cluster_of(0) as given:
+        for rank, host in enumerate(hosts):
+            given.add("--host", host, "--name", str(rank))
+        given.wait()
+        with CardGroup(4, address=given.address) as cards:
+            held = cards.place([Rows(rank // 2) for rank in range(4)], rows)
+            conversion = cards.checkpoint(held, rows).plan(columns, same_cards=True)
+            placement, _ = cards.load(conversion)
+            found = cards.pull(placement, {rank: ["w"] for rank in range(4)})
+    whole = np.arange(64, dtype=np.float32).reshape(8, 8)
+    for rank in range(4):
+        np.testing.assert_array_equal(found[rank]["w"], np.split(whole, 2, axis=1)[rank % 2])
+        senders = conversion.plan.pieces_of(rank).src_rank
+        assert len(senders) == 2
+        assert {hosts[sender] for sender in senders} == {hosts[rank]}
 
 
 def test_what_was_left_is_not_sent_again(source, tmp_path, monkeypatch):
