@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import LayoutError
 from ..layout import Layout, Mesh, Strategy
-from ..layout.notation import Dims, format_dims, parse_dims
+from ..layout.notation import Sharding, format_dims, format_sharding, parse_sharding
 from ..rules import name_fits
 from ..sizes import BUFFER_BYTES
 from .explain import card_costs
@@ -41,19 +41,20 @@ class Cut:
     match
         A name, or a pattern with stars.
     dims
-        The axes that shard each dim, as text: ``"- tp"`` (see `layout/notation.py`).
+        How their dims are sharded, as text: ``"- tp"``, uneven, fused and optimizer shards too (see
+        `layout/notation.py`).
     """
 
     match: str
     dims: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dims", format_dims(self.axes))
+        object.__setattr__(self, "dims", format_sharding(self.sharding))
 
     @cached_property
-    def axes(self) -> Dims:
-        """For each dim the axes that shard it, most significant first."""
-        return parse_dims(self.dims)
+    def sharding(self) -> Sharding:
+        """What the text says of each dim."""
+        return parse_sharding(self.dims)
 
     @property
     def is_pattern(self) -> bool:
@@ -82,7 +83,7 @@ class Draft:
 
     @classmethod
     def like(cls, strategy: Strategy) -> "Draft":
-        """A draft that cuts as a strategy does, where all that it cuts has one plain mesh; else all is whole.
+        """A draft that cuts as a strategy does, where all that it cuts has one mesh of all ranks; else all is whole.
 
         Examples
         --------
@@ -91,11 +92,13 @@ class Draft:
         Draft(mesh=Mesh(tp=4), cuts=(Cut(match='w', dims='- tp'),))
         """
         cuts = tuple(
-            Cut(name, format_dims(layout.dims)) for name, layout in strategy.items() if any(layout.dims)
+            Cut(name, layout.sharding)
+            for name, layout in strategy.items()
+            if layout.sharding != _whole(layout.ndim)
         )
         meshes = {strategy[name].mesh for name in ((cut.match for cut in cuts) if cuts else strategy)}
         plain = all(
-            layout == Layout(layout.mesh, layout.dims) and layout.mesh.size == strategy.ranks
+            layout == Layout(layout.mesh, layout.sharding) and layout.mesh.size == strategy.ranks
             for layout in strategy.values()
         )
         if len(meshes) != 1 or not plain:
@@ -119,7 +122,7 @@ class Draft:
         """The cut that counts for a tensor of so many dims; None where it is whole."""
         place = self._places.get(name, -1)
         for at, cut in self._patterns:
-            if at > place and len(cut.axes) == ndim and name_fits(cut.match, name):
+            if at > place and len(cut.sharding.dims) == ndim and name_fits(cut.match, name):
                 return cut
         return self.cuts[place] if place >= 0 else None
 
@@ -161,13 +164,13 @@ class Draft:
         """
         layouts: dict[str, Layout] = {}
         problems: dict[str, str] = {}
-        known: dict[tuple[Dims, tuple[int, ...]], Layout | str] = {}
+        known: dict[tuple[str, tuple[int, ...]], Layout | str] = {}
         for name in src:
             if name not in src.shapes:
                 raise LayoutError(f"{name}: the strategy does not know its shape; give it one")
             shape = src.shapes[name]
             found = self.cut_of(name, len(shape))
-            dims = ((),) * len(shape) if found is None else found.axes
+            dims = _whole(len(shape)) if found is None else found.dims
             if (dims, shape) not in known:
                 known[dims, shape] = self._layout(dims, shape)
             layout = known[dims, shape]
@@ -182,7 +185,7 @@ class Draft:
         out = Assessment(self, {}, strategy, plan, buffer_bytes)
         return replace(out, problems=out.above(limit_bytes)) if limit_bytes is not None else out
 
-    def _layout(self, dims: Dims, shape: tuple[int, ...]) -> Layout | str:
+    def _layout(self, dims: str, shape: tuple[int, ...]) -> Layout | str:
         """The layout, or why it cannot be."""
         try:
             layout = Layout(self.mesh, dims)
@@ -190,6 +193,11 @@ class Draft:
         except LayoutError as err:
             return str(err)
         return layout
+
+
+def _whole(ndim: int) -> str:
+    """The sharding that shards no dim."""
+    return format_dims(((),) * ndim)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ..errors import LayoutError, in_lines
 from ..layout import Mesh, Strategy
 from ..layout.dialects import jax, mindspore, torch
 from ..layout.dialects.mindspore import strategy_from_tuples
-from ..layout.notation import format_dims
+from ..layout.notation import Sharding, format_dims, format_sharding
 from ..reshard import Assessment, Cut, Draft
 from ..sizes import BUFFER_BYTES, size_of
 from ..text import escape, printable
@@ -122,6 +122,10 @@ class LayoutEditor(Panel):
         self.match = ipywidgets.Text(description="Cut of", continuous_update=False, layout=wide)
         self.match.tooltip = "a tensor's name, or a pattern such as *.weight"
         self.dims = ipywidgets.HBox(layout=row)
+        self.sharding = ipywidgets.Text(description="Sharding", continuous_update=False, layout=wide)
+        self.sharding.tooltip = (
+            'the same as text: "dp+tp -", uneven "tp(5,3) -", fused "tp[8|4|4] -", optimizer shards "tp/2 -"'
+        )
         self.meant = ipywidgets.HTML()
         self.forget = ipywidgets.Button(description="Forget", icon="eraser", tooltip="Take this cut back")
         self.summary, self.reasons = ipywidgets.HTML(), ipywidgets.HTML()
@@ -131,6 +135,7 @@ class LayoutEditor(Panel):
         self.back.on_click(guard(lambda button: self.undo()))
         self.again.on_click(guard(lambda button: self.redo()))
         self.match.observe(guard(lambda change: self._show_dims()), "value")
+        self.sharding.observe(guard(lambda change: self._set_sharding()), "value")
         self.forget.on_click(guard(lambda button: self._change(self.draft.without(self.match.value))))
         self.dialect.observe(guard(lambda change: self._show_code()), "value")
         self.children: tuple[Any, ...] = (
@@ -138,6 +143,7 @@ class LayoutEditor(Panel):
             self.choice,
             ipywidgets.HBox([self.match, self.forget], layout=row),
             self.dims,
+            self.sharding,
             self.meant,
             self.summary,
             self.reasons,
@@ -166,7 +172,7 @@ class LayoutEditor(Panel):
         return self
 
     def cut(self, match: str, dims: str) -> "LayoutEditor":
-        """Shard the tensors of a name or a pattern by these axes, as in ``"- tp"`` (see `layout/notation.py`)."""
+        """Shard the tensors of a name or a pattern so: ``"- tp"``, ``"tp[8|4|4] -"`` (see `layout/notation.py`)."""
         self._change(self.draft.cut(match, dims))
         return self
 
@@ -231,18 +237,22 @@ class LayoutEditor(Panel):
         self._show()
 
     def _set_mesh(self, change: Any) -> None:
-        if change["new"] != _mesh_text(self.draft.mesh):
+        if change["new"] != self.draft.mesh.text:
             self.on(change["new"])
 
     def _set_dims(self) -> None:
         if not self._showing_dims:
             chosen = tuple(box.value for box in self.dims.children)
-            self._change(self.draft.cut(self.match.value, format_dims(chosen)))
+            self._change(self.draft.cut(self.match.value, format_sharding(self._shown._replace(dims=chosen))))
+
+    def _set_sharding(self) -> None:
+        if not self._showing_dims:
+            self._change(self.draft.cut(self.match.value, self.sharding.value))
 
     # How it is shown
 
     def _show(self) -> None:
-        self.mesh.value = _mesh_text(self.draft.mesh)
+        self.mesh.value = self.draft.mesh.text
         self.back.disabled, self.again.disabled = not self._past, not self._future
         self.choice.show(list(self.source), {name: self._label(name) for name in self.source})
         self.summary.value = _summary(self.assessment)
@@ -267,13 +277,14 @@ class LayoutEditor(Panel):
         self._show_picture()
 
     _showing_dims = False
+    _shown = Sharding(())
 
     def _show_dims(self) -> None:
         """A box for each dim of what is cut, with all that may cut it."""
         rule = Cut(self.match.value, "")
         fits = [name for name in self.source if rule.fits(name)]
         name = self.parameter if self.parameter in fits else next(iter(fits), "")
-        self.forget.disabled, self.meant.value = True, ""
+        self.forget.disabled, self.meant.value, self.sharding.disabled = True, "", not name
         if not name:
             self.dims.children = (ipywidgets.HTML(f"no tensor is called {escape(self.match.value)!r}"),)
             return
@@ -293,7 +304,11 @@ class LayoutEditor(Panel):
                 f"<div>It follows the pattern {escape(cut.match)}; what is chosen here makes a cut of its own, which "
                 "then counts.</div>"
             )
-        chosen = cut.axes if cut else ((),) * len(shape)
+        self._show_sharding(cut.sharding if cut else Sharding(((),) * len(shape)), shape)
+
+    def _show_sharding(self, sharding: Sharding, shape: tuple[int, ...]) -> None:
+        """A box for each dim, and the same as text."""
+        self._shown, chosen = sharding, sharding.dims
         self._showing_dims = True
         try:
             boxes = [box for box in self.dims.children if isinstance(box, ipywidgets.Dropdown)]
@@ -303,6 +318,7 @@ class LayoutEditor(Panel):
                 box.description = f"dim {dim} ({shape[dim]})" if dim < len(shape) else f"dim {dim}"
                 self._fill(box, axes)
             self.dims.children = tuple(boxes) or (ipywidgets.HTML("a single number: it has no dims to cut"),)
+            self.sharding.value = format_sharding(sharding)
         finally:
             self._showing_dims = False
 
@@ -317,9 +333,9 @@ class LayoutEditor(Panel):
         some = [
             tuple(found) for count in range(min(len(names), 3) + 1) for found in permutations(names, count)
         ]
-        options = [(printable("+".join(found)) or WHOLE, found) for found in some]
+        options = [(printable(format_dims((found,))) if found else WHOLE, found) for found in some]
         if axes not in some:
-            options.append((f"{'+'.join(axes)} (not in this mesh)", axes))
+            options.append((f"{printable(format_dims((axes,)))} (not in this mesh)", axes))
         if tuple(options) != box.options:
             box.options = options
         box.value = axes
@@ -327,7 +343,7 @@ class LayoutEditor(Panel):
     def _show_picture(self) -> None:
         strategy, name = self.assessment.strategy, self.parameter
         self._pair = pair = None
-        if strategy is not None and name and not self.source[name].fused:
+        if strategy is not None and name and not (self.source[name].fused or strategy[name].fused):
             ranks = self.source.ranks, strategy.ranks
             pair = self._pair = LayoutPair(
                 name, self.source[name], strategy[name], self.source.shapes[name], ranks
@@ -366,10 +382,6 @@ def _source(given: Any) -> tuple[Strategy, dict[str, Any]]:
             "same_cards": bool(given.held),
         }
     return (given if isinstance(given, Strategy) else strategy_from_tuples(given)), {}
-
-
-def _mesh_text(mesh: Mesh) -> str:
-    return ",".join(f"{name}={size}" for name, size in zip(mesh.axis_names, mesh.axis_sizes, strict=True))
 
 
 def _summary(found: Assessment) -> str:

@@ -68,6 +68,12 @@ def test_a_draft_begins_as_the_source_lies():
     found = Draft.like(SRC).assess(SRC)
     assert found.strategy == SRC
     assert found.plan.moved_bytes == 0
+    every = {"w": "tp[8|4|4]/2 -", "b": "tp(1,0,3,4)", "n": "-/4 -", "whole": "- -"}
+    fours = Strategy(
+        {name: Layout(GRID, text) for name, text in every.items()},
+        {"w": (16, 8), "b": (8,), "n": (8, 8), "whole": (3, 3)},
+    )
+    assert Draft.like(fours).assess(fours).strategy == fours
     mixed = Strategy({"a": Layout(GRID, "tp"), "b": Layout(TP, "tp")}, {"a": (8,), "b": (8,)})
     assert Draft.like(mixed) == Draft(Mesh(cards=8))
     numbers = Strategy({"a": mixed["b"], "step": Layout.replicated(2, 0)}, {"a": (8,), "step": ()})

@@ -36,6 +36,12 @@ def test_a_mesh_and_a_cut_change_the_plan_at_once(notebook):
     labelled(notebook, "dim 1 (16)").select_option("whole")
     notebook.find("[role=alert]").wait_for(state="detached")
     notebook.wait_python("editor.strategy['layers.0.weight'].dims == (('tp',), ())")
+    labelled(notebook, "Sharding").fill("tp(64,32) -")
+    notebook.page.keyboard.press("Enter")
+    notebook.wait_python("editor.strategy['layers.0.weight'].sharding == 'tp(64,32) -'")
+    labelled(notebook, "Sharding").fill("tp -")
+    notebook.page.keyboard.press("Enter")
+    notebook.wait_python("editor.strategy['layers.0.weight'].sharding == 'tp -'")
 
 
 def test_undo_takes_it_back_step_by_step(notebook):

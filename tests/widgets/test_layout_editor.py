@@ -97,6 +97,26 @@ def test_every_change_can_be_undone_and_made_again(editor):
     assert editor.mesh.value == "tp=1"
 
 
+def test_a_sharding_is_written_as_text(editor):
+    """Whatever the notation says: uneven, fused, optimizer shards. The boxes follow, and change only the axes."""
+    editor.on("dp=2,tp=4")
+    assert editor.sharding.value == "- tp"
+    editor.sharding.value = "  tp/2 -"
+    assert editor.strategy["a.weight"] == Layout(Mesh(dp=2, tp=4), "tp/2 -")
+    assert editor.sharding.value == "tp/2 -"
+    assert [box.value for box in editor.dims.children] == [("tp",), ()]
+    editor.dims.children[0].value = ()
+    assert editor.strategy["a.weight"] == Layout(Mesh(dp=2, tp=4), "-/2 -")
+    editor.sharding.value = "tp -/2"
+    assert "optimizer shards are of dim 0" in editor.errors.value
+    assert editor.strategy["a.weight"] == Layout(Mesh(dp=2, tp=4), "-/2 -")
+    editor.cut("a.weight", "- tp[8|8]")
+    assert editor.strategy["a.weight"].fused
+    assert editor.picture.layout.display == "none"
+    editor.undo()
+    assert editor.sharding.value == "-/2 -"
+
+
 def test_a_cut_is_forgotten(editor):
     """Its tensor is whole again; where there is no cut of that name there is nothing to forget."""
     assert not editor.forget.disabled
