@@ -1,10 +1,10 @@
-"""Propagation: from a few operators' strategies to a layout for everything.
+"""Propagation: from a few operators' strategies to a layout for every value.
 
 The net's own nodes, in order of precedence: what `shard` says; what a training strategy file
 says; in auto_parallel what a neighbour's layout suggests, forwards and backwards; else data
-parallel, the first dim sharding. The nodes of a gradient follow the node that they differentiate,
-and the nodes of an update follow their parameter. A parameter lies as its first reader wants it;
-in auto_parallel its other readers follow, in data_parallel every card holds it whole.
+parallel, by the first dim. The nodes of a gradient follow the node that they differentiate,
+and the nodes of an update follow their parameter. A parameter has the layout that its first reader
+needs; in auto_parallel its other readers follow, in data_parallel every card holds it whole.
 """
 
 from collections.abc import Collection, Mapping

@@ -1,9 +1,9 @@
 """Tensors that are planned as one: equal in shape, dtype and layouts, up to the rank they begin at.
 
-A model of 60,000 tensors has some 40 classes. A class is planned once; its tensors lie at places
+A model of 60,000 tensors has some 40 classes. A class is planned once; its tensors are at places
 (the stage or the group of experts), many tensors at each::
 
-    class       boxes, pieces, who may give each            once
+    class       boxes, pieces, who may send each            once
     places      first source rank, first destination rank   a few hundred
     members     the tensors at each place                   thousands
 """
@@ -63,7 +63,7 @@ class Pieces(NamedTuple):
 
 
 class Flow(NamedTuple):
-    """What goes from ranks to ranks, one piece of equal tensors per row."""
+    """What ranks send to ranks, one piece of equal tensors per row."""
 
     src_rank: Rows
     """int64, shape (n,)."""
@@ -72,7 +72,7 @@ class Flow(NamedTuple):
     piece: Rows
     """Which of the class's pieces, int64, shape (n,)."""
     row: Rows
-    """Which of the source boxes it is cut from, int64, shape (n,)."""
+    """Which of the source boxes it is part of, int64, shape (n,)."""
     members: Rows
     """Of how many tensors, int64, shape (n,)."""
 
@@ -88,7 +88,7 @@ def numbered(items: Iterable[Hashable]) -> Rows:
 def interned(items: Sequence[Any], key: Callable[[Any], Hashable]) -> tuple[Rows, list[Any]]:
     """For each item the number of its key, and the first item of each key.
 
-    Objects that are the same one are asked once, so that many names of few layouts cost little.
+    The key of one object is computed once, so that many names of few layouts cost little.
     """
     of_id = numbered(map(id, items))
     _, first = np.unique(of_id, return_index=True)
@@ -128,7 +128,7 @@ class TensorClass:
 
     @cached_property
     def asked(self) -> Rows:
-        """The pieces that another card gives, int64."""
+        """The pieces that another card sends, int64."""
         return np.flatnonzero(self.groups.group >= 0)
 
     @property
@@ -139,11 +139,11 @@ class TensorClass:
 
     @property
     def asked_bytes(self) -> int:
-        """Bytes that other cards give, of all tensors."""
+        """Bytes that other cards send, of all tensors."""
         return int(self.groups.total.sum()) * self.dtype.itemsize * int(self.counts.sum())
 
     def choose(self, loads: Rows) -> None:
-        """Choose who gives what, and add it to the loads (bytes by source rank), in place."""
+        """Choose who sends what, and add it to the loads (bytes by source rank), in place."""
         if not len(self.asked):
             return
         holders, itemsize = self.groups.holders, self.dtype.itemsize
@@ -159,7 +159,7 @@ class TensorClass:
             loads += np.bincount(who.ravel(), sent.ravel(), len(loads)).astype(np.int64)
 
     def given(self) -> Iterator[tuple[slice, Rows]]:
-        """How many tensors' copy of each asked piece each holder gives: (places, asked, holders), in parts."""
+        """Of how many tensors each holder sends each asked piece: (places, asked, holders), in parts."""
         step = max(MOST_AT_ONCE // max(len(self.asked) * self.groups.holders.shape[1], 1), 1)
         for first in range(0, len(self.counts) if len(self.asked) else 0, step):
             rows = slice(first, first + step)
@@ -169,7 +169,7 @@ class TensorClass:
             yield rows, np.diff(stops, axis=-1, prepend=0)
 
     def _stops(self, place: Rows, piece: Rows) -> Rows:
-        """From which tensor of its place on each holder has stopped to give a piece, (..., holders)."""
+        """From which tensor of its place on each holder no longer sends a piece, (..., holders)."""
         group, itemsize = self.groups.group[piece], self.dtype.itemsize
         return first_members(
             self.cuts[place, group],
@@ -180,18 +180,18 @@ class TensorClass:
         )
 
     def flows(self) -> Iterator[Flow]:
-        """Everything that goes from one rank to another, counted, in parts."""
-        groups, taker = self.groups, self.dst.ranks[self.found.dst_row]
+        """Everything that one rank sends another, counted, in parts."""
+        groups, dst_rank = self.groups, self.dst.ranks[self.found.dst_row]
         for rows, given in self.given():
             place, asked, holder = np.nonzero(given)
             piece = self.asked[asked]
             row = groups.holders[groups.group[piece], holder]
             src = self.places[rows, 0][place] + self.src.ranks[row]
-            dst = self.places[rows, 1][place] + taker[piece]
+            dst = self.places[rows, 1][place] + dst_rank[piece]
             yield Flow(src, dst, piece, row, given[place, asked, holder])
         own = np.flatnonzero(groups.group < 0)
         src = self.places[:, 0, None] + self.src.ranks[groups.own_row[own]]
-        dst = self.places[:, 1, None] + taker[own]
+        dst = self.places[:, 1, None] + dst_rank[own]
         piece = np.broadcast_to(own, src.shape).ravel()
         count = np.broadcast_to(self.counts[:, None], src.shape).ravel()
         yield Flow(src.ravel(), dst.ravel(), piece, groups.own_row[piece], count)
@@ -210,7 +210,7 @@ class TensorClass:
         return out
 
     def pieces(self, place: Rows, piece: Rows, member: Rows) -> Pieces:
-        """The pieces of given tensors; each row is a place, a piece and a tensor of the place."""
+        """The pieces of some tensors; each row is a place, a piece and a tensor of the place."""
         groups = self.groups
         row = groups.own_row[piece].copy()
         asked = np.flatnonzero(row < 0)
@@ -238,17 +238,17 @@ class TensorClass:
         return self.tensors[member], shapes[inside[place][which]]
 
     def holders_for(self, rank: int) -> set[frozenset[int]]:
-        """For each piece that a destination rank takes from others, the source ranks that may give it."""
-        taker = self.dst.ranks[self.found.dst_row]
-        place, piece = np.nonzero((self.places[:, 1, None] + taker == rank) & (self.groups.group >= 0))
+        """For each piece that a destination rank needs from others, the source ranks that may send it."""
+        dst_rank = self.dst.ranks[self.found.dst_row]
+        place, piece = np.nonzero((self.places[:, 1, None] + dst_rank == rank) & (self.groups.group >= 0))
         rows = self.groups.holders[self.groups.group[piece]]
         ranks = np.where(rows >= 0, self.places[place, 0, None] + self.src.ranks[rows], -1)
         return {frozenset(found) - {-1} for found in ranks.tolist()}
 
     def pieces_of_rank(self, rank: int) -> Pieces:
-        """Everything that one destination rank takes of these tensors, tensor by tensor."""
-        taker = self.dst.ranks[self.found.dst_row]
-        place, piece = np.nonzero(self.places[:, 1, None] + taker == rank)
+        """Everything that one destination rank reads of these tensors, tensor by tensor."""
+        dst_rank = self.dst.ranks[self.found.dst_row]
+        place, piece = np.nonzero(self.places[:, 1, None] + dst_rank == rank)
         which, member = expand_ranges(np.zeros_like(place), self.counts[place])
         found = self.pieces(place[which], piece[which], member)
         order = np.argsort(found.tensor, kind="stable")

@@ -1,7 +1,7 @@
 """Which card each destination rank should live on, where that is free to choose.
 
-A rank number is only a name: after (data 2, tensor 4) -> (tensor 4, data 2) the same bytes may lie
-on the same cards, if the ranks are given to the cards in another order.
+A rank number is only a name: after (data 2, tensor 4) -> (tensor 4, data 2) the same bytes can stay
+on the same cards, if the ranks are assigned to the cards in another order.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def cheapest_placement(
     Parameters
     ----------
     src, dst, dtypes
-        See `plan_reshard`, which takes the result as `placement`.
+        See `plan_reshard`, whose argument `placement` the result is.
 
     Raises
     ------
@@ -62,16 +62,16 @@ def cheapest_placement(
 def held_bytes(plan: ReshardPlan) -> NDArray[np.int64]:
     """Bytes that each source rank holds of what each destination rank needs, (src_count, dst_count).
 
-    `plan` must be one between different cards, so that nobody keeps anything.
+    `plan` must be one between different cards, so that no card keeps anything.
     """
     out = np.zeros(plan.src_count * plan.dst_count, np.int64)
     for kind in plan.classes:
         holders = kind.groups.holders[kind.groups.group]
         piece, at = np.nonzero(holders >= 0)
-        giver = kind.places[:, 0, None] + kind.src.ranks[holders[piece, at]]
-        taker = kind.places[:, 1, None] + kind.dst.ranks[kind.found.dst_row[piece]]
+        sender = kind.places[:, 0, None] + kind.src.ranks[holders[piece, at]]
+        receiver = kind.places[:, 1, None] + kind.dst.ranks[kind.found.dst_row[piece]]
         nbytes = kind.counts[:, None] * kind.sizes[piece]
-        out += np.bincount((giver * plan.dst_count + taker).ravel(), nbytes.ravel(), len(out)).astype(
+        out += np.bincount((sender * plan.dst_count + receiver).ravel(), nbytes.ravel(), len(out)).astype(
             np.int64
         )
     return out.reshape(plan.src_count, plan.dst_count)

@@ -4,7 +4,7 @@
 
     plan = plan_reshard(src, dst)
     plan["w"]                  the pieces of one tensor
-    plan.pieces_of(rank)       the pieces of all tensors that one destination rank takes
+    plan.pieces_of(rank)       the pieces of all tensors that one destination rank reads
     plan.traffic               bytes from each source rank to each destination rank
     plan.moved_bytes           what leaves its card; plan.bound_bytes what at least must
 
@@ -38,7 +38,7 @@ FLOAT32 = np.dtype(np.float32)
 
 
 class TensorPlan(NamedTuple):
-    """One tensor's part of a plan: who holds and who shall hold it, and its pieces, one per row."""
+    """One tensor's part of a plan: who holds and who is to hold it, and its pieces, one per row."""
 
     name: str
     shape: tuple[int, ...]
@@ -51,7 +51,7 @@ class TensorPlan(NamedTuple):
 
     @property
     def transfers(self) -> Transfers:
-        """Who gives what to whom."""
+        """Who sends what to whom."""
         return Transfers(self.pieces.src_rank, self.pieces.dst_rank, self.pieces.boxes)
 
     @property
@@ -61,7 +61,7 @@ class TensorPlan(NamedTuple):
 
 
 class CardPieces(NamedTuple):
-    """What one destination rank takes, one piece per row, tensor by tensor."""
+    """What one destination rank reads, one piece per row, tensor by tensor."""
 
     tensor: Rows
     """Which of the plan's tensors, in its order, int64, shape (n,)."""
@@ -89,7 +89,7 @@ class ReshardPlan(Mapping[str, TensorPlan], Displayed):
         The card of every destination rank, where card r is the one that holds source rank r;
         None where the two sides are different cards.
     sent_bytes : int64, shape (src_count,)
-        Bytes that each source rank gives to other cards.
+        Bytes that each source rank sends to other cards.
     """
 
     names: tuple[str, ...]
@@ -130,7 +130,7 @@ class ReshardPlan(Mapping[str, TensorPlan], Displayed):
         return len(self.names)
 
     def pieces_of(self, rank: int) -> CardPieces:
-        """Everything that one destination rank takes, tensor by tensor."""
+        """Everything that one destination rank reads, tensor by tensor."""
         ndim = max((len(kind.shape) for kind in self.classes), default=0)
         found = [kind.pieces_of_rank(rank) for kind in self.classes]
         tensor = np.concatenate([f.tensor for f in found]) if found else np.zeros(0, np.int64)
@@ -193,7 +193,7 @@ class ReshardPlan(Mapping[str, TensorPlan], Displayed):
 
     @cached_property
     def kept_bytes(self) -> Rows:
-        """Bytes that each destination rank takes from its own card, int64, shape (dst_count,)."""
+        """Bytes that each destination rank reads from its own card, int64, shape (dst_count,)."""
         return self._by_destination(lambda kind: np.flatnonzero(kind.groups.group < 0))
 
     def _by_destination(self, chosen: Callable[[TensorClass], Rows]) -> Rows:
@@ -226,7 +226,7 @@ class ReshardPlan(Mapping[str, TensorPlan], Displayed):
         for kind in self.classes:
             needed, held = int(volumes(kind.dst.boxes).sum()), 0
             if self.placement is not None:
-                # What lies on one card is the same at every place of a class.
+                # What is on one card is the same at every place of a class.
                 first_src, first_dst = kind.places[0]
                 cards = np.array(self.placement, np.int64)[kind.dst.ranks + first_dst]
                 held = held_elements(kind.src.boxes, kind.src.ranks + first_src, kind.dst.boxes, cards)
@@ -235,7 +235,7 @@ class ReshardPlan(Mapping[str, TensorPlan], Displayed):
 
     @cached_property
     def least_sent_bytes(self) -> float:
-        """The least that the busiest card could send, by a linear program that may cut pieces at will.
+        """The least that the busiest card could send, by a linear program that may split pieces at will.
 
         Raises
         ------
@@ -248,7 +248,7 @@ class ReshardPlan(Mapping[str, TensorPlan], Displayed):
     def runs(self) -> Rows:
         """Runs of bytes of each source rank's shards that are read, int64, shape (src_count,).
 
-        A column cut takes a run of each row.
+        A shard of columns has a run of each row.
         """
         out = np.zeros(self.src_count, np.int64)
         for kind in self.classes:
@@ -292,17 +292,17 @@ def plan_reshard(
     src
         Who holds what, with full shapes.
     dst
-        Who shall hold what; it must name every tensor of `src`, and may name others, which
+        Who is to hold what; it must name every tensor of `src`, and may name others, which
         are left out. None: rank 0 gets everything.
     dtypes
-        Tensor -> dtype; float32 where it is not given.
+        Tensor -> dtype; float32 for those that are not named.
     same_cards
         The destination ranks live on the cards that hold the source ranks, by default rank r
         on card r. Otherwise nothing is kept, everything moves.
     placement
-        The card of every destination rank, as `cheapest_placement` gives it.
+        The card of every destination rank, as `cheapest_placement` returns it.
     topology
-        Which cards share a host; a holder on the same host is asked before others.
+        Which cards share a host; a holder on the same host sends before others.
 
     Raises
     ------
@@ -368,7 +368,7 @@ def plan_holdings(
     if topology is not None and cards is not None:
         hosts = topology.host_numbers(max(src_count, int(cards.max(initial=-1)) + 1))
     classes = _classes(names, shapes, dtypes, src, dst, cards, hosts)
-    # Those who have no choice first; then those with the least, and of these the largest.
+    # Those without a choice first; then those with the least, and of these the largest.
     loads = np.zeros(src_count, np.int64)
     for kind in sorted(classes, key=lambda c: (c.groups.holders.shape[1], -c.asked_bytes)):
         kind.choose(loads)
@@ -427,10 +427,10 @@ def _classes(
             problems.append(type(err)(f"{names[first]}{others}: {err}"))
             continue
         held, wanted, found = matched[alike]
-        takers = np.full(len(found.dst_row), -1, np.int64)
+        dst_cards = np.full(len(found.dst_row), -1, np.int64)
         if cards is not None:
-            takers = cards[wanted.ranks[found.dst_row] + dst_first[first]]
-        groups = group_pieces(found, held, held.ranks + src_first[first], takers, hosts)
+            dst_cards = cards[wanted.ranks[found.dst_row] + dst_first[first]]
+        groups = group_pieces(found, held, held.ranks + src_first[first], dst_cards, hosts)
         places, counts = _places(np.stack([src_first[tensors], dst_first[tensors]], axis=1))
         out.append(
             TensorClass(shapes[first], dtypes[first], held, wanted, found, groups, places, tensors, counts)
@@ -441,7 +441,7 @@ def _classes(
 
 
 def _relation(src_first: Rows, dst_first: Rows, cards: Rows | None, hosts: Rows | None) -> Rows:
-    """A number for what lies on one card and who is near to whom, as far as first ranks tell."""
+    """A number for what is on one card and who is near to whom, as far as first ranks determine it."""
     if cards is None:
         return np.zeros_like(src_first)
     if hosts is None and (cards == np.arange(len(cards))).all():

@@ -1,4 +1,4 @@
-"""A plan tensor by tensor, as its executors go through it; and what is worth a warning before it runs.
+"""A plan tensor by tensor, in execution order; and what is worth a warning before it runs.
 
 ::
 
@@ -23,7 +23,7 @@ __all__ = ["MOST_SCHEDULED", "Step", "plan_steps", "warnings_of"]
 Rows = NDArray[np.int64]
 
 MOST_SCHEDULED = 5000
-"""Tensors up to which a plan is gone through one by one; each takes about 0.2 ms."""
+"""Tensors up to which a plan is looked at one by one; each takes about 0.2 ms."""
 
 UNEVEN = 1.5
 SHORT_RUN = 4096
@@ -86,7 +86,7 @@ def warnings_of(plan: ReshardPlan) -> tuple[str, ...]:
     runs, total = int(plan.runs.sum()), int(needed.sum())
     if runs and total / runs < SHORT_RUN and total > SHORT_RUN:
         out.append(
-            f"The bytes lie in {runs:,} runs of {bytes_in_words(total // runs)} on average: many short reads."
+            f"The bytes are in {runs:,} runs of {bytes_in_words(total // runs)} on average: many short reads."
         )
     empty = int((needed == 0).sum())
     if empty:

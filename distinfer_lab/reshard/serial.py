@@ -1,4 +1,4 @@
-"""What carrying out a plan means: every other executor must equal this one, bit for bit."""
+"""What executing a plan means: every other executor must equal this one, bit for bit."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ def execute(plan: ReshardPlan, src: Mapping[tuple[int, str], NDArray[Any]]) -> S
         for rank in tensor.dst.ranks.tolist():
             out[rank, name] = np.empty(shapes[rank], tensor.dtype)
         extents = tensor.pieces.boxes[..., 1] - tensor.pieces.boxes[..., 0]
-        for giver, taker, there, here, extent in zip(
+        for src_rank, dst_rank, there, here, extent in zip(
             tensor.pieces.src_rank.tolist(),
             tensor.pieces.dst_rank.tolist(),
             tensor.pieces.src_at,
@@ -30,6 +30,6 @@ def execute(plan: ReshardPlan, src: Mapping[tuple[int, str], NDArray[Any]]) -> S
             extents,
             strict=True,
         ):
-            piece = box_of(there, extent).of(src[giver, name])
-            box_of(here, extent).of(out[taker, name])[...] = piece
+            piece = box_of(there, extent).of(src[src_rank, name])
+            box_of(here, extent).of(out[dst_rank, name])[...] = piece
     return out

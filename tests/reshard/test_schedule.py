@@ -52,7 +52,7 @@ def test_a_plan_that_is_well_has_no_warnings():
 def test_short_runs_are_told():
     """Columns of 4 bytes from rows: as many runs as elements of a column."""
     found = warnings_of(plan_of(tp(4, ("tp",), ()), tp(2, (), ("tp",)), (4096, 4)))
-    assert "The bytes lie in 8,192 runs of 8 B on average: many short reads." in found
+    assert "The bytes are in 8,192 runs of 8 B on average: many short reads." in found
 
 
 def test_uneven_loads_and_empty_cards_are_told():
