@@ -214,8 +214,10 @@ def test_every_name_is_there():
     assert dl.float32 == np.dtype("float32")
     assert dl.bfloat16.itemsize == 2
     assert {"CardGroup", "Model", "nn", "float32"} <= set(dir(dl))
-    with pytest.raises(AttributeError, match="no attribute 'Modl'"):
+    with pytest.raises(AttributeError, match="No distinfer_lab attribute Modl"):
         dl.Modl  # noqa: B018
+    assert {"Conversion", "Threads", "explain", "write"} <= set(dl.__all__)
+    assert not {"Topology", "exercises", "in_words"} & set(dl.__all__)
 
 
 def test_importing_brings_in_nothing_heavy():

@@ -10,14 +10,29 @@ from numpy.typing import DTypeLike
 from ..errors import ArgumentTypeError
 from ..text import shown
 
-__all__ = ["as_dtype", "bfloat16", "dtypes"]
+__all__ = [
+    "as_dtype",
+    "bfloat16",
+    "dtypes",
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+]
 
-bfloat16 = np.dtype(ml_dtypes.bfloat16)
+float16, float32, float64 = np.dtype("float16"), np.dtype("float32"), np.dtype("float64")
+bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+int8, int16, int32, int64 = np.dtype("int8"), np.dtype("int16"), np.dtype("int32"), np.dtype("int64")
+uint8 = np.dtype("uint8")
 
 dtypes: dict[str, np.dtype[Any]] = {
-    name: np.dtype(name)
-    for name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
-} | {"bfloat16": bfloat16}
+    dtype.name: dtype
+    for dtype in (float16, float32, float64, bfloat16, int8, int16, int32, int64, uint8, np.dtype("bool"))
+}
 """MindSpore's names of dtypes, as numpy's dtypes."""
 
 

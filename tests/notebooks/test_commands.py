@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 
 import nbformat
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from distinfer_lab.cli import main
+from distinfer_lab.errors import DistinferError
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 COMMANDS = re.compile(r"```bash\n(.*?)```", re.DOTALL)
@@ -18,6 +20,14 @@ def commands_of(cell):
     if cell.cell_type != "markdown":
         return []
     return [line for block in COMMANDS.findall(cell.source) for line in block.splitlines() if line]
+
+
+def run(cell, names):
+    """A cell of code, without IPython's magic; one that is tagged so raises an error of ours."""
+    code = "\n".join(line for line in cell.source.splitlines() if not line.startswith("%"))
+    raises = "raises-exception" in cell.metadata.get("tags", [])
+    with pytest.raises(DistinferError) if raises else nullcontext():
+        exec(compile(code, "cell", "exec"), names)
 
 
 def distinfer(line):
@@ -31,7 +41,7 @@ def test_each_step_has_its_command_line(tmp_path, monkeypatch):
     names, count = {}, 0
     for cell in nbformat.read(FOLDER / "05_your_checkpoint.ipynb", 4).cells:
         if cell.cell_type == "code":
-            exec(compile(cell.source, "cell", "exec"), names)
+            run(cell, names)
         for line in commands_of(cell):
             done = distinfer(line)
             assert done.exit_code == 0, f"{line}\n{done.output}"

@@ -95,6 +95,14 @@ def test_what_is_wrong_with_a_notebook_is_named():
     ]
 
 
+def test_an_error_that_is_meant_is_no_problem():
+    """In a cell with Jupyter's tag for it."""
+    notebook = made(nbformat.v4.new_output("error", ename="E", evalue="", traceback=[]))
+    notebook.metadata = {}
+    notebook.cells[0].metadata["tags"] = ["raises-exception"]
+    assert problems(notebook) == []
+
+
 def test_a_notebook_that_is_not_normalised_fails_the_check(tmp_path):
     """And is brought into its form without --check; an empty folder is an error."""
     nbformat.write(made(stream("stdout", "a")), tmp_path / "a.ipynb")

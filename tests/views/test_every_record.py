@@ -21,7 +21,7 @@ from distinfer_lab.trace import Span, Trace
 
 LAYERS = (
     *("cards", "checkpoint", "flow", "formats", "layout", "net", "net.nn", "net.ops", "net.models"),
-    *("parallel", "reshard", "rules", "told", "trace", "views", "widgets"),
+    *("parallel", "reshard", "rules", "trace", "views", "widgets"),
 )
 ADDRESS = re.compile(r"(object|function|method|module)?.{0,80} at 0x[0-9a-f]+", re.DOTALL)
 
