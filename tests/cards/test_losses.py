@@ -2,12 +2,10 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +18,10 @@ from distinfer_lab.layout import Layout, Mesh, Strategy
 
 from ..resharding import plan_and_write
 from ..strategies import examples
+from .clusters import ROOT, cluster_of
 
 TENSORS = [f"layer{i}.weight" for i in range(24)]
 SHAPE = (1024, 512)
-ROOT = Path(__file__).parents[2]
 
 
 def layout(*dims, **mesh):
@@ -84,36 +82,17 @@ def test_a_killed_worker_comes_back_and_the_run_goes_on(source, route):
     check_whole(source)
 
 
-def dask_command(*words):
-    return subprocess.Popen(
-        [sys.executable, "-m", "distributed.cli." + words[0], *words[1:]],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
 @pytest.fixture
 def cluster():
-    """The address of a scheduler of its own, its process, and two workers that join it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
-    options = ["--host", "127.0.0.1", "--no-dashboard"]
-    processes = [dask_command("dask_scheduler", *options, "--port", str(port))]
-    options = ["--host", "127.0.0.1", "--no-dashboard", "--nthreads", "1", "--death-timeout", "5"]
-    processes += [dask_command("dask_worker", address, *options) for _ in range(2)]
-    yield address, processes[0]
-    for process in processes:
-        process.kill()
-        process.wait()
+    """A scheduler of its own, and two workers that have joined it."""
+    with cluster_of(2) as given:
+        yield given
 
 
 def test_a_killed_scheduler_leaves_nothing_to_see(source, cluster):
     """The run fails with our own error; the next one, on whatever cards, completes."""
-    address, scheduler = cluster
-    with CardGroup(2, address=address) as cards, open_checkpoint(source / "src", SRC) as checkpoint:
-        killer = kill_at_work(source, scheduler.pid)
+    with CardGroup(2, address=cluster.address) as cards, open_checkpoint(source / "src", SRC) as checkpoint:
+        killer = kill_at_work(source, cluster.scheduler.pid)
         with pytest.raises(CardError, match="the cluster's scheduler"):
             checkpoint.plan(DST).write(source / "out", on=cards, route="channels")
         killer.join(1)
