@@ -30,14 +30,13 @@ from .recognisers import is_strategy, recognise_folder
 from .slice_file import READ_COST_BYTES, SliceFile, open_slice
 from .slice_writer import CHUNK_BYTES, SliceWriter, save_slice
 from .strategy_file import (
-    OperatorStrategy,
-    StrategyFile,
     as_strategy,
     merge_pipeline_strategys,
     read_operators,
     read_strategy,
     write_strategy,
 )
+from .strategy_record import OperatorStrategy, StrategyFile
 
 __all__ = [
     "CHUNK_BYTES",
