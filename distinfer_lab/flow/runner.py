@@ -136,7 +136,7 @@ class NetRunner:
         """
         shards = card_program.shard_inputs(inputs)
         found, counts = self.cards.run(
-            card_program, placement, shards, card_program.wanted, training=training, extra=extra
+            card_program, placement, shards, card_program.fetched, training=training, extra=extra
         )
         outputs = {name: card_program.unshard(name, found) for name in card_program.program.outputs}
         self.last = StepReport(card_program, outputs, counts)

@@ -8,7 +8,7 @@ precomputed, so that a run does little more than call operators.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from .shards import Index, Shards, shard_map
 from .steps import Apply, Exchange, Round, Slice, Sum, SumPart, Work
 
 __all__ = [
+    "Card",
     "CardRun",
     "CardStep",
     "CardView",
@@ -45,6 +46,20 @@ class CardStep(NamedTuple):
     """Which of the program's collectives it is; -1 if it sends nothing."""
     most_bytes: int
     """Bytes of working values that are alive now, if they are more than ever before; else -1."""
+
+
+class Card(Protocol):
+    """What a program needs of the card that runs it."""
+
+    @property
+    def channels(self) -> Communicator:
+        """Connects it to the other cards."""
+
+    def check(self) -> None:
+        """Raise if the run is to stop."""
+
+    def count(self, nbytes: int) -> None:
+        """Note the bytes of working values that are alive."""
 
 
 @dataclass(frozen=True)

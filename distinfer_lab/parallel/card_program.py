@@ -1,4 +1,4 @@
-"""A program as cards are sent it: small, picklable, and made concrete for a card when it first runs there."""
+"""A program as it is sent to cards: small, picklable, made concrete for a card when it first runs there."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..display import counted
 from ..trace import Span, Trace
 from .batches import micro_name
-from .card import CardStep, CardView, run_card, view_of
+from .card import Card, CardStep, CardView, run_card, view_of
 from .communication import Communication
 from .program import Program
 from .shards import Shards
@@ -31,7 +31,7 @@ class CardCounts(NamedTuple):
 
 
 class CardProgram:
-    """A program that cards can be sent: called on each with its rank (see `cards.tasks.run`).
+    """A program that is sent to the cards, and called on each with its rank (see `cards.tasks.run`).
 
     Returns the outputs, the new shards of the updated parameters, and what the card counted.
 
@@ -51,7 +51,7 @@ class CardProgram:
         return f"CardProgram for {counted(self.program.ranks, 'card')}"
 
     def __call__(
-        self, rank: int, values: Mapping[str, Array], inputs: Mapping[str, Array], card: Any
+        self, rank: int, values: Mapping[str, Array], inputs: Mapping[str, Array], card: Card
     ) -> tuple[Shards, Shards, CardCounts]:
         view = self._view(rank)
         outputs: Shards = {}
@@ -84,8 +84,8 @@ class CardProgram:
         return name if self.micro_batches == 1 else micro_name(name, number)
 
     @cached_property
-    def wanted(self) -> tuple[tuple[str, ...], ...]:
-        """For each card the outputs that make up the whole with the others'."""
+    def fetched(self) -> tuple[tuple[str, ...], ...]:
+        """For each card the outputs to fetch from it: together they are the whole outputs, once."""
         primary = {
             name: set(self.program.primary_ranks(name)) for name in dict.fromkeys(self.program.outputs)
         }
@@ -139,7 +139,7 @@ class CardProgram:
         return out
 
     def unshard(self, name: str, shards: Sequence[Mapping[str, Array]]) -> Array:
-        """The whole of an output, from what the cards gave."""
+        """The whole of an output, from the shards of all cards."""
         parts = []
         for number in range(self.micro_batches):
             named = self._name(name, number)

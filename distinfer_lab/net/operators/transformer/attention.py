@@ -27,7 +27,14 @@ from ..broadcasting import same_dtype
 from ..elementwise import Scale
 from ..normalise import SoftmaxGrad
 
-__all__ = ["AttentionWeights", "GroupedMatMul", "GroupedOuter", "attention_weights", "check_heads"]
+__all__ = [
+    "AttentionWeights",
+    "GroupedHeads",
+    "GroupedMatMul",
+    "GroupedOuter",
+    "attention_weights",
+    "check_heads",
+]
 
 Array = NDArray[Any]
 
@@ -58,7 +65,7 @@ def check_heads(op: Operator, query: Spec, key: Spec) -> None:
 
 
 @dataclass(frozen=True)
-class _Grouped(Operator):
+class GroupedHeads(Operator):
     """An operator on query heads and KV heads, each of which serves as many query heads.
 
     Parameters
@@ -80,7 +87,7 @@ class _Grouped(Operator):
             return key[:, self.each]
         return key[:, self.first : self.first + self.count] if self.count else key
 
-    def _for_card(self, groups: int, heads: tuple[int, int], held: tuple[int, int]) -> "_Grouped":
+    def _for_card(self, groups: int, heads: tuple[int, int], held: tuple[int, int]) -> "GroupedHeads":
         """The operator of a card that holds the query heads `heads` and the KV heads `held`."""
         first, last = heads[0] // groups, -(-heads[1] // groups)
         count, mine = last - first, heads[1] - heads[0]
@@ -101,7 +108,7 @@ def _folded(x: Array, kv_heads: int) -> Array:
 
 
 @dataclass(frozen=True)
-class GroupedMatMul(_Grouped):
+class GroupedMatMul(GroupedHeads):
     """x[b, h, t, n] @ y[b, k, n, m], each of y for h / k heads of x; or @ y[b, k, m, n] transposed."""
 
     transpose_b: bool = False
@@ -182,7 +189,7 @@ class GroupedOuter(Operator):
 
 
 @dataclass(frozen=True)
-class AttentionWeights(_Grouped):
+class AttentionWeights(GroupedHeads):
     """softmax(scale * query @ key.T), where token i attends to tokens 0..i; [b, h, tokens, tokens]."""
 
     scale: float = 1.0

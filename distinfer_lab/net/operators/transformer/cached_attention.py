@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ....errors import GraphError
 from ...graph import Operator, Region, Rule, Spec
-from .attention import HEAD_RUNS, HEADS, KEYS, WITHIN, _Grouped, attention_weights, check_heads
+from .attention import HEAD_RUNS, HEADS, KEYS, WITHIN, GroupedHeads, attention_weights, check_heads
 
 __all__ = ["CachedAttention"]
 
@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class CachedAttention(_Grouped):
+class CachedAttention(GroupedHeads):
     """softmax(scale * query @ keys.T) @ values, over positions 0..position + tokens - 1 of the caches.
 
     Its inputs are query, new keys, new values, the cache of keys, that of values, and the position
