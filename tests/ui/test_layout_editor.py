@@ -46,7 +46,7 @@ def test_a_mesh_and_a_cut_change_the_plan_at_once(notebook):
 
 def test_undo_takes_it_back_step_by_step(notebook):
     """By its button; the fields show what counts again, and Redo does it once more."""
-    for _ in range(3):
+    for _ in range(5):
         notebook.button("Undo").click()
     notebook.wait_python("editor.draft.mesh.size == 8")
     assert labelled(notebook, "Mesh").input_value() == "dp=2,tp=4"
