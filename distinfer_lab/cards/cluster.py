@@ -75,7 +75,7 @@ def embed(cards: int, processes: bool, folder: Path) -> Client:
     CardError
         If the processes cannot be started.
     """
-    # In-process connections that end are no news; Dask tells them even after a clean end.
+    # In-process connections that end are no news; Dask logs them even after a clean end.
     logging.getLogger("distributed.batched").setLevel(logging.WARNING)
     transport: dict[str, Any] = {"protocol": "inproc://"}
     options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0}

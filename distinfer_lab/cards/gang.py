@@ -3,7 +3,7 @@
 ::
 
     join()   a new epoch: who is there, and where each listens        after a loss, again
-    run()    lease -> one task per card -> watch, wait -> results     on failure: stop all, join anew
+    run()    lease -> one task per card -> watch, wait -> results     on failure: stop all, join again
 
 One controller runs one gang at a time. On a cluster that others use too it first takes a lease
 on every worker: two half-started gangs on workers of one thread would wait for each other.
@@ -225,7 +225,7 @@ class Gangs:
         return told or next(iter([*others, *gone, *restarted]), err)
 
     def _settle(self, futures: Mapping[Any, int]) -> list[CardRestartedError]:
-        """Wait until the cards that are there have stopped; tells of the others, whose tasks never end."""
+        """Wait until the cards that are there have stopped; returns the errors of those that are lost."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
             gone = self._membership.missing()

@@ -155,7 +155,7 @@ class CardGroup(Displayed):
         self.runtime.close()
 
     def start(self, work: Callable[[Run], Any]) -> Run:
-        """Begin work in the group's thread; gives a handle at once."""
+        """Begin work in the group's thread; returns a handle at once."""
         return self.runtime.start(work)
 
     def memory(self) -> GroupMemory:

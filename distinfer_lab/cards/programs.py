@@ -5,7 +5,6 @@ may run in any thread, must not talk to the cluster.
 """
 
 import uuid
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from . import tasks
@@ -27,14 +26,14 @@ class Programs:
 
     def __init__(self, membership: Membership, name: str) -> None:
         self._membership, self._name = membership, name
-        self._keys: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+        self._keys: WeakKeyDictionary[object, str] = WeakKeyDictionary()
         self._sent: set[str] = set()
         """The keys of all that some card may still keep."""
 
-    def __contains__(self, program: Any) -> bool:
+    def __contains__(self, program: object) -> bool:
         return program in self._keys
 
-    def keep(self, program: Any) -> str:
+    def keep(self, program: object) -> str:
         """Send a program to all cards, unless they have it; returns its key."""
         if program not in self._keys:
             key = f"program-{uuid.uuid4().hex[:12]}"

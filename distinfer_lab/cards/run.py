@@ -45,12 +45,12 @@ class Run(Displayed):
         self._future = future
 
     def carry_out(self, work: Callable[["Run"], Any]) -> Any:
-        """Do the work (in the owner thread), unless it was cancelled before it began."""
+        """Do the work (in the group's thread), unless it was cancelled before it began."""
         self.check()
         return work(self)
 
     def check(self) -> None:
-        """Raise if the run was cancelled; looked at by the owner thread whenever it waits."""
+        """Raise if the run was cancelled; the group's thread calls it whenever it waits."""
         if self.cancelled:
             raise CancelledError("the run was cancelled")
 

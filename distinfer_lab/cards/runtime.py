@@ -17,7 +17,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent import futures
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed import Client
 
@@ -36,6 +36,8 @@ from .run import Run
 from .serial_executor import SerialExecutor
 
 __all__ = ["CardRuntime", "open_runtime"]
+
+T = TypeVar("T")
 
 _still_open: "weakref.WeakSet[CardRuntime]" = weakref.WeakSet()
 
@@ -131,13 +133,14 @@ class CardRuntime:
         self._at_work = run
         return run.carry_out(work)
 
-    def wait_for(self, work: Callable[[Run], Any]) -> Any:
+    def wait_for(self, work: Callable[[Run], T]) -> T:
         """Do work in the group's thread and wait for it; an interrupt cancels it."""
         if self._thread.is_here:
             return work(self._at_work)
-        return self.start(work).result()
+        result: T = self.start(work).result()
+        return result
 
-    def repeated(self, work: Callable[[Run], Any]) -> Any:
+    def repeated(self, work: Callable[[Run], T]) -> T:
         """Do work that may be done twice; if a card is lost on the way, it is done again."""
         return self.wait_for(lambda run: self.recovery.repeat(lambda: work(run), run))
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psutil
-from distributed import WorkerPlugin, get_worker
+from distributed import Worker, WorkerPlugin, get_worker
 from distributed.comm import get_address_host
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
@@ -97,7 +97,7 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         self.name, self.anchor = terms.name, anchor
         self._terms = terms
 
-    def setup(self, worker: Any) -> None:
+    def setup(self, worker: Worker) -> None:
         """Open the card's endpoint (called by Dask when the store is added to the worker)."""
         self._worker = worker
         self.incarnation = secrets.token_hex(8)
@@ -140,7 +140,7 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         if self._worker.plugins.get(self.name) is self:
             await self._worker.plugin_remove(self.name)
 
-    def teardown(self, worker: Any) -> None:
+    def teardown(self, worker: Worker) -> None:
         """Close the endpoint and let go of everything."""
         self.forget()
         self.listener.close()

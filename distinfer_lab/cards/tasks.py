@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import xxhash
-from distributed import get_worker
+from distributed import Worker, get_worker
 from numpy.typing import NDArray
 
 from ..comm import Epoch, Peer
@@ -162,7 +162,7 @@ def drop(ticket: Ticket, key: str) -> None:
         store.placements.pop(key, None)
 
 
-async def admit(terms: GroupTerms, dask_worker: Any) -> Peer:
+async def admit(terms: GroupTerms, dask_worker: Worker) -> Peer:
     """Make this worker a card of the group, unless it is one; returns where the card listens."""
     store = dask_worker.plugins.get(terms.name)
     if store is None:
@@ -171,7 +171,7 @@ async def admit(terms: GroupTerms, dask_worker: Any) -> Peer:
     return Peer(store.listener.address, store.incarnation)
 
 
-async def leave(name: str, dask_worker: Any) -> None:
+async def leave(name: str, dask_worker: Worker) -> None:
     """Be a card of the group no more."""
     store = dask_worker.plugins.get(name)
     if store is not None:
@@ -182,42 +182,42 @@ def anchor() -> None:
     """A result that Dask keeps on a card for as long as the controller is there (see `CardStore`)."""
 
 
-def begin_epoch(name: str, epoch: Epoch, ranks: Mapping[str, int], dask_worker: Any) -> None:
+def begin_epoch(name: str, epoch: Epoch, ranks: Mapping[str, int], dask_worker: Worker) -> None:
     """Take a place in a new epoch (all cards together)."""
     _store_on(dask_worker, name).join(epoch, ranks[dask_worker.address])
 
 
-def cancel(name: str, run: int, dask_worker: Any) -> None:
+def cancel(name: str, run: int, dask_worker: Worker) -> None:
     """Stop the given run, and those before it, at their next look."""
     store = dask_worker.plugins.get(name)
     if store is not None:
         store.cancelled = max(store.cancelled, run)
 
 
-def memory(name: str, dask_worker: Any) -> CardMemory:
+def memory(name: str, dask_worker: Worker) -> CardMemory:
     """What this worker's card holds."""
     return _store_on(dask_worker, name).memory()
 
 
-def progress(name: str, dask_worker: Any) -> dict[int, int]:
+def progress(name: str, dask_worker: Worker) -> dict[int, int]:
     """How far this worker's card is with a reshard: destination rank -> bytes done."""
     store = dask_worker.plugins.get(name)
     return {} if store is None else dict(store.progress)
 
 
-def keep_program(name: str, key: str, program: Any, dask_worker: Any) -> None:
+def keep_program(name: str, key: str, program: Any, dask_worker: Worker) -> None:
     """Keep a program for later runs."""
     _store_on(dask_worker, name).programs[key] = program
 
 
-def forget_programs(name: str, keys: Collection[str], dask_worker: Any) -> None:
+def forget_programs(name: str, keys: Collection[str], dask_worker: Worker) -> None:
     """Let programs go that no run will name any more."""
     programs = _store_on(dask_worker, name).programs
     for key in keys:
         programs.pop(key, None)
 
 
-def _store_on(worker: Any, name: str) -> CardStore:
+def _store_on(worker: Worker, name: str) -> CardStore:
     store = worker.plugins.get(name)
     if store is None:
         raise CardRestartedError(f"worker {worker.address} is no card of this group (any more)")

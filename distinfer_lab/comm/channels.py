@@ -182,7 +182,7 @@ class Channels:
     def exchange_into(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
         """The same, in place: what comes is put into `outs`.
 
-        Arrays on both sides may be parts of larger ones; what lies apart passes through at most 4 MiB.
+        Arrays on both sides may be parts of larger ones; what is not contiguous is copied in pieces of at most 4 MiB.
         """
         with self._counting["exchange"]:
             self._transport.exchange_into(sends, outs)

@@ -168,7 +168,7 @@ def all_to_all(
 def broadcast(
     transport: Transport, array: Array | None, root: int, ranks: Sequence[int], shaped: Shaped
 ) -> Array:
-    """The array of the root, which alone gives one."""
+    """The array of the root, which alone passes one."""
     if transport.rank != root:
         return transport.exchange({}, {root: shaped})[root]
     assert array is not None

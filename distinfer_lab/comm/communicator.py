@@ -42,7 +42,7 @@ class Communicator(Protocol):
     def broadcast(
         self, array: Array | None, root: int, group: Sequence[int], shape: Shape, dtype: np.dtype[Any]
     ) -> Array:
-        """The array of rank `root`, on all of `group`; only the root gives one."""
+        """The array of rank `root`, on all of `group`; only the root passes one."""
 
     def send(self, array: Array, peer: int) -> None:
         """Send an array to a card, which receives it by `recv`."""
@@ -58,5 +58,5 @@ class Communicator(Protocol):
     def exchange_into(self, sends: Mapping[int, Array], outs: Mapping[int, Array]) -> None:
         """Send an array to each of some ranks, receive one from each of some into `outs`, in place.
 
-        Arrays on both sides may be parts of larger ones; what lies apart passes through a bounded window.
+        Arrays on both sides may be parts of larger ones; what is not contiguous is copied in bounded pieces.
         """

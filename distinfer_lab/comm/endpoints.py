@@ -7,8 +7,8 @@
     TcpEndpoint         a port, under TLS where there is    cards of a given cluster, and where the system
                                                         cannot tell which user is at the other end
 
-An endpoint passes each new connection on at once; whether a card is at the other end is found out by whoever
-gets it (see `listener`). Neither side of a Unix connection sends a byte before it knows that the other
+An endpoint passes each new connection on at once; the receiver of it finds out whether a card is at
+the other end (see `listener`). Neither side of a Unix connection sends a byte before it knows that the other
 belongs to the same user.
 """
 

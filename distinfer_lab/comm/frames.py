@@ -76,7 +76,7 @@ def broken(peer: int, err: OSError) -> ChannelClosedError:
 
 @dataclass
 class Expected:
-    """An array that shall come."""
+    """An array that is to come."""
 
     peer: int
     """From this card."""
@@ -124,7 +124,7 @@ def outgoing(
     Parameters
     ----------
     window_bytes
-        The most that is copied of an array whose elements lie apart, at one time.
+        The most that is copied of an array that is not contiguous, at one time.
     local_peer
         The receiver, if it can take bytes from this card's outbox.
     key
@@ -179,7 +179,7 @@ def incoming(expected: Expected, window_bytes: int, local_peer: LocalPeer | None
 def _from_slots(
     out: Array, window_bytes: int, local_peer: LocalPeer, slot: int, left: int
 ) -> Iterator[memoryview]:
-    """Fill an array by tokens; the bytes of a token may lie in several pieces of it, and the other transport round.
+    """Fill an array by tokens; one token may have bytes for several pieces, and one piece those of several tokens.
 
     Parameters
     ----------

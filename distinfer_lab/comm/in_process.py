@@ -161,7 +161,7 @@ class InProcessTransport:
         self._mailboxes.gone.add(self.rank)
 
     def _post(self, sends: Mapping[int, Array], done: "queue.SimpleQueue[int] | None") -> set[int]:
-        """Put arrays into mailboxes; gives the cards whose ranks will come through `done`."""
+        """Put arrays into mailboxes; returns the cards whose ranks will come through `done`."""
         copies: dict[int, Array] = {}
         waiting = set()
         for peer, array in sends.items():

@@ -1,7 +1,7 @@
 """The process in which something was made, for what cannot be used in another.
 
-A child made by fork has a copy of a card group and its handles, but none of the threads that serve them: whoever
-waited for those would wait for ever. So each call that may wait checks first where it is.
+A child made by fork has a copy of a card group and its handles, but none of the threads that serve them: a wait
+for those would never end. So each call that may wait checks first where it is.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The transport between processes: one open socket per pair of cards, all served by one loop.
 
 So two cards that send each other more than the system buffers cannot block each other. Where the cards
-of a host share memory, large bodies go through it (see `frames`), and the sockets say what lies where.
+of a host share memory, large bodies go through it (see `frames`), and the sockets say what is where.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ Array = NDArray[Any]
 Shaped = tuple[tuple[int, ...], np.dtype[Any]]
 
 WINDOW_BYTES = 4 << 20
-"""The most that an exchange copies, at one time, of arrays whose elements lie apart."""
+"""The most that an exchange copies, at one time, of arrays that are not contiguous."""
 
 
 class SendQueue:
@@ -54,7 +54,7 @@ class SendQueue:
 
     @property
     def sock(self) -> socket.socket | None:
-        """What the array on its transport goes through; None between two arrays."""
+        """The socket of the array on its way; None between two arrays."""
         return None if self._stream is None else self._stream.sock
 
     def advance(self) -> bool:
@@ -279,7 +279,7 @@ class SocketTransport:
     def _wait(
         self, writing: Sequence[FrameStream | SendQueue], reading: Sequence[FrameStream], deadline: float
     ) -> float:
-        """Wait for a socket; gives when to look next whether the run was cancelled."""
+        """Wait for a socket; returns when to look next whether the run was cancelled."""
         began = time.monotonic()
         _wait(writing, reading)
         now = time.monotonic()
@@ -310,7 +310,7 @@ class SocketTransport:
 
 
 def _send_now(peer: _Peer, message: bytes) -> int:
-    """Send what goes without waiting; gives how many bytes that were."""
+    """Send what goes without waiting; returns how many bytes that was."""
     try:
         return peer.sock.send(message, socket.MSG_DONTWAIT)
     except BlockingIOError:
@@ -343,7 +343,7 @@ def _wait(writing: Sequence[FrameStream | SendQueue], reading: Sequence[FrameStr
         number = stream.sock.fileno()
         events[number] = events.get(number, 0) | select.POLLIN
     if -1 in events:
-        return  # closed meanwhile, as whoever uses it next will find
+        return  # closed meanwhile, as its next use will find
     waiting = select.poll()
     for number, mask in events.items():
         waiting.register(number, mask)

@@ -6,7 +6,7 @@
     large      every card sends each other one run, of n, of its array,
                then the sum of its own run to each other             about 2 (n - 1) / n arrays
 
-The small transport has one round of messages, the large transport two.
+The small one takes one round of messages, the large one two.
 """
 
 from itertools import pairwise

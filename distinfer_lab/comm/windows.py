@@ -51,7 +51,7 @@ def bytes_of(array: Array) -> NDArray[np.uint8]:
 
 
 def pieces_to_send(array: Array, most_bytes: int) -> Iterator[memoryview]:
-    """The bytes of an array; what lies apart is copied, block by block."""
+    """The bytes of an array; what is not contiguous is copied, block by block."""
     if array.flags.c_contiguous:
         yield bytes_of(array).data
         return
