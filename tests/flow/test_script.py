@@ -164,9 +164,9 @@ def test_the_readme_s_transformer_runs(inside):
     with CardGroup(1) as one:
         net = type(whole)(names["folder"]).shard_by(tp=1)
         dl.load_distributed_checkpoint(net, names["folder"], cards=one)
-        expected = dl.Model(net, cards=one).predict(names["texts"]).asnumpy()
+        expected = dl.Model(net, cards=one).predict(names["generated"]).asnumpy()
     np.testing.assert_allclose(names["logits"].asnumpy(), expected[:, :4], rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(names["texts"].asnumpy()[:, 4:], expected.argmax(-1)[:, 3:-1])
+    np.testing.assert_array_equal(names["generated"].asnumpy()[:, 4:], expected.argmax(-1)[:, 3:-1])
 
 
 def test_the_readme_s_example_runs(inside, trained):
