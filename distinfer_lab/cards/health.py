@@ -119,13 +119,13 @@ def kill_card(group: CardGroup, rank: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def recover(group: CardGroup, begun: Callable[[Run], None] = lambda run: None) -> None:
+def recover(group: CardGroup, on_start: Callable[[Run], None] = lambda run: None) -> None:
     """Fill the places of lost cards and bring back what they held, as the next work would.
 
     Parameters
     ----------
-    begun
-        Is given the run, which can be cancelled.
+    on_start
+        Called with the run, which can be cancelled.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def recover(group: CardGroup, begun: Callable[[Run], None] = lambda run: None) -
             raise gone[0]
 
     run = cards.start(lambda run: cards.recovery.repeat(lambda: work(run), run))
-    begun(run)
+    on_start(run)
     run.result()
 
 

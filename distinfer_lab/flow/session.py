@@ -174,7 +174,7 @@ class Session:
         Parameters
         ----------
         on_start
-            Is given the cards' run, which can be cancelled.
+            Called with the cards' run, which can be cancelled.
 
         Raises
         ------
@@ -307,7 +307,7 @@ class Session:
         Parameters
         ----------
         on_start
-            Is given the cards' run, which can be cancelled.
+            Called with the cards' run, which can be cancelled.
 
         Raises
         ------

@@ -190,7 +190,7 @@ class CardGroupView(Panel):
 
     def recover(self) -> bool:
         """Begin to bring back what lost cards held; False if that goes on already."""
-        return self._begin("Bringing back what was lost", lambda control: recover(self.group, control.begun))
+        return self._begin("Bringing back what was lost", lambda control: recover(self.group, control.attach))
 
     def _begin(self, words: str, job: Callable[[Control], None]) -> bool:
         """Do something with the cards, and look at them, in a thread: a card that hangs lets others wait for it."""

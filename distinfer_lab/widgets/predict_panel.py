@@ -205,7 +205,7 @@ class PredictPanel(Panel):
     def _predict(self, control: Control, inputs: tuple[Array, ...], count: int, compared: bool) -> Prediction:
         # All runs of a generation in one piece of work of the group: what cancels that also cancels the runs to come.
         run = self.model.cards.start(lambda run: self._predict_on_cards(inputs, count))
-        control.begun(run)
+        control.attach(run)
         done: Prediction = run.result()
         if not compared:
             return done

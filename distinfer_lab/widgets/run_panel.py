@@ -44,7 +44,7 @@ class RunPanel(Panel):
     work
         A plan between files (`checkpoint.plan(...)`), or a callable that is given a `control`:
         `control.progress(...)` takes a `reshard.Progress`, `control.cancelled()` tells when to stop,
-        `control.begun(run)` has the cards' run stopped too.
+        `control.attach(run)` cancels the cards' run too.
     folder
         Where a plan's output goes; not for a callable.
     verb

@@ -131,7 +131,7 @@ class Workbench(Panel):
     # The checkpoint that comes of it is shown below, whoever opened it.
 
     def _train(self, control: Any) -> None:
-        self.session.train(int(self.train_cards.value), on_start=control.begun)
+        self.session.train(int(self.train_cards.value), on_start=control.attach)
 
     def _open(self, control: Any) -> None:
         chosen = self.chooser
@@ -306,7 +306,7 @@ class Workbench(Panel):
         assert opened is not None
         assert laid_out is not None
         if laid_out.model is not None:
-            self.moving = RunPanel(lambda control: self.session.load(control.begun), verb="Load")
+            self.moving = RunPanel(lambda control: self.session.load(control.attach), verb="Load")
             parts: tuple[Any, ...] = (self.moving,)
         else:
             source = opened.folder.rstrip("/")

@@ -147,11 +147,11 @@ def test_the_cards_are_stopped_with_the_job():
         run = Run()
         cards.append(run)
         if early:
-            control.begun(run)
+            control.attach(run)
         begun.set()
         while not control.cancelled():
             pass
-        control.begun(run)
+        control.attach(run)
         raise ReshardError("the run was cancelled")
 
     for early in (True, False):

@@ -62,22 +62,22 @@ class Snapshot:
 
 @dataclass(eq=False)
 class Control:
-    """What a job is given: how to tell its progress, and whether it is to stop."""
+    """What a job is given, to report its progress and to see whether it was cancelled."""
 
     stop: threading.Event = field(default_factory=threading.Event)
     last: Progress | None = None
     run: Run | None = None
 
     def progress(self, progress: Progress) -> None:
-        """Tell how far the job is."""
+        """Report how far the job is."""
         self.last = progress
 
     def cancelled(self) -> bool:
         """Whether the job is to stop."""
         return self.stop.is_set()
 
-    def begun(self, run: Run) -> None:
-        """Have the cards' work stopped with the job."""
+    def attach(self, run: Run) -> None:
+        """Cancel this run of the cards when the job is cancelled."""
         self.run = run
         if self.cancelled():
             run.cancel()
