@@ -1,0 +1,49 @@
+"""Code as users write it: what a type checker infers of it, and which mistakes it finds.
+
+It is never called: `test_user_code` gives it to mypy, and expects in each line with `# error: CODE` that error and no other.
+"""
+
+from typing import assert_type
+
+import numpy as np
+
+import distinfer_lab as dl
+from distinfer_lab.reshard import Explanation
+
+
+def right() -> None:
+    """Every call has the type that an editor shows."""
+    checkpoint = dl.open_checkpoint("ckpt", "train_strategy.ckpt", rebuild=True, without=[3])
+    assert_type(checkpoint, dl.Checkpoint)
+    layout = dl.Layout(dl.Mesh(dp=2, tp=4), "- tp")
+    strategy = dl.Strategy({"w": layout}, {"w": (96, 16)})
+
+    conversion = checkpoint.plan(strategy, select="*.weight", dtype="bfloat16")
+    assert_type(conversion, dl.Conversion)
+    assert_type(conversion.explain("64 MiB"), Explanation)
+    result = conversion.write("out", on=dl.Threads(2), overwrite=True, max_shard_size="5GB")
+    assert_type(result, dl.ReshardResult)
+    assert_type(dl.write(conversion, "out", format="safetensors"), dl.ReshardResult)
+    assert_type(result.read_bytes, int)
+    assert_type(dl.plan_reshard(strategy, strategy), dl.ReshardPlan)
+
+    with dl.CardGroup(8, processes=True) as cards:
+        assert_type(cards, dl.CardGroup)
+        assert_type(conversion.write("out", on=cards, route="channels"), dl.ReshardResult)
+
+    net = dl.nn.Dense(4, 2)
+    model = dl.Model(net)
+    assert_type(model.predict(dl.Tensor(np.zeros(4))), dl.Tensor | tuple[dl.Tensor, ...])
+    assert_type(model.generate(np.zeros((1, 3), np.int64), max_new_tokens=8), dl.Tensor)
+    assert_type(dl.bfloat16, np.dtype)
+
+
+def wrong(checkpoint: dl.Checkpoint, conversion: dl.Conversion, strategy: dl.Strategy) -> None:
+    """One mistake in each line."""
+    conversion.write("out", bogus=3)  # error: call-arg
+    conversion.write("out", overwrite="yes")  # error: arg-type
+    conversion.write("out", on="cards")  # error: arg-type
+    checkpoint.plan(strategy, dtyp="bfloat16")  # error: call-arg
+    dl.open_checkpoint("ckpt", without=3)  # error: arg-type
+    dl.Mesh(dp="2")  # error: arg-type
+    dl.Mode()  # error: attr-defined
