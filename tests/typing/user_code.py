@@ -1,6 +1,7 @@
 """Code as users write it: what a type checker infers of it, and which mistakes it finds.
 
-It is never called: `test_user_code` gives it to mypy, and expects in each line with `# error: CODE` that error and no other.
+It is never called: `test_user_code` gives it to mypy, and expects that error in each line with `# error: CODE`,
+and no other.
 """
 
 from typing import assert_type
