@@ -18,7 +18,7 @@ def rules(names: tuple[str, ...]) -> None:
 
     \b
     match      a pattern of names, compared part by part: *.v_proj.weight does not fit qkv_proj.weight
-    dims       the axes that cut each dim, [["tp"], []]; null: every rank holds everything
+    dims       a word for each dim, the axes that cut it or -, as in "tp -"; null: every rank holds everything
     fused      what is in one tensor and cut part by part, for each dim: a number of parts, their sizes, or null
     units      how many units (heads) the cut dim has, none of which is cut apart
     unit_size  elements of a unit

@@ -18,18 +18,18 @@ __all__ = ["WORKS", "Work", "make_source", "whole"]
 WIDTHS = (2048, 1024, 512, 256)
 
 
-def layout(dims: tuple[tuple[str, ...], ...], **mesh: int) -> Layout:
+def layout(dims: str, **mesh: int) -> Layout:
     """A layout on a mesh that is given by keywords."""
     return Layout(Mesh(**mesh), dims)
 
 
-ROWS: tuple[tuple[str, ...], ...] = (("tp",), ())
-COLUMNS: tuple[tuple[str, ...], ...] = ((), ("tp",))
+ROWS = "tp -"
+COLUMNS = "- tp"
 
 
 def rows_and_columns(**mesh: int) -> tuple[Layout, Layout, Layout]:
     """How the tensors of a transformer are cut: rows, columns, and small ones not at all."""
-    return layout(ROWS, **mesh), layout(COLUMNS, **mesh), layout(((),), **mesh)
+    return layout(ROWS, **mesh), layout(COLUMNS, **mesh), layout("-", **mesh)
 
 
 class Work:
@@ -75,9 +75,9 @@ class Work:
 
 
 TWO_BY_TWO = (
-    layout((("x",), ("y",)), x=2, y=2),
-    layout((("x",), ("y",)), x=2, y=2),
-    layout(((),), x=2, y=2),
+    layout("x y", x=2, y=2),
+    layout("x y", x=2, y=2),
+    layout("-", x=2, y=2),
 )
 WORKS = {
     "W1": (rows_and_columns(tp=8), rows_and_columns(tp=4)),

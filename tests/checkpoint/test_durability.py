@@ -37,8 +37,8 @@ def whole(name):
     return np.arange(64 * 256, dtype=np.float32).reshape(SHAPE) + 1000 * TENSORS.index(name)
 
 
-ROWS = layout({"tp": 4}, (("tp",), ()))
-HALVES = layout({"dp": 2, "tp": 2}, (("tp",), ()))
+ROWS = layout({"tp": 4}, "tp -")
+HALVES = layout({"dp": 2, "tp": 2}, "tp -")
 SRC = Strategy(dict.fromkeys(TENSORS, ROWS), dict.fromkeys(TENSORS, SHAPE))
 DST = Strategy(dict.fromkeys(TENSORS, HALVES))
 
@@ -309,7 +309,7 @@ def test_a_manifest_cannot_leave_its_folder(source, name):
 
 def test_replicas_that_differ_are_found_when_both_are_read(tmp_path):
     """Two holders serve two equal destinations: one flipped bit shows."""
-    src = Strategy({"w": layout({"dp": 2}, ((), ()))}, {"w": (8, 8)})
+    src = Strategy({"w": layout({"dp": 2}, "- -")}, {"w": (8, 8)})
     values = np.arange(64, dtype=np.float32).reshape(8, 8)
     for rank in range(2):
         save_slice(tmp_path / f"src/rank_{rank}/a.ckpt", {"w": values + rank * (values == 9)}, sync=False)

@@ -77,43 +77,43 @@ def test_a_solution_passes_and_no_answer_is_open(name):
 
 def test_any_way_to_write_a_right_answer_passes():
     """Names of axes, more axes, explicit sizes: what counts is what each card holds."""
-    assert check("columns", layout(((), ("a", "b")), a=2, b=2)).right
-    assert check("copies", layout(((), ("fast", "faster")), slow=2, fast=2, faster=2)).right
-    assert check("rows", layout((("q",), ()), {"sizes": ((4, 4), None)}, q=2)).right
+    assert check("columns", layout("- a+b", a=2, b=2)).right
+    assert check("copies", layout("- fast+faster", slow=2, fast=2, faster=2)).right
+    assert check("rows", layout("q -", {"sizes": ((4, 4), None)}, q=2)).right
     assert check("uneven", np.array([3, 3, 3, 1])).right
     assert check("uneven", [3, 3, 3, 1]).right
     assert check("bytes", np.int64(1536)).right
-    assert check("stay", layout(((), ("y", "x")), x=2, y=2)).right is False
-    assert check("stay", layout(((), ("x", "y")), x=2, y=2)).right
+    assert check("stay", layout("- y+x", x=2, y=2)).right is False
+    assert check("stay", layout("- x+y", x=2, y=2)).right
 
 
 @pytest.mark.parametrize(
     ("name", "answer", "words"),
     [
         ("columns", 5, "That is a int; the answer is a dl.Layout."),
-        ("columns", layout((("tp",),), tp=4), "It does not fit a tensor [96, 16]: a layout of 1 dims"),
-        ("columns", layout(((), ("tp",)), tp=8), "Your layout is for 8 cards; expected 4"),
-        ("columns", layout((("tp",), ()), tp=4), "Along dim 0 (the rows) your cards hold 0:24, 24:48"),
+        ("columns", layout("tp", tp=4), "It does not fit a tensor [96, 16]: a layout of 1 dims"),
+        ("columns", layout("- tp", tp=8), "Your layout is for 8 cards; expected 4"),
+        ("columns", layout("tp -", tp=4), "Along dim 0 (the rows) your cards hold 0:24, 24:48"),
         (
             "grid",
-            layout((("y",), ()), y=2, x=3),
+            layout("y -", y=2, x=3),
             "Along dim 1 (the columns) your cards hold 0:12; expected 0:4, 4:8",
         ),
-        ("copies", layout(((), ("tp",)), tp=4, dp=2), "your card 1 holds [0:96, 0:4]; expected [0:96, 4:8]"),
-        ("order", layout((("x", "y"), ()), x=2, y=2), "your card 1 holds [2:4, 0:6]; expected [4:6, 0:6]"),
+        ("copies", layout("- tp", tp=4, dp=2), "your card 1 holds [0:96, 0:4]; expected [0:96, 4:8]"),
+        ("order", layout("x+y -", x=2, y=2), "your card 1 holds [2:4, 0:6]; expected [4:6, 0:6]"),
         (
             "fused",
-            layout((("tp",), ()), tp=2),
+            layout("tp -", tp=2),
             "Along dim 0 (the rows) your cards hold 0:8, 8:16; expected 0:4, 4:8",
         ),
         (
             "optimizer",
-            layout(((), ("tp",)), dp=2, tp=4),
+            layout("- tp", dp=2, tp=4),
             "(the rows) your cards hold 0:96; expected 0:48, 48:96",
         ),
-        ("sizes", layout((("tp",), ()), tp=3), "dim 0 (cut by tp) has 10 elements, which 3 parts"),
-        ("stay", layout((("tp",), ()), tp=4), "4608 bytes move: card 0 needs 1536 and holds only 384"),
-        ("stay", layout(((), ("tp",)), tp=8), "for 8 cards; expected are cards 0..3"),
+        ("sizes", layout("tp -", tp=3), "dim 0 (cut by tp) has 10 elements, which 3 parts"),
+        ("stay", layout("tp -", tp=4), "4608 bytes move: card 0 needs 1536 and holds only 384"),
+        ("stay", layout("- tp", tp=8), "for 8 cards; expected are cards 0..3"),
         ("bytes", 6144, "that is the whole tensor"),
         ("bytes", 7, "7 is not right: count again."),
         ("bytes", "many", "'many' is not a valid answer: expected a number."),
@@ -124,7 +124,7 @@ def test_any_way_to_write_a_right_answer_passes():
         ("uneven", (3, 3, 2, 2), "numpy's array_split"),
         ("colums", 1, "There is no such exercise; the exercises are coordinates, rows, columns"),
         ("rows", lambda: 1 // 0, "Your answer raised an error. ZeroDivisionError"),
-        ("rows", lambda: layout((("tp",), ("tp",)), tp=2), "axis 'tp' cuts more than once"),
+        ("rows", lambda: layout("tp tp", tp=2), "axis 'tp' cuts more than once"),
     ],
 )
 def test_a_wrong_answer_gets_a_sentence(name, answer, words):

@@ -25,10 +25,10 @@ def layout(mesh, dims, **options):
     return Layout(Mesh(**mesh), dims, **options)
 
 
-DP4_TP4 = layout({"dp": 4, "tp": 4}, (("tp",), ()))
-DP2_TP4 = layout({"dp": 2, "tp": 4}, (("tp",), ()))
-DP2_TP8 = layout({"dp": 2, "tp": 8}, (("tp",), ()))
-TP8 = layout({"tp": 8}, (("tp",), ()))
+DP4_TP4 = layout({"dp": 4, "tp": 4}, "tp -")
+DP2_TP4 = layout({"dp": 2, "tp": 4}, "tp -")
+DP2_TP8 = layout({"dp": 2, "tp": 8}, "tp -")
+TP8 = layout({"tp": 8}, "tp -")
 
 
 def planned(src, dst, **options):
@@ -40,7 +40,7 @@ def planned(src, dst, **options):
 
 @pytest.mark.parametrize(
     ("src", "dst", "largest"),
-    [(DP4_TP4, DP2_TP8, 16), (DP2_TP4, layout({"tp": 8}, ((), ("tp",))), 12)],
+    [(DP4_TP4, DP2_TP8, 16), (DP2_TP4, layout({"tp": 8}, "- tp"), 12)],
     ids=["more rows", "rows to columns"],
 )
 def test_replicas_share_what_is_asked_of_them(src, dst, largest):
@@ -51,7 +51,7 @@ def test_replicas_share_what_is_asked_of_them(src, dst, largest):
 @pytest.mark.parametrize(
     ("src", "dst", "before", "after"),
     [
-        (layout({"d": 2, "t": 4}, (("d", "t"), ())), layout({"t": 4, "d": 2}, (("d", "t"), ())), 96, 0),
+        (layout({"d": 2, "t": 4}, "d+t -"), layout({"t": 4, "d": 2}, "d+t -"), 96, 0),
         (DP4_TP4, DP2_TP8, 192, 0),
         (TP8, DP2_TP4, 224, 128),
     ],
@@ -112,8 +112,8 @@ def test_water_finds_its_level(loads, demand):
 
 def test_a_holder_on_the_same_host_is_asked_first():
     """Two hosts of four cards, each with a replica: nothing crosses."""
-    src = layout({"host": 2, "tp": 4}, (("tp",), ()))
-    dst = layout({"host": 2, "tp": 4}, ((), ("tp",)))
+    src = layout({"host": 2, "tp": 4}, "tp -")
+    dst = layout({"host": 2, "tp": 4}, "- tp")
     plan = planned(src, dst, topology=Topology.of_hosts(8, 4))
     assert plan.traffic[:4, 4:].sum() == plan.traffic[4:, :4].sum() == 0
     with pytest.raises(ReshardError, match="the topology has 4 cards, but the plan 8"):

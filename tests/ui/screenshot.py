@@ -18,7 +18,7 @@ import ipywidgets
 import distinfer_lab as dl
 
 shapes = {"up.weight": (512, 256), "down.weight": (256, 512), "norm.weight": (256,)}
-cuts = {"up.weight": (("tp",), ()), "down.weight": ((), ("tp",)), "norm.weight": ((),)}
+cuts = {"up.weight": "tp -", "down.weight": "- tp", "norm.weight": "-"}
 train, infer = dl.Mesh(dp=2, tp=4), dl.Mesh(tp=3)
 training = dl.Strategy({n: dl.Layout(train, d) for n, d in cuts.items()}, shapes)
 other = {n: dl.Layout(infer, d, split="torch_chunk") for n, d in cuts.items()}

@@ -266,7 +266,7 @@ def test_a_group_shows_the_different_shards_of_its_cards():
 def test_rather_fewer_layouts_than_groups_of_a_few_cards():
     """Eight cards that are too many for four layouts are drawn one by one for two."""
     mesh = Mesh(dp=2, tp=4)
-    cuts = [(("tp",), ()), ((), ("tp",)), (("dp",), ()), (("dp",), ("tp",))]
+    cuts = ["tp -", "- tp", "dp -", "dp tp"]
     strategy = Strategy(
         {f"w{i}": Layout(mesh, cut) for i, cut in enumerate(cuts)}, {f"w{i}": (8, 8) for i in range(4)}
     )
@@ -278,7 +278,7 @@ def test_rather_fewer_layouts_than_groups_of_a_few_cards():
 def test_what_is_not_drawn_and_what_is_left_is_said():
     """Kinds of cut beyond those that are drawn, and the copies of the shard of which most were lost."""
     mesh = Mesh(dp=2, tp=2)
-    cuts = [(("tp",), ()), ((), ("tp",)), (("dp",), ()), ((), ("dp",)), (("dp", "tp"), ()), ((), ())]
+    cuts = ["tp -", "- tp", "dp -", "- dp", "dp+tp -", "- -"]
     strategy = Strategy(
         {f"w{i}": Layout(mesh, cut) for i, cut in enumerate(cuts)}, {f"w{i}": (4, 4) for i in range(6)}
     )

@@ -15,7 +15,7 @@ README = Path(__file__).parents[2] / ".github" / "layouts.svg"
 def drawing() -> str:
     """The weight of the four steps: cut by columns on eight cards, then on four."""
     train, infer = Mesh(dp=2, tp=4), Mesh(tp=4)
-    columns = ((), ("tp",))
+    columns = "- tp"
     return layout_pair_svg(Layout(train, columns), Layout(infer, columns), (96, 16), name="matmul_weight")
 
 
