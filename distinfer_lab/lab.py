@@ -86,7 +86,7 @@ def prepared_folder(folder: str | os.PathLike[str] | None = None) -> Path:
     Parameters
     ----------
     folder
-        Where the notebooks shall be; those that are missing are copied there. None: a clone's own,
+        Where to put the notebooks; missing ones are copied there. None: a clone's own,
         or `distinfer-notebooks` where the package is installed without one.
     """
     home = notebooks_folder()
@@ -101,7 +101,7 @@ def prepared_folder(folder: str | os.PathLike[str] | None = None) -> Path:
 def open_lab(
     folder: Path, *, port: int | None = None, browser: bool = True, options: Sequence[str] = ()
 ) -> None:
-    """Run JupyterLab on a folder of notebooks until it is told to stop.
+    """Run JupyterLab on a folder of notebooks until it is stopped.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from ..display import bytes_in_words, counted
 from ..errors import LayoutError
 from ..text import escape
 from ..views import CardBytes, Drawing, memory_svg, table_html
-from .parts import TURN, Control, Panel, Picture, Snapshot, Work, still_of, told
+from .parts import TURN, Control, Panel, Picture, Snapshot, Work, error_html, still_of
 
 __all__ = ["CardGroupView"]
 
@@ -104,7 +104,7 @@ class CardGroupView(Panel):
         try:
             found, said = state_of(self.group), ""
         except Exception as err:  # in a thread nobody else would tell it
-            found, said = None, told(err)
+            found, said = None, error_html(err)
         with TURN:
             self.cards = found
             self.line.value = said if found is None else _line(found)
@@ -225,7 +225,7 @@ class CardGroupView(Panel):
             threading.Thread(target=self._keep_looking, args=(self._watching,), daemon=True).start()
 
     def _keep_looking(self, stop: threading.Event) -> None:
-        """Until it is told to stop, or the group is closed."""
+        """Until it is stopped, or the group is closed."""
         while not stop.wait(WATCH_SECONDS):
             if not self._work.snapshot.at_work:
                 self.refresh()

@@ -16,7 +16,7 @@ from ..net import Tensor
 from ..parallel import Communication
 from ..text import escape
 from ..views import Drawing, table_html, timeline_svg, times_html
-from .parts import Control, Panel, Picture, Snapshot, Work, still_of, told
+from .parts import Control, Panel, Picture, Snapshot, Work, error_html, still_of
 
 __all__ = ["PredictPanel", "Prediction"]
 
@@ -234,7 +234,7 @@ class PredictPanel(Panel):
         elif snapshot.state == "cancelled":
             self.line.value = '<div role="status">Stopped. The cards are ready for another prediction.</div>'
         elif snapshot.error is not None:
-            self.line.value = told(snapshot.error)
+            self.line.value = error_html(snapshot.error)
         elif snapshot.state == "done":
             self.prediction = snapshot.result
             self._show_prediction(snapshot.result, snapshot.seconds)

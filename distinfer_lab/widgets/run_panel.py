@@ -13,7 +13,7 @@ from ..display import bytes_in_words, counted
 from ..errors import ContextError
 from ..text import escape, printable
 from ..views import FILES, Drawing, traffic_svg
-from .parts import Lanes, Panel, Picture, Snapshot, Work, outcome_html, still_of, told
+from .parts import Lanes, Panel, Picture, Snapshot, Work, error_html, outcome_html, still_of
 
 __all__ = ["RunPanel"]
 
@@ -183,7 +183,7 @@ class RunPanel(Panel):
         if snapshot.at_work:
             self.outcome.value = ""
         elif snapshot.error is not None:
-            self.outcome.value = told(snapshot.error, stopped=snapshot.state == "cancelled")
+            self.outcome.value = error_html(snapshot.error, stopped=snapshot.state == "cancelled")
         elif done:
             self.outcome.value = outcome_html(snapshot.result)
         # Last, for whoever waits for it finds the panel as it will stay.

@@ -168,7 +168,7 @@ class Workbench(Panel):
         self.step = "layout"
         self.refresh()
 
-    # What each step shows: made anew when what it depends on is another
+    # What each step shows: made again when what it depends on has changed
 
     def refresh(self) -> None:
         """Show what the session has come to."""

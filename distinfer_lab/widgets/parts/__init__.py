@@ -1,7 +1,7 @@
 """What widgets are made of: the live picture, guarded callbacks, lists with search, work in the background."""
 
 from .folders import FolderChooser
-from .guard import TURN, ErrorLine, told
+from .guard import TURN, ErrorLine, error_html
 from .lanes import Lanes
 from .later import Later
 from .pairs import LIVE_CARDS, LayoutPair, Strategies, pair_layouts
@@ -31,11 +31,11 @@ __all__ = [
     "Strategies",
     "Work",
     "close_all",
+    "error_html",
     "outcome_html",
     "pair_layouts",
     "proof_rows",
     "steps_drawing",
     "still_of",
-    "told",
     "with_still",
 ]

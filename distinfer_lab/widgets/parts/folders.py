@@ -27,7 +27,7 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
     start
         Where to begin.
     errors
-        Where errors are told.
+        Where errors are shown.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """Callbacks that cannot fail in silence.
 
 Jupyter shows nothing at all of an error in a widget's callback, and may run callbacks in
-other threads. So each goes through one guard: one at a time over all widgets, and an error is told in words.
+other threads. So each goes through one guard: one at a time over all widgets, and errors are shown.
 """
 
 import threading
@@ -15,15 +15,15 @@ import ipywidgets
 from ...errors import DistinferError
 from ...text import escape
 
-__all__ = ["TURN", "ErrorLine", "told"]
+__all__ = ["TURN", "ErrorLine", "error_html"]
 
 TURN = threading.RLock()
-"""Who changes widgets has it. One for all: widgets observe each other, and of two locks each could wait for the
-other. Nobody keeps it while he computes, or waits for cards."""
+"""Held while widgets are changed. There is one for all: widgets observe each other, and two locks could wait for
+each other. It is not held during computations, nor while waiting for cards."""
 
 
 class ErrorLine(ipywidgets.HTML):  # type: ignore[misc]  # ipywidgets has no types
-    """Where a widget says what went wrong; empty while nothing did."""
+    """The error message of a widget; empty while there is none."""
 
     def __init__(self) -> None:
         super().__init__("")
@@ -48,7 +48,7 @@ class ErrorLine(ipywidgets.HTML):  # type: ignore[misc]  # ipywidgets has no typ
                 try:
                     callback(*args, **kwargs)
                 except Exception as err:
-                    self._said = told(err)
+                    self._said = error_html(err)
                 finally:
                     self._depth -= 1
                 if not self._depth:
@@ -60,8 +60,8 @@ class ErrorLine(ipywidgets.HTML):  # type: ignore[misc]  # ipywidgets has no typ
         return "ErrorLine()"
 
 
-def told(err: BaseException, *, stopped: bool = False) -> str:
-    """An error in words, its details folded; one by which stopped work ended is no alarm."""
+def error_html(err: BaseException, *, stopped: bool = False) -> str:
+    """An error message with its traceback folded; without alarm for the error that ends stopped work."""
     said = str(err) if isinstance(err, DistinferError) else f"{type(err).__name__}: {err}"
     if stopped:
         return f'<div role="status">{escape(said)}</div>'

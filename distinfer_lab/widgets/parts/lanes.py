@@ -20,7 +20,7 @@ class Lanes(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         self._ranks: tuple[int, ...] = ()
 
     def show(self, progress: Progress | None) -> None:
-        """Bring the bars up to date; those of a run that has not told anything yet stay as they are."""
+        """Bring the bars up to date; those of a run that has not reported anything yet stay as they are."""
         if progress is None:
             return
         ranks = tuple(sorted(progress.total_by_rank))

@@ -6,7 +6,7 @@ from typing import Any
 import ipywidgets
 
 from ...text import escape
-from .guard import told
+from .guard import error_html
 from .panel import close_all
 from .work import Snapshot, Work
 
@@ -43,7 +43,7 @@ class Later(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             self.children: tuple[Any, ...] = snapshot.result
             self._said.close()
         elif snapshot.error is not None:
-            self._said.value = told(snapshot.error)
+            self._said.value = error_html(snapshot.error)
         else:
             self._said.value = f'<div role="status">{escape(self._words)} ...</div>'
 

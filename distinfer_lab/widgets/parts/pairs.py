@@ -51,7 +51,7 @@ class LayoutPair:
         return link_cards(self.train, self.infer, self.shape, ranks=self.ranks, max_cards=LIVE_CARDS)
 
     def describe(self) -> str:
-        """The tensor and its cut on both sides, in words."""
+        """The tensor and its sharding on both sides, as text."""
         sides = zip((self.train, self.infer), self.ranks, strict=True)
         train, infer = (
             f"{ranks or int(layout.ranks.max()) + 1} ({layout.describe_cut()})" for layout, ranks in sides

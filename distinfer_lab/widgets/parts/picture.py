@@ -29,7 +29,7 @@ class Picture(anywidget.AnyWidget):  # type: ignore[misc]  # skipped: it imports
     Parameters
     ----------
     drawing
-        The SVG and what it says in words.
+        The SVG and its alternative text.
     sentences
         For each key what to say of its tile.
     partners

@@ -24,7 +24,7 @@ class SearchList(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no ty
     names
         The names.
     errors
-        Where errors of what observes the choice are told.
+        Where errors of the choice's observers are shown.
     labels
         Name -> what is shown in its place; by default the name.
     description
