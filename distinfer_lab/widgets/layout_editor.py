@@ -12,7 +12,7 @@ from ..checkpoint import Checkpoint
 from ..display import bytes_in_words, counted
 from ..errors import LayoutError, in_lines
 from ..layout import Mesh, Strategy
-from ..layout.dialects import jax, mindspore, torch
+from ..layout.dialects import jax, mindspore, plain, torch
 from ..layout.dialects.mindspore import strategy_from_tuples
 from ..layout.notation import Sharding, format_dims, format_sharding
 from ..reshard import Assessment, Cut, Draft
@@ -27,6 +27,7 @@ DIALECTS: dict[str, Callable[[Strategy], str]] = {
     "MindSpore": mindspore.strategy_text,
     "JAX": jax.strategy_text,
     "torch": torch.strategy_text,
+    "distinfer_lab": plain.strategy_text,
 }
 WHOLE = "whole"
 MOST_REASONS = 8
@@ -203,7 +204,7 @@ class LayoutEditor(Panel):
         return self.assessment.strategy
 
     def text(self, dialect: str) -> str:
-        """The destination as code to copy, for "MindSpore", "JAX" or "torch".
+        """The destination as code to copy, for "MindSpore", "JAX", "torch" or "distinfer_lab", which can say all.
 
         Raises
         ------

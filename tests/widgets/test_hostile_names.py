@@ -138,7 +138,7 @@ def test_generated_code(folder, strategy):
     with open_checkpoint(folder) as checkpoint:
         editor = LayoutEditor(checkpoint)
         editor.draft = Draft.like(strategy)
-        for dialect in ("MindSpore", "JAX", "torch"):
+        for dialect in ("MindSpore", "JAX", "torch", "distinfer_lab"):
             editor.dialect.value = dialect
             check_code([editor.code.value])
         editor.close()

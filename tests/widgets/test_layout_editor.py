@@ -197,8 +197,8 @@ def test_a_limit_is_a_reason():
     assert editor.assessment.problems == {}
 
 
-def test_it_is_said_in_three_notations(editor):
-    """MindSpore's tuples give the strategy back; the others name the mesh."""
+def test_it_is_said_as_code(editor):
+    """MindSpore's tuples and our own give the strategy back; JAX's and torch's name the mesh."""
     found = {}
     exec(editor.text("MindSpore"), found)
     assert {
@@ -208,6 +208,8 @@ def test_it_is_said_in_three_notations(editor):
     assert "'b.weight': NamedSharding(mesh, P('dp', 'tp'))" in editor.code.value
     editor.dialect.value = "torch"
     assert "'b.weight': (mesh, [Shard(0), Shard(1)])" in editor.code.value
+    exec(editor.text("distinfer_lab"), found)
+    assert found["strategy"] == SRC
     with pytest.raises(LayoutError, match="dialect='TF' is not one of MindSpore, JAX, torch"):
         editor.text("TF")
 

@@ -20,7 +20,7 @@ from ..layout import Layout
 from ..mesh import Mesh
 from ..strategy import Strategy
 
-__all__ = ["layout_from_json", "layout_to_json", "strategy_from_json", "strategy_to_json"]
+__all__ = ["layout_from_json", "layout_to_json", "strategy_from_json", "strategy_text", "strategy_to_json"]
 
 OPTIONS = ("optimizer_shards", "sizes", "first_ranks", "split", "fused", "strides")
 KEYS = {"mesh", "dims", *OPTIONS}
@@ -101,6 +101,33 @@ def strategy_to_json(strategy: Strategy) -> dict[str, Any]:
         if name in strategy.shapes:
             tensors[name]["shape"] = list(strategy.shapes[name])
     return {"ranks": strategy.ranks, "layouts": list(map(layout_to_json, numbers)), "tensors": tensors}
+
+
+def strategy_text(strategy: Strategy) -> str:
+    """Python code that makes a strategy, of every kind that there is.
+
+    Examples
+    --------
+    >>> print(strategy_text(Strategy({"w": Layout(Mesh(tp=4), "- tp")}, {"w": (96, 16)})))
+    import distinfer_lab as dl
+    <BLANKLINE>
+    strategy = dl.Strategy(
+        {
+            'w': dl.Layout(dl.Mesh(tp=4), "- tp"),
+        },
+        shapes={
+            'w': (96, 16),
+        },
+        ranks=4,
+    )
+    """
+    layouts = (
+        f"        {name!r}: dl.{repr(layout).replace('Layout(Mesh(', 'Layout(dl.Mesh(', 1)},"
+        for name, layout in strategy.items()
+    )
+    shapes = (f"        {name!r}: {shape}," for name, shape in strategy.shapes.items())
+    lines = ["import distinfer_lab as dl", "", "strategy = dl.Strategy(", "    {", *layouts, "    },"]
+    return "\n".join([*lines, "    shapes={", *shapes, "    },", f"    ranks={strategy.ranks},", ")"])
 
 
 def strategy_from_json(found: Any) -> Strategy:
