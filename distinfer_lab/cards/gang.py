@@ -99,6 +99,13 @@ class Gangs:
         self._membership.ask(tasks.begin_epoch, self._terms.name, epoch, ranks)
         self.epoch = epoch
 
+    def joined(self, run: Run) -> Epoch:
+        """The epoch at hand; a new one where a card was lost."""
+        if self.epoch is None:
+            self.join(run)
+        assert self.epoch is not None
+        return self.epoch
+
     def run(
         self,
         task: Callable[..., Any],
@@ -129,9 +136,7 @@ class Gangs:
             The error that was the cause, of whichever card; the other cards are stopped.
         """
         run = run or Run()
-        if self.epoch is None:
-            self.join(run)
-        assert self.epoch is not None
+        self.joined(run)
         number = next(self._numbers)
         lease = (
             contextlib.nullcontext()

@@ -167,11 +167,6 @@ class CardGroup(Displayed):
             found = self.runtime.repeated(lambda run: ask(tasks.memory, name))
         return GroupMemory(tuple(found))
 
-    def sees(self, paths: Sequence[str]) -> bool:
-        """Whether every card sees the same files under these paths as this process does."""
-        found: list[set[str]] = self.runtime.repeated(lambda run: self.runtime.seen(paths))
-        return all(len(seen) == len(set(paths)) for seen in found)
-
     def __enter__(self) -> "CardGroup":
         _groups.set((*_groups.get(), self))
         return self
@@ -237,15 +232,6 @@ class CardGroup(Displayed):
                 placement.fetch(ranks, run)
 
         self.runtime.repeated(work)
-
-    def replace(self, placement: Placement, sources: Sequence[tasks.Source]) -> None:
-        """Give a placement other values, from other sources."""
-        self._check_count(len(sources))
-        self.runtime.memory_check.check(
-            [sizes_of((source,)) for source in sources], placement.strategy, replacing=placement
-        )
-        placement.sources, placement.fetch = tuple((s,) for s in sources), None
-        self.refill(placement)
 
     def _check_count(self, count: int) -> None:
         if count > len(self):
@@ -383,6 +369,7 @@ class CardGroup(Displayed):
         memory_limit: int | str | None = None,
         route: str = "auto",
         control: Callable[[int], Control] = lambda rank: Unwatched(),
+        into: Placement | None = None,
     ) -> tuple[Placement, Taken]:
         """Load what a conversion says into the cards: destination rank r into card r, or as its plan places it.
 
@@ -398,6 +385,8 @@ class CardGroup(Displayed):
             See `Executor.write_files`.
         control
             Gives what watches and stops the work of a destination rank.
+        into
+            A placement whose values are replaced; by default there is a new one.
 
         Raises
         ------
@@ -406,7 +395,9 @@ class CardGroup(Displayed):
         """
         self._check_count(conversion.plan.dst_count)
         limit = None if memory_limit is None else size_of(memory_limit, "memory_limit")
-        return Resharding(self.runtime).load(conversion, size_of(buffer, "buffer"), limit, route, control)
+        return Resharding(self.runtime).load(
+            conversion, size_of(buffer, "buffer"), limit, route, control, into
+        )
 
     def _keep(self, program: tasks.CardFunction[Any], placement: Placement) -> str:
         """Send a program to the cards, once; first make sure that they have room for its working values."""

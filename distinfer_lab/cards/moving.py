@@ -27,7 +27,7 @@ from ..layout import Box
 from .records import Ticket
 from .store import CardStore, open_store
 
-__all__ = ["Move", "Moved", "move"]
+__all__ = ["Move", "Moved", "move", "serve"]
 
 Array = NDArray[Any]
 
@@ -60,6 +60,11 @@ class Move:
     def shares(self) -> list[Share]:
         """All that it reads or receives, in order."""
         return [task.share for task in self.files] + [share for _, share in self.places]
+
+    @property
+    def all_shares(self) -> list[Share]:
+        """All that it takes, and what it sends of the shares of others."""
+        return [*self.shares, *(share for given in self.sends.values() for share in given)]
 
     @property
     def nbytes_by_rank(self) -> dict[int, int]:
@@ -156,14 +161,29 @@ def move(ticket: Ticket, job: Move) -> Moved:
         return Moved(reports, served, channels.sent_bytes - before, store.private_of_work())
 
 
+def serve(job: Move, channels: Channels) -> None:
+    """Do the controller's part of a reshard: read files that no card sees, and send what the cards need of them."""
+    with ExitStack() as stack:
+        own, files = _open_files(job, stack)
+        for peer, wanted in _asked(job, [], channels).items():
+            channels.feed(peer, _pieces(job.sends[peer], wanted, own, job.window_bytes))
+        channels.drain()
+        for file in files:
+            file.check_unchanged()
+
+
 def _own_sources(
     rank: int, job: Move, store: CardStore, stack: ExitStack
 ) -> tuple[dict[int, BoxReader], list[SliceFile | FileSet]]:
     """What this card reads itself: files, or its own shards."""
-    shares = [*job.shares, *(share for given in job.sends.values() for share in given)]
-    held = {share.held for share in shares if share.held}
+    held = {share.held for share in job.all_shares if share.held}
     if held:
         return {rank: FromMemory(store.placed(held.pop()).values)}, []
+    return _open_files(job, stack)
+
+
+def _open_files(job: Move, stack: ExitStack) -> tuple[dict[int, BoxReader], list[SliceFile | FileSet]]:
+    shares = job.all_shares
     out: dict[int, BoxReader] = {}
     files = []
     for share in shares:

@@ -7,6 +7,7 @@
 A gang that lost a card is done once more when the card is back: what was finished is taken over.
 """
 
+import contextlib
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -98,6 +99,7 @@ class Resharding:
         limit: int | None,
         route: str,
         control: Callable[[int], Control],
+        into: Placement | None,
     ) -> tuple[Placement, Taken]:
         """See `CardGroup.load`."""
         plan = conversion.plan
@@ -106,24 +108,16 @@ class Resharding:
         if limit is not None and predicted > limit:
             worst = max(shares, key=lambda share: share.nbytes)
             raise CardError(
-                f"rank {worst.rank} ends with {worst.nbytes} bytes and takes {buffer_bytes} more on the way, above "
-                f"the limit of {limit}; use memory_limit={predicted}, or cut for more cards"
+                f"rank {worst.rank} ends with {worst.nbytes} bytes and takes {buffer_bytes} more on the way, which "
+                f"exceeds the limit of {limit}; use memory_limit={predicted}, or shard over more cards"
             )
-        wanted = [share.sizes for share in shares]
-        if plan.placement:
-            there = dict(zip(plan.placement, wanted, strict=True))
-            wanted = [there.get(card, {}) for card in range(len(self._cards))]
-        self._cards.memory_check.check(
-            wanted, None if plan.placement else conversion.strategy, scratch=buffer_bytes
-        )
-        key = f"placement-{uuid.uuid4().hex[:12]}"
+        strategy = None if plan.placement else conversion.strategy
+        key = f"placement-{uuid.uuid4().hex[:12]}" if into is None else into.key
         places: list[list[tuple[str, Share]]] = [[] for _ in range(len(self._cards))]
         for card, share in zip(plan.placement or range(plan.dst_count), shares, strict=True):
             places[card].append((key, share))
-
-        # From files that all see it can be filled again; what came over channels must be moved again.
         sources = tuple(tuple(share for _, share in place) for place in places)
-        placement = Placement(key, sources, strategy=None if plan.placement else conversion.strategy)
+        placement = Placement(key, sources, strategy=strategy) if into is None else into
 
         def bring(ranks: list[int], run: Run) -> tuple[dict[int, int], dict[int, Moved]]:
             homes = self._homes(shares, route, run)
@@ -134,14 +128,37 @@ class Resharding:
             bring(ranks, run)
 
         def work(run: Run) -> tuple[Placement, Taken]:
+            if into is not None:  # until all is there, what the cards hold is neither the old nor the new
+                into.sources, into.strategy, into.fetch, into.complete = sources, strategy, fetch, -1
+                into.lost.update(range(len(places)))
             with self._cards.recovery.forgotten_on_failure(placement):
                 homes, found = bring(list(range(len(places))), run)
+            # From files that all see it can be filled again; what came over channels must be moved again.
             placement.fetch = fetch if homes else None
+            placement.lost.clear()
             self._cards.recovery.keep(placement)
             return placement, Taken(predicted, *_sums(found))
 
+        self._check_memory(places, strategy, buffer_bytes, into)
         out: tuple[Placement, Taken] = self._cards.repeated(work)
         return out
+
+    def _check_memory(
+        self,
+        places: Sequence[Sequence[tuple[str, Share]]],
+        strategy: Strategy | None,
+        buffer_bytes: int,
+        into: Placement | None,
+    ) -> None:
+        """See that each card has room for its shards, and for what is buffered on their way."""
+        wanted: list[dict[str, int]] = [{} for _ in places]
+        for card, place in enumerate(places):
+            for _, share in place:
+                wanted[card].update(share.sizes)
+        buffers = [
+            max((_buffer_of(share, buffer_bytes) for _, share in place), default=0) for place in places
+        ]
+        self._cards.memory_check.check(wanted, strategy, scratch=buffers, replacing=into)
 
     def _homes(self, shares: Sequence[Share], route: str, run: Run) -> dict[int, int]:
         """The card of every source rank, unless all cards read all; makes sure that it is there."""
@@ -187,8 +204,19 @@ class Resharding:
                     reported[rank] = max(nbytes, reported.get(rank, 0))
                 asked[0] = self._ask_progress()
 
+        work = {card: (job,) for card, job in jobs.items() if card < len(self._cards)}
+        own = jobs.get(len(self._cards))
+        serving: contextlib.AbstractContextManager[Callable[[], None]] = contextlib.nullcontext(_nothing)
+        if own is not None:
+            serving = self._cards.server.serving(own, self._cards.gangs.joined(run), run)
         try:
-            done = self._cards.gangs.run(move, {card: (job,) for card, job in jobs.items()}, run, look)
+            with serving as check_served:
+
+                def look_at_both() -> None:
+                    check_served()
+                    look()
+
+                done = self._cards.gangs.run(move, work, run, look_at_both)
         finally:
             asked[0].cancel()
         for job in jobs.values():
@@ -201,6 +229,15 @@ class Resharding:
         return call_workers(
             self._cards.client, tasks.progress, (name,), list(self._cards.membership.addresses)
         )
+
+
+def _buffer_of(share: Share, buffer_bytes: int) -> int:
+    """What a card needs beside a share while it reads it: what has its dtype already goes to its place at once."""
+    return min(buffer_bytes, max((t.nbytes for t in share.tensors if t.dtype != t.source_dtype), default=0))
+
+
+def _nothing() -> None:
+    """What there is to check where the controller serves nothing."""
 
 
 def _progress(answers: "Future[dict[str, Any]]") -> dict[int, int]:

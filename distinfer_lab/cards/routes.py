@@ -43,6 +43,8 @@ def homes_of(
 ) -> dict[int, int]:
     """The card that reads each source rank's file; nothing if all cards read all files.
 
+    What no card sees is read by the controller, which has the number after the last card.
+
     Parameters
     ----------
     paths
@@ -72,9 +74,8 @@ def homes_of(
     for rank, path in paths.items():
         who = [card for card, there in enumerate(seen) if path in there]
         if not who:
-            raise CardError(
-                f"no card sees {path} as this process does; give an absolute path, or put it where one does"
-            )
+            out[rank] = len(seen)
+            continue
         # The one with the least to read, and of these the one that a rank of this number would be.
         out[rank] = min(who, key=lambda card: (load[card], (card - rank) % len(seen)))
         load[out[rank]] += os.path.getsize(path) if os.path.isfile(path) else 1
@@ -115,7 +116,7 @@ def jobs_of(
     homes: Mapping[int, int],
     buffer_bytes: int,
 ) -> dict[int, Move]:
-    """The part of each card, of those that have something to do.
+    """The part of each card, of those that have something to do, and that of the controller.
 
     Parameters
     ----------
@@ -139,20 +140,25 @@ def jobs_of(
                 f"use {(cards + 1) * SMALLEST_WINDOW} or more"
             )
         buffer_bytes = 2 * (buffer_bytes // (cards + 1))
-    given: list[dict[int, list[Share]]] = [{} for _ in range(cards)]
+    sends: list[dict[int, list[Share]]] = [{} for _ in range(cards + 1)]
     for receiver in range(cards):
         for share in [task.share for task in files[receiver]] + [share for _, share in places[receiver]]:
             for sender, part in share.by_sender(homes).items():
                 if sender != receiver:
-                    given[sender].setdefault(receiver, []).append(part)
-    return {
+                    sends[sender].setdefault(receiver, []).append(part)
+    window = window_bytes(buffer_bytes)
+    jobs = {
         card: Move(
             tuple(replace(task, buffer_bytes=buffer_bytes) for task in files[card]),
             tuple(places[card]),
-            {receiver: tuple(shares) for receiver, shares in given[card].items()},
+            {receiver: tuple(shares) for receiver, shares in sends[card].items()},
             {rank: home for rank, home in homes.items() if home != card},
-            window_bytes(buffer_bytes),
+            window,
         )
         for card in range(cards)
-        if files[card] or places[card] or given[card]
+        if files[card] or places[card] or sends[card]
     }
+    if sends[cards]:
+        served = {receiver: tuple(shares) for receiver, shares in sends[cards].items()}
+        jobs[cards] = Move((), (), served, {r: home for r, home in homes.items() if home != cards}, window)
+    return jobs

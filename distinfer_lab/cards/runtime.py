@@ -34,6 +34,7 @@ from .records import GroupTerms
 from .recovery import Recovery
 from .run import Run
 from .serial_executor import SerialExecutor
+from .serving import Server
 
 __all__ = ["CardRuntime", "open_runtime"]
 
@@ -75,11 +76,13 @@ class CardRuntime:
         self.recovery = Recovery(self.gangs)
         self.programs = Programs(membership, terms.name)
         self.memory_check = MemoryCheck(terms.card_bytes, self.recovery.placements, membership.given_workers)
+        self.server = Server(client)
         self.closed = False
         self._client, self._until_closed = client, until_closed
         self._origin = Origin("card group")
         self._thread, self._at_work = SerialExecutor(), Run()
         until_closed.callback(self.gangs.close)
+        until_closed.callback(self.server.close)
         until_closed.callback(self._thread.close)
         _still_open.add(self)
 

@@ -14,7 +14,7 @@ from .opening import open_checkpoint
 from .output import FileOptions, Output, WriteOptions
 from .output_files import tasks_of
 from .places import check_places
-from .planning import PlanOptions, plan_conversion
+from .planning import PlanOptions, plan_conversion, plan_targets
 from .progress import Progress
 from .rank_files import rank_files
 from .rank_reads import BoxReader, Share, shares_of
@@ -58,6 +58,7 @@ __all__ = [
     "is_state_of",
     "open_checkpoint",
     "plan_conversion",
+    "plan_targets",
     "probe_of",
     "rank_files",
     "rank_list_for_transform",

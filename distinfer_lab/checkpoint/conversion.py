@@ -10,7 +10,7 @@ No tensor is ever whole in memory.
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -45,6 +45,8 @@ from .verify import Verification, check_source, check_taken_for_equal, verify_fo
 __all__ = ["Conversion", "ReshardResult", "write"]
 
 PathLike = str | os.PathLike[str]
+Targets = Mapping[str, tuple[str, np.dtype[Any]]]
+"""Entry of a checkpoint -> its name and dtype in the destination."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -174,11 +176,11 @@ class Conversion(Displayed):
     checkpoint: CheckpointFiles
     strategy: Strategy
     """The layouts of the destination, by its names, as far as layouts can say it."""
-    targets: Mapping[str, tuple[str, np.dtype[Any]]]
+    targets: Targets
     """Entry of the checkpoint -> its name and dtype in the destination."""
-    texts: Mapping[str, str]
-    states: str
-    plain: tuple[str, ...]
+    texts: Mapping[str, str] = field(default_factory=dict)
+    states: str = "follow"
+    plain: tuple[str, ...] = ()
     """Entries, by their new names, that are no parameters and no states: all ranks hold them whole."""
     allow_missing: tuple[str, ...] = ()
     """Patterns of tensors that the destination may lack."""

@@ -14,7 +14,7 @@
 
 import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import numpy as np
@@ -26,14 +26,14 @@ from ..layout import Layout, Regions, Strategy
 from ..reshard import Holding, plan_holdings
 from ..rules import QuantisedWeight, Rules, check_together, is_quantised_config, quantised_weights
 from ..text import pattern_of
-from .conversion import Conversion
+from .conversion import Conversion, Targets
 from .coverage import Surviving, box_in_words
 from .files import CheckpointFiles
 from .float_dtypes import check_no_codes, converted_dtypes, float_dtype, unconverted_notes
 from .records import TensorRecord, followed_parameter
 from .selection import all_names, check_missing, check_shapes, near_names, selected, unmatched
 
-__all__ = ["STATES", "KeptSlices", "PlanOptions", "plan_conversion"]
+__all__ = ["STATES", "KeptSlices", "PlanOptions", "plan_conversion", "plan_targets"]
 
 MOST_PATTERNS = 8
 """So many names of entries are written out in an error."""
@@ -116,6 +116,50 @@ def plan_conversion(
     check_together(weights, layouts)
     check_shapes(named or Strategy({}), {names[record.name]: record.shape for record in records})
     check_missing(checkpoint, named, {*names.values(), *checkpoint.texts}, select, allow_missing)
+    conversion = _conversion(checkpoint, records, holdings, targets, count, same_cards)
+    return replace(
+        conversion,
+        texts={name: text for name, text in checkpoint.texts.items() if name in chosen},
+        states=states,
+        plain=tuple(names[r.name] for r in records if _stays_plain(r, names[r.name], dst, stated)),
+        allow_missing=(allow_missing,) if isinstance(allow_missing, str) else tuple(allow_missing),
+        unmatched=unmatched(allow_missing, all_names(checkpoint, named) | set(names.values())),
+        notes=unconverted_notes(records, wanted),
+    )
+
+
+def plan_targets(checkpoint: CheckpointFiles, dst: Strategy | None, targets: Targets) -> Conversion:
+    """Plan for a net, which says of each of its parameters which entry it takes.
+
+    Parameters
+    ----------
+    dst
+        The layouts, by the parameters' names. None: rank 0 gets everything.
+    targets
+        Entry of the checkpoint -> the parameter's name and dtype.
+
+    Raises
+    ------
+    ReshardError
+        If slices are lost that no other rank holds, or holes or overlaps are found.
+    """
+    records = [checkpoint.tensors[entry] for entry in targets]
+    holdings = [
+        Layout.replicated(1, len(record.shape)) if dst is None else dst[targets[record.name][0]]
+        for record in records
+    ]
+    return _conversion(checkpoint, records, holdings, targets, 1 if dst is None else dst.ranks, False)
+
+
+def _conversion(
+    checkpoint: CheckpointFiles,
+    records: Sequence[TensorRecord],
+    holdings: Sequence[Holding],
+    targets: Targets,
+    count: int,
+    same_cards: bool,
+) -> Conversion:
+    """The plan of some tensors, with the names and layouts of the destination."""
     plan = plan_holdings(
         [record.name for record in records],
         [record.shape for record in records],
@@ -127,19 +171,10 @@ def plan_conversion(
         placement=range(count) if same_cards else None,
         topology=checkpoint.topology,
     )
-    shapes = {names[r.name]: r.shape for r in records if r.name in layouts}
-    return Conversion(
-        plan,
-        checkpoint=checkpoint,
-        strategy=Strategy({names[name]: layout for name, layout in layouts.items()}, shapes, count),
-        targets=targets,
-        texts={name: text for name, text in checkpoint.texts.items() if name in chosen},
-        states=states,
-        plain=tuple(names[r.name] for r in records if _stays_plain(r, names[r.name], dst, stated)),
-        allow_missing=(allow_missing,) if isinstance(allow_missing, str) else tuple(allow_missing),
-        unmatched=unmatched(allow_missing, all_names(checkpoint, named) | set(names.values())),
-        notes=unconverted_notes(records, wanted),
-    )
+    layouts = {targets[r.name][0]: h for r, h in zip(records, holdings, strict=True) if isinstance(h, Layout)}
+    shapes = {targets[r.name][0]: r.shape for r in records}
+    strategy = Strategy(layouts, {name: shapes[name] for name in layouts}, count)
+    return Conversion(plan, checkpoint, strategy, targets)
 
 
 def _check_readable(checkpoint: CheckpointFiles, chosen: Collection[str]) -> None:

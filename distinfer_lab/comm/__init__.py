@@ -26,7 +26,7 @@ What this file exports may be used by the rest of the package. The other names a
 from .channels import Channels, Counted
 from .communicator import Communicator
 from .endpoints import Endpoint, InProcessEndpoint, TcpEndpoint, UnixEndpoint, can_check_users
-from .listener import ChannelClosedError, Listener
+from .listener import ChannelClosedError, Dialer, Listener
 from .origin import Origin
 from .peers import Epoch, Peer
 from .traffic import reduced_elements
@@ -36,6 +36,7 @@ __all__ = [
     "Channels",
     "Communicator",
     "Counted",
+    "Dialer",
     "Endpoint",
     "Epoch",
     "InProcessEndpoint",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..errors import CardError
 from . import collectives
 from .in_process import InProcessTransport
-from .listener import Listener, all_here
+from .listener import Dialer, Listener, all_here
 from .peers import Epoch
 from .sockets import SocketTransport
 
@@ -70,7 +70,9 @@ class Channels:
     card) or sends something else than this card expects.
     """
 
-    def __init__(self, rank: int, epoch: Epoch, listener: Listener, check: Callable[[], None]) -> None:
+    def __init__(
+        self, rank: int, epoch: Epoch, listener: Listener | Dialer, check: Callable[[], None]
+    ) -> None:
         self.rank, self.epoch = rank, epoch
         self._sockets = SocketTransport(rank, epoch, listener, check)
         here = not listener.sockets_only and all_here(epoch)

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from .peers import Address
 
-__all__ = ["Endpoint", "InProcessEndpoint", "TcpEndpoint", "UnixEndpoint", "can_check_users"]
+__all__ = ["Endpoint", "InProcessEndpoint", "TcpEndpoint", "UnixEndpoint", "can_check_users", "connect_to"]
 
 Arrived = Callable[[socket.socket], None]
 """Gets each new connection; returns without waiting for the other end."""
@@ -94,23 +94,82 @@ class Endpoint(abc.ABC):
         return not self.has_tls and address.host == self.address.host
 
 
+def connect_to(address: Address, seconds: float, client_side: ssl.SSLContext | None = None) -> socket.socket:
+    """A new connection to a card's endpoint of any kind, for one who has no endpoint.
+
+    Parameters
+    ----------
+    seconds
+        The most that a call may block.
+    client_side
+        The TLS context of the cluster, for an endpoint that is a port.
+
+    Raises
+    ------
+    OSError
+        If nobody accepts it in time, or another user does.
+    """
+    if address.path:
+        return _connect_unix(address, seconds)
+    if address.host == InProcessEndpoint.host:
+        return _connect_in_process(address, seconds)
+    return _connect_tcp(address, seconds, client_side)
+
+
+def _connect_in_process(address: Address, seconds: float) -> socket.socket:
+    arrived = _arrivals.get((os.getpid(), address))
+    if arrived is None:
+        raise ConnectionRefusedError("it is closed, or in another process")
+    mine, theirs = socket.socketpair()
+    mine.settimeout(seconds)
+    arrived(theirs)
+    return mine
+
+
+def _connect_unix(address: Address, seconds: float) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        # By Python's own timeout a full backlog would be an error at once; by the system's it is waited for.
+        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        sock.connect(address.path)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
+        sock.settimeout(seconds)
+        return _of_this_user(sock)
+    except OSError:
+        sock.close()
+        raise
+
+
+def _of_this_user(sock: socket.socket) -> socket.socket:
+    user = CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))[1]
+    if user != os.geteuid():
+        raise PermissionError(f"user {user} is at the other end, not user {os.geteuid()}")
+    return sock
+
+
+def _connect_tcp(address: Address, seconds: float, client_side: ssl.SSLContext | None) -> socket.socket:
+    sock = socket.create_connection(address[:2], timeout=seconds)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock if client_side is None else client_side.wrap_socket(sock, server_hostname=address.host)
+    except OSError:
+        sock.close()
+        raise
+
+
 class InProcessEndpoint(Endpoint):
     """The endpoint of a card that is a thread of this process, for others that are."""
 
+    host = "this process"
     _numbers = itertools.count(1)
 
     def __init__(self) -> None:
-        self.address = Address("this process", next(self._numbers))
+        self.address = Address(self.host, next(self._numbers))
 
     def connect(self, address: Address, seconds: float) -> socket.socket:
         """See `Endpoint`."""
-        arrived = _arrivals.get((os.getpid(), address))
-        if arrived is None:
-            raise ConnectionRefusedError("it is closed, or in another process")
-        mine, theirs = socket.socketpair()
-        mine.settimeout(seconds)
-        arrived(theirs)
-        return mine
+        return _connect_in_process(address, seconds)
 
     def probe(self, address: Address, seconds: float) -> None:
         """See `Endpoint`."""
@@ -194,24 +253,10 @@ class UnixEndpoint(_ListeningEndpoint):
 
     def connect(self, address: Address, seconds: float) -> socket.socket:
         """See `Endpoint`."""
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            # By Python's own timeout a full backlog would be an error at once; by the system's it is waited for.
-            limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            sock.connect(address.path)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 0))
-            sock.settimeout(seconds)
-            return self._admitted(sock)
-        except OSError:
-            sock.close()
-            raise
+        return _connect_unix(address, seconds)
 
     def _admitted(self, sock: socket.socket) -> socket.socket:
-        user = CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))[1]
-        if user != os.geteuid():
-            raise PermissionError(f"user {user} is at the other end, not user {os.geteuid()}")
-        return sock
+        return _of_this_user(sock)
 
 
 class TcpEndpoint(_ListeningEndpoint):
@@ -239,15 +284,7 @@ class TcpEndpoint(_ListeningEndpoint):
 
     def connect(self, address: Address, seconds: float) -> socket.socket:
         """See `Endpoint`."""
-        sock = socket.create_connection(address[:2], timeout=seconds)
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._client_side is None:
-                return sock
-            return self._client_side.wrap_socket(sock, server_hostname=address.host)
-        except OSError:
-            sock.close()
-            raise
+        return _connect_tcp(address, seconds, self._client_side)
 
     def probe(self, address: Address, seconds: float) -> None:
         """See `Endpoint`."""

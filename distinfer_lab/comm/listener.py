@@ -14,6 +14,7 @@ open the other's.
 import contextlib
 import hmac
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -21,12 +22,21 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..errors import CardError
-from .endpoints import Endpoint
+from .endpoints import Endpoint, connect_to
 from .origin import Origin
 from .peers import Epoch
 from .shared_memory import OFFER_BYTES, LocalPeer, Offer, SharedOutbox, make_outbox
 
-__all__ = ["HELLO", "MAGIC", "WAIT_SECONDS", "ChannelClosedError", "Connection", "Listener", "all_here"]
+__all__ = [
+    "HELLO",
+    "MAGIC",
+    "WAIT_SECONDS",
+    "ChannelClosedError",
+    "Connection",
+    "Dialer",
+    "Listener",
+    "all_here",
+]
 
 MAGIC = b"dlab"
 HELLO = struct.Struct("<4s32sQI")
@@ -220,6 +230,8 @@ class Listener:
 
     def _probe(self, epoch: Epoch, peer: int) -> None:
         """Connect and hang up: a process that is gone has no endpoint."""
+        if peer == len(epoch.peers):  # the controller, see `Dialer`: without it the work is cancelled
+            return
         address = epoch.peers[peer].address
         try:
             self._endpoint.probe(address, CONNECT_SECONDS)
@@ -249,6 +261,8 @@ class Listener:
         return None if outbox is None else outbox.open(offer, peer)
 
     def _outbox_for(self, epoch: Epoch, peer: int) -> SharedOutbox | None:
+        if peer == len(epoch.peers):  # the controller, see `Dialer`
+            return None
         return self.outbox if self._endpoint.is_local(epoch.peers[peer].address) else None
 
     def _do_handshake(self, sock: socket.socket, deadline: float) -> None:
@@ -276,9 +290,64 @@ class Listener:
             self._changed.notify_all()
 
 
+class Dialer:
+    """Makes connections to all cards of an epoch, and accepts none: for the controller, who is no card.
+
+    Its rank is the number of the cards, so it is the one who connects. It shares no memory with any card.
+
+    Parameters
+    ----------
+    client_side
+        The TLS context of the cluster, where cards are reached by ports with TLS.
+    """
+
+    sockets_only = False
+    outbox = None
+
+    def __init__(self, client_side: ssl.SSLContext | None = None) -> None:
+        self.has_tls = client_side is not None
+        self._client_side = client_side
+
+    def connect(self, peer: int, epoch: Epoch) -> Connection:
+        """Connect to a card.
+
+        Raises
+        ------
+        ChannelClosedError
+            If it does not accept the controller.
+        """
+        address = epoch.peers[peer].address
+        deadline = time.monotonic() + HELLO_SECONDS
+        try:
+            sock = connect_to(address, HELLO_SECONDS, self._client_side)
+            try:
+                hello = HELLO.pack(MAGIC, epoch.nonce, epoch.number, len(epoch.peers))
+                sock.sendall(hello + Offer().pack())
+                _read_exactly(sock, len(WELCOME) + OFFER_BYTES, deadline)
+                sock.sendall(CANNOT)
+                return Connection(sock, None)
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as err:
+            raise ChannelClosedError(
+                f"card {peer} at {address} does not let the controller in: {err}"
+            ) from err
+
+    def accept(self, peer: int, epoch: Epoch, check: Callable[[], None]) -> Connection:
+        """Nobody connects to the controller.
+
+        Raises
+        ------
+        CardError
+            Always.
+        """
+        raise CardError(f"card {peer} is no card of this group of {len(epoch.peers)}")
+
+
 def _is_member(epoch: Epoch, magic: bytes, nonce: bytes, number: int, rank: int) -> bool:
     known = hmac.compare_digest(nonce, epoch.nonce)
-    return known and magic == MAGIC and number == epoch.number and rank < len(epoch.peers)
+    return known and magic == MAGIC and number == epoch.number and rank <= len(epoch.peers)
 
 
 def _read_exactly(sock: socket.socket, count: int, deadline: float) -> bytes:

@@ -31,7 +31,7 @@ from .frames import (
     message_of,
     outgoing,
 )
-from .listener import WAIT_SECONDS, ChannelClosedError, Listener
+from .listener import WAIT_SECONDS, ChannelClosedError, Dialer, Listener
 from .peers import Epoch
 from .shared_memory import LocalPeer
 from .windows import bytes_of
@@ -115,7 +115,9 @@ class SocketTransport:
     window_bytes = 2 << 20
     """The size of pieces in which a collective is fastest: what is added is still in the processor's cache."""
 
-    def __init__(self, rank: int, epoch: Epoch, listener: Listener, check: Callable[[], None]) -> None:
+    def __init__(
+        self, rank: int, epoch: Epoch, listener: Listener | Dialer, check: Callable[[], None]
+    ) -> None:
         self.rank, self.epoch = rank, epoch
         self.sent_bytes, self.waited_seconds = 0, 0.0
         self._listener, self._check = listener, check

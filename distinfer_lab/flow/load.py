@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..arguments import checked
 from ..cards import CardGroup, current_group
-from ..checkpoint import Checkpoint, check_places, open_checkpoint, shares_of
+from ..checkpoint import check_places, open_checkpoint, plan_targets
 from ..display import Displayed, counted
 from ..errors import CheckpointError, ContextError, listed
 from ..formats import as_strategy
-from ..layout import Layout, Strategy
+from ..layout import Strategy
 from ..layout.dialects.mindspore import strategy_from_tuples
 from ..net import Cell, Parameter
-from ..reshard import ReshardPlan, plan_reshard
+from ..reshard import ReshardPlan
 from ..text import printable
 from .context import parallel_context
 from .matching import Matching
@@ -153,45 +152,20 @@ def load_distributed_checkpoint(
         if check_replicas:
             checkpoint.check_replicas(list(matching.entries.values()))
         dst = _predict_strategy(predict_strategy, params, list(matching.entries))
-        plan = _planned(matching, checkpoint, dst)
-        names = {entry: (name, np.dtype(params[name].dtype)) for name, entry in matching.entries.items()}
-        shares: list[Any] = list(shares_of(plan, checkpoint, names=names))
-        if not group.sees([file.path for file in checkpoint.files]):
-            shares = [GivenShare(share.read()) for share in shares]
-    strategy = Strategy(
-        {
-            name: dst[name] if dst is not None else Layout.replicated(1, len(params[name].shape))
-            for name in matching.entries
-        },
-        {name: params[name].shape for name in matching.entries},
-        plan.dst_count,
-    )
-    held = tuple(share.nbytes for share in shares)
-    remember(network, PlacedNet(group, group.place(shares, strategy), strategy, loaded=True))
+        targets = {entry: (name, np.dtype(params[name].dtype)) for name, entry in matching.entries.items()}
+        conversion = plan_targets(checkpoint, dst, targets)
+        placement, _ = group.load(conversion)
+    strategy = conversion.strategy
+    remember(network, PlacedNet(group, placement, strategy, loaded=True))
     return LoadResult(
-        plan, strategy, matching.renamed, matching.converted, matching.unused, matching.missing, held
+        conversion.plan,
+        strategy,
+        matching.renamed,
+        matching.converted,
+        matching.unused,
+        matching.missing,
+        placement.nbytes,
     )
-
-
-@dataclass(frozen=True)
-class GivenShare:
-    """A share that this process read, for cards that do not see its files."""
-
-    values: dict[str, NDArray[Any]]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the shards."""
-        return sum(self.sizes.values())
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Bytes of each shard."""
-        return {name: value.nbytes for name, value in self.values.items()}
-
-    def read(self) -> dict[str, NDArray[Any]]:
-        """The shards."""
-        return self.values
 
 
 def _predict_strategy(given: Any, params: Mapping[str, Parameter], names: Sequence[str]) -> Strategy | None:
@@ -219,18 +193,6 @@ def _predict_strategy(given: Any, params: Mapping[str, Parameter], names: Sequen
     return strategy
 
 
-def _planned(matching: Matching, checkpoint: Checkpoint, dst: Strategy | None) -> ReshardPlan:
-    records = {entry: checkpoint.tensors[entry] for entry in matching.entries.values()}
-    src = Strategy(
-        {n: r.layout for n, r in records.items()}, {n: r.shape for n, r in records.items()}, checkpoint.ranks
-    )
-    target = None
-    if dst is not None:
-        layouts = {entry: dst[name] for name, entry in matching.entries.items()}
-        target = Strategy(layouts, ranks=dst.ranks)
-    return plan_reshard(src, target, dtypes={n: r.dtype for n, r in records.items()}, same_cards=False)
-
-
 class Saved(NamedTuple):
     """A checkpoint that was saved while training, and how to read it again."""
 
@@ -252,10 +214,5 @@ def load_saved(placed: PlacedNet, saved: Saved) -> None:
     with open_checkpoint(
         files[0] if saved.integrated else files, strategy, dec_key=saved.key, dec_mode=saved.mode
     ) as checkpoint:
-        plan = plan_reshard(
-            checkpoint.strategy,
-            placed.strategy,
-            dtypes={n: r.dtype for n, r in checkpoint.tensors.items()},
-            same_cards=False,
-        )
-        placed.group.replace(placed.placement, shares_of(plan, checkpoint))
+        targets = {name: (name, record.dtype) for name, record in checkpoint.tensors.items()}
+        placed.group.load(plan_targets(checkpoint, placed.strategy, targets), into=placed.placement)

@@ -247,14 +247,6 @@ def test_swapped_replicas_are_found(trained, two, tmp_path):
         load_distributed_checkpoint(SampleNet(), places, None, trained / "train_strategy.ckpt", cards=two)
 
 
-def test_files_that_cards_do_not_see_are_sent(folder, two, monkeypatch):
-    """Then this process reads share after share, and the cards hold the same."""
-    monkeypatch.setattr(CardGroup, "sees", lambda self, paths: False)
-    net, _ = load(folder, W, two)
-    np.testing.assert_array_equal(net.p0.asnumpy(), WHOLE)
-    assert two.memory().held_bytes.tolist()[:2] >= [24, 24]
-
-
 def test_one_file_is_saved_and_loaded_whole(tmp_path):
     """A net, a mapping, a list; texts and numbers; a prefix left out; into a net."""
     net = SampleNet()
