@@ -232,8 +232,8 @@ class Resharding:
 
 
 def _buffer_of(share: Share, buffer_bytes: int) -> int:
-    """What a card needs beside a share while it reads it: what has its dtype already goes to its place at once."""
-    return min(buffer_bytes, max((t.nbytes for t in share.tensors if t.dtype != t.source_dtype), default=0))
+    """What a card may need beside a share while it reads it: for one tensor at a time."""
+    return min(buffer_bytes, max((tensor.nbytes for tensor in share.tensors), default=0))
 
 
 def _nothing() -> None:
