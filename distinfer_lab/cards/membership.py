@@ -7,7 +7,7 @@
     renew()    fill the places of lost workers, make every worker a card; waits up to a limit
 
 On an embedded cluster a lost worker is started again by its nanny, under the same name. On a given
-one any worker that is no card of the group yet may take the place.
+one any worker that is not a card of the group yet may take the place.
 """
 
 import contextlib
@@ -105,7 +105,7 @@ class Membership:
                 raise CardError(
                     f"card {rank} ({address}) is paused by Dask, for its process has come near the worker's memory "
                     f"limit of {there[address].get('memory_limit')} bytes; start workers with --memory-limit 0, or "
-                    "cut the net over more cards"
+                    "shard the net over more cards"
                 )
 
     def ask(self, task: Callable[..., Any], *args: Any) -> list[Any]:

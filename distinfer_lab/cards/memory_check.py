@@ -146,31 +146,35 @@ def _too_little(
     needs = [f"{sum(shards.values())} bytes of shards ({named})"] if shards else []
     needs += [f"{scratch} bytes of working values and buffers"] if scratch else []
     return CardMemoryError(
-        f"card {rank} would need {' and '.join(needs)}, above {limit.why}; "
+        f"card {rank} would need {' and '.join(needs)}, which exceeds {limit.why}; "
         + _way_out(wanted, limit.nbytes - scratch, strategy)
     )
 
 
 def _way_out(wanted: Sequence[Sizes], budget: int, strategy: Strategy | None) -> str:
-    """What would fit: other cuts on these cards, or more cards."""
+    """What would fit: other shardings on these cards, or more cards."""
     if budget <= 0:
         return "drop other nets from the cards, take a smaller batch or buffer, or use cards with more memory"
     cards = len(wanted)
     wholes = _wholes(wanted, strategy)
     most = {name: max(shards.get(name, 0) for shards in wanted) for name in wholes}
     ways = []
-    cut = _to_be_cut(wholes, most, budget, cards)
-    if cut:
-        ways.append(f"on {cards} cards it fits with {listed(cut, most=4)} cut {cards} ways")
+    names = _to_be_sharded(wholes, most, budget, cards)
+    if names:
+        ways.append(f"on {cards} cards it fits with {listed(names, most=4)} sharded {cards} ways")
     parts = {name: max(wholes[name] // max(most[name], 1), 1) for name in wholes}
     same = (
-        n for n in range(2 * cards, MOST_CARDS + 1, cards) if _cut_further(wholes, parts, n / cards) <= budget
+        n
+        for n in range(2 * cards, MOST_CARDS + 1, cards)
+        if _sharded_further(wholes, parts, n / cards) <= budget
     )
     more = next(same, None)
     if more is not None:
-        ways.append(f"cut the same way it fits on {more} cards")
-    elif not cut:
-        ways.append(f"with everything cut evenly it fits on {math.ceil(sum(wholes.values()) / budget)} cards")
+        ways.append(f"sharded the same way it fits on {more} cards")
+    elif not names:
+        ways.append(
+            f"with everything sharded evenly it fits on {math.ceil(sum(wholes.values()) / budget)} cards"
+        )
     return "; or ".join(ways)
 
 
@@ -186,8 +190,8 @@ def _wholes(wanted: Sequence[Sizes], strategy: Strategy | None) -> dict[str, int
     return out
 
 
-def _to_be_cut(wholes: Sizes, most: Sizes, budget: int, cards: int) -> list[str]:
-    """The fewest tensors that must be cut among all cards for the rest to fit; none if that is not enough."""
+def _to_be_sharded(wholes: Sizes, most: Sizes, budget: int, cards: int) -> list[str]:
+    """The fewest tensors that must be sharded over all cards for the rest to fit; none if that is not enough."""
     needed = sum(most.values())
     gains = {name: most[name] - math.ceil(wholes[name] / cards) for name in wholes}
     chosen = []
@@ -199,7 +203,7 @@ def _to_be_cut(wholes: Sizes, most: Sizes, budget: int, cards: int) -> list[str]
     return chosen if needed <= budget else []
 
 
-def _cut_further(wholes: Sizes, parts: Sizes, times: float) -> int:
-    """Bytes of a card when whatever is cut now is cut into so many times as many parts."""
+def _sharded_further(wholes: Sizes, parts: Sizes, times: float) -> int:
+    """Bytes of a card when all that is sharded now is divided into `times` as many shards."""
     shards = [whole / (parts[n] * times if parts[n] > 1 else 1) for n, whole in wholes.items()]
     return int(np.ceil(sum(shards)))

@@ -173,7 +173,7 @@ def _repeated(err: CardError, attempts: int) -> CardError:
     """The error of work in whose every attempt a card was lost."""
     return type(err)(
         f"{err}; {attempts} attempts ended like this, so the work itself may end the card's process; if the system "
-        "killed it for its memory (see dmesg), cut the work over more cards"
+        "killed it for its memory (see dmesg), shard the work over more cards"
     )
 
 

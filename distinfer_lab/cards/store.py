@@ -173,8 +173,8 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
 
     def _too_much(self, nbytes: int, kind: str) -> CardMemoryError:
         return CardMemoryError(
-            f"card {self.rank} came to {nbytes} bytes of {kind}, {self.held_bytes} of them shards, above the "
-            f"card_memory of {self._terms.card_bytes}; cut the net over more cards, take smaller batches, or make "
+            f"card {self.rank} came to {nbytes} bytes of {kind}, {self.held_bytes} of them shards, which exceeds the "
+            f"card_memory of {self._terms.card_bytes}; shard the net over more cards, take smaller batches, or make "
             "the group with a larger card_memory"
         )
 
@@ -314,6 +314,6 @@ def open_store(name: str) -> CardStore:
     """
     store = get_worker().plugins.get(name)
     if store is None:
-        raise CardRestartedError(f"worker {get_worker().address} is no card of this group (any more)")
+        raise CardRestartedError(f"worker {get_worker().address} is not a card of this group (any more)")
     assert isinstance(store, CardStore)
     return store

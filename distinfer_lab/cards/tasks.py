@@ -220,7 +220,7 @@ def forget_programs(name: str, keys: Collection[str], dask_worker: Worker) -> No
 def _store_on(worker: Worker, name: str) -> CardStore:
     store = worker.plugins.get(name)
     if store is None:
-        raise CardRestartedError(f"worker {worker.address} is no card of this group (any more)")
+        raise CardRestartedError(f"worker {worker.address} is not a card of this group (any more)")
     assert isinstance(store, CardStore)
     return store
 

@@ -62,9 +62,9 @@ def test_what_does_not_fit_is_refused_before_a_byte_moves():
     with CardGroup(2, card_memory="3 MiB") as cards:
         with pytest.raises(
             CardMemoryError,
-            match=r"card 0 would need 4194304 bytes of shards \(embed 2097152, w 2097152\), above "
-            r"card_memory=3145728, of which 0 are taken; on 2 cards it fits with embed cut 2 ways; "
-            r"or cut the same way it fits on 4 cards",
+            match=r"card 0 would need 4194304 bytes of shards \(embed 2097152, w 2097152\), which exceeds "
+            r"card_memory=3145728, of which 0 are taken; on 2 cards it fits with embed sharded 2 ways; "
+            r"or sharded the same way it fits on 4 cards",
         ):
             cards.place(sources, strategy)
         assert Blank.read_count == 0
@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_refused_before_a_byte_moves():
 
 
 def test_what_the_error_says_would_fit_fits():
-    """On so many cards, cut the same way; and with these tensors cut."""
+    """On so many cards, sharded the same way; and with these tensors sharded."""
     for cards, embed in ((4, (512, 1024)), (2, (256, 1024))):
         with CardGroup(cards, card_memory="3 MiB") as group:
             group.place([Blank(embed=embed, w=(1024, 1024 // cards)) for _ in range(cards)])
@@ -156,7 +156,8 @@ def test_a_card_that_takes_too_much_is_stopped(processes, program, kind):
     with CardGroup(4, processes=processes, card_memory="4 MiB") as cards:
         placement = cards.place([Numbers(r) for r in range(4)])
         with pytest.raises(
-            CardMemoryError, match=rf"card 1 came to \d+ bytes of {kind}, 12 of them shards, above .* 4194304"
+            CardMemoryError,
+            match=rf"card 1 came to \d+ bytes of {kind}, 12 of them shards, which exceeds .* 4194304",
         ):
             cards.run(program, placement, inputs(4), wanted(4))
         found, _ = cards.run(add_all, placement, inputs(4), wanted(4))
