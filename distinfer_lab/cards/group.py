@@ -202,8 +202,7 @@ class CardGroup(Displayed):
             self.runtime.recovery.keep(placement)
             return placement
 
-        out: Placement = self.runtime.repeated(work)
-        return out
+        return self.runtime.repeated(work)
 
     def extend(
         self, placement: Placement, sources: Sequence[tasks.Source], strategy: Strategy | None = None
@@ -222,7 +221,7 @@ class CardGroup(Displayed):
 
     def refill(self, placement: Placement) -> None:
         """Put a placement back to what its sources say, on all cards; training since is undone."""
-        placement.complete = -1
+        placement.committed_run = -1
         ranks = list(range(len(placement.sources)))
 
         def work(run: Run) -> None:
@@ -253,7 +252,7 @@ class CardGroup(Displayed):
         out: dict[int, dict[str, Any]] = self._of_placement(
             placement,
             tasks.pull,
-            lambda: {r: (placement.key, n, placement.complete) for r, n in wanted.items()},
+            lambda: {r: (placement.key, n, placement.committed_run) for r, n in wanted.items()},
         )
         return out
 
@@ -271,7 +270,7 @@ class CardGroup(Displayed):
         out: dict[int, str] = self._of_placement(
             placement,
             tasks.save,
-            lambda: {r: (placement.key, placement.complete, path, write) for r, path in paths.items()},
+            lambda: {r: (placement.key, placement.committed_run, path, write) for r, path in paths.items()},
         )
         return out
 
@@ -323,12 +322,12 @@ class CardGroup(Displayed):
             also = tuple(read.key for read in extra)
             cards = range(len(inputs))
             asked = {
-                r: (key, placement.key, inputs[r], tuple(fetch[r]), placement.complete, training, also)
+                r: (key, placement.key, inputs[r], tuple(fetch[r]), placement.committed_run, training, also)
                 for r in cards
             }
             number, got = self.runtime.gangs.run_numbered(tasks.run, asked, run)
             if training:
-                placement.confirm(number)
+                placement.commit(number)
             return [got[r][0] for r in cards], [got[r][1] for r in cards]
 
         # A step of training counts on all cards or on none, so it may be done again too.

@@ -19,8 +19,8 @@ class Placement(Displayed):
     key: str
     sources: tuple[tuple[Source, ...], ...]
     """For each card what it was filled from, in order, to fill it again if it is lost."""
-    complete: int = -1
-    """The last training step that every card finished; its values are in force."""
+    committed_run: int = -1
+    """The last training step that every card finished, whose values are in force; -1 before one."""
     lost: set[int] = field(default_factory=set)
     """Cards that restarted since and hold nothing of it."""
     strategy: Strategy | None = None
@@ -36,7 +36,7 @@ class Placement(Displayed):
     @property
     def trained(self) -> bool:
         """Whether training has changed the values since they were filled."""
-        return self.complete >= 0
+        return self.committed_run >= 0
 
     def extend(self, more: tuple[tuple[Source, ...], ...], strategy: Strategy | None) -> None:
         """Add further shards: for each card their sources, and their layouts."""
@@ -52,9 +52,9 @@ class Placement(Displayed):
                 max(known.ranks, strategy.ranks),
             )
 
-    def confirm(self, run: int) -> None:
+    def commit(self, run: int) -> None:
         """Every card has finished this training step."""
-        self.complete = run
+        self.committed_run = run
 
     def __repr__(self) -> str:
         lost = f", lost on card {', '.join(map(str, sorted(self.lost)))}" if self.lost else ""

@@ -138,7 +138,7 @@ class Recovery:
         """Let some cards read their shards of a placement, in addition to what they hold of it or in its place."""
         if replace:
             placement.lost.update(ranks)
-        asked = {r: (placement.key, sources[r], replace, placement.complete) for r in ranks}
+        asked = {r: (placement.key, sources[r], replace, placement.committed_run) for r in ranks}
         self._gangs.run(tasks.place, asked, run)
         if replace:
             placement.lost.difference_update(ranks)
@@ -156,7 +156,7 @@ class Recovery:
             for sender, names in names_by_sender.items():
                 sends.setdefault(sender, {})[lost] = names
         asked = {
-            sender: (placement.key, placement.complete, sorted(set(itertools.chain(*names.values()))))
+            sender: (placement.key, placement.committed_run, sorted(set(itertools.chain(*names.values()))))
             for sender, names in sends.items()
         }
         kinds = self._gangs.run(tasks.kinds, asked, run)

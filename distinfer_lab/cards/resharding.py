@@ -53,7 +53,7 @@ class Resharding:
 
     def checkpoint(self, placement: Placement, strategy: Strategy) -> Checkpoint:
         """See `CardGroup.checkpoint`."""
-        kinds: dict[str, Any] = self._cards.repeated(lambda run: self._dtypes(placement, run))
+        kinds = self._cards.repeated(lambda run: self._dtypes(placement, run))
         tensors = {
             name: TensorRecord(name, kinds[name], strategy.shapes[name], layout, "parameter")
             for name, layout in strategy.items()
@@ -88,7 +88,7 @@ class Resharding:
             parts = [[files[i] for i in items] for items in mine]
             return self._move(jobs_of(parts, [()] * cards, homes, files[0].buffer_bytes), control, run)
 
-        found: dict[int, Moved] = self._cards.repeated(work)
+        found = self._cards.repeated(work)
         reports = {(report.rank, report.path): report for moved in found.values() for report in moved.files}
         return Written(tuple(reports[task.share.rank, task.path] for task in files), *_sums(found))
 
@@ -129,7 +129,7 @@ class Resharding:
 
         def work(run: Run) -> tuple[Placement, Taken]:
             if into is not None:  # until all is there, what the cards hold is neither the old nor the new
-                into.sources, into.strategy, into.fetch, into.complete = sources, strategy, fetch, -1
+                into.sources, into.strategy, into.fetch, into.committed_run = sources, strategy, fetch, -1
                 into.lost.update(range(len(places)))
             with self._cards.recovery.forgotten_on_failure(placement):
                 homes, found = bring(list(range(len(places))), run)
@@ -140,8 +140,7 @@ class Resharding:
             return placement, Taken(predicted, *_sums(found))
 
         self._check_memory(places, strategy, buffer_bytes, into)
-        out: tuple[Placement, Taken] = self._cards.repeated(work)
-        return out
+        return self._cards.repeated(work)
 
     def _check_memory(
         self,

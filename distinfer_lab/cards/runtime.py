@@ -61,9 +61,9 @@ class CardRuntime:
 
     Attributes
     ----------
-    membership, gangs, recovery, programs, memory_check
+    membership, gangs, recovery, programs, memory_check, server
         The workers; tasks on all of them at once; the placements through losses; the programs that the cards
-        keep; the check of their memory.
+        keep; the check of their memory; what this process sends them of files that none of them sees.
     closed
         Whether the group was closed.
     """

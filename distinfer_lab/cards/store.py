@@ -69,9 +69,9 @@ class Placed:
     pending: dict[str, Array] = field(default_factory=dict)
     pending_run: int = -1
 
-    def settle(self, complete: int) -> None:
-        """Put the pending values in force if run `complete` is the one that made them, else drop them."""
-        if self.pending and self.pending_run == complete:
+    def commit_or_rollback(self, committed_run: int) -> None:
+        """Put the pending values in force if run `committed_run` is the one that made them, else drop them."""
+        if self.pending and self.pending_run == committed_run:
             self.values.update(self.pending)
         self.pending = {}
 

@@ -66,14 +66,14 @@ class CardFunction(Protocol[Counts_co]):
         """Compute, by the collectives of `card`: outputs, updates of values, and what the card counted meanwhile."""
 
 
-def place(ticket: Ticket, key: str, sources: Sequence[Source], replace: bool, complete: int) -> int:
+def place(ticket: Ticket, key: str, sources: Sequence[Source], replace: bool, committed_run: int) -> int:
     """Fill a placement from its sources, in addition to what it holds or in place of it; returns the bytes read."""
     with open_store(ticket.store).work(ticket) as store:
         if replace:
             store.placements.pop(key, None)
         elif key in store.placements:
             # Else the last step's values would later replace what is placed now.
-            store.placements[key].settle(complete)
+            store.placements[key].commit_or_rollback(committed_run)
         values: dict[str, Array] = {}
         for source in sources:
             store.check()
@@ -91,11 +91,11 @@ def _settled(values: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.require(value, None, ["C", "A"]) for name, value in values.items()}
 
 
-def pull(ticket: Ticket, key: str, names: tuple[str, ...], complete: int) -> dict[str, Array]:
-    """Some shards of a placement, as they are in force once run `complete` is confirmed."""
+def pull(ticket: Ticket, key: str, names: tuple[str, ...], committed_run: int) -> dict[str, Array]:
+    """Some shards of a placement, as they are in force once run `committed_run` is committed."""
     with open_store(ticket.store).work(ticket) as store:
         placed = store.placed(key)
-        placed.settle(complete)
+        placed.commit_or_rollback(committed_run)
         return {name: _value(placed, name, ticket.rank) for name in names}
 
 
@@ -106,12 +106,12 @@ def dtypes(ticket: Ticket, key: str) -> dict[str, Any]:
 
 
 def kinds(
-    ticket: Ticket, key: str, complete: int, names: Sequence[str]
+    ticket: Ticket, key: str, committed_run: int, names: Sequence[str]
 ) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     """The shape and dtype of some shards of a placement."""
     with open_store(ticket.store).work(ticket) as store:
         placed = store.placed(key)
-        placed.settle(complete)
+        placed.commit_or_rollback(committed_run)
         found = {name: _value(placed, name, ticket.rank) for name in names}
         return {name: (value.shape, value.dtype) for name, value in found.items()}
 
@@ -146,12 +146,16 @@ def _value(placed: Placed, name: str, rank: int) -> Array:
 
 
 def save(
-    ticket: Ticket, key: str, complete: int, path: str, write: Callable[[Path, Mapping[str, Array]], None]
+    ticket: Ticket,
+    key: str,
+    committed_run: int,
+    path: str,
+    write: Callable[[Path, Mapping[str, Array]], None],
 ) -> str:
     """Write this card's shards to its own file; returns the path."""
     with open_store(ticket.store).work(ticket) as store:
         placed = store.placed(key)
-        placed.settle(complete)
+        placed.commit_or_rollback(committed_run)
         write(Path(path), placed.values)
         return path
 
@@ -252,7 +256,7 @@ def run(
     placement: str,
     inputs: Mapping[str, Array],
     wanted: tuple[str, ...],
-    complete: int,
+    committed_run: int,
     training: bool,
     extra: tuple[str, ...] = (),
 ) -> tuple[dict[str, Array], Any]:
@@ -265,7 +269,7 @@ def run(
         if program_key not in store.programs:
             raise CardError(f"card {ticket.rank} ({get_worker().address}) has no program {program_key!r}")
         placed = store.placed(placement)
-        placed.settle(complete)
+        placed.commit_or_rollback(committed_run)
         values = dict(placed.values)
         for key in extra:
             values.update(store.placed(key).values)

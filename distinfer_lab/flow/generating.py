@@ -130,7 +130,7 @@ class Generation:
         extra = [self.caches.placement]
         report = self.runner.run(program, placed.placement, inputs, extra=extra)
         # What a run wrote is not what the caches were filled with: a card that is lost cannot fill its part again.
-        self.caches.placement.confirm(0)
+        self.caches.placement.commit(0)
         return report.outputs[program.program.outputs[0]]
 
     def _place(self, program: Program) -> PlacedNet:

@@ -51,7 +51,7 @@ def test_what_cannot_come_back_does_not_keep_the_rest_away():
     """Shards that were trained are lost with their card, which is told; those of files are there again."""
     with CardGroup(3) as group:
         trained, loaded = (group.place([Shards(rank) for rank in range(3)]) for _ in range(2))
-        trained.confirm(0)
+        trained.commit(0)
         kill_card(group, 1)
         with pytest.raises(CardError, match="card 1 was lost with shards that were trained"):
             recover(group)

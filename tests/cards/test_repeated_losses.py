@@ -53,7 +53,7 @@ def test_a_card_lost_at_any_step_of_a_recovery(cards, how, monkeypatch):
             [(Same if copies else Numbers)(r) for r in range(3)], COPIES if copies else None
         )
         if copies:
-            placement.confirm(-1)
+            placement.commit(-1)
             placement.fetch = None
         reached = []
 
