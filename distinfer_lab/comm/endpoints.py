@@ -95,7 +95,7 @@ class Endpoint(abc.ABC):
 
 
 def connect_to(address: Address, seconds: float, client_side: ssl.SSLContext | None = None) -> socket.socket:
-    """A new connection to a card's endpoint of any kind, for one who has no endpoint.
+    """A new connection to a card's endpoint of any kind, for a process that has no endpoint itself.
 
     Parameters
     ----------

@@ -291,9 +291,9 @@ class Listener:
 
 
 class Dialer:
-    """Makes connections to all cards of an epoch, and accepts none: for the controller, who is no card.
+    """Makes connections to all cards of an epoch, and accepts none: for the controller, which is not a card.
 
-    Its rank is the number of the cards, so it is the one who connects. It shares no memory with any card.
+    Its rank is the number of the cards, so it is the one that connects. It shares no memory with any card.
 
     Parameters
     ----------
@@ -342,7 +342,7 @@ class Dialer:
         CardError
             Always.
         """
-        raise CardError(f"card {peer} is no card of this group of {len(epoch.peers)}")
+        raise CardError(f"card {peer} is not a card of this group of {len(epoch.peers)}")
 
 
 def _is_member(epoch: Epoch, magic: bytes, nonce: bytes, number: int, rank: int) -> bool:
