@@ -13,14 +13,14 @@ Work that may be repeated is then repeated, and so it is when further cards are 
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..comm import ChannelClosedError
 from ..errors import CardError, listed
-from ..layout import Regions, Strategy, volumes
+from ..layout import Layout, Regions, Strategy, volumes
 from ..layout.senders import least_busy
 from ..reshard import Topology
 from . import tasks
@@ -177,6 +177,15 @@ def _repeated(err: CardError, attempts: int) -> CardError:
     )
 
 
+class _LostShard(NamedTuple):
+    """A shard of a lost card, of all tensors of one layout and shape."""
+
+    rank: int
+    elements: int
+    holders: tuple[int, ...]
+    """The cards that may send it; none if it exists nowhere else."""
+
+
 def shard_senders(
     strategy: Strategy | None, lost: Sequence[int], topology: Topology
 ) -> dict[int, dict[int, list[str]]] | None:
@@ -187,30 +196,40 @@ def shard_senders(
     """
     if strategy is None:
         return None
-    wanted: list[tuple[int, str]] = []
-    sizes: list[int] = []
-    groups: dict[tuple[int, ...], int] = {}
-    group: list[int] = []
+    kinds: dict[tuple[Layout, tuple[int, ...]], list[_LostShard]] = {}
+    wanted: list[tuple[str, _LostShard]] = []
     for name, layout in strategy.items():
-        regions = layout.regions(strategy.shapes[name])
-        shards, elements = _shards(regions), np.bincount(regions.ranks, volumes(regions.boxes))
-        for rank in lost:
-            if rank not in shards:
-                continue
-            same = tuple(r for r, shard in shards.items() if shard == shards[rank] and r not in lost)
-            if not same:
-                return None
-            near = tuple(r for r in same if topology.hosts[r] == topology.hosts[rank])
-            wanted.append((rank, name))
-            sizes.append(int(elements[rank]))
-            group.append(groups.setdefault(near or same, len(groups)))
-    loads = np.zeros(strategy.ranks, np.int64)
-    holders = _padded(list(groups))
-    found = least_busy(np.array(sizes, np.int64), np.array(group, np.int64), holders, loads)
+        kind = (layout, strategy.shapes[name])
+        if kind not in kinds:
+            kinds[kind] = _lost_shards(*kind, lost, topology)
+        wanted += [(name, shard) for shard in kinds[kind]]
+    if not all(shard.holders for _, shard in wanted):
+        return None
+    groups = {holders: i for i, holders in enumerate(dict.fromkeys(shard.holders for _, shard in wanted))}
+    found = least_busy(
+        np.array([shard.elements for _, shard in wanted], np.int64),
+        np.array([groups[shard.holders] for _, shard in wanted], np.int64),
+        _padded(list(groups)),
+        np.zeros(strategy.ranks, np.int64),
+    )
     senders: dict[int, dict[int, list[str]]] = {rank: {} for rank in lost}
-    for (rank, name), sender in zip(wanted, found.tolist(), strict=True):
-        senders[rank].setdefault(sender, []).append(name)
+    for (name, shard), sender in zip(wanted, found.tolist(), strict=True):
+        senders[shard.rank].setdefault(sender, []).append(name)
     return senders
+
+
+def _lost_shards(
+    layout: Layout, shape: tuple[int, ...], lost: Sequence[int], topology: Topology
+) -> list[_LostShard]:
+    regions = layout.regions(shape)
+    shards, elements = _shards(regions), np.bincount(regions.ranks, volumes(regions.boxes))
+    found = []
+    for rank in lost:
+        if rank in shards:
+            same = [r for r, shard in shards.items() if shard == shards[rank] and r not in lost]
+            near = [r for r in same if topology.hosts[r] == topology.hosts[rank]]
+            found.append(_LostShard(rank, int(elements[rank]), tuple(near or same)))
+    return found
 
 
 def _padded(groups: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
