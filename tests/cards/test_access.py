@@ -1,4 +1,4 @@
-"""Doors: other users and other groups stay out, slow connections keep nobody out, and nothing is left behind."""
+"""Access: other users and other groups stay out, slow connections keep nobody out, and nothing is left behind."""
 
 import contextlib
 import multiprocessing.util
