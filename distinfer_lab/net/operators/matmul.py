@@ -1,4 +1,4 @@
-"""Matrix products. Cutting the inner factor k leaves partial sums."""
+"""Matrix products. Sharding the inner factor k leaves partial sums."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

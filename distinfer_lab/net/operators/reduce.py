@@ -1,4 +1,4 @@
-"""Sums and means over dims. Cutting a dim that is summed leaves partial sums."""
+"""Sums and means over dims. Sharding a dim that is summed leaves partial sums."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
