@@ -131,7 +131,7 @@ def _check(
 
 def _problem(name: str, value: Any, kind: Any) -> str:
     """What is wrong with an argument; "" if nothing is."""
-    # What is given for a key may be a secret; what is no plain value is told by what it is.
+    # What is given for a key may be a secret; what is not a plain value is described by its kind.
     if not accepts(value, kind) and (name.endswith("_key") or not isinstance(value, PLAIN)):
         return f"{name} is {described(type(value))}, and should be {described(kind)}"
     if not accepts(value, kind):

@@ -103,7 +103,7 @@ def _look_alike(one: str, other: str) -> bool:
 
 
 def problems(notebook: Any) -> list[str]:
-    """What keeps a notebook from its form, in words."""
+    """The ways in which a notebook differs from its form, a sentence each."""
     out = []
     if "widgets" in notebook.metadata:
         out.append("it carries widget state")

@@ -303,10 +303,7 @@ def write(
     else:
         check_places(checkpoint)
         check_taken_for_equal(checkpoint)
-    totals: dict[int, int] = {}
-    for task in tasks:
-        totals[task.share.rank] = totals.get(task.share.rank, 0) + task.nbytes
-    watch = Watch(totals, progress, cancelled)
+    watch = Watch(_bytes_by_rank(tasks), progress, cancelled)
     sync = bool(output.file_options.get("sync", True))
     with Stage(
         output.folder, _job(conversion, output), sync=sync, overwrite=output.overwrite, resume=output.resume
@@ -333,6 +330,13 @@ def write(
         written.private_bytes,
         discarded,
     )
+
+
+def _bytes_by_rank(tasks: Sequence[WriteTask]) -> dict[int, int]:
+    out: dict[int, int] = {}
+    for task in tasks:
+        out[task.share.rank] = out.get(task.share.rank, 0) + task.nbytes
+    return out
 
 
 def _output(conversion: Conversion, folder: PathLike, options: OutputOptions) -> Output:

@@ -105,7 +105,7 @@ class FileReport:
 
 @dataclass(frozen=True)
 class WriteTask:
-    """What one destination file shall hold; small, and can be pickled.
+    """What one destination file holds; small, and can be pickled.
 
     Parameters
     ----------

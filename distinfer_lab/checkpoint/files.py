@@ -48,7 +48,7 @@ class CheckpointFiles(Displayed):
     folder: str = ""
     """Where the manifest lies that says what the files hold; "" if none does."""
     marks: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    """Tensor -> rank -> digest, of a few tensors by which the files of an output are told apart (see places.py)."""
+    """Tensor -> rank -> digest, of a few tensors that distinguish the files of an output (see places.py)."""
     notes: tuple[str, ...] = ()
     """What was chosen among several saves, which files are not used, and what does not agree: a sentence each."""
 

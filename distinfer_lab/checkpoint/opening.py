@@ -1,6 +1,6 @@
 """Opening a checkpoint: headers only.
 
-The files are found and opened, put against the strategy (`reconciling.py`), and what lies beside them is said.
+The files are found and opened, cross-checked with the strategy (`reconciling.py`), and what lies beside them is said.
 """
 
 import os
@@ -67,7 +67,7 @@ def open_checkpoint(
         See `open_slice`.
     rebuild
         Go on without files that are missing or damaged, as far as other ranks hold the same slices. What
-        is lost is told by `lost` and `coverage`; a plan that needs it is refused.
+        is lost is in `lost` and `coverage`; a plan that needs it is refused.
     without
         Ranks whose files are not to be used, because they are known to be wrong; implies `rebuild`.
     file

@@ -5,7 +5,7 @@
     rank_0/a.ckpt   bias 3f...   \
     rank_1/a.ckpt   bias 81...   /  exchanged: shapes are equal, and headers say nothing of ranks
 
-Which slices: the smallest by whose digests the files are told apart, as far as any tells them apart. What else was
+Which slices: the smallest whose digests distinguish the files, as far as any does. What else was
 changed is found by reading everything (`verify_source`, `distinfer verify`).
 """
 
@@ -27,7 +27,7 @@ MOST_TRIED = 256
 
 
 def marks_of(manifest: Manifest) -> Marks:
-    """Few small tensors by whose digests the ranks of an output are told apart."""
+    """Few small tensors whose digests distinguish the ranks of an output."""
     if len({file.rank for file in manifest.files}) < 2:
         return {}
     digests = _digests(manifest.files)

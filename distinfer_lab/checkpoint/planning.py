@@ -65,12 +65,12 @@ def plan_conversion(
     allow_missing: Sequence[str] = (),
     same_cards: bool = False,
 ) -> Conversion:
-    """Plan the way of a checkpoint's tensors to a destination strategy.
+    """Plan the conversion of a checkpoint to a destination strategy.
 
     Parameters
     ----------
     dst
-        Who shall hold what, by the names that the destination has: a strategy, or rules for it. None:
+        The destination: a strategy by the names that the destination has, or rules for it. None:
         rank 0 gets everything.
     states, dtype, select, rename
         See above.
@@ -89,13 +89,7 @@ def plan_conversion(
         raise ReshardError(f"states={states!r} is not one of {', '.join(STATES)}")
     wanted = float_dtype(dtype)
     named = dst if isinstance(dst, Strategy) else None
-    chosen = set(
-        selected(
-            [*checkpoint.tensors, *checkpoint.texts, *checkpoint.unreadable],
-            select,
-            [*checkpoint.missing, *(named or ())],
-        )
-    )
+    chosen = _chosen(checkpoint, named, select)
     _check_readable(checkpoint, chosen)
     records = [record for name, record in checkpoint.tensors.items() if name in chosen]
     names = _renamed([record.name for record in records], rename or {}, checkpoint)
@@ -126,6 +120,12 @@ def plan_conversion(
         unmatched=unmatched(allow_missing, all_names(checkpoint, named) | set(names.values())),
         notes=unconverted_notes(records, wanted),
     )
+
+
+def _chosen(checkpoint: CheckpointFiles, named: Strategy | None, select: Sequence[str] | None) -> set[str]:
+    """The entries that `select` takes."""
+    names = [*checkpoint.tensors, *checkpoint.texts, *checkpoint.unreadable]
+    return set(selected(names, select, [*checkpoint.missing, *(named or ())]))
 
 
 def plan_targets(checkpoint: CheckpointFiles, dst: Strategy | None, targets: Targets) -> Conversion:

@@ -1,4 +1,4 @@
-"""How far a run is, told while it goes on; and how it is stopped."""
+"""The progress of a run, reported while it runs; and how it is stopped."""
 
 import threading
 import time

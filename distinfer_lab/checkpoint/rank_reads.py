@@ -50,7 +50,7 @@ class ShareTensor(NamedTuple):
     """The entry's name in the files."""
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    """What the shard shall have."""
+    """Of the shard."""
     source_dtype: np.dtype[Any]
     """What the files have."""
     parts: tuple[Part, ...]
@@ -177,7 +177,7 @@ class Share:
         window_bytes: int,
         advance: Callable[[int], None] = lambda n: None,
     ) -> dict[str, Array]:
-        """The shards by name, window by window; `advance` is told the bytes of each."""
+        """The shards by name, window by window; `advance` is called with the bytes of each."""
         out = {}
         for tensor in self.tensors:
             shard = out[tensor.name] = np.empty(tensor.shape, tensor.dtype)

@@ -1,4 +1,4 @@
-"""Files and strategy put against each other, before a byte of data is read.
+"""Files and strategy are cross-checked, before a byte of data is read.
 
 ::
 

@@ -73,7 +73,7 @@ class Stage:
     overwrite
         Replace `target` if it exists.
     resume
-        False: begin afresh, whatever is there.
+        False: start over, whatever is there.
     sync
         Wait until names and small files are on the disk.
 

@@ -29,7 +29,7 @@ def demo(cards: int, predict_cards: int, processes: bool) -> None:
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the notebooks shall be; those that are missing are copied there. By default a clone's own, or "
+    help="Directory for the notebooks; those that are missing are copied there. By default a clone's own, or "
     "distinfer-notebooks in the current folder.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="By default the first that is free from 8888 on.")

@@ -199,19 +199,8 @@ def reshard(
     if like is not None and format != "huggingface":
         raise click.UsageError("--like says how a Hugging Face folder is to be; add --format huggingface")
     with ExitStack() as stack:
-        checkpoint = stack.enter_context(
-            opened(
-                src,
-                strategy,
-                dec_key,
-                dec_mode=dec_mode,
-                rebuild=rebuild,
-                without=without,
-                file=file,
-                step=step,
-            )
-        )
-        found = planned(checkpoint, src, **target)
+        source = {"dec_mode": dec_mode, "rebuild": rebuild, "without": without, "file": file, "step": step}
+        found = planned(stack.enter_context(opened(src, strategy, dec_key, **source)), src, **target)
         options: dict[str, Any] = {
             "prefix": prefix,
             "format": format,
@@ -228,14 +217,8 @@ def reshard(
             return
         group = stack.enter_context(_cards(cards, cluster)) if cards or cluster else None
         show = stack.enter_context(_progress())
-        result = found.write(
-            dst,
-            on=group or Threads(threads),
-            route=route,
-            verify_source=verify_source,
-            progress=show,
-            **options,
-        )
+        options |= {"route": route, "verify_source": verify_source, "progress": show}
+        result = found.write(dst, on=group or Threads(threads), **options)
     say(json.dumps(result.to_json()) if as_json else repr(result))
     if not as_json:
         for path in result.paths:

@@ -1,4 +1,4 @@
-"""What several commands ask alike: which checkpoint, and where it shall go."""
+"""Options that several commands share: which checkpoint, and what to make of it."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -46,7 +46,7 @@ def wrong_call(option: str) -> Iterator[None]:
 
 
 def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several options as one decorator, in the order in which `--help` shall list them."""
+    """Several options as one decorator, in the order in which `--help` lists them."""
 
     def decorate(function: Any) -> Any:
         for option in reversed(options):
@@ -132,7 +132,7 @@ target_options = _options(
     click.option(
         "--to",
         metavar="FILE|MESH",
-        help="Who shall hold what: a strategy file or JSON layouts; or, with --rules, a mesh such as tp=4 or "
+        help="The destination layout: a strategy file or JSON layouts; or, with --rules, a mesh such as tp=4 or "
         "dp=2,tp=4. Without it, one whole checkpoint.",
     ),
     click.option(

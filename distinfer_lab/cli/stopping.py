@@ -14,7 +14,7 @@ __all__ = ["stopped"]
 def stopped(context: click.Context) -> str:
     """What the stopped command leaves, where, and how it is resumed.
 
-    The command line is read anew, for the command may have been stopped before it read it.
+    The command line is read again, for the command may have been stopped before it read it.
     """
     arguments = list(context.meta[ARGUMENTS])
     name = context.invoked_subcommand or ""

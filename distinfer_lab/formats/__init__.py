@@ -4,6 +4,7 @@ Nothing here knows a plan or a cluster. Headers are read, data on demand; every 
 before it sizes anything.
 """
 
+from .box_reads import READ_COST_BYTES
 from .contents import gaps, unnamed_paths
 from .encryption import encrypted_by, with_secret_key
 from .entry import ByteSource, Entry, TensorSpec
@@ -27,7 +28,7 @@ from .limits import check_specs
 from .manifest import MANIFEST, Manifest, ManifestBeside, ManifestFile, ManifestTensor, read_manifest
 from .model_config import NamedTensor, config_names, config_problems, has_tied_head, kind_of_dtype
 from .recognisers import is_strategy, recognise_folder
-from .slice_file import READ_COST_BYTES, SliceFile, open_slice
+from .slice_file import SliceFile, open_slice
 from .slice_writer import CHUNK_BYTES, SliceWriter, save_slice
 from .strategy_file import (
     as_strategy,

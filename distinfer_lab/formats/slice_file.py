@@ -22,6 +22,7 @@ from ..display import Displayed, counted
 from ..errors import CheckpointError, CheckpointFileError, EncryptionError, listed
 from ..layout import Box, windows
 from ..text import printable
+from .box_reads import contiguous_from, last_cut_dim, rows_to_read, run_bytes, stepped_dim
 from .ckpt import CRC_BYTES, CRC_WORD, index_ckpt
 from .encryption import decrypt, encrypted_by
 from .entry import Entry, byte_runs, stretches
@@ -33,8 +34,6 @@ __all__ = ["SliceFile", "open_slice"]
 
 Array = NDArray[Any]
 
-READ_COST_BYTES = 12 << 10
-"""What one more read costs, as bytes that are read in that time (about 2 us here, from the page cache)."""
 WINDOW_BYTES = 4 << 20
 MOST_BUFFERS = 1024
 """How many buffers one read may fill (IOV_MAX)."""
@@ -294,7 +293,7 @@ class SliceFile(Displayed):
             return 0
         if out.flags.c_contiguous:
             return self._read_box(entry, box, out, buffer_bytes)
-        if len(entry.pieces) == 1 and _last_cut_dim(entry.shape, box) < 1 and _run_bytes(out) >= LONG_RUN:
+        if len(entry.pieces) == 1 and last_cut_dim(entry.shape, box) < 1 and run_bytes(out) >= LONG_RUN:
             return self._scatter_box(entry, box, out)
         read = 0
         for window in windows(box.shape, entry.dtype.itemsize, max(min(buffer_bytes // 2, STAGING_BYTES), 1)):
@@ -365,7 +364,7 @@ class SliceFile(Displayed):
 
     def _scatter_box(self, entry: Entry, box: Box, out: Array) -> int:
         """Read one run of the file into the runs of a view."""
-        whole = _contiguous_from(out)
+        whole = contiguous_from(out)
         targets = [out[index].reshape(-1).view(np.uint8).data for index in np.ndindex(*out.shape[:whole])]
         starts, nbytes = byte_runs(entry.shape, box, entry.dtype.itemsize)
         self.scatter(entry.name, starts[0], targets, nbytes)
@@ -373,7 +372,7 @@ class SliceFile(Displayed):
 
     def _read_box(self, entry: Entry, box: Box, out: Array, buffer_bytes: int) -> int:
         """Read a box into a contiguous array, run by run or in whole rows, whichever costs less."""
-        rows = _rows_to_read(entry, box, buffer_bytes)
+        rows = rows_to_read(entry, box, buffer_bytes)
         if rows:
             return self._read_rows(entry, box, out, rows)
         target = out.reshape(-1).view(np.uint8).data
@@ -398,7 +397,7 @@ class SliceFile(Displayed):
 
     def _read_rows(self, entry: Entry, box: Box, out: Array, rows: int) -> int:
         """Read runs of a few rows with the gaps between, and keep what the box holds of them."""
-        dim = _stepped_dim(entry.shape, box)
+        dim = stepped_dim(entry.shape, box)
         row = math.prod(entry.shape[dim + 1 :])
         inner = tuple(slice(a, b) for a, b in zip(box.start[dim + 1 :], box.stop[dim + 1 :], strict=True))
         steps = [math.prod(entry.shape[d + 1 :]) for d in range(dim)]
@@ -446,40 +445,3 @@ class SliceFile(Displayed):
             if not count:
                 raise CheckpointError(f"{self.path}: the file became shorter while {entry.name} was read")
             target, offset = target[count:], offset + count
-
-
-def _contiguous_from(view: Array) -> int:
-    """From which dim on a view is contiguous."""
-    dim = view.ndim
-    while dim and view[(0,) * (dim - 1)].flags.c_contiguous:
-        dim -= 1
-    return dim
-
-
-def _run_bytes(view: Array) -> int:
-    """The length of the runs that make up a view."""
-    return math.prod(view.shape[_contiguous_from(view) :]) * view.dtype.itemsize
-
-
-def _rows_to_read(entry: Entry, box: Box, buffer_bytes: int) -> int:
-    """How many rows to read at a time, gaps and all; 0 where reading run by run costs less."""
-    last = _last_cut_dim(entry.shape, box)
-    if last < 1:
-        return 0
-    row = math.prod(entry.shape[last:]) * entry.dtype.itemsize
-    gap = row - row // entry.shape[last] * box.shape[last]
-    whole = math.prod(entry.shape[_stepped_dim(entry.shape, box) + 1 :]) * entry.dtype.itemsize
-    return buffer_bytes // whole if 0 < gap < READ_COST_BYTES else 0
-
-
-def _last_cut_dim(shape: tuple[int, ...], box: Box) -> int:
-    """The last dim of which the box does not hold all; -1 if there is none."""
-    last = len(shape) - 1
-    while last >= 0 and box.start[last] == 0 and box.stop[last] == shape[last]:
-        last -= 1
-    return last
-
-
-def _stepped_dim(shape: tuple[int, ...], box: Box) -> int:
-    """The dim whose rows are read together: the one before the last cut dim."""
-    return max(_last_cut_dim(shape, box) - 1, 0)

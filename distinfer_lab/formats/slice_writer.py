@@ -181,7 +181,7 @@ class SliceWriter:
         return whole and all(os.pread(fd, len(head), offset) == head for offset, head in heads)
 
     def _take_room(self) -> None:
-        """Give the file its size: where the disk is too full that is told before anything is written."""
+        """Give the file its size: a disk that is too full is reported before anything is written."""
         fd = self._file.fileno()
         try:
             if self._size:

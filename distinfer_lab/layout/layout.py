@@ -402,7 +402,7 @@ class Layout(Displayed):
         )
 
     def describe_ranks(self) -> str:
-        """The holding ranks in words: "0..7", or "0..3, 5, 8..11"."""
+        """The holding ranks as text: "0..7", or "0..3, 5, 8..11"."""
         grids = self.ranks.reshape(len(self.first_ranks), -1)
         step = f" by strides {self.strides}" if self.strides else ""
         runs = (f"{g.min()}..{g.max()}" if g.min() < g.max() else f"{g.min()}" for g in grids)

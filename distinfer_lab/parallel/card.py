@@ -211,7 +211,7 @@ def run_card(
     check
         Called before each step; raises to stop.
     count
-        Told the bytes of working values that are alive, whenever they are more than before.
+        Called with the bytes of working values that are alive, whenever they are more than before.
 
     Raises
     ------

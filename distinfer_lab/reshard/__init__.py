@@ -4,7 +4,8 @@ from .classes import Holding
 from .draft import Assessment, Cut, Draft
 from .explain import CardCost, Explanation, FileCost, TensorCost, explain
 from .placement import cheapest_placement
-from .plan import ReshardPlan, TensorPlan, plan_holdings, plan_reshard
+from .plan import ReshardPlan, TensorPlan
+from .planner import plan_holdings, plan_reshard
 from .schedule import MOST_SCHEDULED, Step, plan_steps, warnings_of
 from .serial import execute
 from .topology import Topology

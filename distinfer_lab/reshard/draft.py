@@ -25,7 +25,8 @@ from ..layout.notation import Sharding, format_dims, format_sharding, parse_shar
 from ..rules import name_fits
 from ..sizes import BUFFER_BYTES
 from .explain import card_costs
-from .plan import ReshardPlan, plan_reshard
+from .plan import ReshardPlan
+from .planner import plan_reshard
 
 __all__ = ["Assessment", "Cut", "Draft"]
 

@@ -73,7 +73,7 @@ class TensorCost(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     src: str
-    """How the source holds each of them, in words."""
+    """How the source holds each of them, as text."""
     dst: str
     """How the destination does."""
     needed: int

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ..arguments import checked_on_error
 from ..layout import Strategy
-from .plan import ReshardPlan, plan_reshard
+from .plan import ReshardPlan
+from .planner import plan_reshard
 
 __all__ = ["cheapest_placement", "held_bytes"]
 

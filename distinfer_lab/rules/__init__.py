@@ -1,6 +1,6 @@
 """Destinations by rules: which mesh axes shard which dims of a model's tensors, by name.
 
-Only layouts, names and shapes are known here: `Rules(Mesh(tp=4), read_rules("llama"), config)`.
+Only layouts, names and shapes are known here: `Rules(mesh_of("tp=4"), read_rules("llama"), config)`.
 """
 
 from .configuration import layer_of

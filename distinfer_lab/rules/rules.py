@@ -140,7 +140,7 @@ class Rules(Displayed):
         return _Laying(self, shapes, dtypes).strategy()
 
     @cached_property
-    def _has_stages(self) -> bool:
+    def has_stages(self) -> bool:
         return not any(AXIS in axes for rule in self.rules for axes in rule.axes or ())
 
     @cached_property
@@ -149,7 +149,7 @@ class Rules(Displayed):
         specific = any(NUMBER.search(rule.match) or "[" in rule.match for rule in self.rules)
         return "" if specific else "0"
 
-    def _number_of(self, name: str, known: dict[str, int | None]) -> int | None:
+    def number_of(self, name: str, known: dict[str, int | None]) -> int | None:
         """The number of the first rule that fits a name."""
         kind = NUMBER.sub(self._numbers, name) if self._numbers else name
         if kind not in known:
@@ -188,14 +188,14 @@ class _Laying:
         self.names = {
             n: self.weights[n].name if n in self.weights else n for n in self.shapes if n not in followers
         }
-        numbers = {name: rules._number_of(known, self._known) for name, known in self.names.items()}
+        numbers = {name: rules.number_of(known, self._known) for name, known in self.names.items()}
         self.ruled = {name: number for name, number in numbers.items() if number is not None}
         self.items = {name: self._item(name) for name in self.ruled}
 
     def _is_by_weight(self, weight: QuantisedWeight) -> bool:
         """Whether the rule for the weight lays out its tensors, not one that is for the codes by their own name."""
         by_weight, own = (
-            self.rules._number_of(name, self._known) for name in (weight.name, weight.codes.name)
+            self.rules.number_of(name, self._known) for name in (weight.name, weight.codes.name)
         )
         return own is None or (by_weight is not None and by_weight <= own)
 
@@ -220,7 +220,7 @@ class _Laying:
         """The layouts."""
         mesh = self.rules.mesh
         ruled = (self.rules.rules[number] for number in set(self.ruled.values()))
-        stages = stages_of(mesh, map(self._part, self.shapes), ruled) if self.rules._has_stages else None
+        stages = stages_of(mesh, map(self._part, self.shapes), ruled) if self.rules.has_stages else None
         inner = mesh if stages is None else _resized(mesh, AXIS, 1)
         done: dict[Item, list[Layout] | LayoutError] = {}
         placed: dict[tuple[Item, tuple[int, ...]], list[Layout]] = {}

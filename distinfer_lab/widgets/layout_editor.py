@@ -112,7 +112,7 @@ class LayoutEditor(Panel):
         self._show_parameter()
 
     def _make_parts(self) -> None:
-        guard, wide = self.errors.guard, ipywidgets.Layout(width="min(100%, 520px)")
+        wide = ipywidgets.Layout(width="min(100%, 520px)")
         row = ipywidgets.Layout(flex_flow="row wrap")
         self.mesh = ipywidgets.Text(
             description="Mesh", continuous_update=False, placeholder="dp=2,tp=4", layout=wide
@@ -132,13 +132,7 @@ class LayoutEditor(Panel):
         self.summary, self.reasons = ipywidgets.HTML(), ipywidgets.HTML()
         self.dialect = ipywidgets.ToggleButtons(options=list(DIALECTS), description="As code")
         self.code = ipywidgets.Textarea(description="To copy", rows=8, layout=ipywidgets.Layout(width="98%"))
-        self.mesh.observe(guard(self._set_mesh), "value")
-        self.back.on_click(guard(lambda button: self.undo()))
-        self.again.on_click(guard(lambda button: self.redo()))
-        self.match.observe(guard(lambda change: self._show_dims()), "value")
-        self.sharding.observe(guard(lambda change: self._set_sharding()), "value")
-        self.forget.on_click(guard(lambda button: self._change(self.draft.without(self.match.value))))
-        self.dialect.observe(guard(lambda change: self._show_code()), "value")
+        self._observe_parts()
         self.children: tuple[Any, ...] = (
             ipywidgets.HBox([self.mesh, self.back, self.again], layout=row),
             self.choice,
@@ -153,6 +147,16 @@ class LayoutEditor(Panel):
             self.code,
             self.errors,
         )
+
+    def _observe_parts(self) -> None:
+        guard = self.errors.guard
+        self.mesh.observe(guard(self._set_mesh), "value")
+        self.back.on_click(guard(lambda button: self.undo()))
+        self.again.on_click(guard(lambda button: self.redo()))
+        self.match.observe(guard(lambda change: self._show_dims()), "value")
+        self.sharding.observe(guard(lambda change: self._set_sharding()), "value")
+        self.forget.on_click(guard(lambda button: self._change(self.draft.without(self.match.value))))
+        self.dialect.observe(guard(lambda change: self._show_code()), "value")
 
     # What can be done
 

@@ -237,8 +237,8 @@ class PlanView(Panel):
             names = self._steps[self.step - 1].names
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             return f"step {self.step} of {len(self._steps)}: {names[0]}{more}"
-        giver, getter = ("file", "rank") if self._sides is FILES else ("training card", "inference card")
-        sides = f"{counted(self.plan.src_count, giver)} to {counted(self.plan.dst_count, getter)}"
+        sender, receiver = ("file", "rank") if self._sides is FILES else ("training card", "inference card")
+        sides = f"{counted(self.plan.src_count, sender)} to {counted(self.plan.dst_count, receiver)}"
         return f"{self.parameter or 'all tensors'}: {sides}"
 
     def _svg(self, limit: int) -> str:
@@ -288,7 +288,7 @@ class PlanView(Panel):
         name, value = change["name"], change["new"]
         if name == "parameter" and value in self.plan:
             self.parameter = value
-        # A move stays chosen here when its giver is chosen over there.
+        # A move stays chosen here when its sender is chosen there.
         stays = self.selected.startswith("move:") and value in self.linked
         if name == "selected" and not stays and (not value or value in self._sentences):
             self.selected = value

@@ -31,11 +31,11 @@ Row = dict[str, Any]
 
 def _message(ch: Any, array: Any, number: int, cards: int) -> None:
     """From card 0 to card 1 or back."""
-    giver, taker = number % 2, (number + 1) % 2
-    if ch.rank == giver:
-        ch.send(array, taker)
-    elif ch.rank == taker:
-        ch.recv(giver, array.shape, array.dtype)
+    sender, receiver = number % 2, (number + 1) % 2
+    if ch.rank == sender:
+        ch.send(array, receiver)
+    elif ch.rank == receiver:
+        ch.recv(sender, array.shape, array.dtype)
 
 
 def _parts(array: Any, cards: int) -> list[Any]:

@@ -143,11 +143,11 @@ def check_sums(plan, cards_of):
         pieces = tensor.pieces
         np.add.at(traffic, (pieces.src_rank, pieces.dst_rank), tensor.nbytes)
         shapes = tensor.src.shard_shapes(plan.src_count)
-        for giver, taker, box, there, here in zip(*(c.tolist() for c in pieces[1:]), strict=True):
-            by_rank[taker].append((number, giver, box, there, here))
-            shard = np.arange(shapes[giver].prod()).reshape(shapes[giver])
+        for sender, receiver, box, there, here in zip(*(c.tolist() for c in pieces[1:]), strict=True):
+            by_rank[receiver].append((number, sender, box, there, here))
+            shard = np.arange(shapes[sender].prod()).reshape(shapes[sender])
             at = shard[tuple(slice(n, n + b - a) for n, (a, b) in zip(there, box, strict=True))].ravel()
-            runs[giver] += 1 + np.count_nonzero(np.diff(at) != 1)
+            runs[sender] += 1 + np.count_nonzero(np.diff(at) != 1)
         assert plan.shards_of(0).get(name) == (
             tuple(tensor.dst.shard_shapes(plan.dst_count)[0].tolist()) if 0 in tensor.dst.ranks else None
         )
@@ -162,10 +162,10 @@ def check_sums(plan, cards_of):
     for rank, rows in by_rank.items():
         found = plan.pieces_of(rank)
         listed = []
-        for number, giver, box, there, here in zip(*(c.tolist() for c in found), strict=True):
+        for number, sender, box, there, here in zip(*(c.tolist() for c in found), strict=True):
             ndim = len(plan.class_named(plan.names[number]).shape)
             assert box[ndim:] == [[0, 1]] * (len(box) - ndim)
-            listed.append((number, giver, box[:ndim], there[:ndim], here[:ndim]))
+            listed.append((number, sender, box[:ndim], there[:ndim], here[:ndim]))
         assert sorted(listed) == sorted(rows)
         assert [row[0] for row in listed] == sorted(row[0] for row in rows)
 
@@ -174,13 +174,13 @@ def check_hosts(plan, src, cards_of, hosts):
     """A piece comes from the card itself if it can, else from its host if it can."""
     for name, tensor in plan.items():
         regions = src[name].regions(src.shapes[name])
-        for giver, taker, box in zip(*(c.tolist() for c in tensor.transfers), strict=True):
+        for sender, receiver, box in zip(*(c.tolist() for c in tensor.transfers), strict=True):
             wanted = np.array(box).reshape(-1, 2)
             inside = (regions.boxes[..., 0] <= wanted[:, 0]) & (regions.boxes[..., 1] >= wanted[:, 1])
             holders = set(regions.ranks[inside.all(axis=1)].tolist())
-            card = cards_of[taker]
+            card = cards_of[receiver]
             near = {r for r in holders if hosts[r] == hosts[card]}
-            assert giver in ({card} & holders or near or holders)
+            assert sender in ({card} & holders or near or holders)
 
 
 def brute_bound(src, dst, cards_of):

@@ -90,19 +90,19 @@ def test_the_list_is_sorted_and_searched(view):
 
 
 def a_move(view):
-    """Some giver and taker that are different cards."""
+    """Some sender and receiver that are different cards."""
     return next((a, b) for a, b in np.argwhere(view.traffic).tolist() if a != b)
 
 
 def test_bands_have_the_same_keys(view):
     """What was selected in the matrix is selected in the bands."""
-    giver, taker = a_move(view)
-    view.selected = f"move:{giver}>{taker}"
+    sender, receiver = a_move(view)
+    view.selected = f"move:{sender}>{receiver}"
     before = keys_of(view)
     view.kind.value = "Bands"
     assert keys_of(view) == before
-    assert view.selected == f"move:{giver}>{taker}"
-    assert view.picture.sentences[view.selected].endswith(f" from card {giver} to card {taker}.")
+    assert view.selected == f"move:{sender}>{receiver}"
+    assert view.picture.sentences[view.selected].endswith(f" from card {sender} to card {receiver}.")
 
 
 def test_bytes_that_stay_are_marked(view):
@@ -126,9 +126,9 @@ def test_it_keeps_in_step_with_a_layout_view(view):
     assert "train:2" in view.linked
     layouts.selected = "train:2"
     assert view.selected == "train:2"
-    giver, taker = a_move(view)
-    view.selected = f"move:{giver}>{taker}"
-    assert (view.selected, layouts.selected) == (f"move:{giver}>{taker}", f"train:{giver}")
+    sender, receiver = a_move(view)
+    view.selected = f"move:{sender}>{receiver}"
+    assert (view.selected, layouts.selected) == (f"move:{sender}>{receiver}", f"train:{sender}")
     view.selected = ""
     assert layouts.selected == ""
 

@@ -71,6 +71,6 @@ def above(blocks: Sequence[Block], gap: float = 16) -> Block:
 
 
 def finish(block: Block, label: str, pen: Pen | None = None) -> str:
-    """The block as a whole document; `label` says in words what it shows."""
+    """The block as a whole document; `label` is the text alternative."""
     width, height = math.ceil(block.width) + 2 * PAD, math.ceil(block.height) + 2 * PAD
     return document(width, height, label, [pen.defs() if pen else "", moved(block, PAD, PAD)])

@@ -126,7 +126,7 @@ def path(x: float, y: float, width: float, height: float, attributes: str) -> st
 
 
 def line(x: float, y: float, dx: float, dy: float, attributes: str = "") -> str:
-    """A line from (x, y) by (dx, dy); a thin rule, which follows the theme, unless it is told otherwise."""
+    """A line from (x, y) by (dx, dy); a thin rule, which follows the theme, unless a color is given."""
     more = attributes or 'class="rule" stroke="#999"'
     return f'<path d="M{number(x)} {number(y)}l{number(dx)} {number(dy)}" fill="none" {more}/>'
 
@@ -173,7 +173,7 @@ class Pen:
 
 
 def document(width: float, height: float, label: str, body: Iterable[str]) -> str:
-    """A whole SVG on a light card of its own; `label` says in words what it shows."""
+    """A whole SVG on a light card of its own; `label` is the text alternative."""
     w, h = number(width), number(height)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" '

@@ -8,7 +8,7 @@
 
 More cards than a picture can carry are grouped: card "0-7" then stands for eight, its box (each of its boxes, if the
 tensor is fused) is the smallest that covers theirs, and the picture says so; where its cards hold different shards
-these are told apart.
+these are distinguished.
 """
 
 import math
@@ -85,7 +85,7 @@ class Holding:
         return _boxes(np.concatenate(self.shares.get(row, self.parts[row, None])))
 
     def describe(self, row: int) -> str:
-        """What one row holds, in words.
+        """The text for what one row holds.
 
         Examples
         --------
@@ -199,7 +199,7 @@ def _shard_numbers(parts: NDArray[np.int64], held: NDArray[np.bool_]) -> NDArray
     out = np.full(len(parts), -1, np.int64)
     if held.any():
         rows = parts[held].reshape(int(held.sum()), -1)
-        # A column of zeros lets a tensor of no dims be told apart like any other.
+        # A column of zeros lets a tensor of no dims be distinguished like any other.
         rows = np.concatenate([np.zeros((len(rows), 1), np.int64), rows], axis=1)
         out[held] = np.unique(rows, axis=0, return_inverse=True)[1].ravel()
     return out

@@ -60,7 +60,7 @@ class Links:
         return gives | takes
 
     def sentences(self) -> dict[str, str]:
-        """For each key what its card holds and who its partners are, in words."""
+        """For each key a sentence: what its card holds, and its partners."""
         gives = _sentences(("Training", "holds", "needed by", "inference"), self.src, self.dst, self.elements)
         takes = _sentences(("Inference", "needs", "held by", "training"), self.dst, self.src, self.elements.T)
         return dict(zip(self.keys, [*gives, *takes], strict=True))

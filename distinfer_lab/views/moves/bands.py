@@ -66,7 +66,7 @@ def bands_svg(
     shown = grouped_traffic(matrix, max_cards, window, placement)
     scale = min(SPACE, MOST_OF_ONE * max(shown.cells.shape)) / max(int(shown.cells.sum()), 1)
     lines = [
-        f"left: the {sides.giver}s that give; right: the {sides.getter}s that get; a band has the number of its giver"
+        f"left: {sides.sender}s that send; right: {sides.receiver}s that receive; a band has its sender's number"
     ]
     if shown.note:
         lines.append(shown.note)
@@ -84,8 +84,8 @@ def bands_svg(
 
 def _bands(shown: GroupedTraffic, sides: Sides, scale: float, pen: Pen) -> Block:
     rows, columns, cells, stays = shown.rows, shown.columns, shown.cells, shown.stays
-    gives = [doing(sides.giver, label, sides.gives) for label in rows]
-    gets = [doing(sides.getter, label, sides.gets) for label in columns]
+    gives = [doing(sides.sender, label, sides.gives) for label in rows]
+    gets = [doing(sides.receiver, label, sides.gets) for label in columns]
     given = _side("train", rows, gives, (cells.sum(axis=1), shown.moved.sum(axis=1)), scale)
     got = _side("infer", columns, gets, (cells.sum(axis=0), shown.moved.sum(axis=0)), scale)
     wide = max(map(text_width, [*given.words, *got.words]), default=0) + 14
@@ -107,7 +107,7 @@ def _bands(shown: GroupedTraffic, sides: Sides, scale: float, pen: Pen) -> Block
 def _side(
     key: str, labels: Sequence[str], doings: Sequence[str], totals: tuple[Rows, Rows], scale: float
 ) -> Side:
-    """Tiles as high as all their bytes; in words what of them moves, and what stays."""
+    """Tiles as high as all their bytes; with text that says what of them moves, and what stays."""
     every, moved = totals
     words = [
         f"{does} {bytes_in_words(away)}"

@@ -1,4 +1,4 @@
-"""What lights up with what in a matrix or in bands, and what each part says in words."""
+"""What lights up with what in a matrix or in bands, and the sentence of each part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,22 +57,22 @@ class MoveLinks:
 
     def sentences(self) -> dict[str, str]:
         """For each key its bytes, and from or to whom."""
-        giver, getter = self.sides.giver, self.sides.getter
+        sender, receiver = self.sides.sender, self.sides.receiver
         out = {
-            f"train:{a}": _sentence(doing(giver, a, "gives"), "to", self.dst, self.cells[i], self.moved[i])
+            f"train:{a}": _sentence(doing(sender, a, "gives"), "to", self.dst, self.cells[i], self.moved[i])
             for i, a in enumerate(self.src)
         }
         out |= {
             f"infer:{b}": _sentence(
-                doing(getter, b, "gets"), "from", self.src, self.cells[:, j], self.moved[:, j]
+                doing(receiver, b, "gets"), "from", self.src, self.cells[:, j], self.moved[:, j]
             )
             for j, b in enumerate(self.dst)
         }
         for i, j in np.argwhere(self.cells).tolist():
             words = bytes_in_words(int(self.cells[i, j]))
-            way = f"from {called(giver, self.src[i])} to {called(getter, self.dst[j])}"
+            way = f"from {called(sender, self.src[i])} to {called(receiver, self.dst[j])}"
             if not self.moved[i, j]:
-                way = f"that stays on {called(getter, self.dst[j])}"
+                way = f"that stays on {called(receiver, self.dst[j])}"
             out[f"move:{self.src[i]}>{self.dst[j]}"] = f"{words} {way}."
         return out
 

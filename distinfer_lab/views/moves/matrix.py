@@ -54,7 +54,7 @@ def traffic_svg(
     """
     shown = grouped_traffic(matrix, max_cells, window, placement)
     lines = [
-        f"rows: the {sides.giver} that gives; columns: the {sides.getter} that gets; the darker, the more bytes"
+        f"rows: {sides.sender}s that send; columns: {sides.receiver}s that receive; darker is more bytes"
     ]
     if shown.note:
         lines.append(shown.note)
@@ -64,19 +64,19 @@ def traffic_svg(
         lines.append(APART if placement is None else SUMMED)
     else:
         lines.append("what several ranks read counts for each of them")
-    givers = shown.rows
+    senders = shown.rows
     if names is not None:
-        givers = [names[int(row)] if row.isdecimal() else row for row in shown.rows]
-    return finish(heading(_grid(shown, givers, sides), shorten(title, 80), lines), title)
+        senders = [names[int(row)] if row.isdecimal() else row for row in shown.rows]
+    return finish(heading(_grid(shown, senders, sides), shorten(title, 80), lines), title)
 
 
-def _grid(shown: GroupedTraffic, givers: Sequence[str], sides: Sides) -> Block:
-    """The cells and their sums; `givers` is what the rows are called."""
+def _grid(shown: GroupedTraffic, senders: Sequence[str], sides: Sides) -> Block:
+    """The cells and their sums; `senders` is what the rows are called."""
     rows, columns, cells, stays = shown.rows, shown.columns, shown.cells, shown.stays
     gives, gets = shown.moved.sum(axis=1).tolist(), shown.moved.sum(axis=0).tolist()
     amounts = [bytes_in_words(n) for n in [*gives, *gets, *cells.ravel().tolist()] if n]
     step = max(map(text_width, [sides.gives, *amounts, *columns])) + (28 if stays else 16)
-    left = max(map(text_width, [sides.gets, *givers])) + 14
+    left = max(map(text_width, [sides.gets, *senders])) + 14
     most = int(cells.max(initial=0))
     heads = [_head(f"infer:{label}", label, left + step * j, step) for j, label in enumerate(columns)]
     body = [_row(0, ["<g></g>", *heads, _words(sides.gives, left + step * (len(columns) + 0.5))])]
@@ -92,7 +92,7 @@ def _grid(shown: GroupedTraffic, givers: Sequence[str], sides: Sides) -> Block:
             for j, value in enumerate(cells[i].tolist())
         ]
         total = _words(bytes_in_words(gives[i]), left + step * (len(columns) + 0.5))
-        body.append(_row(i + 1, [_head(f"train:{label}", givers[i], 0, left), *made, total]))
+        body.append(_row(i + 1, [_head(f"train:{label}", senders[i], 0, left), *made, total]))
     totals = [*gets, sum(gets)]
     feet = [_words(bytes_in_words(n), left + step * (j + 0.5)) for j, n in enumerate(totals)]
     body.append(_row(len(rows) + 1, [_words(sides.gets, left / 2), *feet]))

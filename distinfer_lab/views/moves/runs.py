@@ -27,8 +27,8 @@ Rows = NDArray[np.int64]
 class Sides(NamedTuple):
     """What gives and what gets, and the verbs of both."""
 
-    giver: str
-    getter: str
+    sender: str
+    receiver: str
     gives: str
     gets: str
 
@@ -111,7 +111,7 @@ def grouped_traffic(
 
 
 def called(kind: str, label: str) -> str:
-    """A card or a run of cards in words.
+    """The text for a card or a run of cards.
 
     Examples
     --------

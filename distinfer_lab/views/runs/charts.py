@@ -18,7 +18,7 @@ def line_chart(
     x_label: str = "step",
     y_label: str = "",
 ) -> Any:
-    """One line for each series, told apart by colour, dashes and marker, named at its end.
+    """One line for each series, distinguished by color, dashes and marker, named at its end.
 
     Parameters
     ----------

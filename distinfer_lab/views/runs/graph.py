@@ -34,7 +34,7 @@ class Step(NamedTuple):
     """What it is called: MatMul, AllReduce, or "input"."""
     inputs: tuple[str, ...]
     cut: str = ""
-    """How its output lies on the cards, in words."""
+    """The layout of its output, as text."""
     sent_bytes: int | None = None
     """For a collective, the most that one card sends; None for a computation."""
 
@@ -58,7 +58,7 @@ def graph_svg(
     title
         What the net is called.
     params
-        Parameter -> how it lies, in words; they are named where they are read.
+        Parameter -> its layout, as text; they are named where they are read.
     max_steps
         Above so many, the first ones are drawn, and it says how many follow.
     """

@@ -80,7 +80,7 @@ def _matrix(
 
 
 def _pieces(count: int) -> list[str]:
-    return ["pieces: boxes of a tensor, each from one giver", f"{count:,}"]
+    return ["pieces: boxes of a tensor, each from one sender", f"{count:,}"]
 
 
 def _side(cards: int, most: int) -> int:
