@@ -8,7 +8,6 @@ Its workers' memory limits are off: Dask must not spill or pause a card.
 """
 
 import ipaddress
-import logging
 import os
 import sys
 import time
@@ -75,8 +74,6 @@ def embed(cards: int, processes: bool, folder: Path) -> Client:
     CardError
         If the processes cannot be started.
     """
-    # In-process connections that end are no news; Dask logs them even after a clean end.
-    logging.getLogger("distributed.batched").setLevel(logging.WARNING)
     transport: dict[str, Any] = {"protocol": "inproc://"}
     options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0}
     if processes:

@@ -22,6 +22,8 @@ _undo = contextlib.ExitStack()
 def silent() -> Iterator[None]:
     """Nothing below a critical error is printed by Dask; several may overlap, in any order."""
     holder = object()
+    # Not put back: Dask logs that in-process connections end, even after a clean end of their cluster.
+    logging.getLogger("distributed.batched").setLevel(logging.WARNING)
     with _lock:
         if not _holders:
             for handler in logging.getLogger("distributed").handlers:
