@@ -30,7 +30,7 @@ from .tensor import Parameter, Tensor, Traced, apply
 __all__ = ["SGD", "Adam", "Momentum", "Optimizer"]
 
 Array = NDArray[Any]
-Rates = float | Sequence[float] | Tensor
+Rates = float | Sequence[float] | Tensor | Array
 
 UNDECAYED = ("beta", "gamma")
 """Weight decay leaves out a parameter with one of these in its name, as in MindSpore."""

@@ -4,11 +4,13 @@ It is never called: `test_user_code` gives it to mypy, and expects that error in
 and no other.
 """
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import numpy as np
+from numpy.typing import NDArray
 
 import distinfer_lab as dl
+from distinfer_lab.net import Value
 from distinfer_lab.reshard import Explanation
 
 
@@ -37,6 +39,40 @@ def right() -> None:
     assert_type(model.predict(dl.Tensor(np.zeros(4))), dl.Tensor | tuple[dl.Tensor, ...])
     assert_type(model.generate(np.zeros((1, 3), np.int64), max_new_tokens=8), dl.Tensor)
     assert_type(dl.bfloat16, np.dtype)
+
+
+class Net(dl.nn.Cell):
+    """As a user writes one, with inputs of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = dl.Parameter(dl.initializer("normal", (4, 2)))
+        self.matmul = dl.ops.MatMul().shard(((1, 1), (1, 2)))
+
+    def construct(self, x: Value, scale: float) -> Value:
+        """Two operators: a primitive, and Python's."""
+        return self.matmul(x, self.weight) * scale
+
+
+def right_nets() -> None:
+    """Tensors stay tensors under Python's operators, and primitives and layers keep their kind when sharded."""
+    x = dl.Tensor([[1.0, 2.0]])
+    assert_type(x * 2 - x / x, dl.Tensor)
+    assert_type(1 - x, dl.Tensor)
+    net = Net()
+    assert_type(net.matmul, dl.ops.MatMul)
+    assert_type(dl.nn.ReLU().shard(((1, 1),)), dl.nn.ReLU)
+    assert_type(net.weight.asnumpy(), NDArray[Any])
+    assert_type(dl.models.from_pretrained_config("folder").shard_by(tp=2).kv_heads, int)
+    dl.nn.Adam(net.trainable_params(), learning_rate=[0.1, 0.01])
+
+
+def wrong_nets(net: Net) -> None:
+    """One mistake in each line."""
+    net.matmul.shard("2x4")  # error: arg-type
+    net.weight + "1"  # error: operator
+    dl.nn.Adam(net.trainable_params(), learning_rate="fast")  # error: arg-type
+    dl.nn.Embedding(8, 4, embedding_table=object())  # error: arg-type
 
 
 def wrong(checkpoint: dl.Checkpoint, conversion: dl.Conversion, strategy: dl.Strategy) -> None:
