@@ -18,6 +18,7 @@ A text names the thing, its value, the rule that it breaks, and the way out.
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from .text import printable
 
@@ -31,18 +32,73 @@ __all__ = [
     "EncryptionError",
     "GraphError",
     "LayoutError",
+    "Option",
+    "Remark",
     "ReshardError",
     "ShardingError",
     "in_lines",
     "listed",
+    "options_of",
 ]
+
+
+class Option(NamedTuple):
+    """An option that a text names, in a call of Python; the command line has another name for it.
+
+    Examples
+    --------
+    >>> print(Option("without", [3]), Option("like"))
+    without=[3] like=
+    """
+
+    name: str
+    value: object = None
+    """None: only its name is said."""
+
+    def __str__(self) -> str:
+        return f"{self.name}=" if self.value is None else f"{self.name}={self.value!r}"
+
+
+class Remark(str):
+    """A text, and the options that it names: a note, or a part of an error's text."""
+
+    options: tuple[Option, ...]
+
+    def __new__(cls, text: str, *options: Option) -> "Remark":
+        remark = super().__new__(cls, text)
+        remark.options = options
+        return remark
+
+
+def options_of(said: object) -> tuple[Option, ...]:
+    """The options that an error or a remark names; none of a plain text."""
+    return getattr(said, "options", ())
 
 
 class DistinferError(Exception):
     """The base of all errors of this package.
 
     Its text may name things of files that somebody else wrote; what is not printable in it is escaped.
+
+    Parameters
+    ----------
+    text
+        What went wrong, and the way out.
+    options
+        The options that the text names.
+
+    Examples
+    --------
+    >>> replace = Option("overwrite", True)
+    >>> CheckpointFileError(f"out exists; pass {replace}", replace).options
+    (Option(name='overwrite', value=True),)
     """
+
+    options: tuple[Option, ...]
+
+    def __init__(self, text: str = "", *options: Option) -> None:
+        super().__init__(text)
+        self.options = (*options_of(text), *options)
 
     def __str__(self) -> str:
         return printable(super().__str__(), keep="\n")

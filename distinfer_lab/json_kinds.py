@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from .errors import Option, Remark
+
 __all__ = ["kind_of_json"]
 
 
@@ -11,6 +13,8 @@ class _Kind(NamedTuple):
     """An object that has all of them is of this kind."""
     what: str
     advice: str
+    options: tuple[Option, ...] = ()
+    """What each {} in the advice stands for."""
 
 
 KINDS = (
@@ -24,13 +28,15 @@ KINDS = (
         "strategy",
         frozenset({"parallel_layout_item"}),
         "a strategy file",
-        "give it as strategy=, or as the destination",
+        "give it as {}, or as the destination",
+        (Option("strategy"),),
     ),
     _Kind(
         "strategy",
         frozenset({"layouts", "tensors"}),
         "JSON layouts, which are a strategy file",
-        "give it as strategy=, or as the destination",
+        "give it as {}, or as the destination",
+        (Option("strategy"),),
     ),
     _Kind(
         "index",
@@ -38,13 +44,15 @@ KINDS = (
         "an index of safetensors files",
         "give it, or its folder, as the checkpoint",
     ),
-    _Kind("config", frozenset({"model_type"}), "a model's config.json", "give it as config="),
-    _Kind("config", frozenset({"architectures"}), "a model's config.json", "give it as config="),
+    _Kind("config", frozenset({"model_type"}), "a model's config.json", "give it as {}", (Option("config"),)),
+    _Kind(
+        "config", frozenset({"architectures"}), "a model's config.json", "give it as {}", (Option("config"),)
+    ),
 )
 RULES = frozenset({"match", "dims"})
 
 
-def kind_of_json(found: Any, given_for: str) -> str:
+def kind_of_json(found: Any, given_for: str) -> Remark:
     """What a parsed JSON file is, and what to do with it, as "it is ..."; "" if its fields do not tell.
 
     Parameters
@@ -62,6 +70,10 @@ def kind_of_json(found: Any, given_for: str) -> str:
     """
     if isinstance(found, dict):
         kind = next((kind for kind in KINDS if kind.fields <= found.keys()), None)
-        return "" if kind is None or kind.role == given_for else f"it is {kind.what}; {kind.advice}"
+        if kind is None or kind.role == given_for:
+            return Remark("")
+        return Remark(f"it is {kind.what}; {kind.advice.format(*kind.options)}", *kind.options)
     rules = isinstance(found, list) and found and isinstance(found[0], dict) and found[0].keys() >= RULES
-    return "it is a list of rules; give it as rules=" if rules and given_for != "rules" else ""
+    if not rules or given_for == "rules":
+        return Remark("")
+    return Remark(f"it is a list of rules; give it as {Option('rules')}", Option("rules"))

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import CheckpointFileError, listed
+from .errors import CheckpointFileError, Option, listed
 
 __all__ = ["COPY", "FIRST", "copy_notebooks", "notebooks_folder", "open_lab", "prepared_folder"]
 
@@ -66,9 +66,11 @@ def copy_notebooks(
     target = Path(folder)
     pairs = [(path, target / path.name) for path in sorted(notebooks_folder().glob("*.ipynb"))]
     there = [copy.name for _, copy in pairs if copy.exists()]
+    replace = Option("overwrite", True)
     if there and not (overwrite or keep):
         raise CheckpointFileError(
-            f"{target} has {listed(there)} already; choose another folder, or pass overwrite=True"
+            f"{target} has {listed(there)} already; choose another folder, or pass {replace}",
+            replace,
         )
     wanted = [pair for pair in pairs if overwrite or pair[1].name not in there]
     try:

@@ -2,7 +2,7 @@
 
 import re
 
-from .errors import ReshardError
+from .errors import Option, ReshardError
 
 __all__ = ["BUFFER_BYTES", "size_of"]
 
@@ -27,12 +27,12 @@ def size_of(value: int | str, name: str = "size") -> int:
     >>> size_of("64 MiB"), size_of("1.5GB"), size_of(4096)
     (67108864, 1500000000, 4096)
     """
-    found = value
+    found, given = value, Option(name, value)
     if isinstance(value, str):
         parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
         if parts is None or parts[2].upper() not in UNITS:
-            raise ReshardError(f"{name}={value!r} is no size; give bytes, or text such as '64 MiB'")
+            raise ReshardError(f"{given} is no size; give bytes, or text such as '64 MiB'", given)
         found = int(float(parts[1]) * UNITS[parts[2].upper()])
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        raise ReshardError(f"{name}={value!r}: at least 1 byte is needed")
+        raise ReshardError(f"{given}: at least 1 byte is needed", given)
     return found

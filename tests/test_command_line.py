@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from distributed import LocalCluster
 
 from distinfer_lab.checkpoint import Conversion, Threads, open_checkpoint
 from distinfer_lab.cli import main
-from distinfer_lab.errors import CardError
+from distinfer_lab.errors import CardError, CheckpointFileError, ReshardError
 from distinfer_lab.formats import open_slice, save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.layout.dialects.plain import strategy_to_json
@@ -199,6 +200,26 @@ def test_errors_name_the_options_of_the_command(folder):
     path.write_bytes(data)
     done = distinfer(*reshard, "--overwrite", "--verify-source")
     assert "leave the wrong one out by --without-rank 0 or --without-rank 2" in done.output
+
+
+def test_an_error_keeps_the_options_that_it_names(folder):
+    """As fields, which survive the way from a worker: the command line needs no second look at the text."""
+    out = folder / "out"
+    out.mkdir()
+    (out / "mine").touch()
+    with open_checkpoint(folder / "src", folder / "src.json") as checkpoint:
+        with pytest.raises(CheckpointFileError) as caught:
+            checkpoint.plan(None).write(out)
+        assert caught.value.options == (("overwrite", True),)
+        with pytest.raises(ReshardError) as refused:
+            checkpoint.plan(None, states="folow")
+    again = pickle.loads(pickle.dumps(refused.value))
+    assert (type(again), again.options, str(again)) == (
+        ReshardError,
+        (("states", "folow"),),
+        str(refused.value),
+    )
+    assert str(again).startswith("states='folow' is not one of")
 
 
 def test_cards_do_it_too(folder):

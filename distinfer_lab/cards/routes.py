@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..checkpoint import Share, WriteTask, window_bytes
-from ..errors import CardError
+from ..errors import CardError, Option
 from .moving import Move
 
 __all__ = ["Taken", "homes_of", "jobs_of", "spread"]
@@ -66,7 +66,8 @@ def homes_of(
     ]
     if route == "files" and lacking:
         card, path = lacking[0]
-        raise CardError(f"{names[card]} does not see {path} as this process does; use route='auto'")
+        free = Option("route", "auto")
+        raise CardError(f"{names[card]} does not see {path} as this process does; use {free}", free)
     if route == "files" or (route == "auto" and not lacking):
         return {}
     out: dict[int, int] = {}

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from ..display import counted
-from ..errors import DistinferError, listed
+from ..errors import DistinferError, Option, Remark, listed
 from ..formats import Manifest, as_strategy, is_strategy, unnamed_paths
 
 __all__ = ["strategy_files", "strategy_words", "unnamed_notes"]
@@ -43,18 +43,19 @@ def _named(folder: Path) -> list[Path]:
     return [p for word in words for p in paths if p.suffix in SUFFIXES and word in p.name.lower()]
 
 
-def strategy_words(folder: str | os.PathLike[str]) -> str:
+def strategy_words(folder: str | os.PathLike[str]) -> Remark:
     """That a strategy file lies in a folder whose files were opened without one, as a sentence; "" if none does."""
     found = strategy_files(folder)
     if not found:
-        return ""
+        return Remark("")
     try:
         ranks = f" (for {counted(as_strategy(found[0]).ranks, 'rank')})"
     except DistinferError:
         ranks = ""
     more = f"; also there: {listed(path.name for path in found[1:])}" if found[1:] else ""
-    return (
-        f"a strategy file lies there{ranks}: if the files are slices, give it as strategy='{found[0]}'{more}"
+    give = Option("strategy", str(found[0]))
+    return Remark(
+        f"a strategy file lies there{ranks}: if the files are slices, give it as {give}{more}", give
     )
 
 

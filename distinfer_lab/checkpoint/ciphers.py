@@ -8,7 +8,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ..errors import listed
+from ..errors import Option, Remark, listed, options_of
 from ..formats import encrypted_by
 from ..untrusted import open_regular
 
@@ -36,7 +36,11 @@ def unlike_ciphers(paths: Mapping[int, Sequence[str]]) -> str:
         f"{'are' if len(files) > 1 else 'is'} {f'encrypted by {mode}' if mode else 'not encrypted'}"
         for mode, files in sorted(held.items(), reverse=True)
     ]
-    return f"{', but '.join(words)}: they are not of one save; give files of one save{_way_out(held)}"
+    way_out = _way_out(held)
+    return Remark(
+        f"{', but '.join(words)}: they are not of one save; give files of one save{way_out}",
+        *options_of(way_out),
+    )
 
 
 def _way_out(held: Mapping[str, Mapping[str, int]]) -> str:
@@ -45,7 +49,8 @@ def _way_out(held: Mapping[str, Mapping[str, int]]) -> str:
     fewest = min(ranks, key=len)
     if len(held) > 2 or set(ranks[0]) & set(ranks[1]):
         return ""
-    return f", or leave the wrong ones out by without={fewest}, if other ranks hold the same"
+    without = Option("without", fewest)
+    return Remark(f", or leave the wrong ones out by {without}, if other ranks hold the same", without)
 
 
 def _mode(path: str) -> str | None:

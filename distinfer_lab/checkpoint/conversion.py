@@ -19,7 +19,7 @@ import numpy as np
 from ..arguments import checked
 from ..display import Displayed, bytes_in_words, counted
 from ..dtypes import dtype_name
-from ..errors import ReshardError, listed
+from ..errors import Option, ReshardError, listed
 from ..formats import MANIFEST, Manifest, NamedTensor, check_specs
 from ..layout import Strategy
 from ..layout.dialects.plain import strategy_to_json
@@ -209,7 +209,8 @@ class Conversion(Displayed):
         left = unmatched(self.unmatched, also)
         if left:
             known = listed(dict.fromkeys([*also, *(name for name, _ in self.targets.values())]))
-            raise ReshardError(f"allow_missing=[{left[0]!r}]: no tensor fits it; there is {known}")
+            given = Option("allow_missing", [left[0]])
+            raise ReshardError(f"{given}: no tensor fits it; there is {known}", given)
 
     @checked
     def explain(self, buffer: int | str = BUFFER_BYTES) -> Explanation:
@@ -292,7 +293,8 @@ def write(
         If another process writes there, or the run was cancelled.
     """
     if route not in ROUTES:
-        raise ReshardError(f"route={route!r} is not one of {', '.join(ROUTES)}")
+        given = Option("route", route)
+        raise ReshardError(f"{given} is not one of {', '.join(ROUTES)}", given)
     checkpoint = conversion.checkpoint
     if on is None and checkpoint.held:
         raise ReshardError("the checkpoint is in the memory of cards; pass on=, the group that holds it")

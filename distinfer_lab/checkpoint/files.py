@@ -10,7 +10,7 @@ import xxhash
 from ..arguments import checked_on_error
 from ..display import Displayed, counted
 from ..dtypes import dtype_name
-from ..errors import CheckpointError, listed
+from ..errors import CheckpointError, Option, listed
 from ..formats import FileSet, SliceFile
 from ..layout import Box, Layout, Strategy
 from ..reshard import Topology
@@ -176,11 +176,13 @@ class CheckpointFiles(Displayed):
                 digest = self.digest(rank, name)
                 first, known = seen.setdefault(box.tobytes(), (rank, digest))
                 if known != digest:
+                    without = [Option("without", [first]), Option("without", [rank])]
                     raise CheckpointError(
                         f"{name}: rank {first} ({self.files[first].path}) and rank {rank} "
                         f"({self.files[rank].path}) should hold equal slices, but they differ; "
                         "one file is damaged, or the files are not in rank order; leave the wrong one out "
-                        f"by without=[{first}] or without=[{rank}]"
+                        f"by {without[0]} or {without[1]}",
+                        *without,
                     )
 
     def close(self) -> None:

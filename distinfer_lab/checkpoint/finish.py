@@ -7,7 +7,7 @@ import numpy as np
 import xxhash
 
 from ..dtypes import dtype_name
-from ..errors import CheckpointError
+from ..errors import CheckpointError, Option
 from ..formats import (
     INDEX,
     ManifestBeside,
@@ -63,7 +63,8 @@ def _check_equal(tensor: TensorPlan, name: str, by_rank: Mapping[int, Mapping[st
         if by_rank[first].get(name) != by_rank[rank].get(name):
             raise CheckpointError(
                 f"{name}: destination ranks {first} and {rank} should get equal shards, but what was read for them "
-                "differs: replicas in the source differ, one is damaged; compare them by verify_source=True"
+                "differs: replicas in the source differ, one is damaged; compare them by verify_source=True",
+                Option("verify_source", True),
             )
 
 

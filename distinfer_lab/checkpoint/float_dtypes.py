@@ -10,7 +10,7 @@ import numpy as np
 
 from ..display import counted
 from ..dtypes import dtype_name
-from ..errors import ReshardError, listed
+from ..errors import Option, ReshardError, listed
 from ..rules import QuantisedWeight
 from ..text import pattern_of
 from .records import TensorRecord
@@ -68,8 +68,9 @@ def float_dtype(dtype: str | np.dtype[Any] | None) -> np.dtype[Any] | None:
     else:
         chosen = np.dtype(dtype)
     if chosen is None or chosen not in DTYPES.values():  # numpy takes None for float64
+        given = Option("dtype", dtype)
         raise ReshardError(
-            f"dtype={dtype!r} is not one of {', '.join(DTYPES)} (or bf16, fp16, half, fp32, fp64, fp8)"
+            f"{given} is not one of {', '.join(DTYPES)} (or bf16, fp16, half, fp32, fp64, fp8)", given
         )
     return chosen
 
@@ -141,10 +142,13 @@ def check_no_codes(
     if refused:
         codes, how = next(iter(refused.items()))
         patterns = _leaving_out(refused, weights, records)
-        rest = f", or convert the rest by select={patterns}" if len(patterns) <= MOST_PATTERNS else ""
+        option, without = Option("dtype"), Option("select", patterns)
+        rest = f", or convert the rest by {without}" if len(patterns) <= MOST_PATTERNS else ""
         raise ReshardError(
-            f"quantised weights cannot be converted by dtype=: {listed(refused, 3)} "
-            f"({dtype_name(records[codes].dtype)} codes {how}); leave dtype= out{rest}"
+            f"quantised weights cannot be converted by {option}: {listed(refused, 3)} "
+            f"({dtype_name(records[codes].dtype)} codes {how}); leave {option} out{rest}",
+            option,
+            without,
         )
 
 

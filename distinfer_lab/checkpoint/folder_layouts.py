@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ..errors import CheckpointError, CheckpointFileError, listed
+from ..errors import CheckpointError, CheckpointFileError, Option, Remark, listed
 from .grids import grid_place, grid_ranks, names_an_axis
 from .saves import NO_KEY, RANK_FOLDER, SliceName, folder_key, parse_name, series_of
 from .saves_choice import Choice
@@ -96,17 +96,24 @@ def _rank_folders(folder: Path, choice: Choice) -> tuple[dict[int, list[SliceNam
     for rank, folders in held[word].items():
         if len(folders) > 1:
             one, other, *_ = folders
+            choose = Option("file", f"{one}/*")
             raise CheckpointError(
-                f"{folder}: {one} and {other} are both rank {rank}'s; choose one by file='{one}/*', or move the other"
+                f"{folder}: {one} and {other} are both rank {rank}'s; choose one by {choose}, or move the other",
+                choose,
             )
     others = sorted(name for key in held if key != word for found in held[key].values() for name in found)
     if others and word != "rank":
         one = next(iter(held[word].values())).popitem()[0]
+        choose = Option("file", f"{others[0].rstrip('0123456789')}*/*")
         raise CheckpointError(
             f"{folder}: {one} and {others[0]} count ranks in different ways; "
-            f"choose by file='{others[0].rstrip('0123456789')}*/*', or give a mapping of rank to path"
+            f"choose by {choose}, or give a mapping of rank to path",
+            choose,
         )
-    notes = [f"{listed(others)} of {folder} are not used; file='{others[0]}/*' chooses"] if others else []
+    chosen = [Option("file", f"{name}/*") for name in others[:1]]
+    notes: list[str] = [
+        Remark(f"{listed(others)} of {folder} are not used; {one} chooses", one) for one in chosen
+    ]
     return {rank: next(iter(found.values())) for rank, found in held[word].items()}, notes
 
 
@@ -144,9 +151,12 @@ def _flat(folder: Path, choice: Choice) -> tuple[dict[int, list[SliceName]], lis
     stems = sorted({name.stem for name in names})
     single = len({name.key for name in names}) == len(names)
     if (len(stems) > 1 or not (single or all(name.part is not None for name in names))) and not choice.file:
+        choose, stated = Option("file", files[0]), Option("strategy")
         raise CheckpointFileError(
             f"{folder}: {listed(files)} lie in it, and nothing says that they are parts of one checkpoint; choose by "
-            f"file={files[0]!r} (with a * for several), or, if they are the slices of ranks, give strategy="
+            f"{choose} (with a * for several), or, if they are the slices of ranks, give {stated}",
+            choose,
+            stated,
         )
     return {0: names}, []
 

@@ -16,7 +16,7 @@ from itertools import product
 from math import prod
 from typing import NamedTuple
 
-from ..errors import CheckpointError, CheckpointFileError
+from ..errors import CheckpointError, CheckpointFileError, Option
 
 __all__ = ["GridPlace", "grid_place", "grid_ranks", "names_an_axis"]
 
@@ -85,10 +85,11 @@ def grid_ranks(folder: str, paths: Sequence[str], places: Sequence[GridPlace]) -
     first = {place.at: path for path, place in zip(reversed(paths), reversed(places), strict=True)}
     free = next((at for at in ranks if at not in first), None)
     if free is not None:
+        rebuild = Option("rebuild", True)
         words = " ".join(f"{axis}{number}" for axis, number in zip(axes, free, strict=True))
         raise CheckpointFileError(
             f"{folder}: its files name {grid}, but there is none of {words}; put it there, or give those that are "
-            "there as a mapping of rank to path in Python, with rebuild=True if other ranks hold the same"
+            f"there as a mapping of rank to path in Python, with {rebuild} if other ranks hold the same"
         )
     if axes[1:] != ("tp",):
         order = [f"{folder}/{first[at]}" for at in ranks]

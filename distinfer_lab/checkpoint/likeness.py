@@ -13,7 +13,7 @@ A loader fills what is missing with random numbers, so a difference is refused.
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from ..errors import DistinferError, ReshardError, listed
+from ..errors import DistinferError, Option, Remark, ReshardError, listed, options_of
 from ..formats import (
     NamedTensor,
     config_beside,
@@ -31,6 +31,7 @@ from .selection import fits
 __all__ = ["check_like", "names_of"]
 
 HEADS = ("lm_head.weight",)
+LIKE = Option("like")
 
 
 def check_like(
@@ -64,29 +65,38 @@ def check_like(
         if name not in written and not fits(name, allow_missing) and not (tied and name in HEADS)
     ]
     if lacking:
+        allow = Option("allow_missing", lacking if len(lacking) <= 3 else ["*"])
         raise ReshardError(
             f"{os.fspath(like)} has {listed(lacking)}, which the output lacks, and a loader would fill with random "
-            f"numbers; give the folder of the same model, leave like= out, or allow it by "
-            f"allow_missing={lacking[:3] if len(lacking) <= 3 else ['*']!r}"
+            f"numbers; give the folder of the same model, leave {LIKE} out, or allow it by {allow}",
+            LIKE,
+            allow,
         )
     extra = [name for name in written if name not in known]
     if extra:
+        without = Option("select", [f"!{name}" for name in extra[:3]])
         raise ReshardError(
-            f"{os.fspath(like)} has no {listed(extra)}, which the output has; leave like= out, or leave them out by "
-            f"select={[f'!{name}' for name in extra[:3]]!r}"
+            f"{os.fspath(like)} has no {listed(extra)}, which the output has; leave {LIKE} out, or leave them out by "
+            f"{without}",
+            LIKE,
+            without,
         )
     problems = [
         *_differences(written, known),
         *(
-            f"its config.json has {words}"
+            Remark(f"its config.json has {words}", *options_of(words))
             for words in config_problems(config, written, allow_missing, are_equal)
         ),
     ]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        given = Option("like", os.fspath(like))
         raise ReshardError(
-            f"like={os.fspath(like)!r} is of another model: {problems[0]}{more}; give the folder of the same model, "
-            "or leave like= out"
+            f"{given} is of another model: {problems[0]}{more}; give the folder of the same model, "
+            f"or leave {LIKE} out",
+            given,
+            LIKE,
+            *options_of(problems[0]),
         )
 
 

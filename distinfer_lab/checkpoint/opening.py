@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import checked
-from ..errors import CheckpointError, CheckpointFileError, EncryptionError
+from ..errors import CheckpointError, CheckpointFileError, EncryptionError, Option, Remark, options_of
 from ..formats import (
     FileSet,
     NamedTensor,
@@ -104,11 +104,11 @@ def open_checkpoint(
     with ExitStack() as stack:
         options = {"dec_key": dec_key, "dec_mode": dec_mode, "crc_check": crc_check}
         opened = _open_all(stack, paths, choice, options, cancelled)
-        beside = strategy_words(folder) if folder and not layouts and paths != (folder,) else ""
+        beside = strategy_words(folder) if folder and not layouts and paths != (folder,) else Remark("")
         found = Reconciliation(opened, layouts, plain, beside).checkpoint()
         notes = (
             *notes,
-            *([f"{folder}: {beside}"] if beside else []),
+            *([Remark(f"{folder}: {beside}", *options_of(beside))] if beside else []),
             *found.notes,
             *_config_notes(files, found),
         )
@@ -134,7 +134,7 @@ def _config_notes(files: Files, checkpoint: Checkpoint) -> Iterator[str]:
         return
     tensors = {name: NamedTensor(r.shape, str(r.dtype)) for name, r in checkpoint.tensors.items()}
     for words in config_problems(config, tensors, are_equal=checkpoint.begin_alike):
-        yield f"{os.fspath(files)}: its config.json has {words}"
+        yield Remark(f"{os.fspath(files)}: its config.json has {words}", *options_of(words))
 
 
 def _patterns(file: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -153,7 +153,8 @@ def _found(files: Files, choice: Choice, *, stated: bool) -> RankFiles:
             "give one file per rank, or the strategy that these were saved with"
         )
     if not choice.without <= set(range(count)):
-        raise CheckpointError(f"without={sorted(choice.without)}: the checkpoint has ranks 0..{count - 1}")
+        given = Option("without", sorted(choice.without))
+        raise CheckpointError(f"{given}: the checkpoint has ranks 0..{count - 1}", given)
     return found
 
 
@@ -178,7 +179,10 @@ def _open_all(
             opened.append(_open(path, choice.rebuild, options))
         except EncryptionError as err:
             used = {r: paths_of(path) for r, path in enumerate(paths) if r not in choice.without}
-            raise EncryptionError(unlike_ciphers(used) or _other_key(err, opened)) from err
+            unlike = unlike_ciphers(used)
+            raise EncryptionError(
+                unlike or _other_key(err, opened), *(() if unlike else err.options)
+            ) from err
         stack.callback(opened[-1].close)
     return tuple(opened)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ..arguments import checked
-from ..errors import ReshardError
+from ..errors import Option, ReshardError
 from ..formats import companions, partition_like, with_secret_key
 from ..sizes import BUFFER_BYTES, size_of
 from .progress import Progress
@@ -15,6 +15,7 @@ from .shard_reader import SMALLEST_BUFFER
 
 __all__ = ["FileOptions", "Output", "OutputOptions", "WriteOptions"]
 
+HUGGING_FACE = Option("format", "huggingface")
 FORMATS = ("ckpt", "safetensors", "huggingface")
 
 
@@ -111,18 +112,25 @@ class Output:
     def __post_init__(self) -> None:
         object.__setattr__(self, "file_options", with_secret_key(self.file_options))
         if self.format not in FORMATS:
-            raise ReshardError(f"format={self.format!r} is not one of {', '.join(FORMATS)}")
+            given = Option("format", self.format)
+            raise ReshardError(f"{given} is not one of {', '.join(FORMATS)}", given)
         if (Path(self.prefix).name != self.prefix and self.prefix) or "\0" in self.prefix:
+            given = Option("prefix", self.prefix)
             raise ReshardError(
-                f"prefix={self.prefix!r} is the start of a file name; it may not name a folder, nor have a NUL"
+                f"{given} is the start of a file name; it may not name a folder, nor have a NUL", given
             )
         buffer = size_of(self.buffer, "buffer")
         if self.memory_limit is not None:
             limit = size_of(self.memory_limit, "memory_limit")
             if limit < SMALLEST_BUFFER:
+                given, least = (
+                    Option("memory_limit", self.memory_limit),
+                    Option("memory_limit", SMALLEST_BUFFER),
+                )
                 raise ReshardError(
-                    f"memory_limit={self.memory_limit}: files are written through a buffer of at least "
-                    f"{SMALLEST_BUFFER} bytes; use memory_limit={SMALLEST_BUFFER}"
+                    f"{given}: files are written through a buffer of at least {SMALLEST_BUFFER} bytes; use {least}",
+                    given,
+                    least,
                 )
             buffer = min(buffer, limit)
         object.__setattr__(self, "buffer_bytes", buffer)
@@ -133,19 +141,16 @@ class Output:
 
     def _divide(self, size: int | str) -> None:
         if self.format != "huggingface":
-            raise ReshardError(f"max_shard_size={size!r} is for format='huggingface'; give both, or neither")
+            raise _lone(Option("max_shard_size", size))
         if self.like is not None or self.partition is not None:
-            other = "like=" if self.like is not None else "partition="
-            raise ReshardError(
-                f"{other} and max_shard_size= both say which tensor goes into which file; give one"
-            )
+            raise _rivals("like" if self.like is not None else "partition", "max_shard_size")
         object.__setattr__(self, "shard_bytes", size_of(size, "max_shard_size"))
 
     def _take_over(self, like: str | os.PathLike[str]) -> None:
         if self.format != "huggingface":
-            raise ReshardError(f"like={os.fspath(like)!r} is for format='huggingface'; give both, or neither")
+            raise _lone(Option("like", os.fspath(like)))
         if self.partition is not None:
-            raise ReshardError("like= and partition= both say which tensor goes into which file; give one")
+            raise _rivals("like", "partition")
         files = partition_like(like)
         object.__setattr__(self, "partition", files.partition)
         object.__setattr__(self, "index_name", files.index_name)
@@ -159,3 +164,14 @@ class Output:
     """The files that are copied along."""
     index_name: str = field(init=False, default="")
     """How the index is called; "" writes one by the usual name where there are several files."""
+
+
+def _lone(option: Option) -> ReshardError:
+    """The error that an option is given which only a Hugging Face folder has."""
+    return ReshardError(f"{option} is for {HUGGING_FACE}; give both, or neither", option, HUGGING_FACE)
+
+
+def _rivals(*names: str) -> ReshardError:
+    """The error that two options are given which say the same."""
+    one, other = map(Option, names)
+    return ReshardError(f"{one} and {other} both say which tensor goes into which file; give one", one, other)

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointFileError, ReshardError
+from ..errors import CheckpointFileError, Option, ReshardError
 from ..formats import CHUNK_BYTES
 from .file_writer import WriteTask
-from .output import Output
+from .output import HUGGING_FACE, Output
 from .rank_reads import Share
 
 __all__ = ["check_apart", "tasks_of"]
@@ -33,8 +33,9 @@ def tasks_of(shares: Sequence[Share], texts: Mapping[str, str], output: Output) 
     if output.format == "huggingface":
         if len(shares) != 1:
             raise ReshardError(
-                f"format='huggingface' is one whole checkpoint, but the plan has {len(shares)} destination "
-                "ranks; leave the destination out"
+                f"{HUGGING_FACE} is one whole checkpoint, but the plan has {len(shares)} destination "
+                "ranks; leave the destination out",
+                HUGGING_FACE,
             )
         options["metadata"] = {"format": "pt"}
         share = shares[0]
@@ -66,9 +67,9 @@ def _partition(output: Output, sizes: Mapping[str, int]) -> dict[str, list[str]]
     out: dict[str, list[str]] = {}
     for name in sizes:
         if name not in output.partition:
-            word = "partition=" if output.like is None else "like="
+            given = Option("partition" if output.like is None else "like")
             raise ReshardError(
-                f"{name}: {word} names no file for it; leave {word} out, and all go into one file"
+                f"{name}: {given} names no file for it; leave {given} out, and all go into one file", given
             )
         path = output.partition[name]
         if Path(path).name != path or not path.endswith(".safetensors"):

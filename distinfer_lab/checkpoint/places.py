@@ -11,7 +11,7 @@ changed is found by reading everything (`verify_source`, `distinfer verify`).
 
 from collections.abc import Mapping
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, Option
 from ..formats import MANIFEST, Manifest, ManifestFile
 from .files import CheckpointFiles
 
@@ -76,9 +76,11 @@ def check_places(checkpoint: CheckpointFiles) -> None:
             here = checkpoint.files[rank].path
             owners = [str(other) for other, known in digests.items() if known == found]
             if not owners:
+                without = Option("without", [rank])
                 raise CheckpointError(
                     f"{here}: {name} differs from what was written, as its digest in {MANIFEST} says; copy the file "
-                    f"once more, or leave it out by without=[{rank}], if other ranks hold the same"
+                    f"once more, or leave it out by {without}, if other ranks hold the same",
+                    without,
                 )
             raise CheckpointError(
                 f"{here}: its {name} is that of rank {' or '.join(owners)}, as the digests in {MANIFEST} say, so the "

@@ -20,7 +20,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from ..arguments import checked
-from ..errors import ReshardError, in_lines, listed
+from ..errors import Option, ReshardError, in_lines, listed
 from ..formats import config_beside
 from ..layout import Layout, Regions, Strategy
 from ..reshard import Holding, plan_holdings
@@ -86,7 +86,8 @@ def plan_conversion(
         holds, a pattern fits nothing, two entries would have one name, or holes or overlaps are found.
     """
     if states not in STATES:
-        raise ReshardError(f"states={states!r} is not one of {', '.join(STATES)}")
+        given = Option("states", states)
+        raise ReshardError(f"{given} is not one of {', '.join(STATES)}", given)
     wanted = float_dtype(dtype)
     named = dst if isinstance(dst, Strategy) else None
     chosen = _chosen(checkpoint, named, select)
@@ -182,12 +183,13 @@ def _check_readable(checkpoint: CheckpointFiles, chosen: Collection[str]) -> Non
     if broken:
         name, why = next(iter(broken.items()))
         more = f", and {len(broken) - 1} more entries like it" if len(broken) > 1 else ""
-        patterns = f"select={['!' + pattern_of(n) for n in broken]}"
+        without, how = Option("select", ["!" + pattern_of(n) for n in broken]), ""
         if len(broken) > MOST_PATTERNS:
-            patterns = (
-                "select=, with a ! before its names or patterns of them (`distinfer inspect` lists all)"
-            )
-        raise ReshardError(f"{name} cannot be read{more}: {why}; leave out what cannot be read by {patterns}")
+            without = Option("select")
+            how = ", with a ! before its names or patterns of them (`distinfer inspect` lists all)"
+        raise ReshardError(
+            f"{name} cannot be read{more}: {why}; leave out what cannot be read by {without}{how}", without
+        )
 
 
 def _stays_plain(record: TensorRecord, name: str, dst: Strategy | None, stated: bool) -> bool:
@@ -286,9 +288,11 @@ def _destination(record: TensorRecord, name: str, dst: Strategy | None, states: 
         return dst[followed]
     if followed is not None:
         return whole if states == "replicate" else KeptSlices(record.layout, dst.ranks)
+    without = Option("select", [f"!{record.name}"])
     raise ReshardError(
         f"{record.name}: the destination strategy has no layout for it; it names {listed(dst)}. "
-        f"Is it the strategy of another net? Else add one, or leave the tensor out by select=['!{record.name}']"
+        f"Is it the strategy of another net? Else add one, or leave the tensor out by {without}",
+        without,
     )
 
 

@@ -20,7 +20,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, listed
+from ..errors import (
+    ArgumentTypeError,
+    CheckpointError,
+    CheckpointFileError,
+    Option,
+    Remark,
+    listed,
+    options_of,
+)
 from ..formats import (
     INDEX,
     SINGLE,
@@ -48,6 +56,7 @@ __all__ = ["Files", "RankFiles", "find_files", "rank_files"]
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Mapping[int, str | os.PathLike[str]]
 
+REBUILD = Option("rebuild", True)
 IN_ORDER = "give the files in the order of their numbers, or as a mapping of rank to path, which decides"
 
 
@@ -167,7 +176,7 @@ def _chosen(names: Mapping[int, Sequence[SliceName]], choice: Choice, where: str
     count = max(max(names, default=-1) + 1, choice.ranks if choice.rebuild else 0)
     gap = next((rank for rank in range(count) if rank not in files), None)
     if gap is not None and not choice.rebuild:
-        raise CheckpointFileError(_gap(gap, files, where))
+        raise CheckpointFileError(_gap(gap, files, where), REBUILD)
     paths = [
         _path_of([name.path for name in files[rank]]) if rank in files else _no_file_of(rank, files)
         for rank in range(count)
@@ -185,11 +194,11 @@ def _gap(rank: int, files: Mapping[int, Sequence[SliceName]], where: str) -> str
         return (
             f"{where}: there is no file of rank 0, but of ranks 1 to {last}; if they are counted from 1, give their "
             f"strategy, or in Python the list [{shown}]; if rank 0 is missing, put it {into}, or open the others "
-            "with rebuild=True, if other ranks hold the same"
+            f"with {REBUILD}, if other ranks hold the same"
         )
     return (
         f"{where}: there is no file of rank {rank}, though there is one of rank {last}; put it {into}, or open the "
-        "others with rebuild=True, if other ranks hold the same"
+        f"others with {REBUILD}, if other ranks hold the same"
     )
 
 
@@ -228,7 +237,9 @@ def _of_step_folder(folder: Path, choice: Choice) -> RankFiles | None:
         if choice.ranks in (0, len(found.paths)):
             rest = [f"there is also {listed(n for n in names if n != name)}"] if len(names) > 1 else []
             words = "; ".join([f"{name} is used", *skipped[:2], *rest])
-            return RankFiles(found.paths, (f"{folder}: {words}; step='...' chooses", *found.notes))
+            choose = Option("step", "...")
+            note = Remark(f"{folder}: {words}; {choose} chooses", choose)
+            return RankFiles(found.paths, (note, *found.notes))
         skipped.append(f"{name} has {len(found.paths)} ranks")
     if first is not None:
         raise first
@@ -253,9 +264,11 @@ def _ranks_near(folder: Path, choice: Choice) -> Iterator[str]:
     rank = RANK_FOLDER.fullmatch(folder.name)
     near = _readable(folder.parent) if rank and choice.ranks <= 1 else []
     if any(path != folder and RANK_FOLDER.fullmatch(path.name) for path in near):
-        yield (
+        stated = Option("strategy")
+        yield Remark(
             f"{folder} is the folder of one rank, and other ranks' lie in {folder.parent}; open that folder, "
-            "with strategy=, unless each of them holds everything"
+            f"with {stated}, unless each of them holds everything",
+            stated,
         )
 
 
@@ -269,13 +282,15 @@ def _readable(folder: Path) -> list[Path]:
 def _nothing_in(folder: Path, choice: Choice) -> str:
     """That a folder holds no checkpoint, what is there, and what would do."""
     if choice.file:
-        return (
-            f"{folder}: no .ckpt or .safetensors file in it, nor in rank_N folders, fits file={choice.file[0]!r}; "
-            f"there is {_in_words(folder)}"
+        given = Option("file", choice.file[0])
+        return Remark(
+            f"{folder}: no .ckpt or .safetensors file in it, nor in rank_N folders, fits {given}; "
+            f"there is {_in_words(folder)}",
+            given,
         )
     known = recognise_folder(folder)
     if known:
-        return f"{folder}: {known}"
+        return Remark(f"{folder}: {known}", *options_of(known))
     return (
         f"{folder}: no rank_0, rank_1 ... with .ckpt or .safetensors files in it, nor a Hugging Face folder's "
         f"{SINGLE} or {INDEX}; there is {_in_words(folder)}; call the ranks' folders rank_0, rank_1 ..., give one of "

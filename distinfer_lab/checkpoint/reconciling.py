@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-from ..errors import CheckpointError, LayoutError, listed
+from ..errors import CheckpointError, LayoutError, Option, listed
 from ..formats import Entry, FileIdentity, FileSet, SliceFile
 from ..layout import Layout, Mesh, Regions, Strategy
 from ..text import shown
@@ -127,11 +127,14 @@ class Reconciliation:
             if len(seen) > 1:
                 one, other, *_ = seen.values()
                 values = [self._file(rank).read(name).ravel()[0] for rank in (one, other)]
+                first, second = Option("without", [one]), Option("without", [other])
                 raise CheckpointError(
                     f"{name} is {values[0]} in {self._path(one, name)} (rank {one}), but {values[1]} in "
                     f"{self._path(other, name)} (rank {other}): files of different steps are never one checkpoint; "
-                    f"choose files of one step, or leave the wrong one out by without=[{one}] or without=[{other}], "
-                    "if others hold the same"
+                    f"choose files of one step, or leave the wrong one out by {first} or {second}, "
+                    "if others hold the same",
+                    first,
+                    second,
                 )
 
     def _path(self, rank: int, name: str) -> str:

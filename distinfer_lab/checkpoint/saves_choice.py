@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..display import counted
-from ..errors import CheckpointError, CheckpointFileError, listed
+from ..errors import CheckpointError, CheckpointFileError, Option, Remark, listed, options_of
 from .saves import NO_KEY, SaveKey, SliceName, by_save, fits_step, in_words, label, missing_parts
 
 __all__ = ["Choice", "ChosenSave", "chosen_save"]
+
+REBUILD, STEP = Option("rebuild", True), Option("step")
 
 Saves = Mapping[int, Mapping[SaveKey, Sequence[SliceName]]]
 
@@ -69,10 +71,13 @@ def chosen_save(names: Mapping[int, Sequence[SliceName]], choice: Choice, where:
     lacking = [rank for rank, held in files.items() if not held and rank not in choice.without]
     if lacking and not choice.rebuild:
         common = _common(stepped, choice)
-        other = f"step={label(max(common))!r} is of all ranks" if common else "no step is of all ranks"
+        steps = [Option("step", label(max(common)))] if common else []
+        other = f"{steps[0]} is of all ranks" if steps else "no step is of all ranks"
         raise CheckpointFileError(
             f"{where}: rank {lacking[0]} has no file of step {label(key)}; it has {in_words(saves[lacking[0]])}; "
-            f"{other}; or go on without it, if other ranks hold the same, by rebuild=True"
+            f"{other}; or go on without it, if other ranks hold the same, by {REBUILD}",
+            *steps,
+            REBUILD,
         )
     notes = [
         *_other_steps(stepped, key, choice),
@@ -86,13 +91,12 @@ def chosen_save(names: Mapping[int, Sequence[SliceName]], choice: Choice, where:
 def _asked(saves: Saves, choice: Choice, where: str) -> SaveKey:
     keys = {key for held in saves.values() for key in held if key != NO_KEY}
     fitting = {key for key in keys if fits_step(key, choice.step)}
+    given = Option("step", choice.step)
     if not fitting:
-        there = f"there are {in_words(keys)}" if keys else "no file's name carries a step; leave step= out"
-        raise CheckpointError(f"{where}: step={choice.step!r} is not there; {there}")
+        there = f"there are {in_words(keys)}" if keys else f"no file's name carries a step; leave {STEP} out"
+        raise CheckpointError(f"{where}: {given} is not there; {there}", given, STEP)
     if len(fitting) > 1:
-        raise CheckpointError(
-            f"{where}: step={choice.step!r} fits several saves; write one of {in_words(fitting)}"
-        )
+        raise CheckpointError(f"{where}: {given} fits several saves; write one of {in_words(fitting)}", given)
     return fitting.pop()
 
 
@@ -101,14 +105,17 @@ def _newest(stepped: Saves, saves: Saves, choice: Choice, where: str) -> SaveKey
         return NO_KEY
     common = _common(stepped, choice)
     if not common:
-        raise CheckpointError(_nothing_common(stepped, saves, choice, where))
+        words = _nothing_common(stepped, saves, choice, where)
+        raise CheckpointError(words, *options_of(words))
     if NO_KEY in common and len(common) > 1:
         rank = next(iter(stepped))
         plain = stepped[rank][NO_KEY][0].path
+        by_file, by_step = _by_name(plain), Option("step", label(max(common)))
         raise CheckpointError(
             f"{where}: rank {rank} has {plain}, whose name carries no step, and files of step "
-            f"{in_words(common - {NO_KEY})}; choose the files by file={plain.rsplit('/', 1)[-1]!r}, or a step by "
-            f"step={label(max(common))!r}"
+            f"{in_words(common - {NO_KEY})}; choose the files by {by_file}, or a step by {by_step}",
+            by_file,
+            by_step,
         )
     return max(common)
 
@@ -127,11 +134,16 @@ def _common(saves: Saves, choice: Choice) -> set[SaveKey]:
     return set.intersection(*complete) or _only(set.intersection(*every))
 
 
+def _by_name(path: str) -> Option:
+    """What chooses a file by its name."""
+    return Option("file", path.rsplit("/", 1)[-1])
+
+
 def _only(keys: set[SaveKey]) -> set[SaveKey]:
     return {max(keys)} if keys else set()
 
 
-def _nothing_common(stepped: Saves, saves: Saves, choice: Choice, where: str) -> str:
+def _nothing_common(stepped: Saves, saves: Saves, choice: Choice, where: str) -> Remark:
     """Which two ranks disagree, and what can be done."""
     used = {rank: held for rank, held in stepped.items() if rank not in choice.without}
     newest = max(key for held in used.values() for key in held)
@@ -142,12 +154,9 @@ def _nothing_common(stepped: Saves, saves: Saves, choice: Choice, where: str) ->
         f"({used[first][newest][0].path}), but rank {other} has {in_words(used[other])} "
         f"({next(iter(used[other].values()))[0].path})"
     )
-    more = (
-        ""
-        if len(saves) < 2
-        else f", or use step={label(newest)!r} with rebuild=True if replicas hold the rest"
-    )
-    return f"{text}; give files of one step{more}"
+    step = Option("step", label(newest))
+    more = "" if len(saves) < 2 else f", or use {step} with {REBUILD} if replicas hold the rest"
+    return Remark(f"{text}; give files of one step{more}", step, REBUILD)
 
 
 def _other_steps(saves: Saves, key: SaveKey, choice: Choice) -> list[str]:
@@ -163,7 +172,10 @@ def _other_steps(saves: Saves, key: SaveKey, choice: Choice) -> list[str]:
         lacking = next(r for r, held in saves.items() if newer not in held or missing_parts(held[newer]))
         note += f" (rank {lacking} lacks {label(newer)})"
     complete = (_common(saves, choice) - {key, NO_KEY}) & others
-    return [f"{note}; step={label(max(complete))!r} chooses" if complete else note]
+    if not complete:
+        return [note]
+    choose = Option("step", label(max(complete)))
+    return [Remark(f"{note}; {choose} chooses", choose)]
 
 
 def _incomplete(files: Mapping[int, Sequence[SliceName]], choice: Choice, where: str) -> list[str]:
@@ -172,9 +184,11 @@ def _incomplete(files: Mapping[int, Sequence[SliceName]], choice: Choice, where:
         if gap and choice.file:
             return [f"{gap} is not among the chosen files of rank {rank}"]
         if gap and rank not in choice.without:
+            choose = _by_name(names[0].path)
             raise CheckpointFileError(
                 f"{where}: {gap} is missing (rank {rank} has {listed(name.path for name in names)}); put it there, "
-                f"or open what is there by file={names[0].path.rsplit('/', 1)[-1]!r}"
+                f"or open what is there by {choose}",
+                choose,
             )
     return []
 
@@ -201,7 +215,11 @@ def _unlike(files: Mapping[int, Sequence[SliceName]]) -> list[str]:
     if other is None or len(counted_from_0) == 1 or len(counted_from_1) == 1:
         return []
     one, unlike = held[next(iter(held))][0].path, held[other][0].path
+    choose = _by_name(unlike)
     return [
-        f"the ranks' files have different names ({one}, {unlike}); if they are of different saves, choose by "
-        f"file={unlike.rsplit('/', 1)[-1]!r}"
+        Remark(
+            f"the ranks' files have different names ({one}, {unlike}); if they are of different saves, choose by "
+            f"{choose}",
+            choose,
+        )
     ]

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from ..errors import ReshardError, listed
+from ..errors import Option, ReshardError, listed
 from ..layout import Strategy
 from ..text import pattern_of
 from .files import CheckpointFiles
@@ -24,7 +24,8 @@ __all__ = ["all_names", "check_missing", "check_shapes", "fits", "near_names", "
 MOST_COMPARED = 4096
 """Names that are compared with a pattern that fits none."""
 NOT_HELD = "the strategy or the index names it, and no file holds it; open the file that does too"
-NOT_THERE = "the destination names it, and the checkpoint has no entry of this name; give it one by rename="
+RENAME = Option("rename")
+NOT_THERE = f"the destination names it, and the checkpoint has no entry of this name; give it one by {RENAME}"
 
 
 def selected(names: Sequence[str], select: Sequence[str] | str | None, also: Iterable[str] = ()) -> list[str]:
@@ -105,9 +106,8 @@ def check_missing(
         ]
         if left:
             more = f" (and {len(left) - 1} more: {listed(left[1:], 3)})" if len(left) > 1 else ""
-            raise ReshardError(
-                f"{lost}{left[0]}{more}: {words}, or leave it out by allow_missing={_pattern(left)!r}"
-            )
+            allow = Option("allow_missing", _pattern(left))
+            raise ReshardError(f"{lost}{left[0]}{more}: {words}, or leave it out by {allow}", RENAME, allow)
 
 
 def check_shapes(dst: Strategy, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -126,11 +126,12 @@ def check_shapes(dst: Strategy, shapes: Mapping[str, tuple[int, ...]]) -> None:
     other = [n for n, shape in shapes.items() if dst.shapes.get(n, shape) != shape]
     if other:
         name, more = other[0], f" (and {len(other) - 1} more: {listed(other[1:], 3)})" if other[1:] else ""
-        patterns = [f"!{pattern_of(n)}" for n in other]
-        leaving_out = f", or leave out what differs by select={patterns}" if len(other) <= 3 else ""
+        without = Option("select", [f"!{pattern_of(n)}" for n in other])
+        leaving_out = f", or leave out what differs by {without}" if len(other) <= 3 else ""
         raise ReshardError(
             f"{name}{more}: the destination says shape {list(dst.shapes[name])}, but the checkpoint has "
-            f"{list(shapes[name])}; give the strategy of this net{leaving_out}"
+            f"{list(shapes[name])}; give the strategy of this net{leaving_out}",
+            without,
         )
 
 

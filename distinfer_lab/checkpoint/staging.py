@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from ..errors import CheckpointError, CheckpointFileError, ReshardError, listed
+from ..errors import CheckpointError, CheckpointFileError, Option, ReshardError, listed
 from ..formats import MANIFEST, read_manifest, unnamed_paths
 from ..text import printable
 from ..unfinished import stage_of
@@ -315,7 +315,8 @@ def check_target(target: Path, overwrite: bool) -> None:
             )
         return
     if not overwrite:
-        raise CheckpointFileError(f"{target} exists; choose another folder, or pass overwrite=True")
+        replace = Option("overwrite", True)
+        raise CheckpointFileError(f"{target} exists; choose another folder, or pass {replace}", replace)
     if reason := _why_kept(target):
         raise CheckpointFileError(
             f"{target}: {reason}, so it is not overwritten; choose another folder, or move away what is to be kept"

@@ -16,7 +16,7 @@ import xxhash
 
 from ..arguments import checked
 from ..display import Displayed, bytes_in_words, counted
-from ..errors import CheckpointError, ReshardError, listed
+from ..errors import CheckpointError, Option, ReshardError, listed
 from ..formats import Manifest, ManifestBeside, ManifestFile, gaps, read_manifest, unnamed_paths
 from ..rules import layer_of
 from ..text import printable
@@ -36,9 +36,10 @@ __all__ = [
 
 BLOCK_BYTES = 4 << 20
 BEGINNINGS, BEGINNING_BYTES = 64, 4 << 10
+STATED = Option("strategy")
 TAKEN_FOR_EQUAL = (
     "no strategy names any tensor of these files, so each was taken to hold everything; but {}. If they are "
-    "slices, give the strategy that they were saved with: strategy="
+    f"slices, give the strategy that they were saved with: {STATED}"
 )
 
 
@@ -117,7 +118,8 @@ def check_source(checkpoint: CheckpointFiles) -> None:
     """
     if checkpoint.held:
         raise ReshardError(
-            "verify_source=True compares files, but the checkpoint lies on cards; leave it out"
+            "verify_source=True compares files, but the checkpoint lies on cards; leave it out",
+            Option("verify_source", True),
         )
     _check_replicas(checkpoint)
     manifest = read_manifest(checkpoint.folder) if checkpoint.folder else None
@@ -126,8 +128,11 @@ def check_source(checkpoint: CheckpointFiles) -> None:
     used = [f for f in files if isinstance(f, ManifestBeside) or (f.frame and f.rank not in checkpoint.lost)]
     differences = [text for file in used for text in _differences(folder, file)]
     if differences:
+        without = Option("without")
         raise CheckpointError(
-            f"{checkpoint.folder}: {listed(differences)}; leave a damaged file out by without=, or copy it once more"
+            f"{checkpoint.folder}: {listed(differences)}; leave a damaged file out by {without}, or copy it "
+            "once more",
+            without,
         )
 
 
@@ -158,7 +163,7 @@ def check_beginnings(checkpoint: CheckpointFiles) -> None:
         return
     for name, one, other in _unlike_beginnings(checkpoint):
         text = f"{name} differs between {one} and {other}"
-        raise CheckpointError(TAKEN_FOR_EQUAL.format(text) + _stages(checkpoint))
+        raise CheckpointError(TAKEN_FOR_EQUAL.format(text) + _stages(checkpoint), STATED)
 
 
 def unnamed_slices(checkpoint: CheckpointFiles) -> Iterator[str]:
@@ -200,7 +205,9 @@ def _check_replicas(checkpoint: CheckpointFiles) -> None:
     except CheckpointError as err:
         if not _taken_for_equal(checkpoint):
             raise
-        raise CheckpointError(TAKEN_FOR_EQUAL.format(err) + _stages(checkpoint)) from err
+        raise CheckpointError(
+            TAKEN_FOR_EQUAL.format(err) + _stages(checkpoint), STATED, *err.options
+        ) from err
 
 
 def _stages(checkpoint: CheckpointFiles) -> str:

@@ -13,9 +13,9 @@ from ..version import __version__
 from .beginning import demo, lab, notebooks
 from .checkpoints import inspect, plan, reshard, verify
 from .keys import ARGUMENTS
+from .messages import message
 from .rules import rules
 from .stopping import stopped
-from .words import in_options
 
 __all__ = ["main"]
 
@@ -32,7 +32,7 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except DistinferError as err:
             command = self.get_command(ctx, ctx.invoked_subcommand or "") or self
-            raise click.ClickException(in_options(str(err), command)) from err
+            raise click.ClickException(message(err, command)) from err
         except KeyboardInterrupt as err:
             raise click.ClickException(stopped(ctx)) from err
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from .words import say
+from .messages import say
 
 __all__ = ["demo", "lab", "notebooks"]
 

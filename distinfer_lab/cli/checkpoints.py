@@ -13,6 +13,7 @@ import click
 from ..errors import DistinferError
 from .clusters import Cluster, cluster_options
 from .keys import EnvironmentKey
+from .messages import message, say
 from .options import (
     PATH,
     buffer_option,
@@ -23,7 +24,6 @@ from .options import (
     target_options,
     threads_option,
 )
-from .words import in_options, say
 
 if TYPE_CHECKING:
     from ..checkpoint import Progress
@@ -56,7 +56,7 @@ def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> N
             for note in unnamed_slices(checkpoint):
                 say(f"Note: {note}", err=True)
         except DistinferError as err:
-            say(in_options(f"Warning: {err}", click.get_current_context().command), err=True)
+            say(f"Warning: {message(err, click.get_current_context().command)}", err=True)
 
 
 def _strategy_or_none(path: Path) -> Any:

@@ -11,7 +11,7 @@ import click
 from ..errors import DistinferError, EncryptionError
 from ..untrusted import parse_json, read_file
 from .keys import EnvironmentKey, key_options
-from .words import in_options, say
+from .messages import message, say
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint, Conversion
@@ -41,7 +41,7 @@ def wrong_call(option: str) -> Iterator[None]:
         yield
     except DistinferError as err:
         context = click.get_current_context()
-        text = in_options(str(err), context.command)
+        text = message(err, context.command)
         raise click.UsageError(text if text.startswith(option) else f"{option}: {text}", context) from err
 
 
@@ -189,7 +189,7 @@ def opened(src: Path, strategy: Path | None, dec_key: bytes | None, **options: A
         for rank, file in checkpoint.lost.items():
             say(f"rank {rank} is lost: {file.reason}", err=True)
         for note in checkpoint.notes:
-            say(in_options(f"Note: {note}", click.get_current_context().command), err=True)
+            say(f"Note: {message(note, click.get_current_context().command)}", err=True)
         yield checkpoint
 
 
@@ -293,6 +293,6 @@ def _config(path: Path) -> dict[str, Any]:
         raise click.BadParameter(f"{path}: {why}", param_hint="--config") from err
     known = kind_of_json(found, "config")
     if known or not isinstance(found, dict):
-        text = in_options(f"{path}: {known or 'it is no JSON object'}", click.get_current_context().command)
+        text = f"{path}: {message(known or 'it is no JSON object', click.get_current_context().command)}"
         raise click.BadParameter(text, param_hint="--config")
     return found

@@ -2,8 +2,8 @@
 
 import click
 
+from .messages import say
 from .options import wrong_call
-from .words import say
 
 __all__ = ["rules"]
 

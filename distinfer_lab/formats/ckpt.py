@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..dtypes import CKPT_TYPES, dtype_name, type_name_of, unreadable_dtype
-from ..errors import CheckpointError
+from ..errors import CheckpointError, Option
 from .entry import Piece, TensorSpec, content_bytes
 from .entry_table import EntryTable, Kind
 
@@ -365,9 +365,12 @@ def headers(spec: TensorSpec, chunk_bytes: int) -> Iterator[tuple[bytes, int]]:
     name = spec.name.encode()
     type_name = "str" if spec.text is not None else type_name_of(spec.dtype, CKPT_TYPES)
     if type_name is None:
+        other, without = Option("format", "safetensors"), Option("select", [f"!{spec.name}"])
         raise CheckpointError(
             f"{spec.name}: a .ckpt file cannot hold dtype {dtype_name(spec.dtype)}, only {', '.join(CKPT_TYPES)}; "
-            f"write format='safetensors', or leave it out by select=['!{spec.name}']"
+            f"write {other}, or leave it out by {without}",
+            other,
+            without,
         )
     dims: tuple[Any, ...] = (0,) if spec.text is not None else spec.shape
     fixed = b"".join(b"\x08" + _varint(n) for n in dims) + b"\x12" + _delimited(type_name.encode())

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
-from ..errors import ArgumentTypeError, EncryptionError
+from ..errors import ArgumentTypeError, EncryptionError, Option
 from ..secret import secret_key
 
 __all__ = [
@@ -117,7 +117,8 @@ def _check_magic(path: str, magic: int, mode: str) -> None:
             f"{path}: a block begins with {magic:#x}, which no mode has; the file is damaged"
         )
     if found != mode:
-        raise EncryptionError(f"{path} is encrypted by {found}, not {mode}; pass dec_mode={found!r}")
+        right = Option("dec_mode", found)
+        raise EncryptionError(f"{path} is encrypted by {found}, not {mode}; pass {right}", right)
 
 
 def _decrypt_block(path: str, cipher: bytes, key: bytes, mode: str, iv: bytes, tag: bytes | None) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..display import Displayed, counted
-from ..errors import CheckpointError, CheckpointFileError, listed
+from ..errors import CheckpointError, CheckpointFileError, Option, listed
 from ..layout import Box
 from ..text import printable
 from .entry import Entry
@@ -84,9 +84,12 @@ class FileSet(Displayed):
         if _equal_scalars(file, other, name):
             del self._twice[name]
         elif self._index is None or name not in self._index:
+            choose, stated = Option("file", Path(file.path).name), Option("strategy")
             raise CheckpointError(
                 f"{file.path}: {name} is also in {other.path}, so they are not parts of one save; choose one by "
-                f"file={Path(file.path).name!r}, or, if they are the slices of ranks, give strategy="
+                f"{choose}, or, if they are the slices of ranks, give {stated}",
+                choose,
+                stated,
             )
 
     @property
@@ -258,8 +261,10 @@ def _check_shards(index: Path, paths: Sequence[str]) -> None:
     if not missing:
         return
     there = [Path(path).name for path in paths if path not in missing]
-    some = f", or open what is there by file={there[0]!r}" if there else ""
+    choose = [Option("file", name) for name in there[:1]]
+    some = f", or open what is there by {choose[0]}" if choose else ""
     raise CheckpointFileError(
         f"{missing[0]}: the index {index.name} lists this file, and it is not there "
-        f"({len(missing)} of {len(paths)} are missing); put it there{some}"
+        f"({len(missing)} of {len(paths)} are missing); put it there{some}",
+        *choose,
     )

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import CheckpointError, CheckpointFileError, listed
+from ..errors import CheckpointError, CheckpointFileError, Option, Remark, listed, options_of
 from ..json_kinds import kind_of_json
 from ..text import shown
 from ..untrusted import parse_json, read_fields, read_file
@@ -114,7 +114,8 @@ def hub_notes(folder: Path) -> list[str]:
         return []
     index = index_of(folder)
     why = f"{SINGLE} is used" if index is None else f"{index.name} does not name them"
-    return [f"{folder}: not opened, since {why}: {listed(unused)}; file={unused[0]!r} chooses"]
+    choose = Option("file", unused[0])
+    return [Remark(f"{folder}: not opened, since {why}: {listed(unused)}; {choose} chooses", choose)]
 
 
 class LikeFiles(NamedTuple):
@@ -260,7 +261,9 @@ def read_index(index: Path) -> dict[str, str]:
         raise CheckpointFileError(f"{index}: {err.strerror}; check the path") from err
     except ValueError as err:
         known = kind_of_json(found, "index") or f"{err!s:.200}; copy or download it again"
-        raise CheckpointError(f"{index}: not a valid index of safetensors files: {known}") from err
+        raise CheckpointError(
+            f"{index}: not a valid index of safetensors files: {known}", *options_of(known)
+        ) from err
     for name in names.values():
         if not isinstance(name, str):
             raise CheckpointError(f"{index}: it names the file {shown(name)}; a name is a text")

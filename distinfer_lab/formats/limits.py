@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..errors import ArgumentTypeError, CheckpointError
+from ..errors import ArgumentTypeError, CheckpointError, Option
 from ..text import pattern_of, shown
 from ..untrusted import check_shape
 from .ckpt import LARGEST_TEXT, LONGEST_NAME, index_ckpt
@@ -45,9 +45,12 @@ def check_format(path: str, format: str) -> None:
     if format not in FORMATS:
         raise CheckpointError(f"{path}: format {format!r} is not 'ckpt' or 'safetensors'")
     if format != format_of(path):
+        given, fitting = Option("format", format), Option("format", format_of(path))
         raise CheckpointError(
             f"{path}: a file of this name is read as {format_of(path)}, so it cannot be written with "
-            f"format={format!r}; use format={format_of(path)!r}, or a name that ends in .{format}"
+            f"{given}; use {fitting}, or a name that ends in .{format}",
+            given,
+            fitting,
         )
 
 
@@ -70,9 +73,10 @@ def check_specs(path: str, specs: Sequence[TensorSpec], format: str) -> None:
         names.add(spec.name)
         problem = _problem(spec, format)
         if problem:
+            without = Option("select", [f"!{pattern_of(spec.name)}"])
             raise CheckpointError(
-                f"{path}: {shown(spec.name)}: {problem}; rename it, or leave it out by "
-                f"select=['!{pattern_of(spec.name)}']"
+                f"{path}: {shown(spec.name)}: {problem}; rename it, or leave it out by {without}",
+                without,
             )
 
 

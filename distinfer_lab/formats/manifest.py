@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import xxhash
 
-from ..errors import CheckpointError, CheckpointFileError
+from ..errors import CheckpointError, CheckpointFileError, Option
 from ..layout import Strategy
 from ..layout.dialects.plain import strategy_from_json, strategy_to_json
 from ..text import shown
@@ -51,9 +51,10 @@ LARGEST_BYTES = 4 << 30
 DIGEST_DIGITS = 32
 SEAL = b'"\n}\n'
 """What follows the manifest's own digest."""
+STRATEGY = Option("strategy")
 WAY_OUT = (
     "write the output again from its source; or remove this file, and open the others with the strategy that they "
-    "were written for (strategy=)"
+    f"were written for ({STRATEGY})"
 )
 
 
@@ -197,7 +198,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
     except ValueError as err:
         if isinstance(err, CheckpointError):
             raise
-        raise CheckpointError(f"{path}: the manifest is damaged: {err!s:.200}; {WAY_OUT}") from err
+        raise CheckpointError(f"{path}: the manifest is damaged: {err!s:.200}; {WAY_OUT}", STRATEGY) from err
 
 
 def _check_version(path: Path, content: Any) -> None:
@@ -208,7 +209,8 @@ def _check_version(path: Path, content: Any) -> None:
         return
     if found["version"] == 1:
         raise CheckpointError(
-            f"{path}: the manifest is of version 1, whose digests leave out headers and texts; {WAY_OUT}"
+            f"{path}: the manifest is of version 1, whose digests leave out headers and texts; {WAY_OUT}",
+            STRATEGY,
         )
     raise ValueError(f"version {shown(found['version'])}; version {VERSION} is supported")
 

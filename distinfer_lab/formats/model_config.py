@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from ..errors import Option, Remark
+
 __all__ = ["NamedTensor", "config_names", "config_problems", "has_tied_head", "kind_of_dtype"]
 
 MOST_LAYERS = 10_000
@@ -123,9 +125,11 @@ def _of_head(
     said = "" if stated else ", the default of its model_type"
     head = next(filter(_HEAD.fullmatch, tensors), None)
     if tied and head is not None and (tensors[head] != tensors[table] or not are_equal(head, table)):
-        yield (
+        without = Option("select", [f"!{head}"])
+        yield Remark(
             f"tie_word_embeddings true{said}, so a loader takes {table} for the head, but {head} is another; say "
-            f"false there, or leave it out by select=['!{head}']"
+            f"false there, or leave it out by {without}",
+            without,
         )
     known = config.get("architectures")
     with_head = not isinstance(known, list) or any(_WITH_HEAD.fullmatch(str(name)) for name in known)

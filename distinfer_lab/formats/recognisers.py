@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from ..errors import Option, Remark
 from ..untrusted import open_regular
 
 __all__ = [
@@ -67,6 +68,8 @@ class Foreign(NamedTuple):
     """A pattern of a file's whole name; "" fits any."""
     inside: str = ""
     """A pattern of the path, within a folder, of something that shows what the folder is."""
+    option: Option | None = None
+    """What {option} in the advice stands for."""
 
 
 FORMATS = (
@@ -247,7 +250,12 @@ FORMATS = (
         r".*\.safetensors",
     ),
     *(
-        Foreign(STRATEGY, "give the folder of the slices as the checkpoint, and this file as strategy=", head)
+        Foreign(
+            STRATEGY,
+            "give the folder of the slices as the checkpoint, and this file as {option}",
+            head,
+            option=Option("strategy"),
+        )
         for head in STRATEGY_HEADS
     ),
     Foreign(
@@ -355,10 +363,12 @@ def _names(folder: Path) -> Iterator[str]:
             continue
 
 
-def _in_words(row: Foreign, path: str, name: str) -> str:
+def _in_words(row: Foreign, path: str, name: str) -> Remark:
     """A path goes into a command only if a shell and Python take every character of it for itself."""
     path, name = (
         text if PLAIN.fullmatch(text) else other for text, other in ((path, "PATH"), (name, "NAME"))
     )
     advice = row.advice.replace("{path}", path).replace("{name}", name)
-    return f"it is {row.what}; {advice}"
+    if row.option is None:
+        return Remark(f"it is {row.what}; {advice}")
+    return Remark(f"it is {row.what}; {advice.replace('{option}', str(row.option))}", row.option)

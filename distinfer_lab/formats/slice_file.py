@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..arguments import checked
 from ..display import Displayed, counted
-from ..errors import CheckpointError, CheckpointFileError, EncryptionError, listed
+from ..errors import CheckpointError, CheckpointFileError, EncryptionError, Option, listed, options_of
 from ..layout import Box, windows
 from ..text import printable
 from .box_reads import contiguous_from, last_cut_dim, rows_to_read, run_bytes, stepped_dim
@@ -84,7 +84,8 @@ def open_slice(
         if mode := encrypted_by(head):
             return _open_decrypted(name, handle, mode, dec_key, dec_mode)
         if dec_key is not None:
-            raise EncryptionError(f"{name} is not encrypted; leave out dec_key=")
+            key = Option("dec_key")
+            raise EncryptionError(f"{name} is not encrypted; leave out {key}", key)
         return SliceFile(name, handle, crc_check)
     except BaseException:
         handle.close()
@@ -94,7 +95,8 @@ def open_slice(
 def _open_decrypted(name: str, handle: Handle, found: str, key: bytes | None, mode: str) -> "SliceFile":
     """Decrypt the file, as a stream, into one without a name, and open that."""
     if key is None:
-        raise EncryptionError(f"{name} is encrypted by {found}; pass dec_key= (and dec_mode={found!r})")
+        needed, by = Option("dec_key"), Option("dec_mode", found)
+        raise EncryptionError(f"{name} is encrypted by {found}; pass {needed} (and {by})", needed, by)
     with handle as fd, os.fdopen(os.dup(fd), "rb") as file:
         file.seek(0)
         plain = Spool(decrypt(name, file, handle.size, key, mode), handle.stat)
@@ -146,7 +148,7 @@ class SliceFile(Displayed):
         except CheckpointError as err:
             known = recognise_file(path, self._read_at(0, HEAD_BYTES))
             raise CheckpointError(
-                f"{path}: {known}" if known else f"{err}; copy or download it again"
+                f"{path}: {known}" if known else f"{err}; copy or download it again", *options_of(known)
             ) from err
         self._closer = weakref.finalize(self, handle.close)
 

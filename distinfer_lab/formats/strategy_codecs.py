@@ -12,7 +12,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, EncodeError
 
-from ..errors import CheckpointError, listed
+from ..errors import CheckpointError, listed, options_of
 from ..json_kinds import kind_of_json
 from ..layout.dialects.mindspore import MindSporeLayout
 from ..text import shown
@@ -135,7 +135,7 @@ def _from_json(path: str, data: bytes) -> StrategyFile:
     except ValueError as err:
         known = kind_of_json(found, "strategy")
         words = known or f"not a valid strategy file, or damaged: {err!s:.300}"
-        raise CheckpointError(f"{path}: {words}; {A_STRATEGY}") from err
+        raise CheckpointError(f"{path}: {words}; {A_STRATEGY}", *options_of(known)) from err
 
 
 def _json_operator(name: str, item: Any) -> OperatorStrategy:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from ..errors import LayoutError
+from ..errors import LayoutError, Option
 from ..layout import Layout, Mesh
 from .configuration import Part
 from .expressions import AbsentField, evaluate, label
@@ -108,7 +108,7 @@ def _absent(rule: Rule, field: str, part: Part, config: Mapping[str, Any] | None
     if config is None:
         return (
             f"cut by {what}, which no configuration says; "
-            "give the model's config.json as config=, or write the number into the rules"
+            f"give the model's config.json as {CONFIG}, or write the number into the rules"
         )
     where = f" ({part.section})" if part.section else ""
     return (
@@ -234,6 +234,7 @@ class Item:
         return units
 
 
+CONFIG = Option("config")
 _REMEDY = (
     "is the config.json that of these weights? If this tensor differs from others, put a rule for its name in front, "
     "with units and unit_size as numbers"

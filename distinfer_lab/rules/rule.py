@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError
+from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, options_of
 from ..json_kinds import kind_of_json
 from ..layout.notation import Dims, format_dims, parse_dims
 from ..text import shown
@@ -127,7 +127,9 @@ def read_rule_file(path: str | os.PathLike[str], known: str) -> tuple[Rule, ...]
         raise CheckpointError(f"{path}: it is not valid JSON: {err}") from err
     if not isinstance(items, list):
         words = kind_of_json(items, "rules") or f"it holds {shown(items)}"
-        raise CheckpointError(f'{path}: {words}; rules are a list of {{"match", "dims"}} objects')
+        raise CheckpointError(
+            f'{path}: {words}; rules are a list of {{"match", "dims"}} objects', *options_of(words)
+        )
     return tuple(_rule(path, number, item) for number, item in enumerate(items))
 
 

@@ -28,7 +28,7 @@ from ..layout.mesh import checked_mesh
 from ..text import printable, shown
 from .alike import unlike
 from .configuration import Part, layer_of, model_types, part_of
-from .cut import Item, MisfitError, Sizes, sizes_of
+from .cut import CONFIG, Item, MisfitError, Sizes, sizes_of
 from .families import MODEL_TYPES, RULES
 from .quantised import QuantisedWeight, quantised_weights
 from .rule import Rule, fits, read_rule_file
@@ -262,7 +262,8 @@ class _Laying:
                 "of rules; --rules llama,mine.json adds yours)"
             )
         if problems:
-            raise LayoutError(in_lines(problems))
+            named = [CONFIG] if self.rules.config is None else []
+            raise LayoutError(in_lines(problems), *named)
 
     def _problems(self, causes: Mapping[_Cause, Sequence[str]]) -> Iterator[str]:
         ways = {cause.axis: self._way_out(cause.axis) for cause in causes if cause.axis is not None}

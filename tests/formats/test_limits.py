@@ -94,7 +94,7 @@ def test_a_dry_run_refuses_it_too_and_the_way_out_works(tmp_path):
     save_slice(tmp_path / "a.ckpt", {"__metadata__": np.ones(3), "w": np.ones(2)})
     with open_checkpoint(tmp_path / "a.ckpt") as source:
         plan = source.plan()
-        for work in (plan.check, plan.run):
+        for work in (plan.check, plan.write):
             with pytest.raises(CheckpointError, match=r"reserves this name.*select=\['!__metadata__'\]"):
                 work(tmp_path / "out", format="safetensors")
         source.plan(rename={"__metadata__": "m"}).write(tmp_path / "out", format="safetensors")
