@@ -32,7 +32,8 @@ from operator import index
 from typing import Any, NamedTuple
 
 from ..errors import ArgumentTypeError, LayoutError
-from ..text import shown
+from ..text import LONGEST_SHOWN, shown
+from ..untrusted import MAX_DIMS
 
 __all__ = [
     "NAME",
@@ -65,6 +66,7 @@ _SIZES = re.compile(rf"\(\s*{_NUMBER}\s*(?:,\s*{_NUMBER}\s*)*\)")
 _PARTS = re.compile(rf"\[\s*{_NUMBER}\s*(?:\|\s*{_NUMBER}\s*)*\]")
 _SHARDS = re.compile(rf"/{_NUMBER}")
 _SPACE = re.compile(r"\s+|$")
+_WORD = re.compile(r"\w+|.", re.DOTALL)
 
 _NOT_AXES = ("None", "null")
 """What other notations write for a dim that is not sharded; an axis of this name stands in quotes."""
@@ -130,6 +132,10 @@ def parse_sharding(text: str) -> Sharding:
     fused: list[tuple[int, ...] | None] = []
     shards, at = 1, len(text) - len(text.lstrip())
     while at < len(text):
+        if len(dims) == MAX_DIMS:
+            raise LayoutError(
+                f"sharding {shown(text)}: more than {MAX_DIMS} dims; at most {MAX_DIMS} are supported"
+            )
         cursor = _Cursor(text, at, len(dims))
         dims.append(cursor.axes())
         sizes.append(cursor.numbers(_SIZES))
@@ -176,18 +182,25 @@ class _Cursor:
 
     def end(self) -> int:
         """Where the next dim begins."""
-        rest = self.text[self.at :]
-        if _SPACE.match(rest):
-            return self.at + len(rest) - len(rest.lstrip())
-        if rest[0] == ",":
-            better = double_quoted(re.sub(r"\s*,\s*(?![^(]*\))", " ", self.text).strip())
-            raise self._error(f"dims have spaces between them, not commas: write {better}")
+        space = _SPACE.match(self.text, self.at)
+        if space:
+            return space.end()
+        if self.text[self.at] == ",":
+            raise self._error(f"dims have spaces between them, not commas{self._without_commas()}")
         raise self._error(_FORM)
 
+    def _without_commas(self) -> str:
+        """What to write, unless the text is long; commas between sizes stay."""
+        if len(self.text) > LONGEST_SHOWN:
+            return ""
+        text = re.sub(r"\([^()]*\)|\s*,\s*", lambda m: m[0] if m[0][0] == "(" else " ", self.text)
+        return f": write {double_quoted(text.strip())}"
+
     def _error(self, remedy: str) -> LayoutError:
-        found = shown(re.match(r"\w+|.", self.text[self.at :], re.DOTALL)[0])  # type: ignore[index]
+        found = _WORD.match(self.text, self.at)
+        what = shown(found.group()) if found else "the end"
         return LayoutError(
-            f"sharding {shown(self.text)}: dim {self.dim}, position {self.at}: {found} is not expected here; {remedy}"
+            f"sharding {shown(self.text)}: dim {self.dim}, position {self.at}: {what} is not expected here; {remedy}"
         )
 
 

@@ -123,6 +123,8 @@ def test_what_a_repr_says_beside_the_text():
             "dim 0, position 0: 'None' is not expected here; write \"-\" for a dim that no axis shards",
         ),
         ("tp null", "dim 1, position 3: 'null' is not expected here; write \"-\""),
+        ("- " * 1_000_000, "more than 30 dims"),
+        ("-, " * 1_000_000, "spaces between them, not commas"),
         ("tp +dp", "dim 1, position 3: '+' is not expected here; a dim is \"-\" or axes such as"),
         ("tp+", "dim 0, position 2: '+' is not expected"),
         ("tp- -", "dim 0, position 2: '-' is not expected"),
