@@ -32,7 +32,7 @@ from .file_writer import FileReport, WriteTask
 from .files import CheckpointFiles
 from .finish import check_equal_shards, manifest_files, write_companions
 from .identity import source_identities, source_records
-from .likeness import check_like, names_of
+from .likeness import check_like, names_in, names_of
 from .output import FileOptions, Output, OutputOptions, WriteOptions
 from .output_files import check_apart, tasks_of
 from .places import check_places
@@ -344,7 +344,13 @@ def _bytes_by_rank(tasks: Sequence[WriteTask]) -> dict[int, int]:
 def _output(conversion: Conversion, folder: PathLike, options: OutputOptions) -> Output:
     chosen: dict[str, Any] = {**options, "format": options.get("format") or conversion.checkpoint.format}
     chosen["file_options"] = {key: chosen.pop(key) for key in FileOptions.__annotations__ if key in chosen}
-    return Output(folder, **chosen)
+    output = Output(folder, **chosen)
+    return output if output.like is None else output.renamed(_names_in(output.like, conversion))
+
+
+def _names_in(like: PathLike, conversion: Conversion) -> dict[str, str]:
+    """New name -> the name in a folder that may know the tensors by their old ones."""
+    return names_in(like, {source: name for source, (name, _) in conversion.targets.items()})
 
 
 def _checked_tasks(conversion: Conversion, output: Output) -> list[WriteTask]:
@@ -356,12 +362,14 @@ def _checked_tasks(conversion: Conversion, output: Output) -> list[WriteTask]:
     check_apart(() if checkpoint.held else [file.path for file in checkpoint.files], output)
     check_target(Path(os.path.abspath(output.folder)), output.overwrite)
     if output.like is not None:
-        sources = {name: source for source, (name, _) in conversion.targets.items()}
+        names = _names_in(output.like, conversion)
+        sources = {names[name]: source for source, (name, _) in conversion.targets.items()}
+        written = {names[name]: tensor for name, tensor in _written(conversion).items()}
 
         def are_equal(one: str, other: str) -> bool:
             return checkpoint.begin_alike(sources[one], sources[other])
 
-        check_like(_written(conversion), output.like, conversion.allow_missing, are_equal)
+        check_like(written, output.like, conversion.allow_missing, are_equal)
     conversion.check_patterns(
         () if output.like is None or not conversion.unmatched else names_of(output.like)
     )

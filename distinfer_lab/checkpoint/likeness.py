@@ -28,7 +28,7 @@ from ..formats import (
 )
 from .selection import fits
 
-__all__ = ["check_like", "names_of"]
+__all__ = ["check_like", "names_in", "names_of"]
 
 HEADS = ("lm_head.weight",)
 LIKE = Option("like")
@@ -98,6 +98,19 @@ def check_like(
             LIKE,
             *options_of(problems[0]),
         )
+
+
+def names_in(like: str | os.PathLike[str], renamed: Mapping[str, str]) -> dict[str, str]:
+    """The name that a folder has for each tensor of an output: that before renaming, if it has more of those.
+
+    Parameters
+    ----------
+    renamed
+        Name in the source -> name in the output.
+    """
+    known = _tensors(like)
+    keeps_old = sum(old in known for old in renamed) > sum(new in known for new in renamed.values())
+    return {new: old if keeps_old else new for old, new in renamed.items()}
 
 
 def names_of(like: str | os.PathLike[str]) -> list[str]:

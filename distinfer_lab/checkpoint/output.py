@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -155,6 +156,20 @@ class Output:
         object.__setattr__(self, "partition", files.partition)
         object.__setattr__(self, "index_name", files.index_name)
         object.__setattr__(self, "copied", tuple(companions(like)))
+
+    def renamed(self, names: Mapping[str, str]) -> "Output":
+        """The same, with a partition that is given by other names than those of the output.
+
+        Parameters
+        ----------
+        names
+            Tensor of the output -> its name in `partition`.
+        """
+        out = copy(self)
+        if self.partition is not None:
+            known = {new: self.partition[name] for new, name in names.items() if name in self.partition}
+            object.__setattr__(out, "partition", known)
+        return out
 
     buffer_bytes: int = field(init=False, default=BUFFER_BYTES)
     """The buffer, in bytes."""

@@ -50,6 +50,28 @@ def test_both_doors_make_a_folder_like_another(like, tmp_path):
         assert written(tmp_path / door) == wanted, door
 
 
+def test_a_renamed_output_is_divided_as_a_folder_with_the_old_names(like, tmp_path):
+    """Each tensor is in the file in which its old name is; the index has the new names."""
+    words = ["reshard", LLAMA, tmp_path / "out", "--format", "huggingface", "--like", like]
+    done = CliRunner().invoke(main, [str(word) for word in (*words, "--rename", "model.*=net.*")])
+    assert done.exit_code == 0, done.output
+    before, after = (
+        json.loads((folder / INDEX).read_text())["weight_map"] for folder in (like, tmp_path / "out")
+    )
+    assert len(set(before.values())) > 1
+    assert after == {name.replace("model.", "net.", 1): file for name, file in before.items()}
+    assert verify_folder(tmp_path / "out").ok
+    with open_checkpoint(LLAMA) as old, open_checkpoint(tmp_path / "out") as new:
+        for name in old.tensors:
+            np.testing.assert_array_equal(new.read(0, name.replace("model.", "net.", 1)), old.read(0, name))
+    del before["model.norm.weight"]
+    (like / INDEX).write_text(json.dumps({"weight_map": before}))
+    done = CliRunner().invoke(
+        main, [str(word) for word in (*words, "--overwrite", "--rename", "model.*=net.*")]
+    )
+    assert "has no model.norm.weight, which the output has; leave --like out" in done.output
+
+
 def test_a_configuration_says_the_dtype_that_is_written(like, tmp_path):
     """Other weights, another dtype in config.json, and nothing else changed there."""
     before = json.loads((like / "config.json").read_text())
