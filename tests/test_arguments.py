@@ -69,7 +69,7 @@ DOORS = (
     "RunPanel",
     "Workbench",
 )
-NOT_WALKED = {"get_auto_parallel_context", "init", "partition", "propagate"}
+NOT_WALKED = {"get_auto_parallel_context", "init", "partition", "propagate", "write"}
 """They take one name, or what only other functions of the package make."""
 
 

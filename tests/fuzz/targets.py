@@ -70,7 +70,7 @@ def _use(checkpoint: Checkpoint, folder: Path, deep: bool) -> None:
                 looked_at(plan.write(folder / "out"), deep)
                 assert verify_folder(folder / "out").ok
                 with open_checkpoint(folder / "out") as written:
-                    assert set(written.tensors) == set(plan.names)
+                    assert set(written.tensors) == set(plan.plan.names)
                 shutil.rmtree(folder / "out")
 
 
