@@ -202,6 +202,24 @@ def test_errors_name_the_options_of_the_command(folder):
     assert "leave the wrong one out by --without-rank 0 or --without-rank 2" in done.output
 
 
+def test_inspect_says_once_what_is_the_same_in_every_layer(tmp_path):
+    """One line for each tensor of a layer, unless a layer has it in another shape; --all lists each."""
+    entries = {f"model.layers.{layer}.w": np.zeros((2, 4), np.float32) for layer in range(12)}
+    entries["model.layers.7.w"] = np.zeros((2, 5), np.float32)
+    entries |= {f"model.layers.{layer}.b": np.zeros(4, np.float32) for layer in range(12)}
+    save_slice(tmp_path / "a.ckpt", {**entries, "head": np.zeros(4, np.float32)})
+    lines = distinfer("inspect", tmp_path / "a.ckpt").output.splitlines()
+    tensors = [line.split() for line in lines if line.startswith("  ") and " float32 " in line]
+    assert [(words[0], words[-3:] if words[-1] == "layers" else "") for words in tensors] == [
+        ("model.layers.*.w", ["in", "11", "layers"]),
+        ("model.layers.7.w", ""),
+        ("model.layers.*.b", ["in", "12", "layers"]),
+        ("head", ""),
+    ]
+    every = distinfer("inspect", tmp_path / "a.ckpt", "--all").output
+    assert all(f"  {name}  [" in every for name in entries)
+
+
 def test_an_error_keeps_the_options_that_it_names(folder):
     """As fields, which survive the way from a worker: the command line needs no second look at the text."""
     out = folder / "out"

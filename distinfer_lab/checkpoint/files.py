@@ -14,6 +14,7 @@ from ..errors import CheckpointError, Option, listed
 from ..formats import FileSet, SliceFile
 from ..layout import Box, Layout, Strategy
 from ..reshard import Topology
+from ..rules import name_in_any_layer
 from ..secret import secret_key
 from ..text import printable
 from .coverage import Coverage, box_in_words, coverage
@@ -197,15 +198,22 @@ class CheckpointFiles(Displayed):
         self.close()
 
     def __repr__(self) -> str:
+        return self.describe()
+
+    def describe(self, *, by_layer: bool = False) -> str:
+        """What the files hold, a line for each tensor.
+
+        Parameters
+        ----------
+        by_layer
+            One line for the tensors that are the same in several layers: their names differ in the layer's number
+            only, and they have one shape, dtype and layout.
+        """
         lines = [
             f"Checkpoint of {counted(self.ranks, 'rank')}: {counted(len(self.tensors), 'tensor')}, "
             f"{self.full_nbytes} bytes ({self.nbytes} in the slices)"
         ]
-        for record in self.tensors.values():
-            cut = record.layout.describe_cut()
-            lines.append(
-                f"  {printable(record.name)}  {list(record.shape)} {dtype_name(record.dtype)}  {cut}  {record.kind}"
-            )
+        lines += self._tensor_lines(by_layer)
         lines += [f"  {printable(name)}  text" for name in self.texts]
         lines += [
             f"  {printable(name)}  cannot be read: {reason}" for name, reason in self.unreadable.items()
@@ -224,3 +232,19 @@ class CheckpointFiles(Displayed):
         lines += [f"  {printable(name)}  is named, but in no file" for name in self.missing]
         lines += [f"  note: {printable(note)}" for note in self.notes]
         return "\n".join(lines)
+
+    def _tensor_lines(self, by_layer: bool) -> list[str]:
+        groups: dict[object, list[TensorRecord]] = {}
+        for name, record in self.tensors.items():
+            key = (name_in_any_layer(name), *record[1:]) if by_layer else name
+            groups.setdefault(key, []).append(record)
+        return [_line(records) for records in groups.values()]
+
+
+def _line(records: Sequence[TensorRecord]) -> str:
+    """Tensors that differ in the number of their layer only, in one line."""
+    first, many = records[0], len(records) > 1
+    name = name_in_any_layer(first.name) if many else first.name
+    layers = f"  in {len(records):,} layers" if many else ""
+    cut = first.layout.describe_cut()
+    return f"  {printable(name)}  {list(first.shape)} {dtype_name(first.dtype)}  {cut}  {first.kind}{layers}"

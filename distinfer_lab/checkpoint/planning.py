@@ -186,7 +186,7 @@ def _check_readable(checkpoint: CheckpointFiles, chosen: Collection[str]) -> Non
         without, how = Option("select", ["!" + pattern_of(n) for n in broken]), ""
         if len(broken) > MOST_PATTERNS:
             without = Option("select")
-            how = ", with a ! before its names or patterns of them (`distinfer inspect` lists all)"
+            how = ", with a ! before its names or patterns of them (`distinfer inspect --all` lists all)"
         raise ReshardError(
             f"{name} cannot be read{more}: {why}; leave out what cannot be read by {without}{how}", without
         )

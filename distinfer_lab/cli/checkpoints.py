@@ -33,9 +33,14 @@ __all__ = ["inspect", "plan", "reshard", "verify"]
 
 @click.command()
 @source_options
+@click.option(
+    "--all", "each", is_flag=True, help="List each tensor, also those that are the same in every layer."
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> None:
-    """Tell what a checkpoint file, a folder of rank_N folders, or a strategy file holds.
+def inspect(src: Path, strategy: Path | None, each: bool, as_json: bool, **source: Any) -> None:
+    """Show what a checkpoint file, a folder of rank_N folders, or a strategy file holds.
+
+    Tensors that are the same in several layers, but for the layer's number in their names, have one line.
 
     Reads headers only; where no strategy says who holds what, the beginnings of some tensors, too, to see whether
     the files are equal.
@@ -50,7 +55,8 @@ def inspect(src: Path, strategy: Path | None, as_json: bool, **source: Any) -> N
         return
     with opened(src, strategy, **source) as checkpoint:
         shown = replace(checkpoint, notes=())  # they were said
-        say(json.dumps(strategy_to_json(checkpoint.strategy)) if as_json else repr(shown))
+        text = shown.describe(by_layer=not each)
+        say(json.dumps(strategy_to_json(checkpoint.strategy)) if as_json else text)
         try:
             check_beginnings(checkpoint)
             for note in unnamed_slices(checkpoint):

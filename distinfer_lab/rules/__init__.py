@@ -3,7 +3,7 @@
 Only layouts, names and shapes are known here: `Rules(mesh_of("tp=4"), read_rules("llama"), config)`.
 """
 
-from .configuration import layer_of
+from .configuration import layer_of, name_in_any_layer
 from .families import MODEL_TYPES, RULES
 from .patterns import name_fits
 from .quantised import QuantisedWeight, is_quantised_config, quantised_weights
@@ -21,6 +21,7 @@ __all__ = [
     "is_quantised_config",
     "layer_of",
     "name_fits",
+    "name_in_any_layer",
     "quantised_weights",
     "read_rules",
     "rules_json",

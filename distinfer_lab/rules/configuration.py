@@ -50,6 +50,18 @@ def layer_of(name: str) -> int | None:
     return None if match is None else int(match[1])
 
 
+def name_in_any_layer(name: str) -> str:
+    """A tensor's name with a star for the number of its layer: equal for the same tensor of every layer.
+
+    Examples
+    --------
+    >>> name_in_any_layer("moments.model.layers.12.mlp.experts.3.w1.weight"), name_in_any_layer("lm_head.weight")
+    ('moments.model.layers.*.mlp.experts.3.w1.weight', 'lm_head.weight')
+    """
+    match = LAYER.search(name)
+    return name if match is None else f"{name[: match.start(1)]}*{name[match.end(1) :]}"
+
+
 @dataclass(frozen=True)
 class Part:
     """What the configuration says about the tensors of one part and layer of a model.
