@@ -11,7 +11,7 @@ A loader fills what is missing with random numbers, so a difference is refused.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from ..errors import DistinferError, Option, Remark, ReshardError, listed, options_of
 from ..formats import (
@@ -58,29 +58,8 @@ def check_like(
     """
     config = config_beside(like) or {}
     known = _tensors(like)
-    tied = has_tied_head(config) is True
-    lacking = [
-        name
-        for name in known
-        if name not in written and not fits(name, allow_missing) and not (tied and name in HEADS)
-    ]
-    if lacking:
-        allow = Option("allow_missing", lacking if len(lacking) <= 3 else ["*"])
-        raise ReshardError(
-            f"{os.fspath(like)} has {listed(lacking)}, which the output lacks, and a loader would fill with random "
-            f"numbers; give the folder of the same model, leave {LIKE} out, or allow it by {allow}",
-            LIKE,
-            allow,
-        )
-    extra = [name for name in written if name not in known]
-    if extra:
-        without = Option("select", [f"!{name}" for name in extra[:3]])
-        raise ReshardError(
-            f"{os.fspath(like)} has no {listed(extra)}, which the output has; leave {LIKE} out, or leave them out by "
-            f"{without}",
-            LIKE,
-            without,
-        )
+    tied = HEADS if has_tied_head(config) is True else ()
+    _check_names(like, known, written, (*allow_missing, *tied))
     problems = [
         *_differences(written, known),
         *(
@@ -97,6 +76,29 @@ def check_like(
             given,
             LIKE,
             *options_of(problems[0]),
+        )
+
+
+def _check_names(
+    like: str | os.PathLike[str], known: Collection[str], written: Collection[str], allowed: Sequence[str]
+) -> None:
+    lacking = [name for name in known if name not in written and not fits(name, allowed)]
+    if lacking:
+        allow = Option("allow_missing", lacking if len(lacking) <= 3 else ["*"])
+        raise ReshardError(
+            f"{os.fspath(like)} has {listed(lacking)}, which the output lacks, and a loader would fill with random "
+            f"numbers; give the folder of the same model, leave {LIKE} out, or allow it by {allow}",
+            LIKE,
+            allow,
+        )
+    extra = [name for name in written if name not in known]
+    if extra:
+        without = Option("select", [f"!{name}" for name in extra[:3]])
+        raise ReshardError(
+            f"{os.fspath(like)} has no {listed(extra)}, which the output has; leave {LIKE} out, or leave them out by "
+            f"{without}",
+            LIKE,
+            without,
         )
 
 

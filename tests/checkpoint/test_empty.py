@@ -39,7 +39,7 @@ def test_nothing_goes_all_the_way(what, format, tmp_path):
         assert repr(plan.explain())
         assert repr(source)
         assert checkpoint_html(source)
-        chosen = set(plan)
+        chosen = set(plan.plan)
         plan.write(tmp_path / "cut", **options)
     assert verify_folder(tmp_path / "cut").ok
     with open_checkpoint(tmp_path / "cut") as cut:

@@ -131,7 +131,7 @@ def test_only_an_intact_output_and_nothing_else_is_replaced(outputs, tmp_path):
 
         def refused(folder, match):
             before = {path: path.read_bytes() for path in files_of(folder)}
-            for act in (checkpoint.plan().check, checkpoint.plan().run):
+            for act in (checkpoint.plan().check, checkpoint.plan().write):
                 with pytest.raises(CheckpointFileError, match=match):
                     act(folder, overwrite=True)
             assert {path: path.read_bytes() for path in files_of(folder)} == before

@@ -217,7 +217,7 @@ def test_a_source_is_compared_with_its_manifest(small):
     data[offset] ^= 1
     file.write_bytes(data)
     with open_checkpoint(small / "once") as checkpoint:
-        with pytest.raises(CheckpointError, match=r"rank_1/.*: w differs from what was written"):
+        with pytest.raises(CheckpointError, match=r"rank_1/.*: w: its bytes differ from what was written"):
             plan_and_write(checkpoint, None, small / "again", verify_source=True)
     assert not (small / "again").exists()
 
