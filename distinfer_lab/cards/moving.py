@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import BoxReader, FileReport, FileWork, Share, WriteTask
+from ..checkpoint import BoxReader, FileReport, FileWork, RankReadPlan, WriteTask
 from ..comm import Channels
 from ..errors import CardError
 from ..formats import FileSet, SliceFile, open_files
@@ -51,18 +51,18 @@ class Move:
     """
 
     files: tuple[WriteTask, ...]
-    places: tuple[tuple[str, Share], ...]
-    sends: Mapping[int, tuple[Share, ...]]
+    places: tuple[tuple[str, RankReadPlan], ...]
+    sends: Mapping[int, tuple[RankReadPlan, ...]]
     homes: Mapping[int, int]
     window_bytes: int
 
     @property
-    def shares(self) -> list[Share]:
+    def shares(self) -> list[RankReadPlan]:
         """All that it reads or receives, in order."""
         return [task.share for task in self.files] + [share for _, share in self.places]
 
     @property
-    def all_shares(self) -> list[Share]:
+    def all_shares(self) -> list[RankReadPlan]:
         """All that it takes, and what it sends of the shares of others."""
         return [*self.shares, *(share for given in self.sends.values() for share in given)]
 
@@ -211,7 +211,7 @@ def _asked(job: Move, left: Sequence[Collection[str]], channels: Channels) -> di
 
 
 def _pieces(
-    shares: Sequence[Share],
+    shares: Sequence[RankReadPlan],
     wanted: Sequence[Sequence[bool]],
     own: Mapping[int, BoxReader],
     window_bytes: int,

@@ -19,7 +19,7 @@ from ..checkpoint import (
     Control,
     Conversion,
     MissingFile,
-    Share,
+    RankReadPlan,
     TensorRecord,
     WriteTask,
     Written,
@@ -113,7 +113,7 @@ class Resharding:
             )
         strategy = None if plan.placement else conversion.strategy
         key = f"placement-{uuid.uuid4().hex[:12]}" if into is None else into.key
-        places: list[list[tuple[str, Share]]] = [[] for _ in range(len(self._cards))]
+        places: list[list[tuple[str, RankReadPlan]]] = [[] for _ in range(len(self._cards))]
         for card, share in zip(plan.placement or range(plan.dst_count), shares, strict=True):
             places[card].append((key, share))
         sources = tuple(tuple(share for _, share in place) for place in places)
@@ -144,7 +144,7 @@ class Resharding:
 
     def _check_memory(
         self,
-        places: Sequence[Sequence[tuple[str, Share]]],
+        places: Sequence[Sequence[tuple[str, RankReadPlan]]],
         strategy: Strategy | None,
         buffer_bytes: int,
         into: Placement | None,
@@ -159,7 +159,7 @@ class Resharding:
         ]
         self._cards.memory_check.check(wanted, strategy, scratch=buffers, replacing=into)
 
-    def _homes(self, shares: Sequence[Share], route: str, run: Run) -> dict[int, int]:
+    def _homes(self, shares: Sequence[RankReadPlan], route: str, run: Run) -> dict[int, int]:
         """The card of every source rank, unless all cards read all; makes sure that it is there."""
         held = {share.held for share in shares if share.held}
         if held:
@@ -230,7 +230,7 @@ class Resharding:
         )
 
 
-def _buffer_of(share: Share, buffer_bytes: int) -> int:
+def _buffer_of(share: RankReadPlan, buffer_bytes: int) -> int:
     """What a card may need beside a share while it reads it: for one tensor at a time."""
     return min(buffer_bytes, max((tensor.nbytes for tensor in share.tensors), default=0))
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..checkpoint import Share, WriteTask, window_bytes
+from ..checkpoint import RankReadPlan, WriteTask, window_bytes
 from ..errors import CardError, Option
 from .moving import Move
 
@@ -83,7 +83,7 @@ def homes_of(
     return out
 
 
-def spread(shares: Sequence[Share], cards: int, homes: Mapping[int, int]) -> list[list[int]]:
+def spread(shares: Sequence[RankReadPlan], cards: int, homes: Mapping[int, int]) -> list[list[int]]:
     """The shares for each card, by number, ascending: evenly, and so that little need be sent.
 
     The largest go first, of equal ones that to which it matters most. Each goes to one of the cards with the least
@@ -113,7 +113,7 @@ def spread(shares: Sequence[Share], cards: int, homes: Mapping[int, int]) -> lis
 
 def jobs_of(
     files: Sequence[Sequence[WriteTask]],
-    places: Sequence[Sequence[tuple[str, Share]]],
+    places: Sequence[Sequence[tuple[str, RankReadPlan]]],
     homes: Mapping[int, int],
     buffer_bytes: int,
 ) -> dict[int, Move]:
@@ -141,7 +141,7 @@ def jobs_of(
                 f"use {(cards + 1) * SMALLEST_WINDOW} or more"
             )
         buffer_bytes = 2 * (buffer_bytes // (cards + 1))
-    sends: list[dict[int, list[Share]]] = [{} for _ in range(cards + 1)]
+    sends: list[dict[int, list[RankReadPlan]]] = [{} for _ in range(cards + 1)]
     for receiver in range(cards):
         for share in [task.share for task in files[receiver]] + [share for _, share in places[receiver]]:
             for sender, part in share.by_sender(homes).items():

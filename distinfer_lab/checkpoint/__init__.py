@@ -17,7 +17,7 @@ from .places import check_places
 from .planning import PlanOptions, plan_conversion, plan_targets
 from .progress import Progress
 from .rank_files import rank_files
-from .rank_reads import BoxReader, Share, shares_of
+from .rank_reads import BoxReader, RankReadPlan, rank_read_plan
 from .records import MissingFile, TensorRecord, followed_parameter, is_state_of
 from .shard_reader import window_bytes
 from .staging import probe_of
@@ -38,8 +38,8 @@ __all__ = [
     "Output",
     "PlanOptions",
     "Progress",
+    "RankReadPlan",
     "ReshardResult",
-    "Share",
     "Surviving",
     "TensorRecord",
     "Threads",
@@ -62,7 +62,7 @@ __all__ = [
     "probe_of",
     "rank_files",
     "rank_list_for_transform",
-    "shares_of",
+    "rank_read_plan",
     "strategy_files",
     "tasks_of",
     "transform_checkpoints",

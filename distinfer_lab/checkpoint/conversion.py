@@ -37,7 +37,7 @@ from .output import FileOptions, Output, OutputOptions, WriteOptions
 from .output_files import check_apart, tasks_of
 from .places import check_places
 from .progress import Progress, Watch
-from .rank_reads import Share, share_of
+from .rank_reads import RankReadPlan, rank_read_plan
 from .selection import unmatched
 from .staging import Stage, check_target
 from .verify import Verification, check_source, check_taken_for_equal, verify_folder
@@ -189,9 +189,9 @@ class Conversion(Displayed):
     notes: tuple[str, ...] = ()
     """Which tensors of floats `dtype` leaves as they are, and why: a sentence for each reason."""
 
-    def share(self, rank: int) -> Share:
+    def share(self, rank: int) -> RankReadPlan:
         """What one destination rank reads."""
-        return share_of(self.plan, self.checkpoint, rank, names=self.targets)
+        return rank_read_plan(self.plan, self.checkpoint, rank, names=self.targets)
 
     def check_patterns(self, also: Collection[str] = ()) -> None:
         """See that each pattern of `allow_missing` fits a name; a run does so, too.

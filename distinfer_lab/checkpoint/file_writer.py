@@ -23,8 +23,8 @@ from ..errors import CheckpointFileError, DistinferError
 from ..formats import SliceWriter, TensorSpec, with_secret_key
 from ..text import shown
 from ..untrusted import parse_json, read_file, read_int
-from .rank_reads import BoxReader, Share, ShareTensor
-from .shard_reader import Filling
+from .rank_reads import BoxReader, RankReadPlan, TensorRead
+from .shard_reader import ShardReader
 from .staging import journal_of, open_private
 
 __all__ = [
@@ -123,7 +123,7 @@ class WriteTask:
         Of `SliceWriter`.
     """
 
-    share: Share
+    share: RankReadPlan
     folder: str
     path: str
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -201,7 +201,7 @@ class FileWork:
 
     Attributes
     ----------
-    left : tuple of ShareTensor
+    left : tuple of TensorRead
         What is still to be written; all, until `reuse` was called.
     """
 
@@ -253,7 +253,7 @@ class FileWork:
 
     def write(self, sources: Mapping[int, BoxReader]) -> None:
         """Write what is left."""
-        filling = Filling(self.left, sources, self.task.buffer_bytes, self.ahead, self.control.check)
+        filling = ShardReader(self.left, sources, self.task.buffer_bytes, self.ahead, self.control.check)
         with self._told(), closing(filling.content()) as content:
             for tensor in self.left:
                 self._write(tensor, content)
@@ -277,7 +277,7 @@ class FileWork:
             self.journal.damaged,
         )
 
-    def _reused(self, tensor: ShareTensor) -> bool:
+    def _reused(self, tensor: TensorRead) -> bool:
         entered = self.journal.entered.get(tensor.name)
         if entered is None:
             return False
@@ -293,11 +293,11 @@ class FileWork:
         self.control.advance(tensor.nbytes)
         return True
 
-    def _report(self, tensor: ShareTensor, digest: str | None, overflowed: int) -> None:
+    def _report(self, tensor: TensorRead, digest: str | None, overflowed: int) -> None:
         pieces = tuple((piece.offset, piece.nbytes) for piece in self.writer.entries[tensor.name].pieces)
         self.reports[tensor.name] = TensorReport(digest, pieces, overflowed)
 
-    def _write(self, tensor: ShareTensor, content: Iterator[Array]) -> None:
+    def _write(self, tensor: TensorRead, content: Iterator[Array]) -> None:
         digest = xxhash.xxh3_128() if self.task.digests else None
         overflowed = 0
         at, nbytes = 0, tensor.nbytes

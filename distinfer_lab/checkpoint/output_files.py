@@ -8,12 +8,12 @@ from ..errors import CheckpointFileError, Option, ReshardError
 from ..formats import CHUNK_BYTES
 from .file_writer import WriteTask
 from .output import HUGGING_FACE, Output
-from .rank_reads import Share
+from .rank_reads import RankReadPlan
 
 __all__ = ["check_apart", "tasks_of"]
 
 
-def tasks_of(shares: Sequence[Share], texts: Mapping[str, str], output: Output) -> list[WriteTask]:
+def tasks_of(shares: Sequence[RankReadPlan], texts: Mapping[str, str], output: Output) -> list[WriteTask]:
     """A task for each file of an output.
 
     Parameters

@@ -1,6 +1,6 @@
 """One destination rank's share of a plan, read from files: what a card takes into its memory.
 
-A `Share` is small and can be pickled: paths and rows, no data. Reading it touches only the byte
+A `RankReadPlan` is small and can be pickled: paths and rows, no data. Reading it touches only the byte
 ranges of its pieces; no slice and no tensor is ever whole, unless the share is.
 """
 
@@ -19,7 +19,7 @@ from ..reshard import ReshardPlan
 from ..secret import secret_key
 from .files import CheckpointFiles
 
-__all__ = ["BoxReader", "Part", "Share", "ShareTensor", "share_of", "shares_of"]
+__all__ = ["BoxReader", "RankReadPlan", "ReadItem", "TensorRead", "rank_read_plan"]
 
 Array = NDArray[Any]
 
@@ -34,7 +34,7 @@ class BoxReader(Protocol):
         ...
 
 
-class Part(NamedTuple):
+class ReadItem(NamedTuple):
     """A piece of a shard: where it is in a source slice, and where in the shard."""
 
     src_rank: int
@@ -42,7 +42,7 @@ class Part(NamedTuple):
     dst: Box
 
 
-class ShareTensor(NamedTuple):
+class TensorRead(NamedTuple):
     """One shard."""
 
     name: str
@@ -53,7 +53,7 @@ class ShareTensor(NamedTuple):
     """Of the shard."""
     source_dtype: np.dtype[Any]
     """What the files have."""
-    parts: tuple[Part, ...]
+    parts: tuple[ReadItem, ...]
 
     @property
     def nbytes(self) -> int:
@@ -82,7 +82,7 @@ class ShareTensor(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Share:
+class RankReadPlan:
     """What one destination rank reads.
 
     Parameters
@@ -101,7 +101,7 @@ class Share:
 
     rank: int
     paths: dict[int, str | PartFiles]
-    tensors: tuple[ShareTensor, ...]
+    tensors: tuple[TensorRead, ...]
     dec_key: bytes | None = None
     dec_mode: str = "AES-GCM"
     held: str = ""
@@ -119,11 +119,11 @@ class Share:
         """Bytes of each shard."""
         return {tensor.name: tensor.nbytes for tensor in self.tensors}
 
-    def only(self, names: Collection[str]) -> "Share":
+    def only(self, names: Collection[str]) -> "RankReadPlan":
         """The same without all other shards."""
         return replace(self, tensors=tuple(tensor for tensor in self.tensors if tensor.name in names))
 
-    def by_sender(self, homes: Mapping[int, int]) -> dict[int, "Share"]:
+    def by_sender(self, homes: Mapping[int, int]) -> dict[int, "RankReadPlan"]:
         """What each sender has to send of it: the tensors with only its parts.
 
         Parameters
@@ -131,9 +131,9 @@ class Share:
         homes
             Source rank -> the sender that has it; ranks that are not named send nothing.
         """
-        found: dict[int, list[ShareTensor]] = {}
+        found: dict[int, list[TensorRead]] = {}
         for tensor in self.tensors:
-            parts: dict[int, list[Part]] = {}
+            parts: dict[int, list[ReadItem]] = {}
             for part in tensor.parts:
                 if part.src_rank in homes:
                     parts.setdefault(homes[part.src_rank], []).append(part)
@@ -193,18 +193,24 @@ class Share:
         return out
 
 
-def share_of(
+def rank_read_plan(
     plan: ReshardPlan,
     checkpoint: CheckpointFiles,
     rank: int,
     *,
     names: Mapping[str, tuple[str, np.dtype[Any]]] | None = None,
-) -> Share:
-    """The share of one destination rank (see `shares_of` for the names)."""
+) -> RankReadPlan:
+    """What one destination rank reads.
+
+    Parameters
+    ----------
+    names
+        Entry in the files -> (name, dtype) of the shard; by default the same.
+    """
     given = {n: (n, plan.class_named(n).dtype) for n in plan} if names is None else names
     parts = _parts_of(plan, rank)
     tensors = tuple(
-        ShareTensor(
+        TensorRead(
             given[source][0],
             source,
             shape,
@@ -218,15 +224,15 @@ def share_of(
     used = sorted({part.src_rank for tensor in tensors for part in tensor.parts})
     held = checkpoint.held
     paths = {} if held else {r: checkpoint.files[r].source for r in used}
-    return Share(rank, paths, tensors, checkpoint.dec_key, checkpoint.dec_mode, held)
+    return RankReadPlan(rank, paths, tensors, checkpoint.dec_key, checkpoint.dec_mode, held)
 
 
-def _parts_of(plan: ReshardPlan, rank: int) -> dict[str, tuple[Part, ...]]:
+def _parts_of(plan: ReshardPlan, rank: int) -> dict[str, tuple[ReadItem, ...]]:
     """The pieces that a destination rank takes, tensor by tensor."""
     found = plan.pieces_of(rank)
     extent = found.boxes[..., 1] - found.boxes[..., 0]
     edges = [*np.flatnonzero(np.diff(found.tensor, prepend=-1)).tolist(), len(found.tensor)]
-    out: dict[str, tuple[Part, ...]] = {}
+    out: dict[str, tuple[ReadItem, ...]] = {}
     columns = (found.src_rank, found.src_at, found.src_at + extent, found.dst_at, found.dst_at + extent)
     for first, stop in pairwise(edges):
         name = plan.names[found.tensor[first]]
@@ -234,17 +240,7 @@ def _parts_of(plan: ReshardPlan, rank: int) -> dict[str, tuple[Part, ...]]:
         sender, *corners = (column[first:stop] for column in columns)
         rows = [map(tuple, corner[:, :ndim].tolist()) for corner in corners]
         out[name] = tuple(
-            Part(rank, Box(a, b), Box(c, d)) for rank, a, b, c, d in zip(sender.tolist(), *rows, strict=True)
+            ReadItem(rank, Box(a, b), Box(c, d))
+            for rank, a, b, c, d in zip(sender.tolist(), *rows, strict=True)
         )
     return out
-
-
-def shares_of(plan: ReshardPlan, checkpoint: CheckpointFiles, **options: Any) -> list[Share]:
-    """The share of every destination rank, in order.
-
-    Parameters
-    ----------
-    options
-        `names`: entry in the files -> (name, dtype) of the shard; by default the same.
-    """
-    return [share_of(plan, checkpoint, rank, **options) for rank in range(plan.dst_count)]

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from ..formats import READ_COST_BYTES, ByteSource
 from ..layout import Box
-from .rank_reads import ShareTensor
+from .rank_reads import TensorRead
 
-__all__ = ["BLOCK_BYTES", "Block", "BlockReader", "Column", "Table", "table_of"]
+__all__ = ["BLOCK_BYTES", "BlockReader", "RowBlock", "RowColumn", "RowPlan", "row_plan_of"]
 
 Bytes = NDArray[np.uint8]
 
@@ -33,7 +33,7 @@ PLACED_RUN = 1 << 10
 """Shorter runs cost the system more than numpy takes to put them in their places."""
 
 
-class Column(NamedTuple):
+class RowColumn(NamedTuple):
     """A run of bytes in each row of a strip."""
 
     src_rank: int
@@ -46,7 +46,7 @@ class Column(NamedTuple):
     nbytes: int
 
 
-class Span(NamedTuple):
+class RowSpan(NamedTuple):
     """Rows of a block that are of one strip."""
 
     at: int
@@ -54,14 +54,14 @@ class Span(NamedTuple):
     rows: int
     inside: int
     """Rows of the strip before it."""
-    columns: Sequence[Column]
+    columns: Sequence[RowColumn]
 
 
-class Block(NamedTuple):
+class RowBlock(NamedTuple):
     """Some rows of a shard."""
 
     rows: int
-    spans: Sequence[Span]
+    spans: Sequence[RowSpan]
     row_bytes: int
 
     @property
@@ -70,11 +70,11 @@ class Block(NamedTuple):
         return self.rows * self.row_bytes
 
 
-class Table(NamedTuple):
+class RowPlan(NamedTuple):
     """A shard as rows of bytes."""
 
     row_bytes: int
-    strips: Sequence[tuple[int, int, Sequence[Column]]]
+    strips: Sequence[tuple[int, int, Sequence[RowColumn]]]
     """First row, last row (not included), and the columns that make up each row."""
 
     @property
@@ -90,25 +90,25 @@ class Table(NamedTuple):
             default=0,
         )
 
-    def _takes_rows(self, column: Column) -> bool:
+    def _takes_rows(self, column: RowColumn) -> bool:
         return column.nbytes == column.stride == self.row_bytes
 
-    def blocks(self, most_bytes: int) -> Iterator[Block]:
+    def blocks(self, most_bytes: int) -> Iterator[RowBlock]:
         """The shard in order; no block has more bytes, unless one row has."""
         most = max(most_bytes // self.row_bytes, 1)
-        spans: list[Span] = []
+        spans: list[RowSpan] = []
         rows = 0
         for first, last, columns in self.strips:
             row = first
             while row < last:
                 count = min(last - row, most - rows)
-                spans.append(Span(rows, count, row - first, columns))
+                spans.append(RowSpan(rows, count, row - first, columns))
                 row, rows = row + count, rows + count
                 if rows == most:
-                    yield Block(rows, spans, self.row_bytes)
+                    yield RowBlock(rows, spans, self.row_bytes)
                     spans, rows = [], 0
         if rows:
-            yield Block(rows, spans, self.row_bytes)
+            yield RowBlock(rows, spans, self.row_bytes)
 
 
 class BlockReader:
@@ -132,7 +132,7 @@ class BlockReader:
         return f"BlockReader({len(self._slots)} slots)"
 
     def read(
-        self, name: str, block: Block, sources: Mapping[int, ByteSource], slot: int = 0
+        self, name: str, block: RowBlock, sources: Mapping[int, ByteSource], slot: int = 0
     ) -> tuple[Bytes, int]:
         """The content of a block, there until the slot is used again, and the bytes that were read."""
         read = sum(
@@ -143,7 +143,7 @@ class BlockReader:
         return self._slots[slot][: block.nbytes], read
 
     def _read(
-        self, name: str, row_bytes: int, span: Span, column: Column, source: ByteSource, slot: int
+        self, name: str, row_bytes: int, span: RowSpan, column: RowColumn, source: ByteSource, slot: int
     ) -> int:
         _, start, stride, at, nbytes = column
         begin, covered = start + span.inside * stride, (span.rows - 1) * stride + nbytes
@@ -187,9 +187,9 @@ class BlockReader:
         return read
 
 
-def table_of(
-    tensor: ShareTensor, shape_of: Callable[[int], tuple[int, ...]], most_bytes: int
-) -> Table | None:
+def row_plan_of(
+    tensor: TensorRead, shape_of: Callable[[int], tuple[int, ...]], most_bytes: int
+) -> RowPlan | None:
     """A shard as a table; None if it is none, or if another way costs less.
 
     That is so where rows are longer than `most_bytes`, on either side, and where much lies between the runs
@@ -202,12 +202,13 @@ def table_of(
 
     Examples
     --------
-    >>> from distinfer_lab.checkpoint.rank_reads import Part
+    >>> from distinfer_lab.checkpoint.rank_reads import ReadItem
     >>> f4 = np.dtype("f4")
-    >>> parts = (Part(0, Box((0, 0), (2, 3)), Box((0, 0), (2, 3))), Part(1, Box((0, 0), (2, 3)), Box((0, 3), (2, 6))))
-    >>> found = table_of(ShareTensor("w", "w", (2, 6), f4, f4, parts), lambda rank: (2, 3), 1024)
+    >>> half = Box((0, 0), (2, 3))
+    >>> parts = ReadItem(0, half, half), ReadItem(1, half, Box((0, 3), (2, 6)))
+    >>> found = row_plan_of(TensorRead("w", "w", (2, 6), f4, f4, parts), lambda rank: (2, 3), 1024)
     >>> found.row_bytes, found.strips[0][2][1]
-    (24, Column(src_rank=1, start=0, stride=12, at=12, nbytes=12))
+    (24, RowColumn(src_rank=1, start=0, stride=12, at=12, nbytes=12))
     """
     shape, itemsize = tensor.shape, tensor.source_dtype.itemsize
     row_bytes = math.prod(shape[1:]) * itemsize
@@ -230,13 +231,15 @@ def table_of(
         if stride > most_bytes or stride - wide >= READ_COST_BYTES:
             return None
         start = part.src.start[0] * stride + left
-        placed.append((part.dst.start[0], part.dst.stop[0], Column(part.src_rank, start, stride, at, wide)))
+        placed.append(
+            (part.dst.start[0], part.dst.stop[0], RowColumn(part.src_rank, start, stride, at, wide))
+        )
     edges = sorted({edge for first, last, _ in placed for edge in (first, last)})
     placed.sort(key=lambda item: (item[0], item[2].at))
-    return Table(row_bytes, [(a, b, _columns(placed, a)) for a, b in pairwise(edges)])
+    return RowPlan(row_bytes, [(a, b, _columns(placed, a)) for a, b in pairwise(edges)])
 
 
-def _columns(placed: Sequence[tuple[int, int, Column]], row: int) -> list[Column]:
+def _columns(placed: Sequence[tuple[int, int, RowColumn]], row: int) -> list[RowColumn]:
     """The columns of the strip that begins at a row."""
     return sorted(
         (

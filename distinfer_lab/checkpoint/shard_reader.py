@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from ..display import counted
 from ..formats import FileSet, SliceFile
 from ..layout import Box
-from .rank_reads import BoxReader, ShareTensor
-from .row_blocks import BLOCK_BYTES, Block, BlockReader, Table, table_of
+from .rank_reads import BoxReader, TensorRead
+from .row_blocks import BLOCK_BYTES, BlockReader, RowBlock, RowPlan, row_plan_of
 
-__all__ = ["SMALLEST_BUFFER", "Filling", "window_bytes"]
+__all__ = ["SMALLEST_BUFFER", "ShardReader", "window_bytes"]
 
 Array = NDArray[Any]
-Step = Box | Block
+Step = Box | RowBlock
 
 LARGEST_WINDOW = 3 << 20
 """A window is hashed and written while it is in the processor's cache: 8 MiB take twice the time of 2."""
@@ -39,7 +39,7 @@ def window_bytes(buffer_bytes: int, windows: int = 1) -> int:
     return max(min(buffer_bytes // (windows + 1), LARGEST_WINDOW), 1)
 
 
-class Filling:
+class ShardReader:
     """The content of shards, in their order.
 
     Parameters
@@ -63,7 +63,7 @@ class Filling:
 
     def __init__(
         self,
-        tensors: Sequence[ShareTensor],
+        tensors: Sequence[TensorRead],
         sources: Mapping[int, BoxReader],
         buffer_bytes: int,
         ahead: bool,
@@ -84,14 +84,14 @@ class Filling:
         self._blocks = BlockReader(self._slots, self._scratch)
 
     def __repr__(self) -> str:
-        return f"Filling({counted(len(self._tensors), 'tensor')}, {self.nbytes} bytes)"
+        return f"ShardReader({counted(len(self._tensors), 'tensor')}, {self.nbytes} bytes)"
 
     @property
     def nbytes(self) -> int:
         """Of its memory."""
         return sum(map(len, self._slots)) + len(self._scratch)
 
-    def _steps(self, tensor: ShareTensor) -> Iterator[Step]:
+    def _steps(self, tensor: TensorRead) -> Iterator[Step]:
         """In what pieces a shard is filled, in the order of its bytes."""
         table = self._tables.get(tensor.name)
         return tensor.windows(self._window) if table is None else table.blocks(self._block)
@@ -102,28 +102,28 @@ class Filling:
         steps = ((tensor, step) for tensor in filled for step in self._steps(tensor))
         return self._read_ahead(steps) if self._ahead else self._read_in_turn(steps)
 
-    def _found_tables(self) -> dict[str, Table]:
+    def _found_tables(self) -> dict[str, RowPlan]:
         """Those shards that are read from files as tables of bytes, by name."""
         if not all(isinstance(source, SliceFile | FileSet) for source in self._sources.values()):
             return {}
         found = {tensor.name: self._table(tensor) for tensor in self._tensors}
         return {name: table for name, table in found.items() if table is not None}
 
-    def _table(self, tensor: ShareTensor) -> Table | None:
+    def _table(self, tensor: TensorRead) -> RowPlan | None:
         entries = {part.src_rank: self._files[part.src_rank].entry(tensor.source) for part in tensor.parts}
         if any(entry.dtype != tensor.dtype or entry.is_text for entry in entries.values()):
             return None
-        return table_of(tensor, lambda rank: entries[rank].shape, self._block)
+        return row_plan_of(tensor, lambda rank: entries[rank].shape, self._block)
 
     @property
     def _files(self) -> Mapping[int, SliceFile | FileSet]:
         return cast(Mapping[int, SliceFile | FileSet], self._sources)
 
-    def _read_in_turn(self, steps: Iterable[tuple[ShareTensor, Step]]) -> Generator[Array, None, None]:
+    def _read_in_turn(self, steps: Iterable[tuple[TensorRead, Step]]) -> Generator[Array, None, None]:
         for tensor, step in steps:
             yield self._fill(tensor, step, 0)
 
-    def _read_ahead(self, steps: Iterable[tuple[ShareTensor, Step]]) -> Generator[Array, None, None]:
+    def _read_ahead(self, steps: Iterable[tuple[TensorRead, Step]]) -> Generator[Array, None, None]:
         """While one step is worked on, a thread reads the next."""
         waiting: Future[Array] | None = None
         with ThreadPoolExecutor(1, thread_name_prefix="ahead") as reader:
@@ -135,7 +135,7 @@ class Filling:
             if waiting is not None:
                 yield waiting.result()
 
-    def _fill(self, tensor: ShareTensor, step: Step, slot: int) -> Array:
+    def _fill(self, tensor: TensorRead, step: Step, slot: int) -> Array:
         self._check()
         if isinstance(step, Box):
             nbytes = step.size * tensor.source_dtype.itemsize
@@ -147,6 +147,6 @@ class Filling:
         return data
 
 
-def _source_bytes(tensor: ShareTensor) -> int:
+def _source_bytes(tensor: TensorRead) -> int:
     """Bytes of a shard before it is converted."""
     return math.prod(tensor.shape) * tensor.source_dtype.itemsize

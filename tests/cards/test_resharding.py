@@ -11,7 +11,7 @@ from distributed import LocalCluster
 from distinfer_lab.cards import CardGroup
 from distinfer_lab.cards.routes import homes_of, spread
 from distinfer_lab.cards.runtime import CardRuntime
-from distinfer_lab.checkpoint import open_checkpoint, shares_of, verify_folder
+from distinfer_lab.checkpoint import open_checkpoint, rank_read_plan, verify_folder
 from distinfer_lab.errors import CardError, ReshardError
 from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
@@ -244,7 +244,8 @@ def test_a_card_writes_what_it_reads():
     src, dst = (Strategy({"w": one}, {"w": (16,)}) for one in (eight, four))
     plan = plan_reshard(src, dst)
     paths = tuple(SimpleNamespace(source=f"rank_{rank}") for rank in range(8))
-    shares = shares_of(plan, SimpleNamespace(files=paths, held="", dec_key=None, dec_mode=""))
+    checkpoint = SimpleNamespace(files=paths, held="", dec_key=None, dec_mode="")
+    shares = [rank_read_plan(plan, checkpoint, rank) for rank in range(4)]
     homes = {rank: rank % 4 for rank in range(8)}
     assert [share.bytes_by_sender(homes) for share in shares] == [{0: 8, 1: 8}, {2: 8, 3: 8}] * 2
     mine = spread(shares, 4, homes)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distinfer_lab.checkpoint import row_blocks
-from distinfer_lab.checkpoint.rank_reads import Part, ShareTensor
-from distinfer_lab.checkpoint.row_blocks import BlockReader, table_of
+from distinfer_lab.checkpoint.rank_reads import ReadItem, TensorRead
+from distinfer_lab.checkpoint.row_blocks import BlockReader, row_plan_of
 from distinfer_lab.formats import READ_COST_BYTES
 from distinfer_lab.layout import Box
 
@@ -53,7 +53,7 @@ def grids(draw):
         extent = tuple(b - a for a, b in zip(start, stop, strict=True))
         size = tuple(x + n + y for x, n, y in zip(before, extent, after, strict=True))
         there = Box(before, tuple(x + n for x, n in zip(before, extent, strict=True)))
-        parts.append(Part(len(slices), there, Box(start, stop)))
+        parts.append(ReadItem(len(slices), there, Box(start, stop)))
         slices.append(np.random.default_rng(len(slices)).normal(size=size).astype(F4))
     order = draw(st.permutations(range(len(parts))))
     return shape, [parts[i] for i in order], slices
@@ -69,7 +69,7 @@ def test_blocks_make_up_the_shard(grid, block_bytes, more, placed_run):
     expected = np.full(shape, np.nan, F4)
     for part in parts:
         part.dst.of(expected)[...] = part.src.of(slices[part.src_rank])
-    table = table_of(ShareTensor("w", "w", shape, F4, F4, tuple(parts)), lambda r: slices[r].shape, 1 << 20)
+    table = row_plan_of(TensorRead("w", "w", shape, F4, F4, tuple(parts)), lambda r: slices[r].shape, 1 << 20)
     sources = {rank: Memory(array) for rank, array in enumerate(slices)}
     longest = max(column.stride for _, _, columns in table.strips for column in columns)
     content, read = b"", 0
@@ -90,8 +90,8 @@ def test_blocks_make_up_the_shard(grid, block_bytes, more, placed_run):
 def test_slices_that_are_taken_whole_are_read_once():
     """Columns of whole slices: no byte more than the shard has."""
     slices = [np.arange(12, dtype=F4).reshape(4, 3) + 100 * r for r in range(2)]
-    parts = tuple(Part(r, Box((0, 0), (4, 3)), Box((0, 3 * r), (4, 3 * r + 3))) for r in range(2))
-    table = table_of(ShareTensor("w", "w", (4, 6), F4, F4, parts), lambda r: (4, 3), 1 << 20)
+    parts = tuple(ReadItem(r, Box((0, 0), (4, 3)), Box((0, 3 * r), (4, 3 * r + 3))) for r in range(2))
+    table = row_plan_of(TensorRead("w", "w", (4, 6), F4, F4, parts), lambda r: (4, 3), 1 << 20)
     sources = {rank: Memory(array) for rank, array in enumerate(slices)}
     (block,) = table.blocks(1 << 20)
     found, read = BlockReader([np.zeros(1000, np.uint8)], np.zeros(1000, np.uint8)).read("w", block, sources)
@@ -103,19 +103,23 @@ def test_what_another_way_does_better_is_no_table():
     """Cuts further in, long gaps, long rows, no dims, and slices that are not what was planned."""
     whole = Box((0, 0, 0), (2, 2, 4))
     half = Box((0, 0, 0), (2, 2, 2))
-    inner = ShareTensor("w", "w", (2, 2, 2), F4, F4, (Part(0, half, half),))
-    assert table_of(inner, lambda r: (2, 2, 4), 1 << 20) is None
-    assert table_of(inner, lambda r: (2, 2, 2), 1 << 20) is not None
-    assert table_of(inner, lambda r: (2, 2, 2), 15) is None
+    inner = TensorRead("w", "w", (2, 2, 2), F4, F4, (ReadItem(0, half, half),))
+    assert row_plan_of(inner, lambda r: (2, 2, 4), 1 << 20) is None
+    assert row_plan_of(inner, lambda r: (2, 2, 2), 1 << 20) is not None
+    assert row_plan_of(inner, lambda r: (2, 2, 2), 15) is None
     assert (
-        table_of(ShareTensor("w", "w", (2, 2, 4), F4, F4, (Part(0, whole, whole),)), lambda r: (1, 2, 4), 99)
+        row_plan_of(
+            TensorRead("w", "w", (2, 2, 4), F4, F4, (ReadItem(0, whole, whole),)), lambda r: (1, 2, 4), 99
+        )
         is None
     )
     assert (
-        table_of(ShareTensor("w", "w", (), F4, F4, (Part(0, Box((), ()), Box((), ())),)), lambda r: (), 99)
+        row_plan_of(
+            TensorRead("w", "w", (), F4, F4, (ReadItem(0, Box((), ()), Box((), ())),)), lambda r: (), 99
+        )
         is None
     )
     row = Box((0, 0), (3, 1))
-    gap = ShareTensor("w", "w", (3, 1), F4, F4, (Part(0, row, row),))
-    assert table_of(gap, lambda r: (3, READ_COST_BYTES // 4), 1 << 20) is not None
-    assert table_of(gap, lambda r: (3, READ_COST_BYTES // 4 + 1), 1 << 20) is None
+    gap = TensorRead("w", "w", (3, 1), F4, F4, (ReadItem(0, row, row),))
+    assert row_plan_of(gap, lambda r: (3, READ_COST_BYTES // 4), 1 << 20) is not None
+    assert row_plan_of(gap, lambda r: (3, READ_COST_BYTES // 4 + 1), 1 << 20) is None
