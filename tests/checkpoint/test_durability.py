@@ -246,10 +246,10 @@ def test_two_runs_into_one_folder(source):
 
 
 def test_cancelled_it_goes_on_later(source):
-    """A cancelled run stops before its next window, and leaves what it has done."""
+    """A cancelled run of one thread stops before its next window, and leaves what it has done."""
     done = []
     with pytest.raises(ReshardError, match="cancelled; the next run of the same work resumes it"):
-        run(source, progress=done.append, cancelled=lambda: len(done) >= 5)
+        run(source, on=Threads(1), progress=done.append, cancelled=lambda: len(done) >= 5)
     assert len(done) == 5
     assert done[-1].by_rank == {0: done[-1].done_bytes}
     assert done[-1].seconds_left >= 0
