@@ -14,14 +14,14 @@ from pathlib import Path
 
 from ..display import counted
 from ..errors import DistinferError, Option, Remark, listed
-from ..formats import Manifest, as_strategy, is_strategy, unnamed_paths
+from ..formats import FILE_FORMATS, Manifest, as_strategy, is_strategy, unnamed_paths
 
 __all__ = ["strategy_files", "strategy_words", "unnamed_notes"]
 
 MOST_TRIED = 64
 """So many files are looked into."""
 SUFFIXES = (".ckpt", ".json")
-SLICES = (".ckpt", ".safetensors", "/")
+SLICES = (*(f".{one.name}" for one in FILE_FORMATS), "/")
 
 
 def strategy_files(folder: str | os.PathLike[str]) -> list[Path]:

@@ -20,7 +20,7 @@ from ..arguments import checked
 from ..display import Displayed, bytes_in_words, counted
 from ..dtypes import dtype_name
 from ..errors import Option, ReshardError, listed
-from ..formats import MANIFEST, Manifest, NamedTensor, check_specs
+from ..formats import MANIFEST, Manifest, NamedTensor, check_specs, format_of
 from ..layout import Strategy
 from ..layout.dialects.plain import strategy_to_json
 from ..reshard import Explanation, ReshardPlan, explain
@@ -376,7 +376,7 @@ def _checked_tasks(conversion: Conversion, output: Output) -> list[WriteTask]:
     shares = [conversion.share(rank) for rank in range(conversion.plan.dst_count)]
     tasks = tasks_of(shares, conversion.texts, output)
     for task in tasks:
-        check_specs(task.path, task.specs, task.options["format"])
+        check_specs(task.path, task.specs, format_of(task.path))
     return tasks
 
 

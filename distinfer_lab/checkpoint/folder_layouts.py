@@ -16,13 +16,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import CheckpointError, CheckpointFileError, Option, Remark, listed
+from ..formats import FILE_FORMATS
 from .grids import grid_place, grid_ranks, names_an_axis
 from .saves import NO_KEY, RANK_FOLDER, SliceName, folder_key, parse_name, series_of
 from .saves_choice import Choice
 
 __all__ = ["entries", "files_by_rank", "files_of_rank"]
 
-SUFFIXES = (".ckpt", ".safetensors")
+SUFFIXES = tuple(f".{one.name}" for one in FILE_FORMATS)
 
 
 def files_by_rank(folder: Path, choice: Choice) -> tuple[Mapping[int, Sequence[SliceName]], list[str]]:

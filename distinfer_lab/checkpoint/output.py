@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from ..arguments import checked
 from ..errors import Option, ReshardError
-from ..formats import companions, partition_like, with_secret_key
+from ..formats import FILE_FORMATS, companions, partition_like, with_secret_key
 from ..sizes import BUFFER_BYTES, size_of
 from .progress import Progress
 from .shard_reader import SMALLEST_BUFFER
@@ -17,7 +17,7 @@ from .shard_reader import SMALLEST_BUFFER
 __all__ = ["FileOptions", "Output", "OutputOptions", "WriteOptions"]
 
 HUGGING_FACE = Option("format", "huggingface")
-FORMATS = ("ckpt", "safetensors", "huggingface")
+FORMATS = (*(one.name for one in FILE_FORMATS), "huggingface")
 
 
 class FileOptions(TypedDict, total=False):

@@ -29,7 +29,7 @@ def tasks_of(shares: Sequence[RankReadPlan], texts: Mapping[str, str], output: O
         If the output is one whole checkpoint and there are several ranks, or no file is named for a tensor.
     """
     options: dict[str, Any] = {"chunk_bytes": CHUNK_BYTES, **output.file_options}
-    options["format"] = "ckpt" if output.format == "ckpt" else "safetensors"
+    options["format"] = "safetensors" if output.format == "huggingface" else output.format
     if output.format == "huggingface":
         if len(shares) != 1:
             raise ReshardError(

@@ -10,6 +10,7 @@ from typing import Protocol, Unpack
 from ..arguments import checked
 from ..display import Displayed
 from ..errors import ArgumentTypeError, ContextError
+from ..formats import format_named
 from ..secret import secret_key
 from .saving import SaveOptions
 
@@ -123,7 +124,7 @@ class CheckpointConfig(Displayed):
             raise ContextError(f"save_checkpoint_steps={self.save_checkpoint_steps} is below 1")
         if self.keep_checkpoint_max < 0:
             raise ContextError(f"keep_checkpoint_max={self.keep_checkpoint_max} is below 0 (0 keeps all)")
-        if self.format not in ("ckpt", "safetensors"):
+        if format_named(self.format) is None:
             raise ContextError(f"format={self.format!r} is not 'ckpt' or 'safetensors'")
         if self.enc_key is not None and not isinstance(self.enc_key, bytes):
             raise ArgumentTypeError(f"enc_key is bytes, not {type(self.enc_key).__name__}")

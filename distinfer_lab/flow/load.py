@@ -14,7 +14,7 @@ from ..cards import CardGroup, current_group
 from ..checkpoint import check_places, open_checkpoint, plan_targets
 from ..display import Displayed, counted
 from ..errors import CheckpointError, ContextError, listed
-from ..formats import as_strategy
+from ..formats import as_strategy, format_named
 from ..layout import Strategy
 from ..layout.dialects.mindspore import strategy_from_tuples
 from ..net import Cell, Parameter
@@ -128,7 +128,7 @@ def load_distributed_checkpoint(
     CardError, ContextError
         If there are too few cards, or none.
     """
-    if format not in ("ckpt", "safetensors"):
+    if format_named(format) is None:
         raise ContextError(f"format={format!r} is not 'ckpt' or 'safetensors'")
     group = current_group() if cards is None else cards
     train = train_strategy_filename or parallel_context().strategy_ckpt_load_file or None

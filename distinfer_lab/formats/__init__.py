@@ -8,6 +8,7 @@ from .box_reads import READ_COST_BYTES
 from .contents import gaps, unnamed_paths
 from .encryption import encrypted_by, with_secret_key
 from .entry import ByteSource, Entry, TensorSpec
+from .file_formats import FILE_FORMATS, format_named, format_of
 from .file_set import FileSet, PartFiles, open_files, paths_of
 from .handles import FileIdentity
 from .hub import (
@@ -41,6 +42,7 @@ from .strategy_record import OperatorStrategy, StrategyFile
 
 __all__ = [
     "CHUNK_BYTES",
+    "FILE_FORMATS",
     "INDEX",
     "MANIFEST",
     "READ_COST_BYTES",
@@ -68,6 +70,8 @@ __all__ = [
     "config_problems",
     "config_with_dtype",
     "encrypted_by",
+    "format_named",
+    "format_of",
     "gaps",
     "has_tied_head",
     "hub_files",

@@ -17,7 +17,7 @@ The messages are those of MindSpore's checkpoint.proto (see NOTICE).
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +25,11 @@ import numpy as np
 
 from ..dtypes import CKPT_TYPES, dtype_name, type_name_of, unreadable_dtype
 from ..errors import CheckpointError, Option
-from .entry import Piece, TensorSpec, content_bytes
+from .entry import Entry, Piece, TensorSpec, content_bytes
 from .entry_table import EntryTable, Kind
+from .file_format import FileIndex, FileLayout, ReadAt
 
-__all__ = ["CRC_BYTES", "CRC_WORD", "LARGEST_TEXT", "LONGEST_NAME", "headers", "index_ckpt"]
-
-ReadAt = Callable[[int, int], bytes]
+__all__ = ["CRC_BYTES", "CRC_WORD", "Ckpt", "headers", "index_ckpt"]
 
 CRC_WORD = b"crc_num"
 CRC_BYTES = 17
@@ -54,6 +53,42 @@ TENSOR_HEAD = re.compile(
 )
 DIM, DIMS = re.compile(_DIM), re.compile(rb"(?:" + _DIM + rb")*")
 """How writers spell an entry: its fields in order, each once."""
+
+
+class Ckpt:
+    """MindSpore's `.ckpt`, as a `FileFormat`."""
+
+    name = "ckpt"
+    has_checksum = True
+
+    def index(self, path: str, read_at: ReadAt, size: int) -> FileIndex:
+        return FileIndex(index_ckpt(path, read_at, size), {})
+
+    def problem(self, spec: TensorSpec) -> str:
+        length = len(spec.name.encode())
+        if length > LONGEST_NAME:
+            return f"its name takes {length} bytes, and a .ckpt file holds at most {LONGEST_NAME}"
+        if spec.text is not None and spec.nbytes > LARGEST_TEXT:
+            return f"its text takes {spec.nbytes} bytes, and at most {LARGEST_TEXT} are supported"
+        return ""
+
+    def lay_out(
+        self, specs: Sequence[TensorSpec], chunk_bytes: int, metadata: Mapping[str, str] | None
+    ) -> FileLayout:
+        frame: list[tuple[int, bytes]] = []
+        entries: dict[str, Entry] = {}
+        at = 0
+        for spec in specs:
+            content = b"" if spec.text is None else spec.text.encode("utf-32-le")
+            pieces = []
+            for head, size in headers(spec, chunk_bytes):
+                frame.append((at, head + content[:size]))
+                content = content[size:]
+                pieces.append(Piece(at + len(head), size))
+                at += len(head) + size
+            kind = "" if spec.text is None else "str"
+            entries[spec.name] = Entry(spec.name, kind, spec.dtype, spec.shape, tuple(pieces))
+        return FileLayout(frame, entries, at)
 
 
 @dataclass(frozen=True)

@@ -7,31 +7,18 @@
     check_read_back    the index of what was just written, read as any reader reads it
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..errors import ArgumentTypeError, CheckpointError, Option
 from ..text import pattern_of, shown
 from ..untrusted import check_shape
-from .ckpt import LARGEST_TEXT, LONGEST_NAME, index_ckpt
 from .entry import Entry, TensorSpec
-from .safetensors_file import METADATA, index_safetensors
+from .file_format import FileFormat, ReadAt
+from .file_formats import FILE_FORMATS, format_named, format_of
 
-__all__ = ["FORMATS", "check_format", "check_read_back", "check_specs", "format_of"]
-
-FORMATS = ("ckpt", "safetensors")
-
-ReadAt = Callable[[int, int], bytes]
-
-
-def format_of(path: str) -> str:
-    """The format by which a file of this name is read.
-
-    >>> format_of("a/b.safetensors"), format_of("a/b.ckpt"), format_of("b")
-    ('safetensors', 'ckpt', 'ckpt')
-    """
-    return "safetensors" if path.endswith(".safetensors") else "ckpt"
+__all__ = ["check_format", "check_read_back", "check_specs"]
 
 
 def check_format(path: str, format: str) -> None:
@@ -42,19 +29,22 @@ def check_format(path: str, format: str) -> None:
     CheckpointError
         If it would.
     """
-    if format not in FORMATS:
-        raise CheckpointError(f"{path}: format {format!r} is not 'ckpt' or 'safetensors'")
-    if format != format_of(path):
-        given, fitting = Option("format", format), Option("format", format_of(path))
+    read_as = format_of(path).name
+    if format_named(format) is None:
         raise CheckpointError(
-            f"{path}: a file of this name is read as {format_of(path)}, so it cannot be written with "
+            f"{path}: format {format!r} is not {' or '.join(repr(one.name) for one in FILE_FORMATS)}"
+        )
+    if format != read_as:
+        given, fitting = Option("format", format), Option("format", read_as)
+        raise CheckpointError(
+            f"{path}: a file of this name is read as {read_as}, so it cannot be written with "
             f"{given}; use {fitting}, or a name that ends in .{format}",
             given,
             fitting,
         )
 
 
-def check_specs(path: str, specs: Sequence[TensorSpec], format: str) -> None:
+def check_specs(path: str, specs: Sequence[TensorSpec], format: FileFormat) -> None:
     """Refuse what the format cannot hold.
 
     Raises
@@ -80,10 +70,10 @@ def check_specs(path: str, specs: Sequence[TensorSpec], format: str) -> None:
             )
 
 
-def _problem(spec: TensorSpec, format: str) -> str:
+def _problem(spec: TensorSpec, format: FileFormat) -> str:
     """Why a format cannot hold an entry; "" if it can."""
     try:
-        length = len(spec.name.encode())
+        spec.name.encode()
         (spec.text or "").encode()
     except UnicodeEncodeError:
         return "its name or text holds half a surrogate pair, which no file can hold"
@@ -91,13 +81,7 @@ def _problem(spec: TensorSpec, format: str) -> str:
         check_shape(spec.shape, "its shape", np.dtype(spec.dtype).itemsize)
     except ValueError as err:
         return str(err)
-    if format == "safetensors" and spec.name == METADATA and spec.text is None:
-        return "safetensors reserves this name"
-    if format == "ckpt" and length > LONGEST_NAME:
-        return f"its name takes {length} bytes, and a .ckpt file holds at most {LONGEST_NAME}"
-    if format == "ckpt" and spec.nbytes > LARGEST_TEXT and spec.text is not None:
-        return f"its text takes {spec.nbytes} bytes, and at most {LARGEST_TEXT} are supported"
-    return ""
+    return format.problem(spec)
 
 
 def check_read_back(
@@ -106,7 +90,7 @@ def check_read_back(
     size: int,
     specs: Sequence[TensorSpec],
     entries: Mapping[str, Entry],
-    format: str,
+    format: FileFormat,
 ) -> None:
     """Read the index of a file that was begun, and compare it with what the file is to hold.
 
@@ -124,17 +108,13 @@ def check_read_back(
     CheckpointError
         If an entry would be read with another name, dtype, shape, place or text.
     """
-    texts: Mapping[str, str] = {}
-    if format == "safetensors":
-        found, texts, _ = index_safetensors(path, read_at, size)
-    else:
-        found = index_ckpt(path, read_at, size)
+    found, texts, _ = format.index(path, read_at, size)
     for spec in specs:
         entry, own = found.get(spec.name), entries.get(spec.name)
-        if spec.text is not None and format == "safetensors":
-            same = texts.get(spec.name) == spec.text
+        if own is None:
+            same = spec.text is not None and texts.get(spec.name) == spec.text
         else:
-            same = entry is not None and own is not None and _alike(entry, own)
+            same = entry is not None and _alike(entry, own)
         if not same:
             raise CheckpointError(
                 f"{path}: {shown(spec.name)} would not be read back as it is written; this is a fault of "

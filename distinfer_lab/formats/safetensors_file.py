@@ -13,8 +13,8 @@ The format is described at https://github.com/huggingface/safetensors.
 
 import json
 from array import array
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,10 +30,11 @@ from ..dtypes import (
 from ..errors import CheckpointError
 from ..text import shown
 from ..untrusted import LARGEST_SIZE, parse_json
-from .entry import TensorSpec, content_bytes
+from .entry import Entry, Piece, TensorSpec, content_bytes
 from .entry_table import EntryTable, Kind
+from .file_format import FileIndex, FileLayout, ReadAt
 
-__all__ = ["LONGEST_HEADER", "METADATA", "TEXT_KEY", "header", "index_safetensors"]
+__all__ = ["LONGEST_HEADER", "METADATA", "TEXT_KEY", "Safetensors", "header", "index_safetensors"]
 
 LONGEST_HEADER = 100_000_000
 """As the safetensors library has it."""
@@ -46,17 +47,31 @@ TENSOR = ("a tensor",)
 """What stands for the description of a tensor that was entered."""
 
 
-class Indexed(NamedTuple):
-    """What a header says."""
+class Safetensors:
+    """safetensors, as a `FileFormat`."""
 
-    entries: EntryTable
-    texts: dict[str, str]
-    """The texts that we keep in the metadata."""
-    cut: str = ""
-    """That the file ends before its last tensor does, as a sentence; the tensors beyond can be listed only."""
+    name = "safetensors"
+    has_checksum = False
+
+    def index(self, path: str, read_at: ReadAt, size: int) -> FileIndex:
+        return index_safetensors(path, read_at, size)
+
+    def problem(self, spec: TensorSpec) -> str:
+        return "safetensors reserves this name" if spec.name == METADATA and spec.text is None else ""
+
+    def lay_out(
+        self, specs: Sequence[TensorSpec], chunk_bytes: int, metadata: Mapping[str, str] | None
+    ) -> FileLayout:
+        head, ordered = header(specs, metadata)
+        entries: dict[str, Entry] = {}
+        at = len(head)
+        for spec in ordered:
+            entries[spec.name] = Entry(spec.name, "", spec.dtype, spec.shape, (Piece(at, spec.nbytes),))
+            at += spec.nbytes
+        return FileLayout([(0, head)], entries, at)
 
 
-def index_safetensors(path: str, read_at: Callable[[int, int], bytes], size: int) -> Indexed:
+def index_safetensors(path: str, read_at: ReadAt, size: int) -> FileIndex:
     """The entries and texts of a file; of one that is cut, too, if its header is whole.
 
     Raises
@@ -128,7 +143,7 @@ class _Index:
         self._kinds[type_name, *shape] = number, nbytes
         return number, nbytes
 
-    def indexed(self, found: Sequence[tuple[str, Any]]) -> Indexed:
+    def indexed(self, found: Sequence[tuple[str, Any]]) -> FileIndex:
         """The entries and the texts of a parsed header."""
         texts: dict[str, str] = {}
         marked = zip(*self._marked, strict=True)
@@ -145,7 +160,7 @@ class _Index:
             )
         cut = self._cut(self._tiled_end())
         self._add_texts(texts)
-        return Indexed(self._table, texts, cut)
+        return FileIndex(self._table, texts, cut)
 
     def _fail(self, name: str, what: str) -> CheckpointError:
         return CheckpointError(f"{self._path}: {name:.200}: {what}; the file is damaged")

@@ -23,12 +23,12 @@ from ..errors import CheckpointError, CheckpointFileError, EncryptionError, Opti
 from ..layout import Box, windows
 from ..text import printable
 from .box_reads import contiguous_from, last_cut_dim, rows_to_read, run_bytes, stepped_dim
-from .ckpt import CRC_BYTES, CRC_WORD, index_ckpt
+from .ckpt import CRC_BYTES, CRC_WORD
 from .encryption import decrypt, encrypted_by
 from .entry import Entry, byte_runs, stretches
+from .file_formats import format_of
 from .handles import FileIdentity, Handle, NamedHandle, Spool
 from .recognisers import HEAD_BYTES, recognise_file
-from .safetensors_file import index_safetensors
 
 __all__ = ["SliceFile", "open_slice"]
 
@@ -117,7 +117,7 @@ class SliceFile(Displayed):
     path : str
         The file.
     format : str
-        "ckpt" or "safetensors".
+        The name of its format: "ckpt", "safetensors".
     entries : Mapping[str, Entry]
         In the order of the file.
     nbytes_read : int
@@ -132,19 +132,17 @@ class SliceFile(Displayed):
         self.nbytes_read = 0
         self._counting = threading.Lock()
         self._last: Entry | None = None
-        self._texts: dict[str, str] = {}
+        self._texts: Mapping[str, str] = {}
         self.cut = ""
         self.entries: Mapping[str, Entry]
-        self.format = "safetensors" if path.endswith(".safetensors") else "ckpt"
-        end = self._content_end(crc_check) if self.format == "ckpt" else self.size
+        format = format_of(path)
+        self.format = format.name
+        end = self._content_end(crc_check) if format.has_checksum else self.size
         try:
             if not self.size:
                 raise CheckpointError(f"{path}: the file is empty (0 bytes)")
-            if self.format == "safetensors":
-                self.entries, self._texts, cut = index_safetensors(path, self._read_at, end)
-                self.cut = f"{path}: {cut}" if cut else ""
-            else:
-                self.entries = index_ckpt(path, self._read_at, end)
+            self.entries, self._texts, cut = format.index(path, self._read_at, end)
+            self.cut = f"{path}: {cut}" if cut else ""
         except CheckpointError as err:
             known = recognise_file(path, self._read_at(0, HEAD_BYTES))
             raise CheckpointError(

@@ -27,11 +27,11 @@ from ..display import bytes_in_words, counted
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, EncryptionError
 from ..layout import Box
 from .allocation import allocate
-from .ckpt import CRC_WORD, headers
+from .ckpt import CRC_WORD
 from .encryption import check_key, encrypt
-from .entry import Entry, Piece, TensorSpec, byte_runs, stretches
-from .limits import check_format, check_read_back, check_specs, format_of
-from .safetensors_file import header
+from .entry import Entry, TensorSpec, byte_runs, stretches
+from .file_formats import format_of
+from .limits import check_format, check_read_back, check_specs
 
 __all__ = ["CHUNK_BYTES", "SliceWriter", "save_slice"]
 
@@ -108,15 +108,16 @@ class SliceWriter:
     ) -> None:
         self.path = os.fspath(path)
         self.specs = tuple(specs)
-        format = format_of(self.path) if format is None else format
-        self._check_options(format, chunk_bytes, crc_check, enc_key, enc_mode)
+        self._format = format_of(self.path)
+        check_format(self.path, self._format.name if format is None else format)
+        self._check_options(chunk_bytes, crc_check, enc_key, enc_mode)
         # A .ckpt file without an entry has a checksum at least: one of no bytes is what a failed copy leaves.
-        self._crc = crc_check or (format == "ckpt" and not self.specs)
+        self._crc = crc_check or (self._format.has_checksum and not self.specs)
         self._key, self._mode, self._sync = enc_key, enc_mode, sync
         self._temporary, self._permissions = f"{self.path}.tmp", permissions
         self._is_complete, self.cipher = False, None if enc_key is None else ""
         self._keep = resume and enc_key is None
-        heads, self.entries, self._size = _laid_out(self.specs, format, chunk_bytes, metadata)
+        frame, self.entries, self._size = self._format.lay_out(self.specs, chunk_bytes, metadata)
         self._left = {spec.name: spec.nbytes for spec in self.specs if spec.text is None}
         try:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
@@ -126,29 +127,27 @@ class SliceWriter:
                 f"{self.path}: {err.strerror}; choose a folder that can be written"
             ) from err
         try:
-            self.resumed = self._keep and self._holds(heads)
+            self.resumed = self._keep and self._holds(frame)
             if not self.resumed and os.fstat(self._file.fileno()).st_size:
                 # Only then: ext4 flushes a file that was cut to nothing when it is closed.
                 os.truncate(self._file.fileno(), 0)
             self._take_room()
-            self._write_heads(heads, format)
-            check_read_back(self.path, self._read_at, self._size, self.specs, self.entries, format)
+            self._write_frame(frame)
+            check_read_back(self.path, self._read_at, self._size, self.specs, self.entries, self._format)
         except BaseException:
             self._discard()
             raise
 
     def _check_options(
         self,
-        format: str,
         chunk_bytes: int,
         crc: bool,
         key: bytes | None,
         mode: str,
     ) -> None:
-        check_format(self.path, format)
         if chunk_bytes < 1:
             raise CheckpointError(f"{self.path}: chunk_bytes={chunk_bytes} must be 1 or more")
-        if (crc or key is not None) and format != "ckpt":
+        if (crc or key is not None) and not self._format.has_checksum:
             raise CheckpointError(f"{self.path}: only .ckpt files carry a checksum or are encrypted")
         if key is not None:
             check_key(key, mode)
@@ -156,7 +155,7 @@ class SliceWriter:
                 raise EncryptionError(
                     f"{self.path}: an encrypted file carries no checksum; choose one of them"
                 )
-        check_specs(self.path, self.specs, format)
+        check_specs(self.path, self.specs, self._format)
 
     def _open(self) -> Any:
         if self._key is not None:
@@ -174,11 +173,11 @@ class SliceWriter:
             flags |= os.O_EXCL
         return os.open(self._temporary, flags, self._permissions)
 
-    def _holds(self, heads: Sequence[tuple[int, bytes]]) -> bool:
+    def _holds(self, frame: Sequence[tuple[int, bytes]]) -> bool:
         """Whether the file that is there has this layout."""
         fd = self._file.fileno()
         whole = os.fstat(fd).st_size >= self._size > 0
-        return whole and all(os.pread(fd, len(head), offset) == head for offset, head in heads)
+        return whole and all(os.pread(fd, len(data), offset) == data for offset, data in frame)
 
     def _take_room(self) -> None:
         """Give the file its size: a disk that is too full is reported before anything is written."""
@@ -197,16 +196,9 @@ class SliceWriter:
     def _read_at(self, offset: int, count: int) -> bytes:
         return os.pread(self._file.fileno(), count, offset)
 
-    def _write_heads(self, heads: Sequence[tuple[int, bytes]], format: str) -> None:
-        frame = list(heads)
-        for spec in self.specs:
-            if spec.text is not None and format == "ckpt":
-                content = spec.text.encode("utf-32-le")
-                for offset, count in stretches(self.entries[spec.name].pieces, 0, len(content)):
-                    frame.append((offset, content[:count]))
-                    content = content[count:]
+    def _write_frame(self, frame: Sequence[tuple[int, bytes]]) -> None:
         self._frame = xxhash.xxh3_128()
-        for offset, data in sorted(frame):
+        for offset, data in frame:
             self._pwrite(memoryview(data), offset)
             self._frame.update(data)
 
@@ -339,35 +331,6 @@ class SliceWriter:
         self._file.close()
         if not self._keep and not self._is_complete:
             Path(self._temporary).unlink(missing_ok=True)
-
-
-def _laid_out(
-    specs: Sequence[TensorSpec],
-    format: str,
-    chunk_bytes: int,
-    metadata: Mapping[str, str] | None,
-) -> tuple[list[tuple[int, bytes]], dict[str, Entry], int]:
-    """Headers with their offsets, entries with their pieces, and the size of the file."""
-    heads: list[tuple[int, bytes]] = []
-    entries: dict[str, Entry] = {}
-    at = 0
-    if format == "safetensors":
-        head, ordered = header(specs, metadata)
-        heads.append((0, head))
-        at = len(head)
-        for spec in ordered:
-            entries[spec.name] = Entry(spec.name, "", spec.dtype, spec.shape, (Piece(at, spec.nbytes),))
-            at += spec.nbytes
-        return heads, entries, at
-    for spec in specs:
-        pieces = []
-        for head, size in headers(spec, chunk_bytes):
-            heads.append((at, head))
-            pieces.append(Piece(at + len(head), size))
-            at += len(head) + size
-        kind = "str" if spec.text is not None else ""
-        entries[spec.name] = Entry(spec.name, kind, spec.dtype, spec.shape, tuple(pieces))
-    return heads, entries, at
 
 
 @checked
