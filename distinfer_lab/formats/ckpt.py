@@ -40,8 +40,8 @@ WINDOW_BYTES = 1 << 12
 LARGEST_WINDOW = 1 << 20
 MOST_SIZES = 64
 MOST_KNOWN = 1 << 16
-FREE_SINGLE, BYTES_PER_SINGLE = 1 << 15, 256
-"""Messages that are read field by field, some 30 us each; parts of a large tensor have MiB each."""
+FREE_SINGLE, BYTES_PER_SINGLE = 1 << 14, 512
+"""Messages that are read field by field, some 50 us each; parts of a large tensor have MiB each."""
 MAP_TENSOR = "map tensor"
 LEN, VARINT = 2, 0
 
