@@ -191,6 +191,7 @@ class Resharding:
     def _move(
         self, jobs: Mapping[int, Move], control: Callable[[int], Control], run: Run
     ) -> dict[int, Moved]:
+        control(0).check()
         reported: dict[int, int] = {}
         # Not waited for: to ask a card that was just lost takes its time.
         asked = [self._ask_progress()]

@@ -92,7 +92,7 @@ def test_a_served_file_that_is_gone_is_the_error(source, monkeypatch):
 
 
 def test_serving_is_cancelled(source, large, monkeypatch):
-    """Between two windows; then the group works on."""
+    """Before it begins or while it runs; then the group works on."""
 
     class Control:
         def advance(self, nbytes):
