@@ -299,6 +299,7 @@ def write(
     if on is None and checkpoint.held:
         raise ReshardError("the checkpoint is in the memory of cards; pass on=, the group that holds it")
     output = _output(conversion, folder, options)
+    _refuse_existing(output)
     tasks = _checked_tasks(conversion, output)
     if verify_source:
         check_source(checkpoint)
@@ -306,13 +307,10 @@ def write(
         check_places(checkpoint)
         check_taken_for_equal(checkpoint)
     watch = Watch(_bytes_by_rank(tasks), progress, cancelled)
-    sync = bool(output.file_options.get("sync", True))
-    with Stage(
-        output.folder, _job(conversion, output), sync=sync, overwrite=output.overwrite, resume=output.resume
-    ) as stage:
+    with _stage(conversion, output) as stage:
         staged = [replace(task, folder=os.fspath(stage.folder)) for task in tasks]
-        sources = dict(enumerate(checkpoint.files))
-        written = (on or Threads()).write_files(staged, sources, watch.of_rank, route)
+        by_rank = dict(enumerate(checkpoint.files))
+        written = (on or Threads()).write_files(staged, by_rank, watch.of_rank, route)
         for file in checkpoint.files:
             file.check_unchanged()
         if output.digests:
@@ -332,6 +330,18 @@ def write(
         written.private_bytes,
         discarded,
     )
+
+
+def _refuse_existing(output: Output) -> None:
+    if Path(output.folder).exists() and not output.overwrite:
+        with Stage(output.folder, {}):  # refuses it, and clears what a run that was killed left beside it
+            pass
+
+
+def _stage(conversion: Conversion, output: Output) -> Stage:
+    sync = bool(output.file_options.get("sync", True))
+    job = _job(conversion, output)
+    return Stage(output.folder, job, sync=sync, overwrite=output.overwrite, resume=output.resume)
 
 
 def _bytes_by_rank(tasks: Sequence[WriteTask]) -> dict[int, int]:
