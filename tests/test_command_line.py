@@ -100,7 +100,7 @@ def test_a_plan_of_many_kinds_of_tensors_is_told_in_few_lines(tmp_path):
 
 
 def test_entries_are_selected_renamed_and_converted(folder):
-    """bfloat16 of some entries under other names; what became infinite is told."""
+    """bfloat16 of some entries under other names; what became infinite is reported."""
     arguments = ["--select", "net.*", "--rename", "net.*=model.*", "--dtype", "float16"]
     done = distinfer("reshard", folder / "src", folder / "out", "--strategy", folder / "src.json", *arguments)
     assert done.exit_code == 0

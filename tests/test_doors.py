@@ -54,7 +54,7 @@ def test_the_demo_proves_its_prediction(arguments):
 
 
 def test_the_demo_fails_if_the_prediction_differs(monkeypatch):
-    """A prediction that is off by a little too much is told, and the status is 1."""
+    """A prediction that is off by a little too much is reported, and the status is 1."""
     honest = dl.Model.predict
     monkeypatch.setattr(
         dl.Model, "predict", lambda self, *data: dl.Tensor(honest(self, *data).asnumpy() + 1e-2)

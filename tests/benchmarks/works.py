@@ -1,4 +1,4 @@
-"""The works that are timed: checkpoints of a given size, and where they shall go.
+"""The works that are timed: checkpoints of a given size, and their destinations.
 
 W1   8 tensor-parallel slices -> 4         rows, columns and replicated parameters mixed
 W2   8 -> 1

@@ -48,7 +48,7 @@ def test_a_killed_card_is_seen_to_be_gone_and_comes_back_with_what_it_held(proce
 
 
 def test_what_cannot_come_back_does_not_keep_the_rest_away():
-    """Shards that were trained are lost with their card, which is told; those of files are there again."""
+    """Shards that were trained are lost with their card, which is reported; those of files are there again."""
     with CardGroup(3) as group:
         trained, loaded = (group.place([Shards(rank) for rank in range(3)]) for _ in range(2))
         trained.commit(0)
@@ -60,7 +60,7 @@ def test_what_cannot_come_back_does_not_keep_the_rest_away():
 
 
 def test_a_card_that_hangs_does_not_hide_the_others():
-    """It does not answer; what the others hold is told."""
+    """It does not answer; what the others hold is reported."""
     with CardGroup(2, processes=True) as group:
         group.place([Shards(rank) for rank in range(2)])
         hanging = group.client.run(os.getpid, workers=[list(group.runtime.membership.addresses)[1]])

@@ -1,4 +1,4 @@
-"""A checkpoint: files and strategy put against each other before a byte of data is read."""
+"""A checkpoint: files and strategy are cross-checked before a byte of data is read."""
 
 import shutil
 import tracemalloc

@@ -93,7 +93,7 @@ def readers(folder):
 
 @pytest.mark.parametrize("content", WRONG, ids=lambda content: json.dumps(content)[:60])
 def test_no_reader_shows_a_raw_error(content, tmp_path):
-    """An error of ours that names the file, in words; or the file is what the reader takes."""
+    """An error of ours that names the file; or the file is what the reader takes."""
     for name, each in readers(tmp_path).items():
         path = tmp_path / "inner" / name
         path.parent.mkdir(exist_ok=True)
@@ -141,7 +141,7 @@ def test_a_strategy_file_is_no_checkpoint(name, tmp_path):
 
 
 def test_inspect_tells_strategies_from_what_is_none(tmp_path):
-    """A damaged strategy file is called that; JSON that is none is told to be no checkpoint."""
+    """A damaged strategy file is called that; JSON that is none is reported as not a checkpoint."""
     write_strategy(tmp_path / "s.json", ROWS)
     path = tmp_path / "damaged.json"
     path.write_bytes((tmp_path / "s.json").read_bytes()[:-9])

@@ -229,7 +229,7 @@ def test_what_was_copied_is_verified_and_replaced(like, tmp_path):
 
 
 def test_an_interrupted_run_takes_what_is_there_in_the_end(like, tmp_path, monkeypatch):
-    """Weights are gone on with, companions are copied anew; with others than before it begins afresh."""
+    """Weights are resumed, companions are copied again; with others than before it starts over."""
     options = {"format": "huggingface", "like": like}
 
     def interrupted():

@@ -1,4 +1,4 @@
-"""Channels: what is sent arrives, in any amount; strangers stay out; a peer that goes is told at once."""
+"""Channels: what is sent arrives, in any amount; strangers stay out; a peer that goes is reported at once."""
 
 import contextlib
 import re

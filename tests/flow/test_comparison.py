@@ -17,7 +17,7 @@ def test_equal_bits_are_said_to_be():
 
 
 def test_rounding_is_allowed_and_more_is_not():
-    """1e-5 of the largest value; the largest difference is told."""
+    """1e-5 of the largest value; the largest difference is reported."""
     expected = np.array([100.0, 1.0], np.float32)
     close = compare(expected + np.float32(0.0005), expected)
     assert close.ok

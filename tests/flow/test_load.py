@@ -180,7 +180,7 @@ def test_names_are_not_guessed(folder, two):
 
 
 def test_dtypes_are_converted_within_their_kind(folder, two):
-    """float32 to float16 is told; to an integer is refused; strict converts nothing."""
+    """float32 to float16 is reported; to an integer is refused; strict converts nothing."""
     net, result = load(folder, {"w": ((4, 3), "float16")}, two)
     assert dict(result.converted) == {"w": "float32"}
     np.testing.assert_array_equal(net.p0.asnumpy(), WHOLE.astype(np.float16), strict=True)

@@ -131,7 +131,7 @@ def test_a_hugging_face_folder_is_its_net_and_its_code_predicts_the_same(tmp_pat
 
 
 def test_a_net_that_cannot_be_cut_for_so_many_cards_is_refused(tmp_path):
-    """In words, before there are cards; the session can go on."""
+    """Before there are cards; the session can go on."""
     session = Session()
     session.open(HUB)
     with pytest.raises(DistinferError, match="tp=3"):
@@ -294,7 +294,7 @@ def test_the_code_of_every_way_to_files_runs(folder, given):
 
 
 def test_watching_ends(folder):
-    """Each step is told, until it is not wanted any more."""
+    """Each step is reported, until that is not wanted any more."""
     session, told = Session(), []
     end = session.watch(lambda: told.append(session.version("source")))
     session.open(folder / "mine", folder / "strategy.ckpt")

@@ -42,7 +42,7 @@ def test_a_step_takes_the_place_of_itself_and_of_all_after_it(numbers):
 
 
 def test_a_step_that_began_before_another_one_ended_is_refused_and_closed():
-    """What is in the log stays, and nobody is told of a change."""
+    """What is in the log stays, and no change is reported."""
     log, closed, told = StepLog(), [], []
     begun = log.version
     log.enter(step(0, closed), begun)

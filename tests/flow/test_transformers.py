@@ -278,7 +278,7 @@ def test_narrow_weights_stay_narrow_and_compute_in_float32(dtype, count, tmp_pat
 
 
 def test_files_without_the_prefix_and_with_a_tied_head_are_taken(tmp_path):
-    """As GPT-2's first files were saved: names without `transformer.`, and what the net has not is told."""
+    """As GPT-2's first files were saved: names without `transformer.`, and what the net does not have is reported."""
     config = json.loads((folder_of("gpt2_tiny") / "config.json").read_text())
     tensors = {n.removeprefix("transformer."): v for n, v in weights("gpt2_tiny").items()}
     tensors["h.0.attn.masked_bias"] = np.array(-1e4, np.float32)

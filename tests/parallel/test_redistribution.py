@@ -42,7 +42,7 @@ def program_of(shape: tuple[int, ...], layouts: Any, dtype: Any = np.int64) -> P
 
 
 def lacking(src: Layout, dst: Layout, shape: tuple[int, ...]) -> np.ndarray:
-    """For each rank the elements that it shall hold and does not hold: what it must receive, by counting."""
+    """For each rank the elements that it should hold and does not: what it must receive, by counting."""
     ranks = max(int(x.ranks.max()) for x in (src, dst)) + 1
     out = np.zeros(ranks, np.int64)
     for rank in dst.ranks.tolist():

@@ -178,7 +178,7 @@ def test_an_odd_vocabulary_is_cut_as_torch_chunks_it():
 
 
 def test_rules_of_a_file(tmp_path):
-    """The same fields as JSON; what is wrong with a file is told."""
+    """The same fields as JSON; what is wrong with a file is reported."""
     path = tmp_path / "rules.json"
     path.write_text('[{"match": "*qkv", "dims": "tp", "fused": [[4, 2, 2]]}, {"match": "*", "dims": null}]')
     rules = Rules(Mesh.parse("tp=2"), read_rules(path))

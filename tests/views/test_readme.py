@@ -20,7 +20,7 @@ def drawing() -> str:
 
 
 def test_the_readme_shows_what_is_drawn() -> None:
-    """A picture of an older look is drawn anew by this module's command."""
+    """A picture of an older look is drawn again by this module's command."""
     assert README.read_text() == drawing()
 
 

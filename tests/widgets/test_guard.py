@@ -1,4 +1,4 @@
-"""A callback that fails says so in the widget, in words."""
+"""A callback that fails says so in the widget."""
 
 import threading
 
@@ -24,7 +24,7 @@ def test_an_error_is_told_in_words_and_cleared_by_a_success():
 
 
 def test_an_unexpected_error_names_its_class():
-    """A bug is told as what it is."""
+    """A bug is reported as what it is."""
     line = ErrorLine()
     line.guard(lambda: {}["w"])()
     assert "KeyError: &#x27;w&#x27;" in line.value

@@ -54,7 +54,7 @@ def test_a_plan_is_run_and_proved(plan, tmp_path):
 
 
 def test_verify_reads_all_again(plan, tmp_path):
-    """Its button is there when there is something to verify; damage is told."""
+    """Its button is there when there is something to verify; damage is reported."""
     panel = RunPanel(plan, tmp_path / "out")
     panel.run()
     panel.wait(SECONDS)

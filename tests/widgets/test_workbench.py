@@ -175,7 +175,7 @@ def test_a_folder_of_hugging_face_is_called_so(tmp_path):
     [("save", " 1_10 ", "step='1_10'"), ("pattern", "net-1_*, x*", "file=['net-1_*', 'x*']")],
 )
 def test_one_save_of_several_is_chosen(tmp_path, field, text, keyword):
-    """By its step or by its files; a line says which, and the code has it. Another folder begins anew."""
+    """By its step or by its files; a line says which, and the code has it. Another folder starts over."""
     for rank in range(2):
         for epoch in (1, 2):
             values = {"w": np.full((4, 8), epoch, np.float32)}
@@ -199,7 +199,7 @@ def test_one_save_of_several_is_chosen(tmp_path, field, text, keyword):
 
 
 def test_a_folder_that_is_none_is_told(folder):
-    """A path that is not there, a folder without a checkpoint, a damaged file: in words; the page stays."""
+    """A path that is not there, a folder without a checkpoint, a damaged file: the line says so; the page stays."""
     bench = Workbench(folder=folder)
     bench.chooser.field.value = str(folder / "nowhere")
     assert "No such file or directory. Check the path." in bench.chooser.said.value
@@ -243,7 +243,7 @@ def test_a_given_group_does_all(folder):
 
 
 def test_going_back_leaves_nothing_old(bench, folder):
-    """After another source is opened, the later steps are made anew."""
+    """After another source is opened, the later steps are made again."""
     bench.open_folder(folder / "mine", folder / "train_strategy.ckpt")
     bench.cutting.wait(SECONDS)
     first = bench.editor
@@ -255,7 +255,7 @@ def test_going_back_leaves_nothing_old(bench, folder):
 
 
 def test_the_code_is_saved_once(bench, tmp_path):
-    """Under a new name; a file that exists is told."""
+    """Under a new name; a file that exists is reported."""
     bench.file.value = str(tmp_path / "mine.py")
     bench.keep.click()
     assert (tmp_path / "mine.py").read_text() == bench.code.value

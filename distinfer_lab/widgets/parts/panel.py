@@ -28,8 +28,8 @@ class Panel(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
 
     @property
     def static(self) -> Drawing:
-        """The picture as it stands where there is no kernel: show it in a cell of its own."""
-        raise NotImplementedError
+        """The picture as it is where there is no kernel; of a panel without one, its text."""
+        return still_of("", repr(self))
 
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write the still picture to `file`."""
