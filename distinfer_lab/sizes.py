@@ -1,13 +1,17 @@
-"""Sizes as people write them: "64 MiB"."""
+"""Sizes as people write them ("64 MiB"), and the sizes that hold where none is given."""
 
+import os
 import re
 
 from .errors import Option, ReshardError
 
-__all__ = ["BUFFER_BYTES", "size_of"]
+__all__ = ["BUFFER_BYTES", "MOST_THREADS", "default_threads", "size_of"]
 
 BUFFER_BYTES = 32 << 20
 """The memory for data of each worker, where nothing else is said."""
+
+MOST_THREADS = 8
+"""Where none is given; each thread has a buffer of its own."""
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 UNITS |= {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -36,3 +40,8 @@ def size_of(value: int | str, name: str = "size") -> int:
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise ReshardError(f"{given}: at least 1 byte is needed", given)
     return found
+
+
+def default_threads() -> int:
+    """The number of threads where none is given: as many as cores, at most `MOST_THREADS`."""
+    return min(len(os.sched_getaffinity(0)), MOST_THREADS)

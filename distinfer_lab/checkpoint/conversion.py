@@ -271,7 +271,7 @@ def write(
     Parameters
     ----------
     on
-        Who writes: `Threads`, or a `CardGroup`; by default as many threads as there are cores.
+        Who writes: `Threads`, or a `CardGroup`; by default as many threads as cores, at most 8.
     route
         How pieces reach the workers, see `Executor.write_files`.
     verify_source

@@ -1,6 +1,5 @@
 """Who writes the files of a conversion: threads of this process, or whoever else has `write_files`."""
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -9,6 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from ..display import Displayed
 from ..errors import ReshardError
+from ..sizes import default_threads
 from .file_writer import Control, FileReport, WriteTask, Written, write_file
 from .rank_reads import BoxReader
 
@@ -50,7 +50,7 @@ class Threads(Displayed):
     Parameters
     ----------
     count
-        How many; None: as many as this process may use cores. Those that no file is left for read ahead.
+        How many; None: as many as this process may use cores, at most 8. Those that no file is left for read ahead.
 
     Raises
     ------
@@ -73,7 +73,7 @@ class Threads(Displayed):
     ) -> Written:
         """See `Executor`; there is one route."""
         stopped = threading.Event()
-        count = self.count or len(os.sched_getaffinity(0))
+        count = self.count or default_threads()
 
         def write(task: WriteTask) -> FileReport:
             watched = _Stoppable(control(task.share.rank), stopped)

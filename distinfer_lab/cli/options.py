@@ -1,6 +1,5 @@
 """Options that several commands share: which checkpoint, and what to make of it."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import DistinferError, EncryptionError
+from ..sizes import MOST_THREADS, default_threads
 from ..untrusted import parse_json, read_file
 from .keys import EnvironmentKey, key_options
 from .messages import message, say
@@ -29,8 +29,6 @@ __all__ = [
 ]
 
 LARGEST_CONFIG = 1 << 24
-MOST_THREADS = 8
-"""By default; each has a buffer of its own."""
 PATH = click.Path(exists=True, path_type=Path)
 
 
@@ -121,7 +119,7 @@ buffer_option = click.option(
 )
 threads_option = click.option(
     "--threads",
-    default=lambda: min(len(os.sched_getaffinity(0)), MOST_THREADS),
+    default=default_threads,
     show_default=f"as many as cores, at most {MOST_THREADS}",
     type=click.IntRange(1, 256),
     help="Files at one time.",

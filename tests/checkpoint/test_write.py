@@ -1,6 +1,7 @@
 """Files to files: a bounded buffer, nothing half written, no byte read that is not needed."""
 
 import json
+import os
 import tracemalloc
 
 import numpy as np
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distinfer_lab.checkpoint import (
+    Threads,
+    executors,
     open_checkpoint,
     transform_checkpoints,
     verify_folder,
@@ -271,3 +274,15 @@ def test_plain_entries_stay_plain(small):
         with pytest.raises(ReshardError, match=r"count: .* or leave the tensor out by select=\['!count'\]"):
             again.plan(SRC)
         assert "w" in again.plan(SRC, select=["!count"]).plan
+
+
+@pytest.mark.parametrize(("cores", "number", "count"), [(3, None, 3), (64, None, 8), (64, 12, 12)])
+def test_files_are_written_by_so_many_threads(small, monkeypatch, cores, number, count):
+    """As many as cores, at most 8, where no number is given."""
+    pools = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
+    real = executors.ThreadPoolExecutor
+    monkeypatch.setattr(executors, "ThreadPoolExecutor", lambda n: (pools.append(n), real(n))[1])
+    with open_checkpoint(small / "src", SRC) as checkpoint:
+        checkpoint.plan(DST).write(small / "out", on=Threads(number))
+    assert pools == [count]
