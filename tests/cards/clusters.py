@@ -1,11 +1,12 @@
 """Clusters of processes of their own, as somebody else would have started them; and ways to kill them."""
 
 import contextlib
+import json
 import os
 import signal
-import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -24,12 +25,6 @@ def until(condition, seconds=60):
         time.sleep(0.01)
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def dask_command(*words, **environment):
     """A scheduler or worker as a process that says nothing."""
     return subprocess.Popen(
@@ -44,10 +39,12 @@ class Cluster:
     """A scheduler and workers without nannies: who is killed stays dead until another is started."""
 
     def __init__(self, workers, *options, scheme="tcp", scheduler_options=(), host="127.0.0.1"):
-        port = free_port()
-        self.address = f"{scheme}://{host}:{port}"
-        self._options = ["--host", host, "--no-dashboard", *options]
-        scheduler = ["--host", f"{scheme}://{host}", "--no-dashboard", "--port", str(port)]
+        self._folder = tempfile.TemporaryDirectory(prefix="cluster-")
+        # The scheduler takes a port itself: one that was found free before it starts may be another's by then.
+        self.scheduler_file = Path(self._folder.name, "scheduler.json")
+        common = ["--scheduler-file", str(self.scheduler_file), "--no-dashboard"]
+        self._options = [*common, "--host", host, *options]
+        scheduler = [*common, "--host", f"{scheme}://{host}", "--port", "0"]
         self.scheduler = dask_command("dask_scheduler", *scheduler, *scheduler_options)
         self.workers = []
         for _ in range(workers):
@@ -56,7 +53,6 @@ class Cluster:
     def add(self, *options, nthreads=1, **environment):
         """Start one more worker; gives its process."""
         words = [
-            self.address,
             *self._options,
             "--no-nanny",
             "--nthreads",
@@ -68,25 +64,27 @@ class Cluster:
         return self.workers[-1]
 
     def wait(self, security=None):
-        """Until the scheduler answers and knows all workers that were started."""
-        address = self.address.rpartition("://")[2].rpartition(":")
-        until(lambda: _answers(address[0], int(address[2])))
+        """Until the scheduler knows all workers that were started; then `address` is known too."""
+        until(self._listens)
+        self.address = json.loads(self.scheduler_file.read_text())["address"]
         options = {} if security is None else {"security": security}
         with Client(self.address, set_as_default=False, timeout=60, **options) as client:
             if self.workers:
                 client.wait_for_workers(len(self.workers), timeout=60)
+
+    def _listens(self):
+        """Whether the scheduler has written its file, which it does once it listens."""
+        assert self.scheduler.poll() is None, "the scheduler has ended"
+        with contextlib.suppress(OSError, ValueError):
+            return bool(json.loads(self.scheduler_file.read_text()))
+        return False
 
     def close(self):
         for process in (*self.workers, self.scheduler):
             process.kill()
         for process in (*self.workers, self.scheduler):
             process.wait()
-
-
-def _answers(host, port):
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=1):
-        return True
-    return False
+        self._folder.cleanup()
 
 
 @contextlib.contextmanager

@@ -95,8 +95,8 @@ def test_a_cluster_by_its_file_or_a_client(tmp_path):
     path = tmp_path / "scheduler.json"
     with pytest.raises(CardError, match=r"there is no scheduler file .*scheduler.json; `dask scheduler"):
         CardGroup(2, scheduler_file=path)
-    with cluster_of(2, scheduler_options=["--scheduler-file", str(path)]) as given:
-        until(path.exists)
+    with cluster_of(2) as given:
+        path = given.scheduler_file
         with CardGroup(2, scheduler_file=path) as cards:
             assert predict(cards) == [3, 3, 3]
         with Client(given.address, set_as_default=False) as client:
