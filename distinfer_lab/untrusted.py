@@ -15,6 +15,7 @@ the file and what it should be, and adds both.
 
 import errno
 import json
+import marshal
 import math
 import os
 import stat
@@ -56,6 +57,8 @@ BYTES_PER_VALUE = 16
 FREE_VALUES = 400_000
 """A short text or number takes up to 200 bytes of memory as a part of an object."""
 NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+MOST_SHARED, LONGEST_SHARED = 1 << 16, 1 << 10
+"""How many distinct objects are remembered, and of how many bytes each."""
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -99,7 +102,11 @@ def read_file(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 def parse_json(
-    data: bytes, *, finite: bool = True, read_object: Callable[[list[tuple[str, Any]]], Any] | None = None
+    data: bytes,
+    *,
+    finite: bool = True,
+    read_object: Callable[[list[tuple[str, Any]]], Any] | None = None,
+    share: bool = False,
 ) -> Any:
     r"""The value that JSON text in UTF-8 says.
 
@@ -110,6 +117,9 @@ def parse_json(
     read_object
         Gives what stands for an object, the innermost first; it has to refuse a name that is there twice.
         By default a dict.
+    share
+        Small objects that are equal are one dict, which nobody may change then: a strategy says the same of a
+        thousand tensors.
 
     Raises
     ------
@@ -130,8 +140,9 @@ def parse_json(
     if read_object is None and data.count(b",") > FREE_VALUES + len(data) // BYTES_PER_VALUE:
         raise ValueError("it has too many short values for its size")
     options: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _float} if finite else {}
+    read_object = read_object or (_SharedObjects() if share else _object)
     try:
-        found = json.loads(data.decode("utf-8-sig"), object_pairs_hook=read_object or _object, **options)
+        found = json.loads(data.decode("utf-8-sig"), object_pairs_hook=read_object, **options)
         if not _is_shallow(data) and isinstance(found, dict | list):
             _check_depth(found)
         if b"\\ud" in data or b"\\uD" in data:
@@ -169,6 +180,24 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the name {shown(twice)} is there twice")
     return found
+
+
+class _SharedObjects:
+    """Reads objects as dicts, of which small ones that are equal are one."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, dict[str, Any]] = {}
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if any(isinstance(value, dict) for _, value in pairs):
+            return _object(pairs)
+        key = marshal.dumps(pairs, 2)  # which tells 1 from 1.0 and True, as equality does not
+        found = self._known.get(key)
+        if found is None:
+            found = _object(pairs)
+            if len(self._known) < MOST_SHARED and len(key) <= LONGEST_SHARED:
+                self._known[key] = found
+        return found
 
 
 def _refuse_constant(word: str) -> float:

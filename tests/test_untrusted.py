@@ -1,6 +1,7 @@
 """The one reader of untrusted paths, JSON and numbers, and the one way to show a name."""
 
 import html
+import json
 import os
 from xml.etree import ElementTree
 
@@ -99,6 +100,25 @@ def test_json_that_is_right_is_read():
     assert parse_json(b"[Infinity]", finite=False) == [float("inf")]
     deep = b"[" * DEEPEST + b'"' + b"[" * 100 + b'"' + b"]" * DEEPEST
     assert str(parse_json(deep)).count("[") == DEEPEST + 100
+
+
+def test_equal_objects_are_shared_where_that_is_asked_for():
+    """Only small ones that are equal to the kind of each number; and a name that is there twice is refused."""
+    texts = [
+        '{"a": [1, 2]}',
+        '{"a": [1, 2.0]}',
+        '{"a": [true, 2]}',
+        '{"a": {"b": 1}}',
+        f'{{"a": "{"x" * 2000}"}}',
+    ]
+    data = f"[{', '.join(texts * 2)}]".encode()
+    found = parse_json(data, share=True)
+    assert repr(found) == repr(json.loads(data)) == repr(parse_json(data))
+    assert [one is other for one, other in zip(found[:5], found[5:], strict=True)] == [True] * 3 + [False] * 2
+    with pytest.raises(ValueError, match="the name 'x' is there twice"):
+        parse_json(b'{"a": 1, "b": {"x": 1, "x": 2}}', share=True)
+    with pytest.raises(ValueError, match="too many short values"):
+        parse_json(b"[" + b"1," * 10**6 + b"1]", share=True)
 
 
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, [1], -1, 8, 10**4000])

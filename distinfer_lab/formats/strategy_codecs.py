@@ -7,6 +7,7 @@
 """
 
 import json
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -34,15 +35,20 @@ NUMBERS = ("opt_weight_shard_step", "opt_weight_shard_size", "field")
 A_STRATEGY = "a strategy file is what training saved by strategy_ckpt_save_file, or JSON layouts"
 
 
-def decode_strategy(path: str, data: bytes) -> StrategyFile:
+def decode_strategy(path: str, data: bytes, fields: Any = None) -> StrategyFile:
     """What the bytes of a strategy file say; its form is known by the end of its path.
+
+    Parameters
+    ----------
+    fields
+        The value of its JSON, where it was parsed before.
 
     Raises
     ------
     CheckpointError
         If they are not a strategy file's; the message names the path.
     """
-    return _from_json(path, data) if path.endswith(".json") else _from_protobuf(path, data)
+    return _from_json(path, data, fields) if path.endswith(".json") else _from_protobuf(path, data)
 
 
 def encode_strategy(path: str, source: StrategyFile) -> bytes:
@@ -80,10 +86,13 @@ def _from_protobuf(path: str, data: bytes) -> StrategyFile:
         )
         for item in message.parallel_strategy_item
     }
-    layouts = {
-        item.param_name: _item(path, item.param_name, item.parallel_layouts)
-        for item in message.parallel_layout_item
-    }
+    known: dict[bytes, MindSporeLayout] = {}
+    layouts: dict[str, MindSporeLayout] = {}
+    for item in message.parallel_layout_item:
+        said = item.parallel_layouts.SerializeToString()
+        if said not in known:
+            known[said] = _item(path, item.param_name, item.parallel_layouts)
+        layouts[item.param_name] = known[said]
     return StrategyFile(message.current_stage, operators, layouts)
 
 
@@ -120,17 +129,16 @@ def _item(path: str, param: str, found: Any) -> MindSporeLayout:
     )
 
 
-def _from_json(path: str, data: bytes) -> StrategyFile:
-    found: Any = None
+def _from_json(path: str, data: bytes, found: Any) -> StrategyFile:
     try:
-        found = parse_json(data)
+        found = parse_json(data, share=True) if found is None else found
         fields = read_fields(found, "its content", "current_stage", "parallel_layout_item")
         operators = read_fields(fields.get("parallel_strategy_item", {}), "parallel_strategy_item")
         layouts = read_fields(fields["parallel_layout_item"], "parallel_layout_item")
         return StrategyFile(
             read_int(fields["current_stage"], "current_stage", high=LARGEST_NUMBER),
             {name: _json_operator(name, item) for name, item in operators.items()},
-            {name: _json_item(name, item) for name, item in layouts.items()},
+            _json_items(layouts),
         )
     except ValueError as err:
         known = kind_of_json(found, "strategy")
@@ -144,6 +152,15 @@ def _json_operator(name: str, item: Any) -> OperatorStrategy:
         read_int(fields["stage"], f"{name:.80}: stage", high=LARGEST_NUMBER),
         tuple(_numbers(sizes, "parallel_strategy") for sizes in _list(fields, "parallel_strategy")),
     )
+
+
+def _json_items(layouts: Mapping[str, Any]) -> dict[str, MindSporeLayout]:
+    """The layouts by name; an object that many names share is read once."""
+    known: dict[int, MindSporeLayout] = {}
+    for name, item in layouts.items():
+        if id(item) not in known:
+            known[id(item)] = _json_item(name, item)
+    return {name: known[id(item)] for name, item in layouts.items()}
 
 
 def _json_item(name: str, found: Any) -> MindSporeLayout:

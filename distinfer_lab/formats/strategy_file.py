@@ -57,8 +57,10 @@ def as_strategy(source: Strategy | StrategyFile | str | os.PathLike[str]) -> Str
         if os.path.isdir(name):
             return _merged_stages(name).strategy()
         data = _content(name)
-        plain = _plain_json(data) if name.endswith(".json") else None
-        return decode_strategy(name, data).strategy() if plain is None else strategy_from_json(plain)
+        fields = _json(data) if name.endswith(".json") else None
+        if _is_plain(fields):
+            return strategy_from_json(fields)
+        return decode_strategy(name, data, fields).strategy()
     except LayoutError as err:
         raise CheckpointError(f"{os.fspath(source)}: {err}") from err
 
@@ -96,13 +98,17 @@ def _mesh_or_none(text: str) -> Mesh | None:
         return None
 
 
-def _plain_json(data: bytes) -> Any:
-    """The object if it is one of our own notation; None if it is MindSpore's, or damaged."""
+def _json(data: bytes) -> Any:
+    """The value of JSON; None if it is damaged."""
     try:
-        found = parse_json(data)
+        return parse_json(data, share=True)
     except ValueError:
         return None
-    return found if isinstance(found, dict) and "tensors" in found else None
+
+
+def _is_plain(fields: Any) -> bool:
+    """Whether a value of JSON is a strategy in our own notation."""
+    return isinstance(fields, dict) and "tensors" in fields
 
 
 def read_operators(path: str | os.PathLike[str]) -> Mapping[str, OperatorStrategy]:
@@ -115,9 +121,8 @@ def read_operators(path: str | os.PathLike[str]) -> Mapping[str, OperatorStrateg
     """
     name = os.fspath(path)
     data = _content(name)
-    if name.endswith(".json") and _plain_json(data) is not None:
-        return {}
-    return decode_strategy(name, data).operators
+    fields = _json(data) if name.endswith(".json") else None
+    return {} if _is_plain(fields) else decode_strategy(name, data, fields).operators
 
 
 @checked

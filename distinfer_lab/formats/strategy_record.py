@@ -59,15 +59,24 @@ class StrategyFile(Displayed):
             )
         stages: dict[str, list[int]] = {}
         items: dict[str, MindSporeLayout] = {}
+        merged = self.merged
         for full_name, item in self.layouts.items():
-            found = STAGE_NAME.fullmatch(full_name) if self.merged else None
+            found = STAGE_NAME.fullmatch(full_name) if merged else None
             name = found[2] if found else full_name
             if name in items and items[name] != item:
                 raise LayoutError(f"{name}: its pipeline stages lay it out differently; they must agree")
             items[name] = item
             stages.setdefault(name, []).append(_stage(full_name, found[1]) if found else 0)
         shapes = {n: item.tensor_shape for n, item in items.items() if item.tensor_shape is not None}
-        return Strategy({n: _layout(n, item, stages[n]) for n, item in items.items()}, shapes)
+        # Names share the item that a file says for many of them, and then the layout, too.
+        known: dict[tuple[int, tuple[int, ...]], Layout] = {}
+        layouts: dict[str, Layout] = {}
+        for name, item in items.items():
+            alike = id(item), tuple(stages[name])
+            if alike not in known:
+                known[alike] = _layout(name, item, stages[name])
+            layouts[name] = known[alike]
+        return Strategy(layouts, shapes)
 
     @classmethod
     def from_strategy(

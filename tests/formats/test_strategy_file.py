@@ -71,6 +71,21 @@ def test_a_folder_of_stages_is_a_strategy(tmp_path):
         as_strategy(tmp_path / "empty")
 
 
+@pytest.mark.parametrize("suffix", ["ckpt", "json"])
+def test_names_of_one_layout_share_it(suffix, tmp_path):
+    """However many they are; those of another cut, or of other stages, have their own, and shapes stay apart."""
+    mesh = Mesh(a=2, b=4)
+    cuts = [Layout(mesh, "a -"), Layout(mesh, "- b"), Layout(mesh, "- b", first_ranks=(8,))]
+    layouts = {f"layers.{i}.w": cuts[i % 3] for i in range(30)}
+    shapes = {name: (8 * (1 + i % 2), 16) for i, name in enumerate(layouts)}
+    write_strategy(tmp_path / f"a.{suffix}", Strategy(layouts, shapes))
+    found = as_strategy(tmp_path / f"a.{suffix}")
+    assert dict(found) == layouts
+    assert found.shapes == (shapes if suffix == "json" else {})
+    assert len({id(layout) for layout in found.values()}) == (6 if suffix == "json" else 3)
+    assert len({id(item) for item in read_strategy(tmp_path / f"a.{suffix}").layouts.values()}) <= 4
+
+
 def test_a_dash_in_a_parameters_name_is_no_stage(tmp_path):
     """Only a file in which every name begins with a stage is a merged one; the split is at the first dash."""
     tp = Layout(Mesh(a=2), "a")
