@@ -16,6 +16,7 @@ the layout says which. torch's float4_e2m1fn_x2 counts F4 in the same units.
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -128,6 +129,7 @@ def unreadable_dtype(type_name: str) -> DType:
     return np.dtype([(type_name or "?", "V1")])
 
 
+@lru_cache(maxsize=4096)
 def dtype_name(dtype: DType) -> str:
     """The name of a dtype for people and for manifests; unlike dtypes have unlike names.
 

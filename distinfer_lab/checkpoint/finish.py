@@ -94,7 +94,7 @@ def write_companions(stage: Stage, output: Output, tasks: Sequence[WriteTask]) -
     """Write the small files of a Hugging Face folder; what the manifest says of them."""
     out = []
     for name, data in _companions(output, tasks):
-        stage.write(name, data)
+        stage.write(name, [data])
         out.append(ManifestBeside(name, len(data), xxhash.xxh3_128(data).hexdigest()))
     return tuple(out)
 

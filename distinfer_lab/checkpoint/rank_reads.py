@@ -4,7 +4,8 @@ A `RankReadPlan` is small and can be pickled: paths and rows, no data. Reading i
 ranges of its pieces; no slice and no tensor is ever whole, unless the share is.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -54,11 +55,12 @@ class TensorRead(NamedTuple):
     source_dtype: np.dtype[Any]
     """What the files have."""
     parts: tuple[ReadItem, ...]
+    """One object for all tensors with equal ones."""
 
     @property
     def nbytes(self) -> int:
         """Bytes of the shard."""
-        return Box.whole(self.shape).size * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def windows(self, nbytes: int) -> Iterator[Box]:
         """Runs of the shard, in the order of its bytes, that take so many bytes, converted values included."""
@@ -132,13 +134,12 @@ class RankReadPlan:
             Source rank -> the sender that has it; ranks that are not named send nothing.
         """
         found: dict[int, list[TensorRead]] = {}
+        divided: dict[int, dict[int, tuple[ReadItem, ...]]] = {}
         for tensor in self.tensors:
-            parts: dict[int, list[ReadItem]] = {}
-            for part in tensor.parts:
-                if part.src_rank in homes:
-                    parts.setdefault(homes[part.src_rank], []).append(part)
-            for sender, given in parts.items():
-                found.setdefault(sender, []).append(tensor._replace(parts=tuple(given)))
+            if id(tensor.parts) not in divided:
+                divided[id(tensor.parts)] = _by_sender(tensor.parts, homes)
+            for sender, parts in divided[id(tensor.parts)].items():
+                found.setdefault(sender, []).append(tensor._replace(parts=parts))
         return {
             sender: replace(
                 self,
@@ -209,11 +210,12 @@ def rank_read_plan(
     """
     given = {n: (n, plan.class_named(n).dtype) for n in plan} if names is None else names
     parts = _parts_of(plan, rank)
+    shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
     tensors = tuple(
         TensorRead(
             given[source][0],
             source,
-            shape,
+            shapes.setdefault(shape, shape),
             given[source][1],
             plan.class_named(source).dtype,
             parts.get(source, ()),
@@ -221,26 +223,47 @@ def rank_read_plan(
         for source, shape in plan.shards_of(rank).items()
         if source in given
     )
-    used = sorted({part.src_rank for tensor in tensors for part in tensor.parts})
+    used = {part.src_rank for found in _distinct(tensors) for part in found}
     held = checkpoint.held
-    paths = {} if held else {r: checkpoint.files[r].source for r in used}
+    paths = {} if held else {r: checkpoint.files[r].source for r in sorted(used)}
     return RankReadPlan(rank, paths, tensors, checkpoint.dec_key, checkpoint.dec_mode, held)
+
+
+def _distinct(tensors: Sequence[TensorRead]) -> Iterable[tuple[ReadItem, ...]]:
+    return {id(tensor.parts): tensor.parts for tensor in tensors}.values()
+
+
+def _by_sender(parts: Sequence[ReadItem], homes: Mapping[int, int]) -> dict[int, tuple[ReadItem, ...]]:
+    """The parts that each sender has."""
+    found: dict[int, list[ReadItem]] = {}
+    for part in parts:
+        if part.src_rank in homes:
+            found.setdefault(homes[part.src_rank], []).append(part)
+    return {sender: tuple(given) for sender, given in found.items()}
 
 
 def _parts_of(plan: ReshardPlan, rank: int) -> dict[str, tuple[ReadItem, ...]]:
     """The pieces that a destination rank takes, tensor by tensor."""
     found = plan.pieces_of(rank)
+    ndim = found.src_at.shape[1]
     extent = found.boxes[..., 1] - found.boxes[..., 0]
+    rows = np.column_stack(
+        [found.src_rank, found.src_at, found.src_at + extent, found.dst_at, found.dst_at + extent]
+    )
     edges = [*np.flatnonzero(np.diff(found.tensor, prepend=-1)).tolist(), len(found.tensor)]
+    known: dict[tuple[int, bytes], tuple[ReadItem, ...]] = {}
     out: dict[str, tuple[ReadItem, ...]] = {}
-    columns = (found.src_rank, found.src_at, found.src_at + extent, found.dst_at, found.dst_at + extent)
-    for first, stop in pairwise(edges):
-        name = plan.names[found.tensor[first]]
-        ndim = len(plan.class_named(name).shape)
-        sender, *corners = (column[first:stop] for column in columns)
-        rows = [map(tuple, corner[:, :ndim].tolist()) for corner in corners]
-        out[name] = tuple(
-            ReadItem(rank, Box(a, b), Box(c, d))
-            for rank, a, b, c, d in zip(sender.tolist(), *rows, strict=True)
-        )
+    for number, (first, stop) in zip(found.tensor[edges[:-1]].tolist(), pairwise(edges), strict=True):
+        name = plan.names[number]
+        dims = len(plan.class_named(name).shape)
+        key = dims, rows[first:stop].tobytes()
+        if key not in known:
+            known[key] = tuple(_item(row, ndim, dims) for row in rows[first:stop].tolist())
+        out[name] = known[key]
     return out
+
+
+def _item(row: Sequence[int], ndim: int, dims: int) -> ReadItem:
+    """A piece whose four corners take `ndim` numbers each, of which the first `dims` count."""
+    a, b, c, d = (tuple(row[1 + i * ndim :][:dims]) for i in range(4))
+    return ReadItem(row[0], Box(a, b), Box(c, d))

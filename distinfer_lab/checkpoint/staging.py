@@ -23,7 +23,7 @@ import os
 import shutil
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -137,7 +137,7 @@ class Stage:
             if not self.resumed:
                 shutil.rmtree(self._base, ignore_errors=True)
                 self._make_base()
-                self._write(self._base / JOB, self._job.encode())
+                self._write(self._base / JOB, [self._job.encode()])
             self.folder.mkdir(exist_ok=True)
         except OSError as err:
             raise CheckpointFileError(
@@ -192,13 +192,13 @@ class Stage:
             shutil.rmtree(self._base, ignore_errors=True)
         self._unlock()
 
-    def write(self, name: str, data: bytes) -> None:
-        """Write a small file of the folder to be."""
+    def write(self, name: str, data: Iterable[bytes]) -> None:
+        """Write a small file of the folder to be, block by block."""
         self._write(self.folder / name, data)
 
-    def _write(self, path: Path, data: bytes) -> None:
+    def _write(self, path: Path, data: Iterable[bytes]) -> None:
         with open_private(path, os.O_TRUNC) as file:
-            file.write(data)
+            file.writelines(data)
             file.flush()
             if self._sync:
                 os.fsync(file.fileno())
@@ -231,7 +231,7 @@ class Stage:
                 self._sync_folder(inner)
             if self.target.exists():
                 # Afterwards `files` is what the target was: a run that took it for its own would write into that.
-                self._write(self._base / EXCHANGE, _identity(self.folder))
+                self._write(self._base / EXCHANGE, [_identity(self.folder)])
                 self._sync_folder(self._base)
                 exchange(self.folder, self.target)
             else:

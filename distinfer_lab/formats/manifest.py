@@ -22,8 +22,9 @@ A tensor that no layout can say (states that stayed as they were) is in `files` 
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -49,6 +50,7 @@ MANIFEST = "distinfer.json"
 VERSION = 2
 LARGEST_BYTES = 4 << 30
 DIGEST_DIGITS = 32
+BLOCK_LINES = 4096
 SEAL = b'"\n}\n'
 """What follows the manifest's own digest."""
 STRATEGY = Option("strategy")
@@ -116,9 +118,17 @@ class Manifest:
         """All files that it names."""
         return (*self.files, *self.beside)
 
-    def to_json(self) -> bytes:
-        """The content of the manifest file."""
-        found = {
+    def to_json(self) -> Iterator[bytes]:
+        """The content of the manifest file, block by block, with its own digest at the end."""
+        lines = chain(self._lines(), [' "xxh3_128": "'])
+        digest = xxhash.xxh3_128()
+        while block := "".join(islice(lines, BLOCK_LINES)).encode():
+            digest.update(block)
+            yield block
+        yield digest.hexdigest().encode() + SEAL
+
+    def _lines(self) -> Iterator[str]:
+        head = {
             "format": "distinfer-manifest",
             "version": VERSION,
             "program": self.program,
@@ -126,28 +136,34 @@ class Manifest:
             "strategy": strategy_to_json(self.strategy),
             "plain": list(self.plain),
             "texts": dict(self.texts),
-            "files": [
-                {
-                    "rank": file.rank,
-                    "path": file.path,
-                    "size": file.size,
-                    "frame": file.frame,
-                    "cipher": file.cipher,
-                    "tensors": {
-                        name: {
-                            "dtype": item.dtype,
-                            "shape": item.shape,
-                            "pieces": item.pieces,
-                            "xxh3_128": item.digest,
-                        }
-                        for name, item in file.tensors.items()
-                    },
-                }
-                for file in self.files
-            ],
             "beside": [{"path": b.path, "size": b.size, "xxh3_128": b.digest} for b in self.beside],
         }
-        return sealed(found)
+        yield "{\n"
+        for name, value in head.items():
+            yield f' "{name}": {json.dumps(value)},\n'
+        yield ' "files": ['
+        for number, file in enumerate(self.files):
+            yield ",\n  " if number else "\n  "
+            yield from _file_lines(file)
+        yield "\n ],\n"
+
+
+def _file_lines(file: ManifestFile) -> Iterator[str]:
+    """A file as JSON, a line for each tensor."""
+    head = {name: getattr(file, name) for name in ("rank", "path", "size", "frame", "cipher")}
+    yield json.dumps(head).removesuffix("}") + ', "tensors": {'
+    kinds: dict[tuple[str, tuple[int, ...]], str] = {}
+    between = "\n"
+    for name, (dtype, shape, pieces, digest) in file.tensors.items():
+        kind = kinds.get((dtype, shape))
+        if kind is None:
+            kind = json.dumps({"dtype": dtype, "shape": shape}).removesuffix("}")
+            kinds[dtype, shape] = kind
+        runs = ", ".join([f"[{offset}, {length}]" for offset, length in pieces])
+        found = "null" if digest is None else f'"{digest}"'
+        yield f'{between}   {json.dumps(name)}: {kind}, "pieces": [{runs}], "xxh3_128": {found}}}'
+        between = ",\n"
+    yield "}}"
 
 
 def sealed(content: Mapping[str, Any]) -> bytes:

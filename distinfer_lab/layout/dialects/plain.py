@@ -95,11 +95,19 @@ def _is_list_of(value: Any, kind: type) -> bool:
 def strategy_to_json(strategy: Strategy) -> dict[str, Any]:
     """A strategy as JSON can say it, each distinct layout once."""
     numbers: dict[Layout, int] = {}
+    number_of: dict[
+        int, int
+    ] = {}  # by identity: thousands of tensors have one layout, and its hash takes its time
+    items: dict[tuple[int, tuple[int, ...] | None], dict[str, Any]] = {}
     tensors: dict[str, Any] = {}
     for name, layout in strategy.items():
-        tensors[name] = {"layout": numbers.setdefault(layout, len(numbers))}
-        if name in strategy.shapes:
-            tensors[name]["shape"] = list(strategy.shapes[name])
+        number = number_of.get(id(layout))
+        if number is None:
+            number = number_of[id(layout)] = numbers.setdefault(layout, len(numbers))
+        shape = strategy.shapes.get(name)
+        if (number, shape) not in items:
+            items[number, shape] = {"layout": number} | ({} if shape is None else {"shape": list(shape)})
+        tensors[name] = items[number, shape]
     return {"ranks": strategy.ranks, "layouts": list(map(layout_to_json, numbers)), "tensors": tensors}
 
 
