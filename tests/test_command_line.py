@@ -356,7 +356,7 @@ def test_a_cluster_is_named_as_dask_names_it(by, tmp_path, monkeypatch):
             pass
 
         def write_files(self, tasks, sources, control, route):
-            seen["paths"] = [path for task in tasks for path in task.share.paths.values()]
+            seen["paths"] = [source.path for task in tasks for source in task.share.sources.values()]
             raise CardError("enough")
 
     monkeypatch.setattr("distinfer_lab.cards.CardGroup", Group)

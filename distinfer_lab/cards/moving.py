@@ -19,10 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint import BoxReader, FileReport, FileWork, RankReadPlan, WriteTask
+from ..checkpoint import BoxReader, FileReport, FileWork, OpenSource, RankReadPlan, WriteTask
 from ..comm import Channels
-from ..errors import CardError
-from ..formats import FileSet, SliceFile, open_files
 from ..layout import Box
 from .records import Ticket
 from .store import CardStore, open_store
@@ -93,22 +91,14 @@ class FromPeer(NamedTuple):
     channels: Channels
     peer: int
 
+    @property
+    def by_bytes(self) -> None:
+        """See `BoxReader`."""
+        return None
+
     def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int) -> int:
         """See `BoxReader`."""
         self.channels.receive(self.peer, out)
-        return 0
-
-
-class FromMemory(NamedTuple):
-    """A `BoxReader` in this card's store."""
-
-    values: Mapping[str, Array]
-
-    def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int) -> int:
-        """See `BoxReader`."""
-        if name not in self.values:
-            raise CardError(f"this card holds no shard of {name!r}")
-        out[...] = box.of(self.values[name])
         return 0
 
 
@@ -136,7 +126,7 @@ def move(ticket: Ticket, job: Move) -> Moved:
         assert channels is not None
         before = channels.sent_bytes
         store.progress.clear()
-        own, files = _own_sources(ticket.rank, job, store, stack)
+        own = _opened(job, stack)
         works = []
         for task in job.files:
             works.append(stack.enter_context(FileWork(task, StoreControl(store, task.share.rank))))
@@ -145,17 +135,20 @@ def move(ticket: Ticket, job: Move) -> Moved:
         left += [{tensor.name for tensor in share.tensors} for _, share in job.places]
         for peer, wanted in _asked(job, left, channels).items():
             channels.feed(peer, _pieces(job.sends[peer], wanted, own, job.window_bytes))
-        sources = {rank: FromPeer(channels, home) for rank, home in job.homes.items()} | own
+        sources: dict[int, BoxReader] = {rank: FromPeer(channels, home) for rank, home in job.homes.items()}
+        sources |= own
         for work in works:
             work.write(sources)
         for key, share in job.places:
             control = StoreControl(store, share.rank)
             store.put(key, share.read_from(sources, job.window_bytes, control.advance), replace=True)
         channels.drain()
-        for file in files:
-            file.check_unchanged()
+        for source in own.values():
+            source.check_unchanged()
         reports = tuple(work.complete() for work in works)
-        served = sum(file.nbytes_read for file in files) - sum(report.read_bytes for report in reports)
+        served = sum(source.nbytes_read for source in own.values()) - sum(
+            report.read_bytes for report in reports
+        )
         buffers = [report.buffer_bytes for report in reports]  # one after another
         store.count(max(buffers, default=0) + len(job.sends) * job.window_bytes)
         return Moved(reports, served, channels.sent_bytes - before, store.private_of_work())
@@ -164,35 +157,23 @@ def move(ticket: Ticket, job: Move) -> Moved:
 def serve(job: Move, channels: Channels) -> None:
     """Do the controller's part of a reshard: read files that no card sees, and send what the cards need of them."""
     with ExitStack() as stack:
-        own, files = _open_files(job, stack)
+        own = _opened(job, stack)
         for peer, wanted in _asked(job, [], channels).items():
             channels.feed(peer, _pieces(job.sends[peer], wanted, own, job.window_bytes))
         channels.drain()
-        for file in files:
-            file.check_unchanged()
+        for source in own.values():
+            source.check_unchanged()
 
 
-def _own_sources(
-    rank: int, job: Move, store: CardStore, stack: ExitStack
-) -> tuple[dict[int, BoxReader], list[SliceFile | FileSet]]:
-    """What this card reads itself: files, or its own shards."""
-    held = {share.held for share in job.all_shares if share.held}
-    if held:
-        return {rank: FromMemory(store.placed(held.pop()).values)}, []
-    return _open_files(job, stack)
-
-
-def _open_files(job: Move, stack: ExitStack) -> tuple[dict[int, BoxReader], list[SliceFile | FileSet]]:
-    shares = job.all_shares
-    out: dict[int, BoxReader] = {}
-    files = []
-    for share in shares:
-        for src_rank, path in share.paths.items():
-            if src_rank not in job.homes and src_rank not in out:
-                files.append(open_files(path, dec_key=share.dec_key, dec_mode=share.dec_mode))
-                stack.callback(files[-1].close)
-                out[src_rank] = files[-1]
-    return out, files
+def _opened(job: Move, stack: ExitStack) -> dict[int, OpenSource]:
+    """What is read here itself, by source rank: files, or this card's own shards."""
+    out: dict[int, OpenSource] = {}
+    for share in job.all_shares:
+        for rank, source in share.sources.items():
+            if rank not in job.homes and rank not in out:
+                out[rank] = source.open()
+                stack.callback(out[rank].close)
+    return out
 
 
 def _asked(job: Move, left: Sequence[Collection[str]], channels: Channels) -> dict[int, list[list[bool]]]:

@@ -18,15 +18,14 @@ from ..checkpoint import (
     Checkpoint,
     Control,
     Conversion,
-    MissingFile,
     RankReadPlan,
     TensorRecord,
+    UnreadableSlices,
     WriteTask,
     Written,
     probe_of,
 )
 from ..errors import CardError
-from ..formats import PartFiles, hub_files
 from ..layout import Strategy
 from . import tasks
 from .moving import Move, Moved, move
@@ -34,6 +33,7 @@ from .placement import Placement
 from .routes import Taken, homes_of, jobs_of, spread
 from .run import Run
 from .runtime import CardRuntime
+from .sources import CardSource
 from .worker_calls import call_workers
 
 __all__ = ["Resharding"]
@@ -59,9 +59,10 @@ class Resharding:
             for name, layout in strategy.items()
         }
         files = tuple(
-            MissingFile(f"card {rank}", "it is in the card's memory") for rank in range(strategy.ranks)
+            UnreadableSlices(f"card {rank}", "it is in the card's memory") for rank in range(strategy.ranks)
         )
-        return Checkpoint(files, tensors, {}, (), held=placement.key, topology=self._cards.gangs.topology)
+        sources = (CardSource(self._cards.terms.name, placement.key),) * strategy.ranks
+        return Checkpoint(files, tensors, {}, (), sources=sources, topology=self._cards.gangs.topology)
 
     def _dtypes(self, placement: Placement, run: Run) -> dict[str, Any]:
         self._cards.recovery.ready(placement, run)
@@ -81,7 +82,7 @@ class Resharding:
         def work(run: Run) -> dict[int, Moved]:
             homes = self._homes(shares, route, run)
             self._check_output(files[0].folder)
-            if shares[0].held:  # as the plan counts: rank r of both sides is the same card
+            if _placements(shares):  # as the plan counts: rank r of both sides is the same card
                 mine = [[i for i, s in enumerate(shares) if s.rank % cards == card] for card in range(cards)]
             else:
                 mine = spread(shares, cards, homes)
@@ -161,12 +162,13 @@ class Resharding:
 
     def _homes(self, shares: Sequence[RankReadPlan], route: str, run: Run) -> dict[int, int]:
         """The card of every source rank, unless all cards read all; makes sure that it is there."""
-        held = {share.held for share in shares if share.held}
-        if held:
-            self._ready_key(held.pop(), run)
+        placements = _placements(shares)
+        for key in placements:
+            self._ready_key(key, run)
+        if placements:
             return {rank: rank for rank in range(len(self._cards))}
-        paths = {rank: path for share in shares for rank, path in share.paths.items()}
-        listed = {rank: _one_file(path) for rank, path in sorted(paths.items())}
+        sources = {rank: source for share in shares for rank, source in share.sources.items()}
+        listed = {rank: source.files[0] for rank, source in sorted(sources.items())}
         names = [f"card {rank} ({address})" for rank, address in enumerate(self._cards.membership.addresses)]
         return homes_of(listed, self._cards.seen(listed.values()), route, names)
 
@@ -259,7 +261,6 @@ def _sums(found: Mapping[int, Moved]) -> tuple[int, int, int | None]:
     )
 
 
-def _one_file(path: str | PartFiles) -> str:
-    """What to look at in place of several files: one of them."""
-    files = path.files if isinstance(path, PartFiles) else hub_files(path)
-    return os.fspath(path) if files is None else files[0]
+def _placements(shares: Sequence[RankReadPlan]) -> set[str]:
+    """The placements that hold what is read; none if files do."""
+    return {source.placement for share in shares for source in share.sources.values()} - {""}

@@ -17,9 +17,10 @@ from .places import check_places
 from .planning import PlanOptions, plan_conversion, plan_targets
 from .progress import Progress
 from .rank_files import rank_files
-from .rank_reads import BoxReader, RankReadPlan, rank_read_plan
-from .records import MissingFile, TensorRecord, followed_parameter, is_state_of
+from .rank_reads import RankReadPlan, rank_read_plan
+from .records import TensorRecord, followed_parameter, is_state_of
 from .shard_reader import window_bytes
+from .sources import BoxReader, FileSource, MissingFile, OpenSource, UnreadableSlices
 from .staging import probe_of
 from .transform import rank_list_for_transform, transform_checkpoints
 from .verify import Verification, check_beginnings, check_source, unnamed_slices, verify_folder
@@ -33,8 +34,10 @@ __all__ = [
     "Executor",
     "FileOptions",
     "FileReport",
+    "FileSource",
     "FileWork",
     "MissingFile",
+    "OpenSource",
     "Output",
     "PlanOptions",
     "Progress",
@@ -43,6 +46,7 @@ __all__ = [
     "Surviving",
     "TensorRecord",
     "Threads",
+    "UnreadableSlices",
     "Unwatched",
     "Verification",
     "WriteOptions",

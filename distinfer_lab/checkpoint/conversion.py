@@ -296,7 +296,7 @@ def write(
         given = Option("route", route)
         raise ReshardError(f"{given} is not one of {', '.join(ROUTES)}", given)
     checkpoint = conversion.checkpoint
-    if on is None and checkpoint.held:
+    if on is None and not checkpoint.paths:
         raise ReshardError("the checkpoint is in the memory of cards; pass on=, the group that holds it")
     output = _output(conversion, folder, options)
     _refuse_existing(output)
@@ -369,7 +369,7 @@ def _checked_tasks(conversion: Conversion, output: Output) -> list[WriteTask]:
     Another process that writes there, a full disk and the like are found by the run alone.
     """
     checkpoint = conversion.checkpoint
-    check_apart(() if checkpoint.held else [file.path for file in checkpoint.files], output)
+    check_apart(checkpoint.paths, output)
     check_target(Path(os.path.abspath(output.folder)), output.overwrite)
     if output.like is not None:
         names = _names_in(output.like, conversion)

@@ -10,7 +10,7 @@ from ..display import Displayed
 from ..errors import ReshardError
 from ..sizes import default_threads
 from .file_writer import Control, FileReport, WriteTask, Written, write_file
-from .rank_reads import BoxReader
+from .sources import BoxReader
 
 __all__ = ["ROUTES", "Executor", "Threads"]
 

@@ -23,8 +23,9 @@ from ..errors import CheckpointFileError, DistinferError
 from ..formats import SliceWriter, TensorSpec, with_secret_key
 from ..text import shown
 from ..untrusted import parse_json, read_file, read_int
-from .rank_reads import BoxReader, RankReadPlan, TensorRead
+from .rank_reads import RankReadPlan, TensorRead
 from .shard_reader import ShardReader
+from .sources import BoxReader
 from .staging import journal_of, open_private
 
 __all__ = [
@@ -181,13 +182,13 @@ def write_file(
         If a source file is damaged or changes, or the destination cannot be written.
     """
     with ExitStack() as stack:
-        given = task.share.opened(stack) if sources is None else sources
+        own = task.share.opened(stack) if sources is None else {}
         with FileWork(task, control, ahead) as work:
             work.reuse()
-            work.write(given)
+            work.write(own if sources is None else sources)
             report = work.complete()
-        for file in given.values() if sources is None else ():
-            file.check_unchanged()  # type: ignore[attr-defined]  # they are files
+        for source in own.values():
+            source.check_unchanged()
         return report
 
 

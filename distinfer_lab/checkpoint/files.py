@@ -11,14 +11,13 @@ from ..arguments import checked_on_error
 from ..display import Displayed, counted
 from ..dtypes import dtype_name
 from ..errors import CheckpointError, Option, listed
-from ..formats import FileSet, SliceFile
 from ..layout import Box, Layout, Strategy
 from ..reshard import Topology
 from ..rules import name_in_any_layer
-from ..secret import secret_key
 from ..text import printable
 from .coverage import Coverage, box_in_words, coverage
-from .records import MissingFile, TensorRecord
+from .records import TensorRecord
+from .sources import Slices, SliceSource
 
 __all__ = ["CheckpointFiles"]
 
@@ -30,7 +29,7 @@ SAMPLE_BYTES = 4 << 10
 class CheckpointFiles(Displayed):
     """Sliced checkpoint files, opened together (see `open_checkpoint`); a context manager."""
 
-    files: tuple[SliceFile | FileSet | MissingFile, ...]
+    files: tuple[Slices, ...]
     """One per rank, in rank order."""
     tensors: Mapping[str, TensorRecord]
     texts: Mapping[str, str]
@@ -39,11 +38,8 @@ class CheckpointFiles(Displayed):
     """Tensors that the strategy or an index names, and no file holds; a plan that takes one is refused."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Entries that can be listed but not read, and why; a plan has to leave them out."""
-    dec_key: bytes | None = None
-    dec_mode: str = "AES-GCM"
-    """What the files were opened with; a card opens them so again."""
-    held: str = ""
-    """The placement on cards that holds the slices, where files do not."""
+    sources: tuple[SliceSource, ...] = ()
+    """Where the slices are, in rank order: what a worker opens."""
     topology: Topology | None = None
     """The hosts of those cards: a plan has shards sent within a host where it can."""
     folder: str = ""
@@ -53,9 +49,6 @@ class CheckpointFiles(Displayed):
     notes: tuple[str, ...] = ()
     """What was chosen among several saves, which files are not used, and what does not agree: a sentence each."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "dec_key", secret_key(self.dec_key))
-
     @property
     def ranks(self) -> int:
         """The number of ranks."""
@@ -64,14 +57,17 @@ class CheckpointFiles(Displayed):
     @property
     def format(self) -> str:
         """The format of the files, ckpt or safetensors; ckpt where there are none."""
-        return next((file.format for file in self.files if not isinstance(file, MissingFile)), "ckpt")
+        return next((file.format for file in self.files if file.format), "ckpt")
 
     @property
-    def lost(self) -> Mapping[int, MissingFile]:
+    def paths(self) -> tuple[str, ...]:
+        """What it is read from, in rank order: files or folders; nothing if it is in the memory of cards."""
+        return tuple(source.path for source in self.sources if source.path)
+
+    @property
+    def lost(self) -> Mapping[int, Slices]:
         """The ranks whose slices are not there, and why."""
-        if self.held:
-            return {}
-        return {rank: file for rank, file in enumerate(self.files) if isinstance(file, MissingFile)}
+        return {rank: file for rank, file in enumerate(self.files) if file.is_lost}
 
     def coverage(self) -> dict[str, Coverage]:
         """How many copies of each tensor's boxes are there, and which boxes are not."""
@@ -136,10 +132,10 @@ class CheckpointFiles(Displayed):
 
         Where no rank holds the same part of both, nothing is compared, and they are taken for equal.
         """
-        if self.held or self.tensors[one].layout != self.tensors[other].layout:
+        if self.tensors[one].layout != self.tensors[other].layout:
             return True
         file = next((f for f in self.files if one in f.entries and other in f.entries), None)
-        if file is None or isinstance(file, MissingFile):
+        if file is None:
             return True
         nbytes = min(file.entries[one].nbytes, file.entries[other].nbytes)
         count = min(nbytes, SAMPLE_BYTES)

@@ -4,9 +4,8 @@ import os
 import uuid
 from typing import Any
 
-from ..formats import FileSet, SliceFile
+from ..formats import SliceFile
 from .files import CheckpointFiles
-from .records import MissingFile
 
 __all__ = ["source_identities", "source_records"]
 
@@ -20,17 +19,12 @@ def source_records(checkpoint: CheckpointFiles) -> list[dict[str, Any]]:
 
 
 def source_identities(checkpoint: CheckpointFiles) -> list[dict[str, Any]]:
-    """What tells the source from any other; what cards hold changes as they train, so it is never the same."""
-    if checkpoint.held:
-        return [{"held": uuid.uuid4().hex}]
-    return [
+    """What tells the source from any other; what is in no file may have changed, so it is never the same."""
+    files = [
         {"path": os.path.abspath(file.path), **file.identity._asdict()} for file in _source_files(checkpoint)
     ]
+    return files or [{"unique": uuid.uuid4().hex}]
 
 
 def _source_files(checkpoint: CheckpointFiles) -> list[SliceFile]:
-    files: list[SliceFile] = []
-    for source in checkpoint.files:
-        if not isinstance(source, MissingFile):
-            files += source.files if isinstance(source, FileSet) else [source]
-    return files
+    return [file for slices in checkpoint.files for file in slices.files]

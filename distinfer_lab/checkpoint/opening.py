@@ -4,25 +4,19 @@ The files are found and opened, cross-checked with the strategy (`reconciling.py
 """
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..arguments import checked
 from ..errors import CheckpointError, CheckpointFileError, EncryptionError, Option, Remark, options_of
 from ..formats import (
-    FileSet,
     NamedTensor,
-    PartFiles,
-    SliceFile,
     StrategyFile,
     as_strategy,
     config_beside,
     config_problems,
-    open_files,
-    paths_of,
     read_manifest,
 )
 from ..layout import Strategy
@@ -32,8 +26,8 @@ from .ciphers import unlike_ciphers
 from .places import marks_of
 from .rank_files import Files, RankFiles, find_files
 from .reconciling import Reconciliation
-from .records import MissingFile
 from .saves_choice import Choice
+from .sources import FileSource, MissingFile, Slices
 
 __all__ = ["open_checkpoint"]
 
@@ -102,8 +96,8 @@ def open_checkpoint(
     choice = Choice(_patterns(file), "" if step is None else str(step), ranks, rebuild, frozenset(without))
     paths, notes = _found(files, choice, stated=strategy is not None)
     with ExitStack() as stack:
-        options = {"dec_key": dec_key, "dec_mode": dec_mode, "crc_check": crc_check}
-        opened = _open_all(stack, paths, choice, options, cancelled)
+        sources = [FileSource(path, dec_key, dec_mode) for path in paths]
+        opened = _open_all(stack, sources, choice, crc_check, cancelled)
         beside = strategy_words(folder) if folder and not layouts and paths != (folder,) else Remark("")
         found = Reconciliation(opened, layouts, plain, beside).checkpoint()
         notes = (
@@ -115,8 +109,7 @@ def open_checkpoint(
         chosen = bool(choice.file or choice.step)
         out = replace(
             found,
-            dec_key=dec_key,
-            dec_mode=dec_mode,
+            sources=tuple(sources),
             folder="" if manifest is None else folder,
             marks={} if manifest is None or chosen else marks_of(manifest),
             notes=notes,
@@ -160,25 +153,25 @@ def _found(files: Files, choice: Choice, *, stated: bool) -> RankFiles:
 
 def _open_all(
     stack: ExitStack,
-    paths: Sequence[str | PartFiles],
+    sources: Sequence[FileSource],
     choice: Choice,
-    options: Mapping[str, Any],
+    crc_check: bool,
     cancelled: Callable[[], bool],
-) -> tuple[SliceFile | FileSet | MissingFile, ...]:
+) -> tuple[Slices, ...]:
     """The files of all ranks, open until the stack is left."""
-    opened: list[SliceFile | FileSet | MissingFile] = []
-    for rank, path in enumerate(paths):
+    opened: list[Slices] = []
+    for rank, source in enumerate(sources):
         if cancelled():
             raise CheckpointError(
-                f"cancelled: {rank} of {len(paths)} files were opened, and are closed again"
+                f"cancelled: {rank} of {len(sources)} files were opened, and are closed again"
             )
         if rank in choice.without:
-            opened.append(MissingFile(os.fspath(path), f"{os.fspath(path)} is not to be used"))
+            opened.append(MissingFile(source.path, f"{source.path} is not to be used"))
             continue
         try:
-            opened.append(_open(path, choice.rebuild, options))
+            opened.append(_open(source, choice.rebuild, crc_check))
         except EncryptionError as err:
-            used = {r: paths_of(path) for r, path in enumerate(paths) if r not in choice.without}
+            used = {r: other.files for r, other in enumerate(sources) if r not in choice.without}
             unlike = unlike_ciphers(used)
             raise EncryptionError(
                 unlike or _other_key(err, opened), *(() if unlike else err.options)
@@ -187,23 +180,21 @@ def _open_all(
     return tuple(opened)
 
 
-def _open(
-    path: str | PartFiles, rebuild: bool, options: Mapping[str, Any]
-) -> SliceFile | FileSet | MissingFile:
+def _open(source: FileSource, rebuild: bool, crc_check: bool) -> Slices:
     """The files of one rank; if what is lost can be rebuilt, one that is missing or damaged says why."""
     try:
-        file = open_files(path, **options)
+        file = source.open(crc_check=crc_check)
     except (CheckpointError, CheckpointFileError) as err:
         if not rebuild or isinstance(err, EncryptionError):
             raise
-        return MissingFile(os.fspath(path), str(err))
+        return MissingFile(source.path, str(err))
     if rebuild and file.cut:
         file.close()
-        return MissingFile(os.fspath(path), file.cut)
+        return MissingFile(source.path, file.cut)
     return file
 
 
-def _other_key(err: EncryptionError, opened: Sequence[SliceFile | FileSet | MissingFile]) -> str:
+def _other_key(err: EncryptionError, opened: Sequence[Slices]) -> str:
     """An error of a key, and that this key opened other files."""
-    first = next((file.path for file in opened if not isinstance(file, MissingFile)), "")
+    first = next((file.path for file in opened if not file.is_lost), "")
     return f"{err}; the same key opened {first}, so the files may be of several saves" if first else str(err)

@@ -95,8 +95,8 @@ def plan_conversion(
     records = [record for name, record in checkpoint.tensors.items() if name in chosen]
     names = _renamed([record.name for record in records], rename or {}, checkpoint)
     config = dst.config if isinstance(dst, Rules) else None
-    if config is None and checkpoint.files and not checkpoint.held:
-        config = config_beside(checkpoint.files[0].path)
+    if config is None and checkpoint.paths:
+        config = config_beside(checkpoint.paths[0])
     weights = _quantised(checkpoint, config)
     dtypes = converted_dtypes(records, wanted)
     check_no_codes(weights, checkpoint.tensors, dtypes, is_quantised_config(config))

@@ -1,6 +1,6 @@
 """One destination rank's share of a plan, read from files: what a card takes into its memory.
 
-A `RankReadPlan` is small and can be pickled: paths and rows, no data. Reading it touches only the byte
+A `RankReadPlan` is small and can be pickled: sources and rows, no data. Reading it touches only the byte
 ranges of its pieces; no slice and no tensor is ever whole, unless the share is.
 """
 
@@ -9,30 +9,21 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..formats import FileSet, PartFiles, SliceFile, open_files
 from ..layout import Box, windows
 from ..reshard import ReshardPlan
-from ..secret import secret_key
 from .files import CheckpointFiles
+from .sources import BoxReader, OpenSource, SliceSource
 
-__all__ = ["BoxReader", "RankReadPlan", "ReadItem", "TensorRead", "rank_read_plan"]
+__all__ = ["RankReadPlan", "ReadItem", "TensorRead", "rank_read_plan"]
 
 Array = NDArray[Any]
 
 WINDOW_BYTES = 4 << 20
-
-
-class BoxReader(Protocol):
-    """Something that holds slices: a file, or a card's memory."""
-
-    def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int) -> int:
-        """Read a box of an entry into a view of its shape and dtype; gives the bytes that were read."""
-        ...
 
 
 class ReadItem(NamedTuple):
@@ -91,25 +82,15 @@ class RankReadPlan:
     ----------
     rank
         The destination rank.
-    paths
-        Source rank -> file, or files.
+    sources
+        Source rank -> where its slices are.
     tensors
         The shards.
-    dec_key, dec_mode
-        For encrypted files.
-    held
-        The placement on cards that holds the source slices, where files do not.
     """
 
     rank: int
-    paths: dict[int, str | PartFiles]
+    sources: dict[int, SliceSource]
     tensors: tuple[TensorRead, ...]
-    dec_key: bytes | None = None
-    dec_mode: str = "AES-GCM"
-    held: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "dec_key", secret_key(self.dec_key))
 
     @property
     def nbytes(self) -> int:
@@ -144,7 +125,7 @@ class RankReadPlan:
             sender: replace(
                 self,
                 tensors=tuple(tensors),
-                paths={r: path for r, path in self.paths.items() if homes.get(r) == sender},
+                sources={r: source for r, source in self.sources.items() if homes.get(r) == sender},
             )
             for sender, tensors in found.items()
         }
@@ -159,11 +140,11 @@ class RankReadPlan:
                     out[sender] = out.get(sender, 0) + part.src.size * tensor.source_dtype.itemsize
         return out
 
-    def opened(self, stack: ExitStack) -> dict[int, SliceFile | FileSet]:
-        """The source files by rank, open until the stack is left."""
+    def opened(self, stack: ExitStack) -> dict[int, OpenSource]:
+        """The sources by rank, open until the stack is left."""
         out = {}
-        for rank, path in self.paths.items():
-            out[rank] = open_files(path, dec_key=self.dec_key, dec_mode=self.dec_mode)
+        for rank, source in self.sources.items():
+            out[rank] = source.open()
             stack.callback(out[rank].close)
         return out
 
@@ -224,9 +205,7 @@ def rank_read_plan(
         if source in given
     )
     used = {part.src_rank for found in _distinct(tensors) for part in found}
-    held = checkpoint.held
-    paths = {} if held else {r: checkpoint.files[r].source for r in sorted(used)}
-    return RankReadPlan(rank, paths, tensors, checkpoint.dec_key, checkpoint.dec_mode, held)
+    return RankReadPlan(rank, {r: checkpoint.sources[r] for r in sorted(used)}, tensors)
 
 
 def _distinct(tensors: Sequence[TensorRead]) -> Iterable[tuple[ReadItem, ...]]:

@@ -12,13 +12,14 @@ from functools import lru_cache
 from types import MappingProxyType
 
 from ..errors import CheckpointError, LayoutError, Option, listed
-from ..formats import Entry, FileIdentity, FileSet, SliceFile
+from ..formats import Entry, FileIdentity
 from ..layout import Layout, Mesh, Regions, Strategy
 from ..text import shown
 from .checkpoint import Checkpoint
 from .holders import Holders
 from .record_table import RecordTable
-from .records import MissingFile, TensorRecord, followed_parameter, is_state_of
+from .records import TensorRecord, followed_parameter, is_state_of
+from .sources import Slices
 
 __all__ = ["Reconciliation"]
 
@@ -49,19 +50,19 @@ class Reconciliation:
 
     def __init__(
         self,
-        files: tuple[SliceFile | FileSet | MissingFile, ...],
+        files: tuple[Slices, ...],
         strategy: Strategy,
         plain: Collection[str],
         beside: str = "",
     ) -> None:
         self.beside = f"; {beside}" if beside else ""
         self.files, self.strategy, self.plain = files, strategy, plain
-        self.lost = {rank for rank, file in enumerate(files) if isinstance(file, MissingFile)}
+        self.lost = {rank for rank, file in enumerate(files) if file.is_lost}
         self.holders = Holders(files)
         identities: dict[FileIdentity, list[int]] = {}
         for rank, file in enumerate(files):
-            if isinstance(file, SliceFile):
-                identities.setdefault(file.identity, []).append(rank)
+            if len(file.files) == 1:
+                identities.setdefault(file.files[0].identity, []).append(rank)
         self.shared = [ranks for ranks in identities.values() if len(ranks) > 1]
 
     def checkpoint(self) -> Checkpoint:
@@ -84,14 +85,13 @@ class Reconciliation:
             else:
                 tensors[name] = self._record(name, held)
         self._check_counters(tensors)
-        sets = [file for file in self.files if isinstance(file, FileSet)]
         missing, states = self._missing(self.strategy)
-        notes = [note for file in sets for note in file.notes]
+        notes = [note for file in self.files for note in file.notes]
         if states:
             notes.append(f"states that the strategy names, and no file holds: {listed(states)}")
         if missing:
             notes.append(f"tensors that the strategy names, and no file holds: {listed(missing)}")
-        named = tuple(dict.fromkeys([*missing, *(name for file in sets for name in file.missing)]))
+        named = tuple(dict.fromkeys([*missing, *(name for file in self.files for name in file.missing)]))
         return Checkpoint(
             self.files,
             MappingProxyType(tensors),
@@ -123,10 +123,10 @@ class Reconciliation:
                 continue
             seen: dict[bytes, int] = {}
             for rank in self.holders[name]:
-                seen.setdefault(self._file(rank).read(name).tobytes(), rank)
+                seen.setdefault(self.files[rank].read(name).tobytes(), rank)
             if len(seen) > 1:
                 one, other, *_ = seen.values()
-                values = [self._file(rank).read(name).ravel()[0] for rank in (one, other)]
+                values = [self.files[rank].read(name).ravel()[0] for rank in (one, other)]
                 first, second = Option("without", [one]), Option("without", [other])
                 raise CheckpointError(
                     f"{name} is {values[0]} in {self._path(one, name)} (rank {one}), but {values[1]} in "
@@ -139,16 +139,11 @@ class Reconciliation:
 
     def _path(self, rank: int, name: str) -> str:
         """Where a rank holds an entry."""
-        return self._file(rank).path_of(name)
-
-    def _file(self, rank: int) -> SliceFile | FileSet:
-        file = self.files[rank]
-        assert not isinstance(file, MissingFile)
-        return file
+        return self.files[rank].path_of(name)
 
     def _text(self, name: str, held: Mapping[int, Entry]) -> tuple[str, str]:
         """The first text of an entry, and how those of other ranks differ from it; "" if they are equal."""
-        found = {rank: self._file(rank).text(name) if entry.is_text else "" for rank, entry in held.items()}
+        found = {rank: self.files[rank].text(name) if entry.is_text else "" for rank, entry in held.items()}
         first = next(iter(found))
         other = next((r for r, text in found.items() if text != found[first] or not held[r].is_text), None)
         if other is None:

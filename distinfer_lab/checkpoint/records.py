@@ -1,16 +1,13 @@
-"""What a checkpoint holds, tensor by tensor, and what stands in place of a file that is not there."""
+"""What a checkpoint holds, tensor by tensor."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import CheckpointFileError
-from ..formats import Entry
-from ..layout import Box, Layout
+from ..layout import Layout
 
-__all__ = ["STATE_PREFIXES", "MissingFile", "TensorRecord", "followed_parameter", "is_state_of"]
+__all__ = ["STATE_PREFIXES", "TensorRecord", "followed_parameter", "is_state_of"]
 
 STATE_PREFIXES = ("moments", "moment1", "moment2", "adam_m", "adam_v", "accu_grads", "accum", "stat")
 """How optimizers name the states of a parameter: `<prefix>.<parameter>`."""
@@ -30,60 +27,6 @@ class TensorRecord(NamedTuple):
     """Which rank holds which box."""
     kind: str
     """"parameter" (named by the strategy), "state" (of a parameter, as optimizers have) or "plain" (held whole)."""
-
-
-@dataclass(frozen=True)
-class MissingFile:
-    """In place of a file: slices that no file holds, and why."""
-
-    path: str
-    reason: str
-
-    @property
-    def entries(self) -> Mapping[str, Entry]:
-        """None."""
-        return {}
-
-    def read(self, name: str, box: Box | None = None) -> Any:
-        """There is nothing to read.
-
-        Raises
-        ------
-        CheckpointFileError
-            Always.
-        """
-        raise CheckpointFileError(f"{self.path}: {name} cannot be read: {self.reason}")
-
-    def read_into(self, name: str, box: Box, out: Any, buffer_bytes: int) -> int:
-        """There is nothing to read.
-
-        Raises
-        ------
-        CheckpointFileError
-            Always.
-        """
-        raise CheckpointFileError(f"{self.path}: {name} cannot be read: {self.reason}")
-
-    def entry(self, name: str) -> Entry:
-        """There is none.
-
-        Raises
-        ------
-        CheckpointFileError
-            Always.
-        """
-        raise CheckpointFileError(f"{self.path}: {name} cannot be read: {self.reason}")
-
-    @property
-    def source(self) -> str:
-        """The path at which it should be."""
-        return self.path
-
-    def check_unchanged(self) -> None:
-        """There is nothing that could change."""
-
-    def close(self) -> None:
-        """There is nothing to close."""
 
 
 def followed_parameter(name: str, parameters: Mapping[str, Any]) -> str | None:

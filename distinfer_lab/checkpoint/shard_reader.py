@@ -12,16 +12,16 @@ in the order of its bytes.
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..display import counted
-from ..formats import FileSet, SliceFile
 from ..layout import Box
-from .rank_reads import BoxReader, TensorRead
+from .rank_reads import TensorRead
 from .row_blocks import BLOCK_BYTES, BlockReader, RowBlock, RowPlan, row_plan_of
+from .sources import BoxReader
 
 __all__ = ["SMALLEST_BUFFER", "ShardReader", "window_bytes"]
 
@@ -74,6 +74,9 @@ class ShardReader:
         self._window = window_bytes(buffer_bytes, 2 if ahead else 1)
         # Rows of slices go to scratch memory, what sources need themselves to what is left of a window.
         self._block = min(2 * self._window // 3, BLOCK_BYTES)
+        self._by_bytes = {
+            rank: found for rank, source in sources.items() if (found := source.by_bytes) is not None
+        }
         self._tables = self._found_tables()
         largest = max((_source_bytes(tensor) for tensor in tensors), default=0)
         element = max((tensor.source_dtype.itemsize for tensor in tensors), default=1)
@@ -104,20 +107,17 @@ class ShardReader:
 
     def _found_tables(self) -> dict[str, RowPlan]:
         """Those shards that are read from files as tables of bytes, by name."""
-        if not all(isinstance(source, SliceFile | FileSet) for source in self._sources.values()):
-            return {}
         found = {tensor.name: self._table(tensor) for tensor in self._tensors}
         return {name: table for name, table in found.items() if table is not None}
 
     def _table(self, tensor: TensorRead) -> RowPlan | None:
-        entries = {part.src_rank: self._files[part.src_rank].entry(tensor.source) for part in tensor.parts}
+        ranks = {part.src_rank for part in tensor.parts}
+        if not ranks <= self._by_bytes.keys():
+            return None
+        entries = {rank: self._by_bytes[rank].entry(tensor.source) for rank in ranks}
         if any(entry.dtype != tensor.dtype or entry.is_text for entry in entries.values()):
             return None
         return row_plan_of(tensor, lambda rank: entries[rank].shape, self._block)
-
-    @property
-    def _files(self) -> Mapping[int, SliceFile | FileSet]:
-        return cast(Mapping[int, SliceFile | FileSet], self._sources)
 
     def _read_in_turn(self, steps: Iterable[tuple[TensorRead, Step]]) -> Generator[Array, None, None]:
         for tensor, step in steps:
@@ -142,7 +142,7 @@ class ShardReader:
             data: Array = self._slots[slot][:nbytes].view(tensor.source_dtype).reshape(step.shape)
             read = tensor.fill(step, data, self._sources, self._window - len(self._scratch))
         else:
-            data, read = self._blocks.read(tensor.source, step, self._files, slot)
+            data, read = self._blocks.read(tensor.source, step, self._by_bytes, slot)
         self.read_bytes += read
         return data
 

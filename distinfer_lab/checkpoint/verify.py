@@ -23,7 +23,6 @@ from ..text import printable
 from ..untrusted import open_regular
 from .files import CheckpointFiles
 from .places import check_places
-from .records import MissingFile
 
 __all__ = [
     "Verification",
@@ -116,7 +115,7 @@ def check_source(checkpoint: CheckpointFiles) -> None:
     ReshardError
         If the source has no files.
     """
-    if checkpoint.held:
+    if not checkpoint.paths:
         raise ReshardError(
             "verify_source=True compares files, but the checkpoint lies on cards; leave it out",
             Option("verify_source", True),
@@ -171,7 +170,7 @@ def unnamed_slices(checkpoint: CheckpointFiles) -> Iterator[str]:
 
     Nobody says that they are cut, so one rank's is taken for the whole.
     """
-    if checkpoint.ranks < 2 or checkpoint.held or _taken_for_equal(checkpoint):
+    if checkpoint.ranks < 2 or _taken_for_equal(checkpoint):
         return
     for name, one, other in _unlike_beginnings(checkpoint):
         yield (
@@ -186,7 +185,7 @@ def _unlike_beginnings(checkpoint: CheckpointFiles) -> Iterator[tuple[str, str, 
     for name in islice(plain, BEGINNINGS):
         seen: dict[bytes, str] = {}
         for file in checkpoint.files:
-            if name in file.entries and not isinstance(file, MissingFile):
+            if name in file.entries:
                 begin = bytearray(min(file.entries[name].nbytes, BEGINNING_BYTES))
                 file.fill(name, 0, memoryview(begin))
                 seen.setdefault(bytes(begin), file.path)
@@ -196,7 +195,7 @@ def _unlike_beginnings(checkpoint: CheckpointFiles) -> Iterator[tuple[str, str, 
 
 
 def _taken_for_equal(checkpoint: CheckpointFiles) -> bool:
-    return not checkpoint.held and all(record.kind == "plain" for record in checkpoint.tensors.values())
+    return all(record.kind == "plain" for record in checkpoint.tensors.values())
 
 
 def _check_replicas(checkpoint: CheckpointFiles) -> None:
@@ -212,7 +211,7 @@ def _check_replicas(checkpoint: CheckpointFiles) -> None:
 
 def _stages(checkpoint: CheckpointFiles) -> str:
     """How pipeline stages that each count their layers from 0 are joined; "" if the files do not look like stages."""
-    files = [file for file in checkpoint.files if not isinstance(file, MissingFile)]
+    files = [file for file in checkpoint.files if not file.is_lost]
     layers = [{number for name in file.entries if (number := layer_of(name)) is not None} for file in files]
     if len({frozenset(file.entries) for file in files}) < 2 or any(0 not in numbers for numbers in layers):
         return ""

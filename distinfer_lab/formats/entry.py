@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -13,6 +13,7 @@ __all__ = [
     "ByteSource",
     "Entry",
     "Piece",
+    "SlicesInFiles",
     "TensorSpec",
     "byte_runs",
     "content_bytes",
@@ -23,11 +24,37 @@ __all__ = [
 class ByteSource(Protocol):
     """A file whose entries are read as the bytes that they are."""
 
+    def entry(self, name: str) -> "Entry":
+        """The entry of that name, which can be read."""
+        ...
+
     def fill(self, name: str, start: int, target: memoryview) -> None:
         """Fill `target` with the content of an entry from byte `start` on."""
 
     def scatter(self, name: str, start: int, targets: Sequence[memoryview], nbytes: int) -> None:
         """The same for many targets, one after the other, of so many bytes together."""
+
+
+class SlicesInFiles:
+    """What is true of one rank's slices wherever there are files of them, one or several."""
+
+    is_lost, reason = False, ""
+    """Whether the slices cannot be had, and why."""
+
+    @property
+    def by_bytes(self) -> Self:
+        """Itself, as a `ByteSource`."""
+        return self
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Tensors that an index lists, and no file holds."""
+        return ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What of an index and the files does not agree."""
+        return ()
 
 
 class Piece(NamedTuple):

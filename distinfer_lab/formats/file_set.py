@@ -18,7 +18,7 @@ from ..display import Displayed, counted
 from ..errors import CheckpointError, CheckpointFileError, Option, listed
 from ..layout import Box
 from ..text import printable
-from .entry import Entry
+from .entry import Entry, SlicesInFiles
 from .hub import hub_files, index_of, read_index
 from .slice_file import WINDOW_BYTES, SliceFile, open_slice
 
@@ -39,7 +39,7 @@ class PartFiles(os.PathLike[str]):
         return self.path
 
 
-class FileSet(Displayed):
+class FileSet(SlicesInFiles, Displayed):
     """Several files that together hold one rank's slices; used like a `SliceFile`.
 
     Parameters
@@ -59,11 +59,11 @@ class FileSet(Displayed):
 
     def __init__(
         self,
-        path: str | PartFiles,
+        path: str | os.PathLike[str],
         files: Mapping[str, SliceFile],
         listed_in: Mapping[str, str] | None = None,
     ) -> None:
-        self.path, self.source, self._files = os.fspath(path), path, dict(files)
+        self.path, self._files = os.fspath(path), dict(files)
         self._of: dict[str, SliceFile] = {}
         self._twice: dict[str, str] = {}
         self._index = listed_in
@@ -249,8 +249,7 @@ def open_files(path: str | os.PathLike[str], **options: Any) -> SliceFile | File
         _check_shards(index, paths)
     with ExitStack() as stack:
         files = {Path(p).name: stack.enter_context(open_slice(p, **options)) for p in paths}
-        source = path if isinstance(path, PartFiles) else os.fspath(path)
-        out = FileSet(source, files, None if index is None else read_index(index))
+        out = FileSet(path, files, None if index is None else read_index(index))
         stack.pop_all()
         return out
 

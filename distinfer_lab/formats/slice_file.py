@@ -25,7 +25,7 @@ from ..text import printable
 from .box_reads import contiguous_from, last_cut_dim, rows_to_read, run_bytes, stepped_dim
 from .ckpt import CRC_BYTES, CRC_WORD
 from .encryption import decrypt, encrypted_by
-from .entry import Entry, byte_runs, stretches
+from .entry import Entry, SlicesInFiles, byte_runs, stretches
 from .file_formats import format_of
 from .handles import FileIdentity, Handle, NamedHandle, Spool
 from .recognisers import HEAD_BYTES, recognise_file
@@ -109,7 +109,7 @@ def _open_decrypted(name: str, handle: Handle, found: str, key: bytes | None, mo
     return opened
 
 
-class SliceFile(Displayed):
+class SliceFile(SlicesInFiles, Displayed):
     """One rank's file (see `open_slice`); a context manager.
 
     Attributes
@@ -183,9 +183,9 @@ class SliceFile(Displayed):
         self.close()
 
     @property
-    def source(self) -> str:
-        """What opens the file once more."""
-        return self.path
+    def files(self) -> tuple["SliceFile", ...]:
+        """Itself."""
+        return (self,)
 
     @property
     def identity(self) -> FileIdentity:

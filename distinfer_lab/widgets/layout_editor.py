@@ -384,7 +384,7 @@ def _source(given: Any) -> tuple[Strategy, dict[str, Any]]:
     if isinstance(given, Checkpoint):
         return given.strategy, {
             "dtypes": {name: record.dtype for name, record in given.tensors.items()},
-            "same_cards": bool(given.held),
+            "same_cards": not given.paths,
         }
     return (given if isinstance(given, Strategy) else strategy_from_tuples(given)), {}
 

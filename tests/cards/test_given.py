@@ -16,7 +16,7 @@ from distributed import Client, Security
 from distinfer_lab.cards import CardGroup, cluster
 from distinfer_lab.errors import ArgumentTypeError, CardError, ContextError
 
-from .clusters import ROOT, cluster_of, until
+from .clusters import ROOT, cluster_of
 from .test_group import Numbers, add_all, inputs, wanted
 
 # Each of these starts an interpreter for a scheduler and for each worker.

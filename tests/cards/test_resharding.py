@@ -11,7 +11,7 @@ from distributed import LocalCluster
 from distinfer_lab.cards import CardGroup
 from distinfer_lab.cards.routes import homes_of, spread
 from distinfer_lab.cards.runtime import CardRuntime
-from distinfer_lab.checkpoint import open_checkpoint, rank_read_plan, verify_folder
+from distinfer_lab.checkpoint import FileSource, open_checkpoint, rank_read_plan, verify_folder
 from distinfer_lab.errors import CardError, ReshardError
 from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
@@ -243,8 +243,7 @@ def test_a_card_writes_what_it_reads():
     eight, four = (Layout(Mesh(tp=n), "tp") for n in (8, 4))
     src, dst = (Strategy({"w": one}, {"w": (16,)}) for one in (eight, four))
     plan = plan_reshard(src, dst)
-    paths = tuple(SimpleNamespace(source=f"rank_{rank}") for rank in range(8))
-    checkpoint = SimpleNamespace(files=paths, held="", dec_key=None, dec_mode="")
+    checkpoint = SimpleNamespace(sources=[FileSource(f"rank_{rank}") for rank in range(8)])
     shares = [rank_read_plan(plan, checkpoint, rank) for rank in range(4)]
     homes = {rank: rank % 4 for rank in range(8)}
     assert [share.bytes_by_sender(homes) for share in shares] == [{0: 8, 1: 8}, {2: 8, 3: 8}] * 2

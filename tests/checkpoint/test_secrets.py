@@ -88,6 +88,7 @@ def test_no_record_shows_the_key(source, tmp_path):
         tasks = tasks_of([plan.share(rank) for rank in range(2)], plan.texts, output)
         records = [
             checkpoint,
+            *checkpoint.sources,
             plan,
             output,
             *tasks,
@@ -96,13 +97,13 @@ def test_no_record_shows_the_key(source, tmp_path):
             config,
             config.file_options,
         ]
-        for record in [*records, [records], checkpoint.dec_key]:
+        for record in [*records, [records], checkpoint.sources[0].dec_key]:
             check_hidden(f"{record!r} {record}", type(record))
             if hasattr(record, "_repr_mimebundle_"):
                 check_hidden(repr(record._repr_mimebundle_()), type(record))
         again = pickle.loads(pickle.dumps(tasks[0]))
         check_hidden(repr(again), "a task that was sent")
-        assert again.options["enc_key"] == again.share.dec_key == KEY
+        assert again.options["enc_key"] == again.share.sources[0].dec_key == KEY
 
 
 def test_a_card_that_fails_logs_no_key(source, tmp_path, caplog, capfd):

@@ -154,7 +154,7 @@ def test_a_share_reads_its_bytes_and_no_others(small):
     whole = np.arange(32, dtype=np.float32).reshape(8, 4)
     for rank, share in enumerate(shares):
         assert share.nbytes == 32
-        assert list(share.paths) == [rank // 2]
+        assert list(share.sources) == [rank // 2]
         np.testing.assert_array_equal(share.read()["w"], whole[2 * rank : 2 * rank + 2])
 
 
