@@ -138,8 +138,8 @@ class Notebook:
             self.troubles.append(f"request: {request.url}")
 
     def _told(self, words):
-        # As soon as a kernel runs, the page asks it for the states of widgets: two messages, to which a kernel answers
-        # so that has not imported ipywidgets yet. A notebook of one IntSlider does the same.
+        # The page asks a kernel for the states of widgets as soon as it runs, in two messages; one that has not
+        # imported ipywidgets yet answers so. A notebook of one IntSlider does the same.
         if words.startswith(
             ("stderr: No such comm target registered: jupyter.widget.control", "stderr: No such comm: ")
         ):
