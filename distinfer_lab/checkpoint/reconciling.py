@@ -7,7 +7,7 @@
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -56,7 +56,9 @@ class Reconciliation:
         beside: str = "",
     ) -> None:
         self.beside = f"; {beside}" if beside else ""
-        self.files, self.strategy, self.plain = files, strategy, plain
+        self.files, self.strategy, self.plain = files, strategy, frozenset(plain)
+        self._layouts: dict[int, int] = {}
+        self._distinct: dict[Layout, int] = {}
         self.lost = {rank for rank, file in enumerate(files) if file.is_lost}
         self.holders = Holders(files)
         identities: dict[FileIdentity, list[int]] = {}
@@ -76,14 +78,20 @@ class Reconciliation:
         tensors = RecordTable()
         texts: dict[str, str] = {}
         unreadable: dict[str, str] = {}
-        for name, held in self.holders.items():
+        known: dict[Hashable, int] = {}  # tensors that are alike and right; of all others each is looked at
+        for name, form in self.holders.forms():
+            alike = self._alike(name, form)
+            if alike in known:
+                tensors.add_alike(name, known[alike])
+                continue
+            held = self.holders[name]
             text, reason = self._examined(name, held)
             if reason:
                 unreadable[name] = reason
             elif text is not None:
                 texts[name] = text
             else:
-                tensors[name] = self._record(name, held)
+                known[alike] = tensors.add(self._record(name, held))
         self._check_counters(tensors)
         missing, states = self._missing(self.strategy)
         notes = [note for file in self.files for note in file.notes]
@@ -100,6 +108,26 @@ class Reconciliation:
             MappingProxyType(unreadable),
             notes=tuple(notes),
         )
+
+    def _alike(self, name: str, form: int) -> Hashable:
+        """What an entry has in common with those of which the same is true: all that is looked at but its name."""
+        if not self.strategy:
+            return form
+        owner = name if name in self.strategy else self._followed(name)
+        if owner is None:
+            return form
+        if owner != name:
+            return form, self._stated(owner), self.holders.form_of(owner)
+        is_state = followed_parameter(name, self.strategy) is not None
+        return form, self._stated(name), is_state, name in self.plain
+
+    def _stated(self, name: str) -> tuple[int, tuple[int, ...] | None]:
+        """What the strategy says of a parameter: a number for its layout, and its shape where that is known."""
+        layout = self.strategy[name]
+        number = self._layouts.get(id(layout))
+        if number is None:
+            number = self._layouts[id(layout)] = self._distinct.setdefault(layout, len(self._distinct))
+        return number, self.strategy.shapes.get(name)
 
     def _examined(self, name: str, held: Mapping[int, Entry]) -> tuple[str | None, str]:
         """The text of an entry, None if it is a tensor; and why it cannot be read, "" if it can."""

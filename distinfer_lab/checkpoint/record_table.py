@@ -19,13 +19,19 @@ class RecordTable(Mapping[str, TensorRecord]):
     def __repr__(self) -> str:
         return f"RecordTable({len(self)} tensors, {len(self._forms)} forms)"
 
-    def __setitem__(self, name: str, record: TensorRecord) -> None:
+    def add(self, record: TensorRecord) -> int:
+        """Add a record; gives the number of its form, which others may share."""
         form = record.dtype, record.shape, record.layout, record.kind
         key = record.dtype, record.shape, id(record.layout), record.kind  # the layout lives on in `_forms`
         number = self._known.get(key)
         if number is None:
             number = self._known[key] = len(self._forms)
             self._forms.append(form)
+        self._number[record.name] = number
+        return number
+
+    def add_alike(self, name: str, number: int) -> None:
+        """Add a tensor that differs from one that was added in its name only."""
         self._number[name] = number
 
     def __getitem__(self, name: str) -> TensorRecord:

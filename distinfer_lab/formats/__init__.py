@@ -7,7 +7,8 @@ before it sizes anything.
 from .box_reads import READ_COST_BYTES
 from .contents import gaps, unnamed_paths
 from .encryption import encrypted_by, with_secret_key
-from .entry import ByteSource, Entry, TensorSpec
+from .entry import ByteSource, Entry, Kind, TensorSpec
+from .entry_table import kinds_of
 from .file_formats import FILE_FORMATS, format_named, format_of
 from .file_set import FileSet, PartFiles, open_files, paths_of
 from .handles import FileIdentity
@@ -51,6 +52,7 @@ __all__ = [
     "Entry",
     "FileIdentity",
     "FileSet",
+    "Kind",
     "Manifest",
     "ManifestBeside",
     "ManifestFile",
@@ -80,6 +82,7 @@ __all__ = [
     "index_of",
     "is_strategy",
     "kind_of_dtype",
+    "kinds_of",
     "merge_pipeline_strategys",
     "open_files",
     "open_slice",

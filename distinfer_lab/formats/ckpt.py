@@ -25,8 +25,8 @@ import numpy as np
 
 from ..dtypes import CKPT_TYPES, dtype_name, type_name_of, unreadable_dtype
 from ..errors import CheckpointError, Option
-from .entry import Entry, Piece, TensorSpec, content_bytes
-from .entry_table import EntryTable, Kind
+from .entry import Entry, Kind, Piece, TensorSpec, content_bytes
+from .entry_table import EntryTable
 from .file_format import FileIndex, FileLayout, ReadAt
 
 __all__ = ["CRC_BYTES", "CRC_WORD", "Ckpt", "headers", "index_ckpt"]

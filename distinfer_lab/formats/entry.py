@@ -12,6 +12,7 @@ from ..untrusted import check_shape
 __all__ = [
     "ByteSource",
     "Entry",
+    "Kind",
     "Piece",
     "SlicesInFiles",
     "TensorSpec",
@@ -64,6 +65,15 @@ class Piece(NamedTuple):
     nbytes: int
 
 
+class Kind(NamedTuple):
+    """What entries have in common."""
+
+    type_name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    problem: str = ""
+
+
 class Entry(NamedTuple):
     """One tensor, or one text, of a slice file."""
 
@@ -81,6 +91,11 @@ class Entry(NamedTuple):
     def nbytes(self) -> int:
         """Bytes of the content."""
         return sum(piece.nbytes for piece in self.pieces)
+
+    @property
+    def kind(self) -> Kind:
+        """What it has in common with other entries."""
+        return Kind(self.type_name, self.dtype, self.shape, self.problem)
 
     @property
     def is_text(self) -> bool:

@@ -12,22 +12,10 @@ What a model's layers have in common, dtype and shape, is there once. Few tensor
 
 from array import array
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
 
-import numpy as np
+from .entry import Entry, Kind, Piece
 
-from .entry import Entry, Piece
-
-__all__ = ["EntryTable", "Kind"]
-
-
-class Kind(NamedTuple):
-    """What entries have in common."""
-
-    type_name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    problem: str = ""
+__all__ = ["EntryTable", "kinds_of"]
 
 
 class EntryTable(Mapping[str, Entry]):
@@ -79,6 +67,10 @@ class EntryTable(Mapping[str, Entry]):
         """The kind of an entry."""
         return self._kinds[self._kind[self._row[name]]]
 
+    def kinds(self) -> Iterator[tuple[str, Kind]]:
+        """The name and the kind of each entry; those of one kind have one object."""
+        return zip(self._row, map(self._kinds.__getitem__, self._kind), strict=True)
+
     def __getitem__(self, name: str) -> Entry:
         row = self._row[name]
         kind = self._kinds[self._kind[row]]
@@ -93,3 +85,14 @@ class EntryTable(Mapping[str, Entry]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._row
+
+
+def kinds_of(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Kind]]:
+    """The name and the kind of each entry; those of one kind have one object."""
+    if isinstance(entries, EntryTable):
+        yield from entries.kinds()
+        return
+    known: dict[Kind, Kind] = {}
+    for name, entry in entries.items():
+        kind = entry.kind
+        yield name, known.setdefault(kind, kind)

@@ -5,11 +5,10 @@ Where an index says which file a tensor is in, it decides; what index and files 
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from numpy.typing import NDArray
@@ -67,18 +66,17 @@ class FileSet(SlicesInFiles, Displayed):
         self._of: dict[str, SliceFile] = {}
         self._twice: dict[str, str] = {}
         self._index = listed_in
-        entries: dict[str, Entry] = {}
         for short, file in self._files.items():
-            for name, entry in file.entries.items():
+            for name in file.entries:
                 here = listed_in is not None and listed_in.get(name) == short
-                if name in entries:
+                if name in self._of:
                     self._twice[name] = self._of[name].path if here else file.path
-                    self._check_once(file, name, entry)
-                if here or name not in entries:
-                    self._of[name], entries[name] = file, entry
-        self.entries: Mapping[str, Entry] = MappingProxyType(entries)
+                    self._check_once(file, name)
+                if here or name not in self._of:
+                    self._of[name] = file
+        self.entries: Mapping[str, Entry] = _EntriesOf(self._of)
 
-    def _check_once(self, file: SliceFile, name: str, entry: Entry) -> None:
+    def _check_once(self, file: SliceFile, name: str) -> None:
         other = self._of[name]
         # Each part may carry the same counters and texts.
         if _equal_scalars(file, other, name):
@@ -202,6 +200,25 @@ class FileSet(SlicesInFiles, Displayed):
         """Close all files."""
         for file in self.files:
             file.close()
+
+
+class _EntriesOf(Mapping[str, Entry]):
+    """The entries of several files, each looked up in its own."""
+
+    def __init__(self, files: Mapping[str, SliceFile]) -> None:
+        self._files = files
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._files[name].entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 def _equal_scalars(file: SliceFile, other: SliceFile, name: str) -> bool:

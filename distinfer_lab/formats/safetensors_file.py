@@ -30,8 +30,8 @@ from ..dtypes import (
 from ..errors import CheckpointError
 from ..text import shown
 from ..untrusted import LARGEST_SIZE, parse_json
-from .entry import Entry, Piece, TensorSpec, content_bytes
-from .entry_table import EntryTable, Kind
+from .entry import Entry, Kind, Piece, TensorSpec, content_bytes
+from .entry_table import EntryTable
 from .file_format import FileIndex, FileLayout, ReadAt
 
 __all__ = ["LONGEST_HEADER", "METADATA", "TEXT_KEY", "Safetensors", "header", "index_safetensors"]
