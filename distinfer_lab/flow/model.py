@@ -208,11 +208,12 @@ class Model(Displayed):
                 "set_auto_parallel_context(full_batch=True)"
             )
         graph = trace(self.network, *predict_data)
-        has_strategies = all(node.strategy is not None for node in graph.nodes if node.inputs)
-        if self._runner.devices(context) > 1 and not (context.strategy_ckpt_load_file or has_strategies):
+        unsharded = [node.op.name for node in graph.nodes if node.inputs and node.strategy is None]
+        if self._runner.devices(context) > 1 and unsharded and not context.strategy_ckpt_load_file:
             raise ContextError(
                 "infer_predict_layout on several cards needs the training strategy; call "
-                "set_auto_parallel_context(strategy_ckpt_load_file='train_strategy.ckpt')"
+                "set_auto_parallel_context(strategy_ckpt_load_file='train_strategy.ckpt'), or shard(...) on every "
+                f"operator of the net: {', '.join(dict.fromkeys(unsharded))} have none"
             )
         shapes = {name: param.shape for name, param in self.network.parameters_dict().items()}
         return PredictLayout(self._runner.sharding(graph, context), shapes)

@@ -5,7 +5,7 @@ from .build import GraphBuilder
 from .cell import Cell, SequentialCell
 from .differentiate import differentiate
 from .evaluate import check_value, evaluate
-from .graph import AxisStrategy, Graph, Node, NodeStrategy, Operator, Origin, Region, Rule, Spec
+from .graph import AxisStrategy, Graph, Node, NodeStrategy, Operator, Origin, Region, Rule, Spec, rule_of
 from .initial_shards import InitialBox, InitialShard, InitialShards
 from .initializer import ArrayValues, Initializer, get_seed, initializer, set_seed
 from .tensor import Parameter, Tensor, Value, ValueSource
@@ -40,6 +40,7 @@ __all__ = [
     "initializer",
     "nn",
     "ops",
+    "rule_of",
     "set_seed",
     "spec_of",
     "trace",

@@ -34,6 +34,7 @@ __all__ = [
     "Region",
     "Rule",
     "Spec",
+    "rule_of",
 ]
 
 Array = NDArray[Any]
@@ -58,9 +59,10 @@ class Rule(NamedTuple):
     inputs: tuple[tuple[str | None, ...], ...]
     output: tuple[str | None, ...]
     sums: frozenset[str] = frozenset()
-    """Factors that the output does not have: sharding one leaves partial sums."""
+    """Factors that the output lacks and that are summed over: sharding one leaves partial sums. A dim that is
+    reduced in another way (a maximum, a norm) must stay whole: None."""
     order: tuple[str, ...] = ()
-    """The factors as mesh axes, slowest first (MindSpore's device matrix)."""
+    """The factors as mesh axes, slowest first (MindSpore's device matrix); by default as in the inputs."""
     within: Mapping[str, str] = {}
     """Factors that may only be sharded by the leading axes of another's: {"k": "h"} where 2 query heads h share
     a head k of keys. Where the output has k and not h, the other axes of h leave partial values."""
@@ -141,6 +143,31 @@ class Operator(ABC):
         themselves changed.
         """
         return self
+
+
+def rule_of(op: Operator, *inputs: Spec) -> Rule:
+    """The sharding rule of an operator, with its `order` filled in.
+
+    Raises
+    ------
+    GraphError
+        If the rule does not fit the operator's inputs and output: shards could not be put together.
+    """
+    rule = op.rule(*inputs)
+    specs, operands = (*inputs, op.infer(*inputs)), (*rule.inputs, rule.output)
+    if [len(factors) for factors in operands] != [len(spec.shape) for spec in specs]:
+        raise GraphError(
+            f"{op.name}.rule: {operands} for inputs and an output of shapes "
+            f"{', '.join(str(list(spec.shape)) for spec in specs)}; give a factor or None for each dim"
+        )
+    factors = dict.fromkeys(f for dims in rule.inputs for f in dims if f is not None)
+    lost = factors.keys() - {*rule.output, *rule.sums, *rule.within, *rule.within.values()}
+    if lost:
+        raise GraphError(
+            f"{op.name}.rule: the output lacks {', '.join(map(repr, sorted(lost)))}; add it to `sums` if the "
+            "operator sums over it, else make it None, so that the dim stays whole"
+        )
+    return rule._replace(order=rule.order or tuple(f for f in factors if f not in rule.within))
 
 
 @dataclass(frozen=True)

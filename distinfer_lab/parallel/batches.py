@@ -7,7 +7,7 @@ goes from the inputs' first dim to the outputs' first, rows do not mix.
 from collections.abc import Mapping
 
 from ..errors import ShardingError
-from ..net import Graph, Node
+from ..net import Graph, Node, rule_of
 from .factors import describe
 
 __all__ = ["check_rows_apart", "micro_name"]
@@ -47,7 +47,7 @@ def check_rows_apart(graph: Graph, count: int) -> None:
 def _rows_after(graph: Graph, node: Node, rows: Mapping[str, int], count: int) -> int | None:
     """The dim of a node's output that corresponds to the batch; None if there is none."""
     specs = [graph.specs[name] for name in node.inputs]
-    rule = node.op.rule(*specs)
+    rule = rule_of(node.op, *specs)
     operands = list(zip(node.inputs, rule.inputs, specs, strict=True))
     carried = [factors[rows[name]] for name, factors, _ in operands if name in rows]
     if not carried:

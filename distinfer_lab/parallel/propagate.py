@@ -13,7 +13,7 @@ from dataclasses import replace
 from ..arguments import checked
 from ..errors import ShardingError
 from ..layout import Layout, Strategy
-from ..net import Graph, Node, NodeStrategy, Rule, Spec
+from ..net import Graph, Node, NodeStrategy, Rule, Spec, rule_of
 from .factors import (
     Axes,
     FactorSharding,
@@ -150,7 +150,7 @@ class _Propagation:
         return Layout(whole_mesh(self.devices), (("repeat",), *((),) * (len(spec.shape) - 1)))
 
     def _rule(self, node: Node) -> Rule:
-        return node.op.rule(*self._specs(node))
+        return rule_of(node.op, *self._specs(node))
 
     def _specs(self, node: Node) -> list[Spec]:
         return [self.graph.specs[name] for name in node.inputs]
