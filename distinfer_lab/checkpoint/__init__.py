@@ -11,7 +11,7 @@ from .executors import Executor, Threads
 from .file_writer import Control, FileReport, FileWork, Unwatched, WriteTask, Written
 from .float_dtypes import float_dtype
 from .opening import open_checkpoint
-from .output import FileOptions, Output, WriteOptions
+from .output import FORMATS, FileOptions, Output, WriteOptions
 from .output_files import tasks_of
 from .places import check_places
 from .planning import PlanOptions, plan_conversion, plan_targets
@@ -26,6 +26,7 @@ from .transform import rank_list_for_transform, transform_checkpoints
 from .verify import Verification, check_beginnings, check_source, unnamed_slices, verify_folder
 
 __all__ = [
+    "FORMATS",
     "BoxReader",
     "Checkpoint",
     "Control",

@@ -14,7 +14,7 @@ from ..sizes import BUFFER_BYTES, size_of
 from .progress import Progress
 from .shard_reader import SMALLEST_BUFFER
 
-__all__ = ["FileOptions", "Output", "OutputOptions", "WriteOptions"]
+__all__ = ["FORMATS", "FileOptions", "Output", "OutputOptions", "WriteOptions"]
 
 HUGGING_FACE = Option("format", "huggingface")
 FORMATS = (*(one.name for one in FILE_FORMATS), "huggingface")

@@ -16,6 +16,7 @@ from .keys import EnvironmentKey
 from .messages import message, say
 from .options import (
     PATH,
+    OutputFormat,
     buffer_option,
     checked_size,
     opened,
@@ -124,7 +125,7 @@ def plan(
 @target_options
 @click.option(
     "--format",
-    type=click.Choice(["ckpt", "safetensors", "huggingface"]),
+    type=OutputFormat(),
     help="Of the files; by default that of SRC (safetensors, a file per rank, for a Hugging Face folder).",
 )
 @click.option(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PATH",
+    "OutputFormat",
     "buffer_option",
     "checked_size",
     "opened",
@@ -30,6 +31,24 @@ __all__ = [
 
 LARGEST_CONFIG = 1 << 24
 PATH = click.Path(exists=True, path_type=Path)
+
+
+class OutputFormat(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has none
+    """One of `checkpoint.FORMATS`, which are imported where they are needed: other commands start faster."""
+
+    name = "format"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        return self._choice().get_metavar(param, ctx)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return self._choice().convert(value, param, ctx)
+
+    @staticmethod
+    def _choice() -> "click.Choice[str]":
+        from ..checkpoint import FORMATS
+
+        return click.Choice(FORMATS)
 
 
 @contextmanager

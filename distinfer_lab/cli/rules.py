@@ -11,7 +11,7 @@ __all__ = ["rules"]
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME|FILE[,...]]...")
 def rules(names: tuple[str, ...]) -> None:
-    r"""Print rules as JSON, as --rules reads them from a file; without a name, the kinds that are known.
+    """Print rules as JSON, as --rules reads them from a file; without a name, the kinds that are known.
 
     A rule says what the axes of a mesh cut in the tensors whose names fit a pattern; the first that fits is taken.
     `distinfer rules llama > mine.json` is a start for rules of your own; `--rules llama,mine.json` tries yours first.
@@ -27,7 +27,7 @@ def rules(names: tuple[str, ...]) -> None:
 
     Sizes and units are numbers, or expressions of fields of config.json such as
     "head_dim or hidden_size // num_attention_heads".
-    """
+    """  # noqa: D301 - click reads the character backspace
     from ..rules import MODEL_TYPES, RULES, read_rules, rules_json
 
     if names:
