@@ -56,7 +56,7 @@ def test_a_key_comes_by_option_file_stdin_or_environment(folder):
         done = distinfer(*inspect, *words, **more)
         assert (done.exit_code, said in done.output) == (2, True), done.output
     assert "pass --key (and --mode" in distinfer(*inspect).output
-    assert "list of processes" in " ".join(distinfer("reshard", "--help").output.split())
+    assert "process list" in " ".join(distinfer("reshard", "--help").output.split())
 
 
 def test_a_key_in_the_environment_is_used_only_where_it_is_needed(folder):

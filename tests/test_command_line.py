@@ -323,11 +323,11 @@ SOURCE = case("tp_col8_to_row4")
             ["--scheduler", "a", "--scheduler-file", "{file}"],
             "--scheduler and --scheduler-file both name a cluster",
         ),
-        (["--cards", "2", "--scheduler-file", "{file}"], "--cards and --scheduler-file both say who works"),
+        (["--cards", "2", "--scheduler-file", "{file}"], "--cards and --scheduler-file exclude each other"),
         (["--scheduler", "a", "--tls-cert", "{file}"], "add --tls-ca-file and --tls-key"),
         (
             ["--tls-cert", "{file}", "--tls-ca-file", "{file}", "--tls-key", "{file}"],
-            "go with --scheduler or",
+            "need --scheduler or",
         ),
     ],
 )

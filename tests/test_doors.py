@@ -136,13 +136,13 @@ def test_an_axis_that_cuts_nothing_is_told(tmp_path):
     """On stderr; the configuration may be named by its folder."""
     folder = ROOT / "tests/data/oracle/hf/llama_gqa_tiny"
     done = distinfer("plan", folder, "--to", "pt=2,tp=2", "--rules", "llama", "--config", folder)
-    assert (done.exit_code, done.stderr) == (0, "no rule cuts by pt: along it ranks hold the same\n")
+    assert (done.exit_code, done.stderr) == (0, "no rule shards by pt: ranks along it hold the same\n")
     assert distinfer("plan", folder, "--to", "tp=2", "--rules", "llama").stderr == ""
     (tmp_path / "own.json").write_text('[{"match": "*.down_proj.weight", "dims": "- tpp"}]')
     done = distinfer("plan", folder, "--to", "tp=2", "--rules", f"llama,{tmp_path / 'own.json'}")
     assert (done.exit_code, done.stderr) == (
         0,
-        "rules cut by tpp, which --to tp=2 has not: nothing is cut there\n",
+        "rules shard by tpp, which --to tp=2 lacks: those dims stay whole\n",
     )
 
 

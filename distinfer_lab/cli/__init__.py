@@ -1,7 +1,7 @@
 """The command line: `distinfer demo`, `lab`, `notebooks`; `inspect`, `plan`, `reshard`, `verify`, `rules`.
 
-What a command found out goes to stdout, how far it is to stderr. The status is 0 when all is well,
-1 when something is wrong with what was given or found, 2 when the command was called wrongly.
+Results go to stdout, progress and notes to stderr. The exit status is 0 for success, 1 for an error in the data or
+in the run, 2 for a usage error.
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ import click
 
 from ..errors import DistinferError
 from ..version import __version__
-from .beginning import demo, lab, notebooks
 from .checkpoints import inspect, plan, reshard, verify
+from .demo import demo, lab, notebooks
 from .keys import ARGUMENTS
 from .messages import message
 from .rules import rules
@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 
 class _Group(click.Group):
-    """Tells our own errors, in the words of the command that failed, and leaves with status 1."""
+    """Reports our own errors by the option names of the command that failed, and exits with status 1."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[ARGUMENTS] = tuple(args)
@@ -40,7 +40,7 @@ class _Group(click.Group):
 @click.group(cls=_Group)
 @click.version_option(__version__, prog_name="distinfer")
 def main() -> None:
-    """Distributed inference from sliced checkpoints."""
+    """Reshard distributed checkpoints, and predict from them."""
 
 
 for command in (demo, lab, notebooks, inspect, plan, reshard, verify, rules):

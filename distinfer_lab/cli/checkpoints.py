@@ -1,4 +1,4 @@
-"""The commands that look at checkpoints and cut them another way: inspect, plan, reshard, verify."""
+"""The commands on checkpoints: inspect, plan, reshard, verify."""
 
 import json
 import sys
@@ -35,16 +35,17 @@ __all__ = ["inspect", "plan", "reshard", "verify"]
 @click.command()
 @source_options
 @click.option(
-    "--all", "each", is_flag=True, help="List each tensor, also those that are the same in every layer."
+    "--all", "each", is_flag=True, help="List every tensor, including those that are the same in every layer."
 )
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(src: Path, strategy: Path | None, each: bool, as_json: bool, **source: Any) -> None:
-    """Show what a checkpoint file, a folder of rank_N folders, or a strategy file holds.
+    """Show the contents of a checkpoint or a strategy file.
 
-    Tensors that are the same in several layers, but for the layer's number in their names, have one line.
+    SRC is a folder of rank_N folders, a Hugging Face folder, or one file. Tensors that differ only in their layer
+    number are shown on one line.
 
-    Reads headers only; where no strategy says who holds what, the beginnings of some tensors, too, to see whether
-    the files are equal.
+    Reads only headers. If no strategy describes the files, it also compares the beginnings of some tensors, to see
+    whether the files are equal.
     """
     from ..checkpoint import check_beginnings, unnamed_slices
     from ..layout.dialects.plain import strategy_to_json
@@ -67,7 +68,7 @@ def inspect(src: Path, strategy: Path | None, each: bool, as_json: bool, **sourc
 
 
 def _strategy_or_none(path: Path) -> Any:
-    """The strategy of a strategy file, and what to tell of it; None if the file is none."""
+    """The strategy of a strategy file, and its description; None for any other file."""
     from ..formats import as_strategy, is_strategy, read_strategy
 
     if path.suffix not in (".ckpt", ".json"):
@@ -92,7 +93,7 @@ def _strategy_or_none(path: Path) -> Any:
 @source_options
 @target_options
 @buffer_option
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
     src: Path,
     strategy: Path | None,
@@ -106,17 +107,17 @@ def plan(
     as_json: bool,
     **target: Any,
 ) -> None:
-    """Tell what resharding SRC would read, write and move, rank by rank and file by file.
+    """Show what resharding SRC would read, write and move.
 
-    Reads as little as `inspect`, and moves nothing.
+    Reads only headers, as `inspect` does, and writes nothing.
     """
     with opened(
         src, strategy, dec_key, dec_mode=dec_mode, rebuild=rebuild, without=without, file=file, step=step
     ) as checkpoint:
         found = planned(checkpoint, src, **target)
         found.check_patterns()
-        told = found.explain(buffer)
-        say(json.dumps(told.to_json()) if as_json else repr(told))
+        report = found.explain(buffer)
+        say(json.dumps(report.to_json()) if as_json else repr(report))
 
 
 @click.command()
@@ -126,45 +127,57 @@ def plan(
 @click.option(
     "--format",
     type=OutputFormat(),
-    help="Of the files; by default that of SRC (safetensors, a file per rank, for a Hugging Face folder).",
+    help="Output format; by default that of SRC (safetensors, one file per rank, for a Hugging Face folder).",
 )
 @click.option(
     "--like",
     type=PATH,
     help="With --format huggingface: a Hugging Face folder whose division into files is used, and whose "
-    "config.json (saying the dtype of what is written) and tokenizer files are copied along. Without it "
-    "nothing is copied, not from SRC either.",
+    "config.json (with the dtype set to the one written) and tokenizer files are copied. Without --like, no such "
+    "files are copied, not even from SRC.",
 )
 @click.option(
     "--max-shard-size",
     metavar="SIZE",
     callback=checked_size,
-    help="With --format huggingface: the most that a file may hold, e.g. 5GB; by default all is in one file.",
+    help="With --format huggingface: the maximum size of a file, e.g. 5GB; by default everything is in one file.",
 )
 @click.option(
-    "--prefix", default="checkpoint_", show_default=True, help="Files are rank_N/<prefix>N.<format>."
+    "--prefix",
+    default="checkpoint_",
+    show_default=True,
+    help="Output files are named rank_N/<prefix>N.<format>.",
 )
-@click.option("--cards", type=click.IntRange(1, 128), help="Let this many cards (processes) write the files.")
+@click.option(
+    "--cards", type=click.IntRange(1, 128), help="Use this many local card processes to write the files."
+)
 @cluster_options
 @click.option(
     "--route",
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "files", "channels"]),
-    help="Cards read all files that they need; or their own only, and pieces go from card to card.",
+    help="With cards: each reads all the files it needs (files), or only its own, and pieces are sent from card "
+    "to card (channels).",
 )
 @threads_option
 @buffer_option
 @click.option(
-    "--memory-limit", callback=checked_size, help="Refuse what needs more memory for data in a worker."
+    "--memory-limit",
+    callback=checked_size,
+    help="Refuse to run if a worker would need more buffer memory than this.",
 )
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Resume an interrupted run.")
-@click.option("--overwrite", is_flag=True, help="Replace DST if an earlier reshard wrote it.")
+@click.option("--overwrite", is_flag=True, help="Replace DST if it was written by an earlier reshard.")
 @click.option(
-    "--verify-source", is_flag=True, help="Compare all replicas in SRC first, and all with its manifest."
+    "--verify-source",
+    is_flag=True,
+    help="First read all of SRC; compare its replicas, and its manifest.",
 )
-@click.option("--dry-run", is_flag=True, help="See that it could begin, and tell the plan; write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Tell the result as JSON.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check that the run could start and print the plan; write nothing."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def reshard(
     src: Path,
     dst: Path,
@@ -192,19 +205,19 @@ def reshard(
     overwrite: bool,
     **target: Any,
 ) -> None:
-    """Cut the checkpoint in SRC another way and write it to DST.
+    """Reshard the checkpoint in SRC and write it to DST.
 
-    SRC is a folder of rank_N folders, a Hugging Face folder, or one file. No tensor is ever whole in
-    memory; DST appears when it is complete. A run that was interrupted is resumed by the same command.
+    SRC is a folder of rank_N folders, a Hugging Face folder, or one file. No tensor is ever held whole in
+    memory, and DST appears only when it is complete. To resume an interrupted run, repeat the command.
     """
     from ..checkpoint import Threads
 
     if cards is not None and cluster is not None:
-        raise click.UsageError(f"--cards and {cluster.option} both say who works; give one of them")
+        raise click.UsageError(f"--cards and {cluster.option} exclude each other; give one of them")
     if cluster is not None:
-        src = src.absolute()  # the workers may stand in other folders
+        src = src.absolute()  # workers may have other working directories
     if like is not None and format != "huggingface":
-        raise click.UsageError("--like says how a Hugging Face folder is to be; add --format huggingface")
+        raise click.UsageError("--like needs --format huggingface; add it")
     with ExitStack() as stack:
         source = {"dec_mode": dec_mode, "rebuild": rebuild, "without": without, "file": file, "step": step}
         found = planned(stack.enter_context(opened(src, strategy, dec_key, **source)), src, **target)
@@ -219,8 +232,8 @@ def reshard(
             "resume": resume,
         }
         if dry_run:
-            told = found.explain(found.check(dst, **options).buffer_bytes)
-            say(json.dumps(told.to_json()) if as_json else repr(told))
+            report = found.explain(found.check(dst, **options).buffer_bytes)
+            say(json.dumps(report.to_json()) if as_json else repr(report))
             return
         group = stack.enter_context(_cards(cards, cluster)) if cards or cluster else None
         show = stack.enter_context(_progress())
@@ -236,7 +249,7 @@ def reshard(
 def _cards(cards: int | None, cluster: Cluster | None) -> Iterator[Any]:
     from ..cards import CardGroup, silent
 
-    # Of what is lost our error says all; Dask's log of it, and of the end of its client, is a hundred lines.
+    # Our error reports what was lost; Dask's log of it, and of the end of its client, is a hundred lines.
     arguments = {"cards": cards, "processes": True} if cluster is None else cluster.arguments
     with silent(), CardGroup(**arguments) as group:
         yield group
@@ -244,22 +257,22 @@ def _cards(cards: int | None, cluster: Cluster | None) -> Iterator[Any]:
 
 @contextmanager
 def _progress() -> Iterator[Callable[["Progress"], None]]:
-    """A line on stderr that tells how far a run is, where stderr is a terminal."""
+    """A progress bar on stderr, if stderr is a terminal."""
     if not sys.stderr.isatty():
         yield lambda progress: None
         return
-    bar = click.progressbar(length=1, label="resharding", file=sys.stderr, item_show_func=_ranks_in_words)
+    bar = click.progressbar(length=1, label="resharding", file=sys.stderr, item_show_func=_describe_ranks)
     with bar as shown:
 
-        def tell(progress: "Progress") -> None:
+        def show(progress: "Progress") -> None:
             shown.length = max(progress.total_bytes, 1)
             shown.update(progress.done_bytes - shown.pos, progress)
 
-        yield tell
+        yield show
 
 
-def _ranks_in_words(progress: "Progress | None") -> str:
-    """How far the ranks are."""
+def _describe_ranks(progress: "Progress | None") -> str:
+    """The progress of the ranks."""
     if progress is None:
         return ""
     done = sorted(progress.by_rank.items())
@@ -270,11 +283,11 @@ def _ranks_in_words(progress: "Progress | None") -> str:
 @click.command()
 @click.argument("folder", type=PATH)
 @threads_option
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(folder: Path, threads: int, as_json: bool) -> None:
-    """Read everything that a reshard wrote to FOLDER, and compare it with the digests of its manifest.
+    """Compare all files of FOLDER, which a reshard wrote, with the digests in its manifest.
 
-    Leaves with status 0 only if all is as it was written.
+    Exits with status 0 only if every byte is as it was written.
     """
     from ..checkpoint import verify_folder
 

@@ -12,7 +12,7 @@ TLS = ("tls_ca_file", "tls_cert", "tls_key")
 
 
 class Cluster(NamedTuple):
-    """A cluster that runs already."""
+    """A running cluster."""
 
     option: str
     """The option that names it."""
@@ -25,18 +25,18 @@ def cluster_options(function: Callable[..., Any]) -> Any:
     file = click.Path(exists=True, dir_okay=False)
 
     @click.option(
-        "--scheduler", metavar="ADDRESS", help="Let the workers of this Dask cluster write the files."
+        "--scheduler", metavar="ADDRESS", help="Use the workers of this Dask cluster to write the files."
     )
     @click.option(
         "--scheduler-file",
         type=file,
-        help="The same, by the file that `dask scheduler --scheduler-file` wrote.",
+        help="The same, from the file that `dask scheduler --scheduler-file` wrote.",
     )
     @click.option(
-        "--tls-ca-file", type=file, help="With TLS: who signed the certificates of the cluster (PEM)."
+        "--tls-ca-file", type=file, help="With TLS: the certificate authority of the cluster (PEM)."
     )
-    @click.option("--tls-cert", type=file, help="With TLS: the certificate to show (PEM).")
-    @click.option("--tls-key", type=file, help="With TLS: its key (PEM).")
+    @click.option("--tls-cert", type=file, help="With TLS: the client certificate (PEM).")
+    @click.option("--tls-key", type=file, help="With TLS: the key of the client certificate (PEM).")
     @wraps(function)
     def call(*args: Any, scheduler: str | None, scheduler_file: str | None, **options: Any) -> Any:
         tls = {name: options.pop(name) for name in TLS}
@@ -52,12 +52,12 @@ def _cluster(scheduler: str | None, scheduler_file: str | None, tls: dict[str, s
     if given and len(given) < len(TLS):
         lacking = [f"--{name.replace('_', '-')}" for name in TLS if name not in given]
         raise click.UsageError(
-            f"TLS needs a certificate, its key and who signed them: add {' and '.join(lacking)}"
+            f"TLS needs a certificate authority, a certificate and its key: add {' and '.join(lacking)}"
         )
     if scheduler is None and scheduler_file is None:
         if given:
             raise click.UsageError(
-                "--tls-ca-file, --tls-cert and --tls-key go with --scheduler or --scheduler-file"
+                "--tls-ca-file, --tls-cert and --tls-key need --scheduler or --scheduler-file"
             )
         return None
     security = {"security": _security(tls)} if given else {}

@@ -66,7 +66,7 @@ def key_options() -> list[Callable[[Any], Any]]:
             "dec_key",
             metavar="HEX",
             callback=_take_key,
-            help="The key of an encrypted checkpoint, in hex. Other users see it in the list of processes: use "
+            help="The key of an encrypted checkpoint, in hex. Other users can see it in the process list; prefer "
             f"--key-file, or the environment variable {VARIABLE}.",
         ),
         click.option(
@@ -75,7 +75,7 @@ def key_options() -> list[Callable[[Any], Any]]:
             is_eager=True,
             expose_value=False,
             callback=_take_file,
-            help="A file that holds the key, in hex; - is stdin.",
+            help="A file with the key, in hex; - is stdin.",
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""What the commands say: errors and notes name options as the command line does, `--overwrite` for `overwrite=True`.
+"""What the commands print: errors and notes name options by the command line, `--overwrite` for `overwrite=True`.
 
 Which options a text names is a field of the error or note; click knows each by its name in Python, too.
 """
@@ -15,12 +15,12 @@ __all__ = ["message", "say"]
 
 
 def say(text: object, *, err: bool = False) -> None:
-    """Print text that may name things of files: nothing in it reaches the terminal as an order."""
+    """Print text that may contain names from files: control characters do not reach the terminal."""
     click.echo(printable(str(text), keep="\n"), err=err)
 
 
 def message(said: DistinferError | Remark | str, command: click.Command) -> str:
-    """The text of an error or a note, with the options that it names by their names in a command.
+    """The text of an error or a note, with its options by their names on the command line.
 
     An option stands at the beginning of a word: a path in which its text occurs is left alone.
 

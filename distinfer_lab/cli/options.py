@@ -53,7 +53,7 @@ class OutputFormat(click.ParamType):  # type: ignore[type-arg]  # click 8.2 has 
 
 @contextmanager
 def wrong_call(option: str) -> Iterator[None]:
-    """Makes an error about the value of an option one about how the command was called: status 2."""
+    """Turn an error about the value of an option into a usage error: status 2."""
     try:
         yield
     except DistinferError as err:
@@ -78,34 +78,32 @@ source_options = _options(
     click.option(
         "--strategy",
         type=PATH,
-        help="The strategy file of SRC, or a folder with one for each pipeline stage. Without it, SRC's manifest "
-        "says who holds what; else every file is whole.",
+        help="The strategy file of SRC, or a folder with one per pipeline stage. By default the manifest of SRC is "
+        "used; without one, every file is assumed to be a full copy.",
     ),
     *key_options(),
     click.option(
         "--mode", "dec_mode", default="AES-GCM", show_default=True, help="AES-GCM, AES-CBC or SM4-CBC."
     ),
-    click.option(
-        "--rebuild", is_flag=True, help="Go on without missing or damaged files, if replicas hold the same."
-    ),
+    click.option("--rebuild", is_flag=True, help="Rebuild missing or damaged files from replicas."),
     click.option(
         "--without-rank",
         "without",
         multiple=True,
         type=int,
         metavar="N",
-        help="Do not use this rank's file; rebuild it.",
+        help="Ignore this rank's file and rebuild it from replicas; may be repeated.",
     ),
     click.option(
         "--file",
         multiple=True,
         metavar="PATTERN",
-        help='Use only the files of SRC whose names fit, e.g. "net-9_*".',
+        help='Use only the files of SRC whose names match, e.g. "net-9_*".',
     ),
     click.option(
         "--step",
         metavar="STEP",
-        help="Which save of SRC, e.g. 9_100 (epoch and step) or 100. By default the newest that all ranks have.",
+        help="Which save of SRC to use: 9_100 (epoch and step) or 100; by default the newest that all ranks have.",
     ),
 )
 
@@ -134,14 +132,14 @@ buffer_option = click.option(
     default="32 MiB",
     show_default=True,
     callback=checked_size,
-    help="The memory for data of each worker.",
+    help="Buffer size per worker.",
 )
 threads_option = click.option(
     "--threads",
     default=default_threads,
     show_default=f"as many as cores, at most {MOST_THREADS}",
     type=click.IntRange(1, 256),
-    help="Files at one time.",
+    help="Number of files processed concurrently.",
 )
 
 
@@ -149,59 +147,60 @@ target_options = _options(
     click.option(
         "--to",
         metavar="FILE|MESH",
-        help="The destination layout: a strategy file or JSON layouts; or, with --rules, a mesh such as tp=4 or "
-        "dp=2,tp=4. Without it, one whole checkpoint.",
+        help="The destination layout: a strategy file, JSON layouts, or, with --rules, a mesh such as tp=4 or "
+        "dp=2,tp=4. By default one unsharded checkpoint.",
     ),
     click.option(
         "--rules",
         metavar="NAME|FILE[,...]",
         multiple=True,
-        help="What a mesh axis cuts: llama, gpt2, ... or a JSON file of rules (see `distinfer rules`). Rules of "
-        "files are tried before those of known kinds: llama,mine.json.",
+        help="How the mesh axes shard the tensors: llama, gpt2, ... or a JSON file of rules (see `distinfer rules`). "
+        "In llama,mine.json the rules of the file take precedence.",
     ),
     click.option(
         "--config",
         type=PATH,
-        help="The model's config.json or its folder, for --rules; by default that of SRC.",
+        help="The model's config.json, or its folder, for --rules; by default the one in SRC.",
     ),
     click.option(
         "--states",
         default="follow",
         type=click.Choice(["follow", "replicate", "mindspore"]),
         show_default=True,
-        help="Optimizer states that the destination does not name lie as their parameter, or whole, or as they were.",
+        help="The layout of optimizer states that the destination does not name: that of their parameter, unsharded, "
+        "or MindSpore's (unchanged).",
     ),
     click.option(
         "--dtype",
         callback=_checked_dtype,
-        help="Convert tensors of floats, scalars excepted: bfloat16 (bf16), float16, float32 ... "
-        "Quantised weights are refused.",
+        help="Convert floating-point tensors, except scalars: bfloat16 (bf16), float16, float32 ... "
+        "Quantised weights cannot be converted.",
     ),
     click.option(
         "--select",
         multiple=True,
         metavar="PATTERN",
-        help='Which entries, e.g. "*.weight"; "!moments.*" leaves out. A star is any text, dots too: '
-        '"*v_proj.weight" fits qkv_proj.weight, "*.v_proj.weight" does not.',
+        help='Entries to include, e.g. "*.weight", or exclude: "!moments.*". A star matches any text, dots included: '
+        '"*v_proj.weight" matches qkv_proj.weight, "*.v_proj.weight" does not.',
     ),
     click.option(
         "--rename",
         multiple=True,
         metavar="OLD=NEW",
-        help='Other names, e.g. "model.*=net.*"; a star is any text; states follow.',
+        help='Rename entries, e.g. "model.*=net.*"; a star matches any text. Optimizer states follow.',
     ),
     click.option(
         "--allow-missing",
         multiple=True,
         metavar="PATTERN",
-        help="Tensors that the result may lack, though a strategy, an index or --like names them.",
+        help="Tensors that the output may lack although a strategy, an index or --like names them.",
     ),
 )
 
 
 @contextmanager
 def opened(src: Path, strategy: Path | None, dec_key: bytes | None, **options: Any) -> Iterator["Checkpoint"]:
-    """The checkpoint that the source options name, open; what is lost, chosen or unused is said on stderr."""
+    """Open the checkpoint that the source options name; lost, chosen and unused files are reported on stderr."""
     with _opened(src, strategy, dec_key, options) as checkpoint:
         for rank, file in checkpoint.lost.items():
             say(f"rank {rank} is lost: {file.reason}", err=True)
@@ -233,7 +232,7 @@ def planned(
     rename: tuple[str, ...],
     allow_missing: tuple[str, ...],
 ) -> "Conversion":
-    """The plan that the target options name; slices of which nobody says how they lie have none."""
+    """The plan that the target options describe; slices without a known layout have none."""
     from ..checkpoint import check_beginnings, plan_conversion, unnamed_slices
     from ..formats import NamedTensor, config_problems
     from ..rules import Rules
@@ -289,13 +288,13 @@ def _destination(src: Path, to: str | None, rules: tuple[str, ...], config: Path
     if by_rules.unknown_model_types:
         say(
             f"--rules {','.join(rules)} were not written for model_type {' '.join(by_rules.unknown_model_types)}: "
-            "check the plan, or give rules of your own",
+            "check the plan, or write your own rules",
             err=True,
         )
     for axis in by_rules.absent_axes:
-        say(f"rules cut by {axis}, which --to {to} has not: nothing is cut there", err=True)
+        say(f"rules shard by {axis}, which --to {to} lacks: those dims stay whole", err=True)
     for axis in by_rules.idle_axes:
-        say(f"no rule cuts by {axis}: along it ranks hold the same", err=True)
+        say(f"no rule shards by {axis}: ranks along it hold the same", err=True)
     return by_rules
 
 

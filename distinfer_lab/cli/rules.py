@@ -1,4 +1,4 @@
-"""The command that prints rules: what a mesh axis cuts, by kind of model."""
+"""The command that prints rules: which tensors each mesh axis shards, by kind of model."""
 
 import click
 
@@ -11,19 +11,20 @@ __all__ = ["rules"]
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME|FILE[,...]]...")
 def rules(names: tuple[str, ...]) -> None:
-    """Print rules as JSON, as --rules reads them from a file; without a name, the kinds that are known.
+    """Print rules as JSON, or list the known kinds of models.
 
-    A rule says what the axes of a mesh cut in the tensors whose names fit a pattern; the first that fits is taken.
-    `distinfer rules llama > mine.json` is a start for rules of your own; `--rules llama,mine.json` tries yours first.
+    A rule says how the axes of a mesh shard the tensors whose names match a pattern; the first match applies. To
+    write your own, start from `distinfer rules llama > mine.json`; with `--rules llama,mine.json` yours take
+    precedence.
 
     \b
-    match      a pattern of names, compared part by part: *.v_proj.weight does not fit qkv_proj.weight
-    dims       a word for each dim, the axes that cut it or -, as in "tp -"; null: every rank holds everything
-    fused      what is in one tensor and cut part by part, for each dim: a number of parts, their sizes, or null
-    units      how many units (heads) the cut dim has, none of which is cut apart
-    unit_size  elements of a unit
-    split      for sizes that do not divide: even (refuse), torch_chunk or gspmd_ceil
-    stage      with an axis pp: first, last, embedding, head or all, instead of the stage of the layer
+    match      a pattern of names, compared part by part: *.v_proj.weight does not match qkv_proj.weight
+    dims       for each dim the axes that shard it, or -, e.g. "tp -"; null: every rank holds the whole tensor
+    fused      tensors stored as one, sharded one by one: for each dim the number of parts, their sizes, or null
+    units      number of units (heads) in the sharded dim; no unit is split
+    unit_size  elements per unit
+    split      if the size is not divisible: even (refuse), torch_chunk or gspmd_ceil
+    stage      with an axis pp: first, last, embedding, head or all; by default the stage of the layer
 
     Sizes and units are numbers, or expressions of fields of config.json such as
     "head_dim or hidden_size // num_attention_heads".

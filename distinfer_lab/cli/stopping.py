@@ -1,4 +1,4 @@
-"""What is said when a command is stopped from the keyboard, at whatever moment."""
+"""The message when a command is interrupted from the keyboard."""
 
 import shlex
 
@@ -12,9 +12,9 @@ __all__ = ["stopped"]
 
 
 def stopped(context: click.Context) -> str:
-    """What the stopped command leaves, where, and how it is resumed.
+    """What the interrupted command leaves on disk, and how to resume it.
 
-    The command line is read again, for the command may have been stopped before it read it.
+    The command line is parsed again, as the command may have been interrupted before it was.
     """
     arguments = list(context.meta[ARGUMENTS])
     name = context.invoked_subcommand or ""

@@ -1,4 +1,4 @@
-"""The commands to begin with: demo, lab, notebooks."""
+"""The commands for a first look: demo, lab, notebooks."""
 
 import sys
 from pathlib import Path
@@ -13,11 +13,11 @@ __all__ = ["demo", "lab", "notebooks"]
 @click.command()
 @click.option("--cards", default=8, show_default=True, type=click.IntRange(1, 128), help="Cards to train on.")
 @click.option("--predict-cards", default=4, show_default=True, type=click.IntRange(1, 128))
-@click.option("--processes", is_flag=True, help="Every card is a process of its own.")
+@click.option("--processes", is_flag=True, help="Run each card in its own process.")
 def demo(cards: int, predict_cards: int, processes: bool) -> None:
     """Run the four steps on a small net: train, infer the layout, load, predict.
 
-    Leaves with status 0 only if the prediction on the cards equals one card's.
+    Exits with status 0 only if the prediction on the cards equals that of one card.
     """
     from ..demo import run_demo
 
@@ -29,16 +29,16 @@ def demo(cards: int, predict_cards: int, processes: bool) -> None:
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Directory for the notebooks; those that are missing are copied there. By default a clone's own, or "
+    help="Folder of the notebooks; missing ones are copied there. By default that of the clone, or "
     "distinfer-notebooks in the current folder.",
 )
-@click.option("--port", type=click.IntRange(1, 65535), help="By default the first that is free from 8888 on.")
-@click.option("--browser/--no-browser", default=True, show_default=True, help="Open a page.")
+@click.option("--port", type=click.IntRange(1, 65535), help="By default the first free port from 8888.")
+@click.option("--browser/--no-browser", default=True, show_default=True, help="Open a browser.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTION]...")
 def lab(folder: Path | None, port: int | None, browser: bool, options: tuple[str, ...]) -> None:
     """Open JupyterLab on the notebooks.
 
-    Other options go to JupyterLab, e.g. distinfer lab --allow-root
+    Other options are passed to JupyterLab, e.g. distinfer lab --allow-root
     """
     from ..lab import open_lab, prepared_folder
 
@@ -47,11 +47,14 @@ def lab(folder: Path | None, port: int | None, browser: bool, options: tuple[str
 
 @click.command()
 @click.option(
-    "--copy", "folder", type=click.Path(file_okay=False, path_type=Path), help="Copy them to this folder."
+    "--copy",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Copy the notebooks to this folder.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace those that are there.")
+@click.option("--overwrite", is_flag=True, help="Replace existing notebooks.")
 def notebooks(folder: Path | None, overwrite: bool) -> None:
-    """List the notebooks that come with the package, or copy them to a folder of yours."""
+    """List the notebooks of the package, or copy them to a folder."""
     from ..lab import copy_notebooks, notebooks_folder
 
     if folder is None:
