@@ -13,9 +13,14 @@ What a model's layers have in common, dtype and shape, is there once. Few tensor
 from array import array
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .entry import Entry, Kind, Piece
 
 __all__ = ["EntryTable", "kinds_of"]
+
+Rows = NDArray[np.int64]
 
 
 class EntryTable(Mapping[str, Entry]):
@@ -54,6 +59,11 @@ class EntryTable(Mapping[str, Entry]):
         self.offset.append(offset)
         self.nbytes.append(nbytes)
         return True
+
+    def fill(self, rows: dict[str, int], kinds: "array[int]", offset: Rows, nbytes: Rows) -> None:
+        """Take columns in place of what is there: the row of each name, in order, and what `add` takes of each."""
+        self._row, self._kind = rows, kinds
+        self.offset, self.nbytes = array("q", offset.tobytes()), array("q", nbytes.tobytes())
 
     def extend(self, name: str, piece: Piece) -> None:
         """Append a further piece to an entry."""

@@ -33,6 +33,7 @@ from ..untrusted import LARGEST_SIZE, parse_json
 from .entry import Entry, Kind, Piece, TensorSpec, content_bytes
 from .entry_table import EntryTable
 from .file_format import FileIndex, FileLayout, ReadAt
+from .header_columns import header_columns
 
 __all__ = ["LONGEST_HEADER", "METADATA", "TEXT_KEY", "Safetensors", "header", "index_safetensors"]
 
@@ -43,6 +44,8 @@ TEXT_KEY = "text:"
 AGAIN = "copy or download it again"
 LARGEST_UNIT = 16 << 10
 """A unit of elements that share bytes must fit into the smallest buffer, more than once."""
+ANY_SIZE = -1
+"""In place of the size of a content that is not known."""
 TENSOR = ("a tensor",)
 """What stands for the description of a tensor that was entered."""
 
@@ -84,6 +87,8 @@ def index_safetensors(path: str, read_at: ReadAt, size: int) -> FileIndex:
         raise CheckpointError(
             f"{path}: a header of {length} bytes in a file of {size}; the file is cut or no safetensors file"
         )
+    if (common := _Index(path, 8 + length, size).indexed_common(read_at(8, length))) is not None:
+        return common
     index = _Index(path, 8 + length, size)
     try:
         found = parse_json(read_at(8, length), read_object=index.item)
@@ -143,6 +148,31 @@ class _Index:
         self._kinds[type_name, *shape] = number, nbytes
         return number, nbytes
 
+    def indexed_common(self, data: bytes) -> FileIndex | None:
+        """The entries and the texts of a header that is spelled as writers do and right; None of any other."""
+        sizes: dict[int, int] = {}
+
+        def number(type_name: str, shape: list[int]) -> int:
+            kind, nbytes = self._kind(type_name, shape)
+            sizes[kind] = ANY_SIZE if nbytes is None else nbytes
+            return kind
+
+        try:
+            found = header_columns(data.decode(), number)
+            if found is None or METADATA in found.names:
+                return None
+            texts = _texts(parse_json(found.metadata.encode(), read_object=self.item))
+        except ValueError:
+            return None
+        if self._marked[0]:  # a tensor in the metadata
+            return None
+        begin, end, kinds = (np.array(c, np.int64) for c in (found.begin, found.end, found.kinds))
+        wanted = np.array([sizes.get(kind, ANY_SIZE) for kind in range(max(sizes) + 1)])[kinds]
+        if ((end - begin != wanted) & (wanted != ANY_SIZE) | (begin > end)).any():
+            return None
+        self._table.fill(found.names, found.kinds, self._data + begin, end - begin)
+        return self._completed(texts)
+
     def indexed(self, found: Sequence[tuple[str, Any]]) -> FileIndex:
         """The entries and the texts of a parsed header."""
         texts: dict[str, str] = {}
@@ -158,6 +188,9 @@ class _Index:
             raise CheckpointError(
                 f"{self._path}: the header describes a tensor within another; the file is damaged"
             )
+        return self._completed(texts)
+
+    def _completed(self, texts: Mapping[str, str]) -> FileIndex:
         cut = self._cut(self._tiled_end())
         self._add_texts(texts)
         return FileIndex(self._table, texts, cut)
