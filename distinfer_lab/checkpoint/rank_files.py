@@ -30,12 +30,11 @@ from ..errors import (
     options_of,
 )
 from ..formats import (
-    INDEX,
-    SINGLE,
+    FILE_FORMATS,
+    FOLDER_FORMATS,
     Manifest,
     PartFiles,
-    hub_files,
-    hub_notes,
+    folder_format_of,
     read_manifest,
     recognise_folder,
 )
@@ -124,15 +123,16 @@ def find_files(source: Files, choice: Choice) -> RankFiles:
 def _held(path: str) -> list[SliceName]:
     """The files of one rank, which a list or a mapping names by a file or by its folder."""
     folder = Path(path)
-    if folder.is_dir() and hub_files(folder) is None and (inside := files_of_rank(folder, ())):
+    if folder.is_dir() and folder_format_of(folder) is None and (inside := files_of_rank(folder, ())):
         return [parse_name(os.fspath(folder / name)) for name in inside]
     return [parse_name(path)._replace(part=None, parts=None)]
 
 
 def _of_folder(folder: Path, choice: Choice) -> RankFiles:
     if not choice.file and not choice.step:
-        if hub_files(folder) is not None:
-            return RankFiles((os.fspath(folder),), tuple(hub_notes(folder)))
+        whole = folder_format_of(folder)
+        if whole is not None:
+            return RankFiles((os.fspath(folder),), tuple(whole.notes(folder)))
         manifest = read_manifest(folder)
         if manifest is not None:
             return RankFiles(_of_manifest(folder, manifest), tuple(unnamed_notes(folder, manifest)))
@@ -291,9 +291,11 @@ def _nothing_in(folder: Path, choice: Choice) -> str:
     known = recognise_folder(folder)
     if known:
         return Remark(f"{folder}: {known}", *options_of(known))
+    files = " or ".join(f".{one.name}" for one in FILE_FORMATS)
+    whole = " or ".join(f"a {one.title} folder's {one.signs}" for one in FOLDER_FORMATS)
     return (
-        f"{folder}: no rank_0, rank_1 ... with .ckpt or .safetensors files in it, nor a Hugging Face folder's "
-        f"{SINGLE} or {INDEX}; there is {_in_words(folder)}; call the ranks' folders rank_0, rank_1 ..., give one of "
+        f"{folder}: no rank_0, rank_1 ... with {files} files in it, nor {whole}; "
+        f"there is {_in_words(folder)}; call the ranks' folders rank_0, rank_1 ..., give one of "
         "the folders or files that are there, or in Python the files as a list in rank order"
     )
 

@@ -9,7 +9,8 @@ from .contents import gaps, unnamed_paths
 from .encryption import encrypted_by, with_secret_key
 from .entry import ByteSource, Entry, Kind, TensorSpec
 from .entry_table import kinds_of
-from .file_formats import FILE_FORMATS, format_named, format_of
+from .file_format import FolderFormat
+from .file_formats import FILE_FORMATS, FOLDER_FORMATS, FOREIGN, folder_format_of, format_named, format_of
 from .file_set import FileSet, PartFiles, open_files, paths_of
 from .handles import FileIdentity
 from .hub import (
@@ -19,7 +20,6 @@ from .hub import (
     config_beside,
     config_with_dtype,
     hub_files,
-    hub_notes,
     index_json,
     index_of,
     partition_like,
@@ -44,6 +44,8 @@ from .strategy_record import OperatorStrategy, StrategyFile
 __all__ = [
     "CHUNK_BYTES",
     "FILE_FORMATS",
+    "FOLDER_FORMATS",
+    "FOREIGN",
     "INDEX",
     "MANIFEST",
     "READ_COST_BYTES",
@@ -52,6 +54,7 @@ __all__ = [
     "Entry",
     "FileIdentity",
     "FileSet",
+    "FolderFormat",
     "Kind",
     "Manifest",
     "ManifestBeside",
@@ -72,12 +75,12 @@ __all__ = [
     "config_problems",
     "config_with_dtype",
     "encrypted_by",
+    "folder_format_of",
     "format_named",
     "format_of",
     "gaps",
     "has_tied_head",
     "hub_files",
-    "hub_notes",
     "index_json",
     "index_of",
     "is_strategy",

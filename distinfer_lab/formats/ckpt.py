@@ -59,6 +59,8 @@ class Ckpt:
     """MindSpore's `.ckpt`, as a `FileFormat`."""
 
     name = "ckpt"
+    title = "MindSpore .ckpt"
+    head = rb"\x0a[\x80-\xff]{0,9}[\x00-\x7f]\x0a[\x80-\xff]{0,2}[\x00-\x7f][ -~]{1,500}\x12"
     has_checksum = True
 
     def index(self, path: str, read_at: ReadAt, size: int) -> FileIndex:

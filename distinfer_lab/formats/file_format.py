@@ -1,15 +1,17 @@
-"""What a format of one rank's files has to know: how to index a file, what it can hold, how to lay out a new one.
+"""What a format has to know: how to index a file, what it can hold, how to lay out a new one; or what is in a folder.
 
-A format is a class with these members in a module of its own, and one line in `file_formats.FILE_FORMATS`. Everything
-else (decryption, descriptors, reads of boxes, digests, resumed runs) is the same for all formats.
+A format is a class with the members of `FileFormat` or `FolderFormat` in a module of its own, and one line in
+`file_formats`. Everything else (decryption, descriptors, reads of boxes, digests, resumed runs) is the same for all.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from .entry import Entry, TensorSpec
 
-__all__ = ["FileFormat", "FileIndex", "FileLayout", "ReadAt"]
+__all__ = ["FileFormat", "FileIndex", "FileLayout", "FolderFormat", "Members", "ReadAt"]
 
 ReadAt = Callable[[int, int], bytes]
 """read_at(offset, count) returns up to `count` bytes."""
@@ -42,11 +44,17 @@ class FileFormat(Protocol):
     ----------
     name : str
         As users say it in `format=`; files of this format end in `.<name>`.
+    title : str
+        As texts say it: "a <title> file".
+    head : bytes
+        A pattern of the first bytes of a file, by which one under another name is recognised.
     has_checksum : bool
         Whether a checksum may stand at the end of a file, and a file may be encrypted, as MindSpore does.
     """
 
     name: str
+    title: str
+    head: bytes
     has_checksum: bool
 
     def index(self, path: str, read_at: ReadAt, size: int) -> FileIndex:
@@ -80,4 +88,47 @@ class FileFormat(Protocol):
         CheckpointError
             If the format has no name for a dtype.
         """
+        ...
+
+
+class Members(NamedTuple):
+    """The files of a folder that together hold one rank's slices."""
+
+    files: tuple[str, ...]
+    """Their paths, in order; not all need be there."""
+    listed_in: Mapping[str, str] | None = None
+    """Tensor -> file name, as an index has it."""
+    index_name: str = ""
+    """"" if there is no index."""
+
+
+class FolderFormat(Protocol):
+    """A folder whose files are one whole checkpoint, as some program saves it.
+
+    Attributes
+    ----------
+    name : str
+        As users say it in `format=`.
+    title : str
+        As texts say it: "a <title> folder".
+    signs : str
+        The names by which one is recognised, for texts.
+    """
+
+    name: str
+    title: str
+    signs: str
+
+    def members(self, path: str | os.PathLike[str]) -> Members | None:
+        """The files of such a folder, or of the file in it that lists them; None if it is none.
+
+        Raises
+        ------
+        CheckpointFileError, CheckpointError
+            If it is one, and what lists its files is damaged.
+        """
+        ...
+
+    def notes(self, folder: Path) -> list[str]:
+        """What of such a folder is not used, a sentence each."""
         ...

@@ -1,16 +1,37 @@
-"""The formats of one rank's files: a line for each."""
+"""All formats that are known: a line for each.
+
+::
+
+    FILE_FORMATS      one rank's files                     read and written
+    FOLDER_FORMATS    whole checkpoints of several files   read and written
+    FOREIGN           all others                           called what they are, with a way out (see foreign.py)
+"""
+
+import os
 
 from .ckpt import Ckpt
-from .file_format import FileFormat
+from .file_format import FileFormat, FolderFormat, Members
+from .foreign import FOREIGN
+from .hub import HuggingFace
 from .safetensors_file import Safetensors
 
-__all__ = ["FILE_FORMATS", "format_named", "format_of"]
+__all__ = [
+    "FILE_FORMATS",
+    "FOLDER_FORMATS",
+    "FOREIGN",
+    "folder_format_of",
+    "format_named",
+    "format_of",
+    "members_of",
+]
 
 FILE_FORMATS: tuple[FileFormat, ...] = (
     Ckpt(),
     Safetensors(),
 )
 """The first is that of files whose name ends in none of the names."""
+
+FOLDER_FORMATS: tuple[FolderFormat, ...] = (HuggingFace(),)
 
 
 def format_of(path: str) -> FileFormat:
@@ -27,3 +48,25 @@ def format_of(path: str) -> FileFormat:
 def format_named(name: str) -> FileFormat | None:
     """The format of that name; None if there is none."""
     return next((one for one in FILE_FORMATS if one.name == name), None)
+
+
+def folder_format_of(path: str | os.PathLike[str]) -> FolderFormat | None:
+    """The format of a folder that is one whole checkpoint; None if it is none.
+
+    Raises
+    ------
+    CheckpointFileError, CheckpointError
+        See `FolderFormat.members`.
+    """
+    return next((one for one in FOLDER_FORMATS if one.members(path) is not None), None)
+
+
+def members_of(path: str | os.PathLike[str]) -> Members | None:
+    """The files of a folder that is one whole checkpoint; None if it is none.
+
+    Raises
+    ------
+    CheckpointFileError, CheckpointError
+        See `FolderFormat.members`.
+    """
+    return next((found for one in FOLDER_FORMATS if (found := one.members(path)) is not None), None)

@@ -18,7 +18,8 @@ from ..errors import CheckpointError, CheckpointFileError, Option, listed
 from ..layout import Box
 from ..text import printable
 from .entry import Entry, SlicesInFiles
-from .hub import hub_files, index_of, read_index
+from .file_format import Members
+from .file_formats import members_of
 from .slice_file import WINDOW_BYTES, SliceFile, open_slice
 
 __all__ = ["FileSet", "PartFiles", "open_files", "paths_of"]
@@ -239,14 +240,16 @@ def paths_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
     CheckpointError
         If they are those of an index, and it is damaged.
     """
-    if isinstance(path, PartFiles):
-        return path.files
-    inside = hub_files(path)
-    return (os.fspath(path),) if inside is None else tuple(inside)
+    found = _members(path)
+    return (os.fspath(path),) if found is None else found.files
+
+
+def _members(path: str | os.PathLike[str]) -> Members | None:
+    return Members(path.files) if isinstance(path, PartFiles) else members_of(path)
 
 
 def open_files(path: str | os.PathLike[str], **options: Any) -> SliceFile | FileSet:
-    """Open what holds one rank's slices: a file, several, or a Hugging Face folder or its index.
+    """Open what holds one rank's slices: a file, several, or a folder of a `FolderFormat` or its index.
 
     Parameters
     ----------
@@ -258,21 +261,21 @@ def open_files(path: str | os.PathLike[str], **options: Any) -> SliceFile | File
     CheckpointFileError, CheckpointError, EncryptionError
         As `open_slice`; and if a file that the index lists is missing.
     """
-    paths = paths_of(path)
-    if paths == (os.fspath(path),):
+    found = _members(path)
+    if found is None:
         return open_slice(path, **options)
-    index = None if isinstance(path, PartFiles) else index_of(path)
-    if index is not None:
-        _check_shards(index, paths)
+    if found.index_name:
+        _check_shards(found)
     with ExitStack() as stack:
-        files = {Path(p).name: stack.enter_context(open_slice(p, **options)) for p in paths}
-        out = FileSet(path, files, None if index is None else read_index(index))
+        files = {Path(p).name: stack.enter_context(open_slice(p, **options)) for p in found.files}
+        out = FileSet(path, files, found.listed_in)
         stack.pop_all()
         return out
 
 
-def _check_shards(index: Path, paths: Sequence[str]) -> None:
+def _check_shards(members: Members) -> None:
     """Every file that an index lists must be there."""
+    paths = members.files
     missing = [path for path in paths if not os.path.lexists(path)]
     if not missing:
         return
@@ -280,7 +283,7 @@ def _check_shards(index: Path, paths: Sequence[str]) -> None:
     choose = [Option("file", name) for name in there[:1]]
     some = f", or open what is there by {choose[0]}" if choose else ""
     raise CheckpointFileError(
-        f"{missing[0]}: the index {index.name} lists this file, and it is not there "
+        f"{missing[0]}: the index {members.index_name} lists this file, and it is not there "
         f"({len(missing)} of {len(paths)} are missing); put it there{some}",
         *choose,
     )

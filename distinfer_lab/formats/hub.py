@@ -23,10 +23,12 @@ from ..errors import CheckpointError, CheckpointFileError, Option, Remark, liste
 from ..json_kinds import kind_of_json
 from ..text import shown
 from ..untrusted import parse_json, read_fields, read_file
+from .file_format import Members
 
 __all__ = [
     "COMPANIONS",
     "INDEX",
+    "HuggingFace",
     "LikeFiles",
     "companions",
     "config_beside",
@@ -99,11 +101,30 @@ def hub_files(path: str | os.PathLike[str]) -> list[str] | None:
     CheckpointError
         If the index is damaged, or names a file outside the folder.
     """
-    index = index_of(path)
-    if index is not None:
-        return [os.fspath(index.parent / name) for name in dict.fromkeys(sorted(read_index(index).values()))]
-    single = Path(path) / SINGLE
-    return [os.fspath(single)] if single.is_file() else None
+    found = HuggingFace().members(path)
+    return None if found is None else list(found.files)
+
+
+class HuggingFace:
+    """A `FolderFormat`: one whole checkpoint in safetensors files."""
+
+    name = "huggingface"
+    title = "Hugging Face"
+    signs = f"{SINGLE} or {INDEX}"
+
+    def members(self, path: str | os.PathLike[str]) -> Members | None:
+        """See `FolderFormat`."""
+        index = index_of(path)
+        if index is not None:
+            listed_in = read_index(index)
+            names = dict.fromkeys(sorted(listed_in.values()))
+            return Members(tuple(os.fspath(index.parent / name) for name in names), listed_in, index.name)
+        single = Path(path) / SINGLE
+        return Members((os.fspath(single),)) if single.is_file() else None
+
+    def notes(self, folder: Path) -> list[str]:
+        """Which safetensors files of the folder are not a part of it."""
+        return hub_notes(folder)
 
 
 def hub_notes(folder: Path) -> list[str]:

@@ -54,6 +54,8 @@ class Safetensors:
     """safetensors, as a `FileFormat`."""
 
     name = "safetensors"
+    title = "safetensors"
+    head = rb".{8}\{\s*\""
     has_checksum = False
 
     def index(self, path: str, read_at: ReadAt, size: int) -> FileIndex:

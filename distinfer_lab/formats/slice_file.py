@@ -28,7 +28,7 @@ from .encryption import decrypt, encrypted_by
 from .entry import Entry, SlicesInFiles, byte_runs, stretches
 from .file_formats import format_of
 from .handles import FileIdentity, Handle, NamedHandle, Spool
-from .recognisers import HEAD_BYTES, recognise_file
+from .recognisers import HEAD_BYTES, recognise_file, recognise_unopened
 
 __all__ = ["SliceFile", "open_slice"]
 
@@ -77,7 +77,8 @@ def open_slice(
     try:
         handle: Handle = NamedHandle(name)
     except OSError as err:
-        raise CheckpointFileError(f"{name}: {err.strerror}; check the path") from err
+        known = recognise_unopened(name, err)
+        raise CheckpointFileError(f"{name}: {known}", *options_of(known)) from err
     try:
         with handle as fd:
             head = os.pread(fd, HEAD_BYTES, 0)

@@ -23,6 +23,8 @@ class Plain:
     """A toy."""
 
     name = "plain"
+    title = "plain"
+    head = rb"plain\\n"
     has_checksum = False
 
     def index(self, path, read_at, size):
@@ -88,6 +90,13 @@ except dl.errors.CheckpointError as err:
     assert "holds no texts" in str(err)
 else:
     raise AssertionError("a text was taken")
+open("b.ckpt", "wb").write(open("src/rank_1/a.plain", "rb").read())
+try:
+    dl.open_checkpoint("b.ckpt")
+except dl.errors.CheckpointError as err:
+    assert "a plain file by its content, under another name; rename it to end in .plain" in str(err)
+else:
+    raise AssertionError("another format's file was taken")
 open("src/rank_1/a.plain", "wb").write(b"cut")
 try:
     dl.open_checkpoint("src", rows)

@@ -9,7 +9,7 @@ import traitlets
 from ...checkpoint import rank_files, strategy_files
 from ...display import counted
 from ...errors import DistinferError
-from ...formats import MANIFEST, as_strategy, hub_files
+from ...formats import MANIFEST, FolderFormat, as_strategy, folder_format_of
 from ...text import escape, printable
 from .guard import ErrorLine
 
@@ -140,14 +140,15 @@ def _label(path: Path) -> str:
 
 def _holds(folder: Path, count: int) -> str:
     """What a folder with so many ranks' files is."""
-    return "a whole checkpoint of Hugging Face" if _is_of_hub(folder) else counted(count, "slice file")
+    whole = _folder_format(folder)
+    return counted(count, "slice file") if whole is None else f"a whole checkpoint of {whole.title}"
 
 
-def _is_of_hub(folder: Path) -> bool:
+def _folder_format(folder: Path) -> FolderFormat | None:
     try:
-        return hub_files(folder) is not None
+        return folder_format_of(folder)
     except DistinferError:
-        return False
+        return None
 
 
 def _slices(folder: Path) -> int:
@@ -168,4 +169,4 @@ def _ranks(file: str) -> int:
 
 def _says_its_layout(folder: Path) -> bool:
     """Whether a folder has a manifest, or is a whole checkpoint of Hugging Face."""
-    return (folder / MANIFEST).exists() or _is_of_hub(folder)
+    return (folder / MANIFEST).exists() or _folder_format(folder) is not None
