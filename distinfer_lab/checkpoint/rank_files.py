@@ -242,6 +242,9 @@ def _of_step_folder(folder: Path, choice: Choice) -> RankFiles | None:
             return RankFiles(found.paths, (note, *found.notes))
         skipped.append(f"{name} has {len(found.paths)} ranks")
     if first is not None:
+        known = recognise_folder(folder)
+        if known and known.partition(";")[0] in str(first):  # the advice names what lies in the outer one
+            raise CheckpointFileError(f"{folder}: {known}", *options_of(known)) from first
         raise first
     return None
 
