@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distinfer_lab.cards import CardGroup
-from distinfer_lab.checkpoint import opening, verify_folder
+from distinfer_lab.checkpoint import sources, verify_folder
 from distinfer_lab.errors import ArgumentTypeError, CheckpointFileError, ContextError
 from distinfer_lab.flow.session import Session
 from distinfer_lab.formats import save_slice, write_strategy
@@ -389,14 +389,14 @@ def test_an_earlier_output_is_replaced_where_that_is_asked_for(bench, folder):
 def test_opening_is_stopped_between_two_files(bench, folder, monkeypatch):
     """It runs beside the page; cancelled, it leaves the page as it was, and can be done once more."""
     began, goes_on = threading.Event(), threading.Event()
-    as_always = opening.open_files
+    as_always = sources.open_files
 
     def slow(path, **options):
         began.set()
         assert goes_on.wait(SECONDS)
         return as_always(path, **options)
 
-    monkeypatch.setattr(opening, "open_files", slow)
+    monkeypatch.setattr(sources, "open_files", slow)
     bench.chooser.path = str(folder / "mine")
     bench.opening.button.click()
     assert began.wait(SECONDS)
