@@ -429,13 +429,13 @@ def _finish(
     tasks: Sequence[WriteTask],
     reports: Sequence[FileReport],
 ) -> None:
-    """Write the manifest and, for Hugging Face, the index and what is copied along."""
+    """Write the manifest and, of a folder that is one whole checkpoint, its index and what is copied along."""
     files = manifest_files(stage, tasks, reports)
     companions = write_companions(stage, output, tasks)
     manifest = Manifest(
         files,
         conversion.strategy,
-        {} if output.format == "huggingface" else conversion.texts,
+        conversion.texts if output.whole is None else {},
         tuple(source_records(conversion.checkpoint)),
         f"distinfer_lab {__version__}",
         companions,

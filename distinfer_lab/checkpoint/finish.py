@@ -9,13 +9,9 @@ import xxhash
 from ..dtypes import dtype_name
 from ..errors import CheckpointError, Option
 from ..formats import (
-    INDEX,
     ManifestBeside,
     ManifestFile,
     ManifestTensor,
-    config_with_dtype,
-    index_json,
-    read_companion,
 )
 from ..layout import Box
 from ..reshard import ReshardPlan, TensorPlan
@@ -91,7 +87,7 @@ def manifest_files(
 
 
 def write_companions(stage: Stage, output: Output, tasks: Sequence[WriteTask]) -> tuple[ManifestBeside, ...]:
-    """Write the small files of a Hugging Face folder; what the manifest says of them."""
+    """Write the small files of a folder that is one whole checkpoint; what the manifest says of them."""
     out = []
     for name, data in _companions(output, tasks):
         stage.write(name, [data])
@@ -100,15 +96,20 @@ def write_companions(stage: Stage, output: Output, tasks: Sequence[WriteTask]) -
 
 
 def _companions(output: Output, tasks: Sequence[WriteTask]) -> Iterator[tuple[str, bytes]]:
-    """The small files of a Hugging Face folder, one at a time."""
+    """The small files, one at a time."""
+    whole = output.whole
+    if whole is None:
+        return
     # As in a plan: a scalar keeps its dtype.
     dtypes = {
         dtype_name(t.dtype) for task in tasks for t in task.share.tensors if Box.whole(t.shape).size > 1
     }
     for path in output.copied:
-        data = read_companion(path)
-        yield path.name, config_with_dtype(data, dtypes) if path.name == "config.json" else data
-    if output.format == "huggingface" and (len(tasks) > 1 or output.index_name):
+        yield path.name, whole.companion(path, dtypes)
+    if len(tasks) > 1 or output.index_name:
         weights = {tensor.name: task.path for task in tasks for tensor in task.share.tensors}
         elements = sum(Box.whole(t.shape).size for task in tasks for t in task.share.tensors)
-        yield output.index_name or INDEX, index_json(weights, sum(t.nbytes for t in tasks), elements)
+        yield (
+            output.index_name or whole.index_name,
+            whole.index(weights, sum(t.nbytes for t in tasks), elements),
+        )

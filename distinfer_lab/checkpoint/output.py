@@ -9,15 +9,20 @@ from typing import Any, TypedDict
 
 from ..arguments import checked
 from ..errors import Option, ReshardError
-from ..formats import FILE_FORMATS, companions, partition_like, with_secret_key
+from ..formats import (
+    FILE_FORMATS,
+    FOLDER_FORMATS,
+    FolderFormat,
+    folder_format_named,
+    with_secret_key,
+)
 from ..sizes import BUFFER_BYTES, size_of
 from .progress import Progress
 from .shard_reader import SMALLEST_BUFFER
 
 __all__ = ["FORMATS", "FileOptions", "Output", "OutputOptions", "WriteOptions"]
 
-HUGGING_FACE = Option("format", "huggingface")
-FORMATS = (*(one.name for one in FILE_FORMATS), "huggingface")
+FORMATS = (*(one.name for one in FILE_FORMATS), *(one.name for one in FOLDER_FORMATS))
 
 
 class FileOptions(TypedDict, total=False):
@@ -140,22 +145,27 @@ class Output:
         if self.like is not None:
             self._take_over(self.like)
 
+    @property
+    def whole(self) -> FolderFormat | None:
+        """The format of the folder, where it is one whole checkpoint; None where each rank has a file."""
+        return folder_format_named(self.format)
+
     def _divide(self, size: int | str) -> None:
-        if self.format != "huggingface":
+        if self.whole is None:
             raise _lone(Option("max_shard_size", size))
         if self.like is not None or self.partition is not None:
             raise _rivals("like" if self.like is not None else "partition", "max_shard_size")
         object.__setattr__(self, "shard_bytes", size_of(size, "max_shard_size"))
 
     def _take_over(self, like: str | os.PathLike[str]) -> None:
-        if self.format != "huggingface":
+        if self.whole is None:
             raise _lone(Option("like", os.fspath(like)))
         if self.partition is not None:
             raise _rivals("like", "partition")
-        files = partition_like(like)
+        files = self.whole.like(like)
         object.__setattr__(self, "partition", files.partition)
         object.__setattr__(self, "index_name", files.index_name)
-        object.__setattr__(self, "copied", tuple(companions(like)))
+        object.__setattr__(self, "copied", tuple(self.whole.companions(like)))
 
     def renamed(self, names: Mapping[str, str]) -> "Output":
         """The same, with a partition that is given by other names than those of the output.
@@ -182,8 +192,11 @@ class Output:
 
 
 def _lone(option: Option) -> ReshardError:
-    """The error that an option is given which only a Hugging Face folder has."""
-    return ReshardError(f"{option} is for {HUGGING_FACE}; give both, or neither", option, HUGGING_FACE)
+    """The error that an option is given which only a folder that is one whole checkpoint has."""
+    whole = [Option("format", one.name) for one in FOLDER_FORMATS]
+    return ReshardError(
+        f"{option} is for {' or '.join(map(str, whole))}; give both, or neither", option, *whole
+    )
 
 
 def _rivals(*names: str) -> ReshardError:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointFileError, Option, ReshardError
-from ..formats import CHUNK_BYTES
+from ..formats import CHUNK_BYTES, FolderFormat
 from .file_writer import WriteTask
-from .output import HUGGING_FACE, Output
+from .output import Output
 from .rank_reads import RankReadPlan
 
 __all__ = ["check_apart", "tasks_of"]
@@ -29,19 +29,21 @@ def tasks_of(shares: Sequence[RankReadPlan], texts: Mapping[str, str], output: O
         If the output is one whole checkpoint and there are several ranks, or no file is named for a tensor.
     """
     options: dict[str, Any] = {"chunk_bytes": CHUNK_BYTES, **output.file_options}
-    options["format"] = "safetensors" if output.format == "huggingface" else output.format
-    if output.format == "huggingface":
+    whole = output.whole
+    options["format"] = output.format if whole is None else whole.file_format
+    if whole is not None:
         if len(shares) != 1:
+            given = Option("format", output.format)
             raise ReshardError(
-                f"{HUGGING_FACE} is one whole checkpoint, but the plan has {len(shares)} destination "
+                f"{given} is one whole checkpoint, but the plan has {len(shares)} destination "
                 "ranks; leave the destination out",
-                HUGGING_FACE,
+                given,
             )
-        options["metadata"] = {"format": "pt"}
+        options["metadata"] = dict(whole.metadata)
         share = shares[0]
         return [
             WriteTask(share.only(names), "", path, {}, output.buffer_bytes, output.digests, options)
-            for path, names in _partition(output, {t.name: t.nbytes for t in share.tensors}).items()
+            for path, names in _partition(output, whole, {t.name: t.nbytes for t in share.tensors}).items()
         ]
     return [
         WriteTask(
@@ -57,13 +59,11 @@ def tasks_of(shares: Sequence[RankReadPlan], texts: Mapping[str, str], output: O
     ]
 
 
-def _partition(output: Output, sizes: Mapping[str, int]) -> dict[str, list[str]]:
+def _partition(output: Output, whole: FolderFormat, sizes: Mapping[str, int]) -> dict[str, list[str]]:
     """File name -> tensors."""
     if output.partition is None:
         groups = _groups(sizes, output.shard_bytes)
-        if len(groups) == 1:
-            return {"model.safetensors": groups[0]}
-        return {f"model-{i:05}-of-{len(groups):05}.safetensors": names for i, names in enumerate(groups, 1)}
+        return dict(zip(whole.file_names(len(groups)), groups, strict=True))
     out: dict[str, list[str]] = {}
     for name in sizes:
         if name not in output.partition:
@@ -72,8 +72,8 @@ def _partition(output: Output, sizes: Mapping[str, int]) -> dict[str, list[str]]
                 f"{name}: {given} names no file for it; leave {given} out, and all go into one file", given
             )
         path = output.partition[name]
-        if Path(path).name != path or not path.endswith(".safetensors"):
-            raise ReshardError(f"{name}: {path!r} is no name of a .safetensors file")
+        if Path(path).name != path or not path.endswith(f".{whole.file_format}"):
+            raise ReshardError(f"{name}: {path!r} is no name of a .{whole.file_format} file")
         out.setdefault(path, []).append(name)
     return dict(sorted(out.items()))
 

@@ -211,13 +211,15 @@ def reshard(
     memory, and DST appears only when it is complete. To resume an interrupted run, repeat the command.
     """
     from ..checkpoint import Threads
+    from ..formats import FOLDER_FORMATS
 
     if cards is not None and cluster is not None:
         raise click.UsageError(f"--cards and {cluster.option} exclude each other; give one of them")
     if cluster is not None:
         src = src.absolute()  # workers may have other working directories
-    if like is not None and format != "huggingface":
-        raise click.UsageError("--like needs --format huggingface; add it")
+    whole = [one.name for one in FOLDER_FORMATS]
+    if like is not None and format not in whole:
+        raise click.UsageError(f"--like needs --format {' or '.join(whole)}; add it")
     with ExitStack() as stack:
         source = {"dec_mode": dec_mode, "rebuild": rebuild, "without": without, "file": file, "step": step}
         found = planned(stack.enter_context(opened(src, strategy, dec_key, **source)), src, **target)

@@ -10,7 +10,15 @@ from .encryption import encrypted_by, with_secret_key
 from .entry import ByteSource, Entry, Kind, TensorSpec
 from .entry_table import kinds_of
 from .file_format import FolderFormat
-from .file_formats import FILE_FORMATS, FOLDER_FORMATS, FOREIGN, folder_format_of, format_named, format_of
+from .file_formats import (
+    FILE_FORMATS,
+    FOLDER_FORMATS,
+    FOREIGN,
+    folder_format_named,
+    folder_format_of,
+    format_named,
+    format_of,
+)
 from .file_set import FileSet, PartFiles, open_files, paths_of
 from .handles import FileIdentity
 from .hub import (
@@ -75,6 +83,7 @@ __all__ = [
     "config_problems",
     "config_with_dtype",
     "encrypted_by",
+    "folder_format_named",
     "folder_format_of",
     "format_named",
     "format_of",

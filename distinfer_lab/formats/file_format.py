@@ -5,13 +5,13 @@ A format is a class with the members of `FileFormat` or `FolderFormat` in a modu
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from .entry import Entry, TensorSpec
 
-__all__ = ["FileFormat", "FileIndex", "FileLayout", "FolderFormat", "Members", "ReadAt"]
+__all__ = ["FileFormat", "FileIndex", "FileLayout", "FolderFormat", "LikeFiles", "Members", "ReadAt"]
 
 ReadAt = Callable[[int, int], bytes]
 """read_at(offset, count) returns up to `count` bytes."""
@@ -102,8 +102,17 @@ class Members(NamedTuple):
     """"" if there is no index."""
 
 
+class LikeFiles(NamedTuple):
+    """How a folder is divided into files, for another that is to be like it."""
+
+    partition: dict[str, str] | None
+    """Tensor -> file name; None if there is one file."""
+    index_name: str
+    """"" if it has no index."""
+
+
 class FolderFormat(Protocol):
-    """A folder whose files are one whole checkpoint, as some program saves it.
+    """A folder whose files are one whole checkpoint, as some program saves it: how it is read, and written.
 
     Attributes
     ----------
@@ -113,11 +122,20 @@ class FolderFormat(Protocol):
         As texts say it: "a <title> folder".
     signs : str
         The names by which one is recognised, for texts.
+    file_format : str
+        The name of the `FileFormat` of its files.
+    metadata : Mapping[str, str]
+        What each of its files says of itself.
+    index_name : str
+        How the index of several files is called.
     """
 
     name: str
     title: str
     signs: str
+    file_format: str
+    metadata: Mapping[str, str]
+    index_name: str
 
     def members(self, path: str | os.PathLike[str]) -> Members | None:
         """The files of such a folder, or of the file in it that lists them; None if it is none.
@@ -131,4 +149,50 @@ class FolderFormat(Protocol):
 
     def notes(self, folder: Path) -> list[str]:
         """What of such a folder is not used, a sentence each."""
+        ...
+
+    def file_names(self, count: int) -> list[str]:
+        """How so many files of a new folder are called, in order."""
+        ...
+
+    def like(self, path: str | os.PathLike[str]) -> LikeFiles:
+        """How a folder is divided, for a new one that is to be like it.
+
+        Raises
+        ------
+        CheckpointFileError, CheckpointError
+            If it is none, or damaged.
+        """
+        ...
+
+    def companions(self, path: str | os.PathLike[str]) -> list[Path]:
+        """The small files of a folder that a new one like it takes over.
+
+        Raises
+        ------
+        CheckpointFileError, CheckpointError
+            If one is not to be copied.
+        """
+        ...
+
+    def companion(self, path: Path, dtypes: Iterable[str]) -> bytes:
+        """The content that one of them has beside tensors of these dtypes.
+
+        Raises
+        ------
+        CheckpointFileError, CheckpointError
+            If it cannot be read, or is no more to be copied.
+        """
+        ...
+
+    def index(self, listed_in: Mapping[str, str], nbytes: int, elements: int) -> bytes:
+        """The content of an index.
+
+        Parameters
+        ----------
+        listed_in
+            Tensor -> file name.
+        nbytes, elements
+            Of all tensors together.
+        """
         ...

@@ -19,6 +19,7 @@ __all__ = [
     "FILE_FORMATS",
     "FOLDER_FORMATS",
     "FOREIGN",
+    "folder_format_named",
     "folder_format_of",
     "format_named",
     "format_of",
@@ -48,6 +49,11 @@ def format_of(path: str) -> FileFormat:
 def format_named(name: str) -> FileFormat | None:
     """The format of that name; None if there is none."""
     return next((one for one in FILE_FORMATS if one.name == name), None)
+
+
+def folder_format_named(name: str) -> FolderFormat | None:
+    """The format of folders of that name; None if there is none."""
+    return next((one for one in FOLDER_FORMATS if one.name == name), None)
 
 
 def folder_format_of(path: str | os.PathLike[str]) -> FolderFormat | None:

@@ -17,19 +17,19 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 from ..errors import CheckpointError, CheckpointFileError, Option, Remark, listed, options_of
 from ..json_kinds import kind_of_json
 from ..text import shown
 from ..untrusted import parse_json, read_fields, read_file
-from .file_format import Members
+from .file_format import LikeFiles, Members
 
 __all__ = [
     "COMPANIONS",
     "INDEX",
     "HuggingFace",
-    "LikeFiles",
     "companions",
     "config_beside",
     "config_with_dtype",
@@ -111,6 +111,9 @@ class HuggingFace:
     name = "huggingface"
     title = "Hugging Face"
     signs = f"{SINGLE} or {INDEX}"
+    file_format = "safetensors"
+    metadata: Mapping[str, str] = MappingProxyType({"format": "pt"})
+    index_name = INDEX
 
     def members(self, path: str | os.PathLike[str]) -> Members | None:
         """See `FolderFormat`."""
@@ -126,6 +129,29 @@ class HuggingFace:
         """Which safetensors files of the folder are not a part of it."""
         return hub_notes(folder)
 
+    def file_names(self, count: int) -> list[str]:
+        """See `FolderFormat`."""
+        if count == 1:
+            return [SINGLE]
+        return [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
+
+    def like(self, path: str | os.PathLike[str]) -> LikeFiles:
+        """See `FolderFormat`."""
+        return partition_like(path)
+
+    def companions(self, path: str | os.PathLike[str]) -> list[Path]:
+        """See `FolderFormat`."""
+        return companions(path)
+
+    def companion(self, path: Path, dtypes: Iterable[str]) -> bytes:
+        """See `FolderFormat`; `config.json` says the dtype of the weights."""
+        data = read_companion(path)
+        return config_with_dtype(data, dtypes) if path.name == "config.json" else data
+
+    def index(self, listed_in: Mapping[str, str], nbytes: int, elements: int) -> bytes:
+        """See `FolderFormat`."""
+        return index_json(listed_in, nbytes, elements)
+
 
 def hub_notes(folder: Path) -> list[str]:
     """Which safetensors files of a Hugging Face folder are not a part of it."""
@@ -137,15 +163,6 @@ def hub_notes(folder: Path) -> list[str]:
     why = f"{SINGLE} is used" if index is None else f"{index.name} does not name them"
     choose = Option("file", unused[0])
     return [Remark(f"{folder}: not opened, since {why}: {listed(unused)}; {choose} chooses", choose)]
-
-
-class LikeFiles(NamedTuple):
-    """How a Hugging Face folder is divided into files."""
-
-    partition: dict[str, str] | None
-    """Tensor -> file name; None if all are in `SINGLE`."""
-    index_name: str
-    """"" if it has no index."""
 
 
 def partition_like(folder: str | os.PathLike[str]) -> LikeFiles:

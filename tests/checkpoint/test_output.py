@@ -264,7 +264,7 @@ def test_like_is_for_hugging_face_alone(like, tmp_path):
     for more in ([], ["--format", "safetensors"], ["--dry-run"]):
         words = ["reshard", LLAMA, tmp_path / "out", "--like", like, *more]
         done = CliRunner().invoke(main, list(map(str, words)))
-        assert (done.exit_code, "add --format huggingface" in done.output) == (2, True)
+        assert (done.exit_code, "--like needs --format huggingface" in done.output) == (2, True)
     (like / INDEX).write_text('{"weight_map": {"w": "model-1.safetensors"}}')
     with open_checkpoint(LLAMA) as checkpoint:
         with pytest.raises(ReshardError, match="like has w, which the output lacks"):

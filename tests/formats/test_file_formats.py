@@ -56,6 +56,46 @@ class Plain:
             at += spec.nbytes
         return FileLayout([(0, head)], entries, at)
 '''
+FOLDER = '''
+"""Boxes: a folder with a list of its files, "tensor file" a line, in a file called box.txt."""
+
+from pathlib import Path
+
+from .file_format import LikeFiles, Members
+
+
+class Boxes:
+    """A toy."""
+
+    name, title, signs = "boxes", "box", "box.txt"
+    file_format, metadata, index_name = "plain", {}, "box.txt"
+
+    def members(self, path):
+        index = Path(path) / "box.txt"
+        if not index.is_file():
+            return None
+        listed_in = dict(line.split(" ") for line in index.read_text().splitlines())
+        names = sorted(set(listed_in.values()))
+        return Members(tuple(str(Path(path) / name) for name in names), listed_in, "box.txt")
+
+    def notes(self, folder):
+        return ["a box was opened"]
+
+    def file_names(self, count):
+        return [f"box{number}.plain" for number in range(count)]
+
+    def like(self, path):
+        return LikeFiles(self.members(path).listed_in, "box.txt")
+
+    def companions(self, path):
+        return []
+
+    def companion(self, path, dtypes):
+        return path.read_bytes()
+
+    def index(self, listed_in, nbytes, elements):
+        return "".join(f"{name} {file}\\n" for name, file in listed_in.items()).encode()
+'''
 USE = """
 import os
 import numpy as np
@@ -90,6 +130,21 @@ except dl.errors.CheckpointError as err:
     assert "holds no texts" in str(err)
 else:
     raise AssertionError("a text was taken")
+with dl.open_checkpoint("as_ckpt") as checkpoint:
+    checkpoint.plan(rename={"w": "v"}).write("box", format="boxes", max_shard_size=1)
+    assert checkpoint.plan().write("one", format="boxes").paths == ("one/box0.plain",)
+open("one/box.txt", "w").write("w box0.plain\\n")
+with dl.open_checkpoint("one") as checkpoint:
+    assert checkpoint.ranks == 1 and checkpoint.notes == ("a box was opened",)
+    np.testing.assert_array_equal(checkpoint.read(0, "w"), whole)
+    checkpoint.plan().write("alike", format="boxes", like="one")
+    assert open("alike/box.txt").read() == "w box0.plain\\n"
+try:
+    dl.open_slice("one")
+except dl.errors.CheckpointFileError as err:
+    assert "it is a box folder, not a file" in str(err)
+else:
+    raise AssertionError("a folder was taken for a file")
 open("b.ckpt", "wb").write(open("src/rank_1/a.plain", "rb").read())
 try:
     dl.open_checkpoint("b.ckpt")
@@ -109,16 +164,20 @@ print("done")
 
 
 def test_a_format_is_one_file_and_one_line(tmp_path):
-    """As a contributor would add one: its module, and its line in the list of formats."""
+    """As a contributor would add one, and one of folders: a module, and a line in the list of formats."""
     package = tmp_path / "package/distinfer_lab"
     shutil.copytree(
         Path(distinfer_lab.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__", "shipped")
     )
     (package / "formats/plain.py").write_text(TOY)
+    (package / "formats/boxes.py").write_text(FOLDER)
     registry = package / "formats/file_formats.py"
     text = registry.read_text()
     registry.write_text(
-        text.replace("    Safetensors(),\n", "    Safetensors(),\n    Plain(),\n").replace(
+        text.replace("    Safetensors(),\n", "    Safetensors(),\n    Plain(),\n")
+        .replace("(HuggingFace(),)", "(HuggingFace(), Boxes())")
+        .replace("from .ckpt import Ckpt\n", "from .boxes import Boxes\nfrom .ckpt import Ckpt\n")
+        .replace(
             "from .safetensors_file import Safetensors\n",
             "from .plain import Plain\nfrom .safetensors_file import Safetensors\n",
         )
