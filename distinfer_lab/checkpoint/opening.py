@@ -12,6 +12,7 @@ from pathlib import Path
 from ..arguments import checked
 from ..errors import CheckpointError, CheckpointFileError, EncryptionError, Option, Remark, options_of
 from ..formats import (
+    EntryTable,
     NamedTensor,
     StrategyFile,
     as_strategy,
@@ -160,6 +161,7 @@ def _open_all(
 ) -> tuple[Slices, ...]:
     """The files of all ranks, open until the stack is left."""
     opened: list[Slices] = []
+    names: dict[tuple[int, str], dict[str, int]] = {}
     for rank, source in enumerate(sources):
         if cancelled():
             raise CheckpointError(
@@ -177,6 +179,9 @@ def _open_all(
                 unlike or _other_key(err, opened), *(() if unlike else err.options)
             ) from err
         stack.callback(opened[-1].close)
+        for file in opened[-1].files:
+            if isinstance(file.entries, EntryTable):
+                file.entries.share_names(names)
     return tuple(opened)
 
 

@@ -92,14 +92,15 @@ def plan_conversion(
     named = dst if isinstance(dst, Strategy) else None
     chosen = _chosen(checkpoint, named, select)
     _check_readable(checkpoint, chosen)
-    records = [record for name, record in checkpoint.tensors.items() if name in chosen]
+    records = [record for record in checkpoint.tensors.values() if record.name in chosen]
     names = _renamed([record.name for record in records], rename or {}, checkpoint)
     config = dst.config if isinstance(dst, Rules) else None
     if config is None and checkpoint.paths:
         config = config_beside(checkpoint.paths[0])
     weights = _quantised(checkpoint, config)
     dtypes = converted_dtypes(records, wanted)
-    check_no_codes(weights, checkpoint.tensors, dtypes, is_quantised_config(config))
+    if wanted is not None:
+        check_no_codes(weights, checkpoint.tensors, dtypes, is_quantised_config(config))
     targets = {record.name: (names[record.name], dtypes[record.name]) for record in records}
     if isinstance(dst, Rules):
         ruled = [record for record in records if not _follows(record, checkpoint)]
@@ -225,12 +226,11 @@ def _follows(record: TensorRecord, checkpoint: CheckpointFiles) -> bool:
 
 
 def _quantised(checkpoint: CheckpointFiles, config: Mapping[str, Any] | None) -> tuple[QuantisedWeight, ...]:
-    tensors = checkpoint.tensors
-    return quantised_weights(
-        {name: record.shape for name, record in tensors.items()},
-        {name: record.dtype for name, record in tensors.items()},
-        config,
-    )
+    shapes: dict[str, tuple[int, ...]] = {}
+    dtypes: dict[str, np.dtype[Any]] = {}
+    for record in checkpoint.tensors.values():
+        shapes[record.name], dtypes[record.name] = record.shape, record.dtype
+    return quantised_weights(shapes, dtypes, config)
 
 
 def _renamed(names: Sequence[str], rename: Mapping[str, str], checkpoint: CheckpointFiles) -> dict[str, str]:

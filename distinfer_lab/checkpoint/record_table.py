@@ -1,6 +1,6 @@
 """The records of a checkpoint's tensors: a million take some 40 bytes each, as what they share is there once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from typing import Any
 
 from .records import TensorRecord
@@ -37,6 +37,18 @@ class RecordTable(Mapping[str, TensorRecord]):
     def __getitem__(self, name: str) -> TensorRecord:
         return TensorRecord(name, *self._forms[self._number[name]])
 
+    def records(self) -> Iterator[TensorRecord]:
+        """All records; quicker than name by name."""
+        forms = self._forms
+        for name, number in self._number.items():
+            yield TensorRecord._make((name, *forms[number]))
+
+    def values(self) -> ValuesView[TensorRecord]:
+        return _Records(self)
+
+    def items(self) -> ItemsView[str, TensorRecord]:
+        return _Items(self)
+
     def __contains__(self, name: object) -> bool:
         return name in self._number
 
@@ -45,3 +57,17 @@ class RecordTable(Mapping[str, TensorRecord]):
 
     def __len__(self) -> int:
         return len(self._number)
+
+
+class _Records(ValuesView[TensorRecord]):
+    _mapping: RecordTable
+
+    def __iter__(self) -> Iterator[TensorRecord]:
+        return self._mapping.records()
+
+
+class _Items(ItemsView[str, TensorRecord]):
+    _mapping: RecordTable
+
+    def __iter__(self) -> Iterator[tuple[str, TensorRecord]]:
+        return ((record.name, record) for record in self._mapping.records())

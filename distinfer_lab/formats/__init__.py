@@ -8,7 +8,7 @@ from .box_reads import READ_COST_BYTES
 from .contents import gaps, unnamed_paths
 from .encryption import encrypted_by, with_secret_key
 from .entry import ByteSource, Entry, Kind, TensorSpec
-from .entry_table import kinds_of
+from .entry_table import EntryTable, kinds_of
 from .file_format import FolderFormat
 from .file_formats import (
     FILE_FORMATS,
@@ -60,6 +60,7 @@ __all__ = [
     "SINGLE",
     "ByteSource",
     "Entry",
+    "EntryTable",
     "FileIdentity",
     "FileSet",
     "FolderFormat",

@@ -65,6 +65,19 @@ class EntryTable(Mapping[str, Entry]):
         self._row, self._kind = rows, kinds
         self.offset, self.nbytes = array("q", offset.tobytes()), array("q", nbytes.tobytes())
 
+    def share_names(self, known: "dict[tuple[int, str], dict[str, int]]") -> None:
+        """Share the names with a table before that has the same in the same order, as the files of many ranks do.
+
+        Parameters
+        ----------
+        known
+            Names by their number and the first of them; those of this table are added. No name may be added to
+            a table from now on.
+        """
+        rows = known.setdefault((len(self._row), next(iter(self._row), "")), self._row)
+        if list(rows) == list(self._row):
+            self._row = rows
+
     def extend(self, name: str, piece: Piece) -> None:
         """Append a further piece to an entry."""
         self._further.setdefault(self._row[name], []).append(piece)

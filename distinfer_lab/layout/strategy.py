@@ -49,7 +49,8 @@ class Strategy(Mapping[str, Layout], Displayed):
     ) -> None:
         self._layouts = dict(layouts)
         self.shapes: Mapping[str, tuple[int, ...]] = {k: tuple(v) for k, v in (shapes or {}).items()}
-        highest = max((layout.last_rank for layout in self._layouts.values()), default=0)
+        distinct = {id(layout): layout for layout in self._layouts.values()}
+        highest = max((layout.last_rank for layout in distinct.values()), default=0)
         self.ranks = highest + 1 if ranks is None else ranks
         if self.ranks <= highest:
             raise LayoutError(
