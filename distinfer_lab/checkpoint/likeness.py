@@ -20,11 +20,9 @@ from ..formats import (
     config_names,
     config_problems,
     has_tied_head,
-    hub_files,
-    index_of,
     kind_of_dtype,
+    members_of,
     open_files,
-    read_index,
 )
 from .selection import fits
 
@@ -127,10 +125,10 @@ def _tensors(like: str | os.PathLike[str]) -> dict[str, NamedTensor | None]:
         with open_files(like) as files:
             return {n: NamedTensor(e.shape, str(e.dtype)) for n, e in files.entries.items() if not e.is_text}
     except DistinferError:
-        index = index_of(like)
-        if index is None or all(os.path.exists(path) for path in hub_files(like) or ()):
+        members = members_of(like)
+        if members is None or members.listed_in is None or all(map(os.path.exists, members.files)):
             raise
-        return dict.fromkeys(read_index(index))
+        return dict.fromkeys(members.listed_in)
 
 
 def _differences(
