@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .cards import CardGroup
-from .display import bytes_in_words, counted
+from .display import counted, format_bytes
 from .flow import Model, auto_parallel_context, load_distributed_checkpoint
 from .flow.sample import (
     TRAIN_CARDS,
@@ -114,12 +114,12 @@ def _prove(say: "_Teller", model: Model, group: CardGroup, trained: Any, predict
     say.line(f"weights on the cards equal the trained ones, bit for bit: {same}")
     say.line(f"largest difference from one card's prediction: {largest:.2e} (allowed {allowed:.2e})")
     say.line(
-        f"a card holds at most {bytes_in_words(int(memory.held_bytes.max()))} of the weight's "
-        f"{bytes_in_words(whole)}; its peak with inputs and results is {bytes_in_words(int(memory.peak_bytes.max()))}"
+        f"a card holds at most {format_bytes(int(memory.held_bytes.max()))} of the weight's "
+        f"{format_bytes(whole)}; its peak with inputs and results is {format_bytes(int(memory.peak_bytes.max()))}"
     )
     private = [card.private_bytes for card in memory if card.private_bytes is not None]
     if private:
-        say.line(f"private memory of a card's process above idle: at most {bytes_in_words(max(private))}")
+        say.line(f"private memory of a card's process above idle: at most {format_bytes(max(private))}")
     sent = model.last.communication.sent_bytes
     say.line(f"bytes that a card sent to others while predicting: {sent.max()}")
     proved = same and largest <= allowed

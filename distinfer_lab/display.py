@@ -10,7 +10,7 @@ from typing import Any
 
 from .text import escape, printable
 
-__all__ = ["Displayed", "bytes_in_words", "counted", "load_later", "public_name", "register", "show"]
+__all__ = ["Displayed", "counted", "format_bytes", "load_later", "public_name", "register", "show"]
 
 MOST_LINES, LONGEST_LINE = 60, 400
 """Of a record's text what is shown in a notebook."""
@@ -105,12 +105,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun if count == 1 else nouns}"
 
 
-def bytes_in_words(count: float) -> str:
+def format_bytes(count: float) -> str:
     """A number of bytes with a unit that keeps it short.
 
     Examples
     --------
-    >>> bytes_in_words(999), bytes_in_words(1536), bytes_in_words(3 << 30)
+    >>> format_bytes(999), format_bytes(1536), format_bytes(3 << 30)
     ('999 B', '1.5 KiB', '3 GiB')
     """
     units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]

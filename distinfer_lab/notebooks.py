@@ -86,11 +86,11 @@ def _keep_charts(before: Any, after: Any) -> None:
     for old, new in zip(before.cells, after.cells, strict=False):
         for was, now in zip(old.get("outputs", []), new.get("outputs", []), strict=False):
             charts = [output.get("data", {}).get(CHART) for output in (was, now)]
-            if all(charts) and _look_alike(*charts):
+            if all(charts) and _same_picture(*charts):
                 now.data[CHART] = was.data[CHART]
 
 
-def _look_alike(one: str, other: str) -> bool:
+def _same_picture(one: str, other: str) -> bool:
     """Whether two charts (PNG in base64) are one picture but for a few pixels, and these by a few shades."""
     import matplotlib.image
     import numpy as np

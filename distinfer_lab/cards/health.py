@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..display import Displayed, bytes_in_words, counted
+from ..display import Displayed, counted, format_bytes
 from ..errors import CardError
 from . import tasks
 from .group import CardGroup
@@ -47,7 +47,7 @@ class CardState(NamedTuple):
         doing = "at work" if self.busy else "idle"
         if self.memory is None:
             return f"card {self.rank}: {doing}, does not answer"
-        held, peak = bytes_in_words(self.memory.held_bytes), bytes_in_words(self.memory.peak_bytes)
+        held, peak = format_bytes(self.memory.held_bytes), format_bytes(self.memory.peak_bytes)
         return f"card {self.rank}: {doing}, holds {held}, held at most {peak}"
 
 

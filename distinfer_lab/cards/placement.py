@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..display import Displayed, bytes_in_words, counted
+from ..display import Displayed, counted, format_bytes
 from ..layout import Strategy
 from .run import Run
 from .tasks import Source
@@ -58,5 +58,5 @@ class Placement(Displayed):
 
     def __repr__(self) -> str:
         lost = f", lost on card {', '.join(map(str, sorted(self.lost)))}" if self.lost else ""
-        most = bytes_in_words(max(self.nbytes, default=0))
+        most = format_bytes(max(self.nbytes, default=0))
         return f"Placement on {counted(len(self.sources), 'card')}, at most {most} a card{lost}"

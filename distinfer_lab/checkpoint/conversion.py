@@ -17,7 +17,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from ..arguments import checked
-from ..display import Displayed, bytes_in_words, counted
+from ..display import Displayed, counted, format_bytes
 from ..dtypes import dtype_name
 from ..errors import Option, ReshardError, listed
 from ..formats import MANIFEST, Manifest, NamedTensor, check_specs, format_of
@@ -140,18 +140,18 @@ class ReshardResult(Displayed):
     def __repr__(self) -> str:
         ratio = self.read_bytes / max(self.needed_bytes, 1)
         lines = [
-            f"ReshardResult: {counted(len(self.files), 'file')}, {bytes_in_words(self.written_bytes)} "
+            f"ReshardResult: {counted(len(self.files), 'file')}, {format_bytes(self.written_bytes)} "
             f"in {self.seconds:.2f} s",
             f"  read {self.read_bytes} of {self.needed_bytes} bytes needed ({ratio:.2f}), "
-            f"buffer {bytes_in_words(self.buffer_bytes)} of {bytes_in_words(self.predicted_peak_bytes)}",
+            f"buffer {format_bytes(self.buffer_bytes)} of {format_bytes(self.predicted_peak_bytes)}",
         ]
         if self.private_bytes is not None:
             lines.append(
-                f"  {bytes_in_words(self.moved_bytes)} from card to card; "
-                f"a worker took at most {bytes_in_words(self.private_bytes)} of private memory"
+                f"  {format_bytes(self.moved_bytes)} from card to card; "
+                f"a worker took at most {format_bytes(self.private_bytes)} of private memory"
             )
         if self.reused_bytes:
-            lines.append(f"  {bytes_in_words(self.reused_bytes)} were there from an earlier run, and right")
+            lines.append(f"  {format_bytes(self.reused_bytes)} were there from an earlier run, and right")
         if self.discarded:
             lines.append(f"  what an interrupted run had written was discarded: {self.discarded}")
         lines += [

@@ -15,7 +15,7 @@ from typing import Any
 import xxhash
 
 from ..arguments import checked
-from ..display import Displayed, bytes_in_words, counted
+from ..display import Displayed, counted, format_bytes
 from ..errors import CheckpointError, Option, ReshardError, listed
 from ..formats import Manifest, ManifestBeside, ManifestFile, gaps, read_manifest, unnamed_paths
 from ..rules import layer_of
@@ -65,7 +65,7 @@ class Verification(Displayed):
     def __repr__(self) -> str:
         words = "all as written" if self.ok else counted(len(self.differences), "difference")
         lines = [
-            f"{printable(self.folder)}: {counted(self.files, 'file')}, {bytes_in_words(self.nbytes)}, {words}"
+            f"{printable(self.folder)}: {counted(self.files, 'file')}, {format_bytes(self.nbytes)}, {words}"
         ]
         return "\n".join(lines + [f"  {printable(text)}" for text in self.differences])
 

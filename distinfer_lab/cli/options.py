@@ -278,8 +278,8 @@ def _destination(src: Path, to: str | None, rules: tuple[str, ...], config: Path
         if not Path(to).exists() and "=" in to:
             raise click.UsageError(f"--to {to} is a mesh: add --rules, which say what its axes cut")
         return as_strategy(to)
-    beside = (src if src.is_dir() else src.parent) / "config.json"
-    found = config or (beside if beside.is_file() else None)
+    of_source = (src if src.is_dir() else src.parent) / "config.json"
+    found = config or (of_source if of_source.is_file() else None)
     with wrong_call("--to"):
         mesh = Mesh.parse(to)
     with wrong_call("--rules"):

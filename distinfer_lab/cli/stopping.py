@@ -4,7 +4,7 @@ import shlex
 
 import click
 
-from ..display import bytes_in_words
+from ..display import format_bytes
 from ..unfinished import unfinished
 from .keys import ARGUMENTS, shown_command
 
@@ -29,6 +29,6 @@ def stopped(context: click.Context) -> str:
     if not nbytes:
         return "stopped; nothing was written"
     return (
-        f"stopped. What was written so far is kept in {stage} ({bytes_in_words(nbytes)} on the disk).\n"
+        f"stopped. What was written so far is kept in {stage} ({format_bytes(nbytes)} on the disk).\n"
         f"To resume:  {shown_command(arguments)}\nTo drop it: rm -r {shlex.quote(str(stage))}"
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..display import Displayed, bytes_in_words, counted
+from ..display import Displayed, counted, format_bytes
 from ..parallel import CardCounts, CardProgram, Communication, Program
 from ..trace import Trace
 
@@ -55,7 +55,7 @@ class StepReport(Displayed):
         seconds = max((span.stop_seconds for span in self.trace.spans), default=0.0)
         lines = [
             f"StepReport of {counted(self.program.ranks, 'card')}, {seconds:.3f} s",
-            f"  {counted(len(sent.rows), 'collective')} sent {bytes_in_words(int(sent.sent_bytes.sum()))} in all",
+            f"  {counted(len(sent.rows), 'collective')} sent {format_bytes(int(sent.sent_bytes.sum()))} in all",
         ]
         lines += [f"  gave {list(whole.shape)} {whole.dtype}" for whole in self.outputs.values()]
         return "\n".join(lines)

@@ -23,7 +23,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from ..arguments import checked
-from ..display import bytes_in_words, counted
+from ..display import counted, format_bytes
 from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, EncryptionError
 from ..layout import Box
 from .allocation import allocate
@@ -190,7 +190,7 @@ class SliceWriter:
             if not self.resumed:
                 os.truncate(fd, 0)
             raise CheckpointFileError(
-                f"{self.path}: {err.strerror}; the file was not completed, it takes {bytes_in_words(self._size)}"
+                f"{self.path}: {err.strerror}; the file was not completed, it takes {format_bytes(self._size)}"
             ) from err
 
     def _read_at(self, offset: int, count: int) -> bytes:

@@ -281,7 +281,7 @@ def sharding_of(
     """
     said = parse_sharding(dims) if isinstance(dims, str) else Sharding(_checked_dims(dims))
     shards = whole_numbers((optimizer_shards,), "optimizer_shards")[0]
-    beside: dict[str, Any] = {
+    keywords: dict[str, Any] = {
         name: value
         for name, value in (
             ("sizes", _sizes(sizes, "sizes")),
@@ -290,10 +290,10 @@ def sharding_of(
         )
         if value != Sharding._field_defaults[name]
     }
-    for name in beside:
+    for name in keywords:
         if getattr(said, name) != Sharding._field_defaults[name]:
             raise LayoutError(f"sharding {shown(dims)} says {name}, and so does {name}=; give them once")
-    sharding = said._replace(**beside) if beside else said
+    sharding = said._replace(**keywords) if keywords else said
     _check(sharding)
     return sharding
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arguments import checked_on_error
-from ..display import Displayed, bytes_in_words, counted
+from ..display import Displayed, counted, format_bytes
 from ..dtypes import dtype_name
 from ..errors import ReshardError
 from ..layout import Regions
@@ -82,7 +82,7 @@ class TensorCost(NamedTuple):
     """Of these, what goes from card to card."""
 
     @property
-    def alike(self) -> tuple[Any, ...]:
+    def common(self) -> tuple[Any, ...]:
         """What all of them have in common."""
         return self.shape, self.dtype, self.src, self.dst
 
@@ -135,7 +135,7 @@ class Explanation(Displayed):
         return out | {"peak_bytes": self.peak_bytes, "load_gap": self.load_gap}
 
     def __repr__(self) -> str:
-        words = bytes_in_words
+        words = format_bytes
         ranks = f"{self.src_ranks:,} -> {counted(self.dst_ranks, 'rank')}"
         lines = [f"{counted(self.tensors, 'tensor')}, {ranks}, {counted(self.pieces, 'piece')}"]
         if self.files:
@@ -172,7 +172,7 @@ class Explanation(Displayed):
         return [f"  {printable(note)}" for note in self.notes]
 
     def _by_kind(self) -> list[str]:
-        words = bytes_in_words
+        words = format_bytes
         rows = [
             f"  {printable(kind.name)}{f' and {kind.tensors - 1} more' if kind.tensors > 1 else ''}: "
             f"{list(kind.shape)} {kind.dtype}, {kind.src} -> {kind.dst}; "
@@ -236,10 +236,10 @@ def _kinds(plan: ReshardPlan, moves: bool) -> tuple[TensorCost, ...]:
     found: dict[tuple[Any, ...], TensorCost] = {}
     for kind in sorted(plan.classes, key=lambda kind: int(kind.tensors.min())):
         one = _kind(plan, kind, moves)
-        known = found.setdefault(one.alike, one)
+        known = found.setdefault(one.common, one)
         if known is not one:
             tensors, needed = known.tensors + one.tensors, known.needed + one.needed
-            found[one.alike] = known._replace(tensors=tensors, needed=needed, moved=known.moved + one.moved)
+            found[one.common] = known._replace(tensors=tensors, needed=needed, moved=known.moved + one.moved)
     return tuple(sorted(found.values(), key=lambda cost: -cost.needed))
 
 
@@ -249,14 +249,14 @@ def _kind(plan: ReshardPlan, kind: TensorClass, moves: bool) -> TensorCost:
         tensors=len(kind.tensors),
         shape=kind.shape,
         dtype=dtype_name(kind.dtype),
-        src=_held_in_words(kind.src),
-        dst=_held_in_words(kind.dst),
+        src=_describe_held(kind.src),
+        dst=_describe_held(kind.dst),
         needed=int(kind.sizes.sum()) * len(kind.tensors),
         moved=kind.asked_bytes if moves else 0,
     )
 
 
-def _held_in_words(held: Regions) -> str:
+def _describe_held(held: Regions) -> str:
     """Into how many different slices a tensor is cut, their shape, and how many ranks have them."""
     order = np.argsort(held.ranks, kind="stable")
     ranks, first = np.unique(held.ranks[order], return_index=True)

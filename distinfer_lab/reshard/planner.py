@@ -163,7 +163,7 @@ def _classes(
     out: list[TensorClass] = []
     problems: list[LayoutError | ReshardError] = []
     relation = _relation(src_first, dst_first, cards, hosts)
-    for tensors in _alike(dtypes, (shape_of, src_pattern, dst_pattern, relation), src_first, dst_first):
+    for tensors in _group_equal(dtypes, (shape_of, src_pattern, dst_pattern, relation), src_first, dst_first):
         first = int(tensors.min())
         alike = (int(shape_of[first]), int(src_pattern[first]), int(dst_pattern[first]))
         try:
@@ -197,7 +197,7 @@ def _relation(src_first: Rows, dst_first: Rows, cards: Rows | None, hosts: Rows 
     return src_first * (int(dst_first.max()) + 1) + dst_first
 
 
-def _alike(
+def _group_equal(
     dtypes: Sequence[np.dtype[Any]], columns: Sequence[Rows], src_first: Rows, dst_first: Rows
 ) -> list[Rows]:
     """The tensors that have all columns and the dtype in common, each list sorted by first ranks."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..display import bytes_in_words
+from ..display import format_bytes
 from ..errors import ReshardError
 from .plan import ReshardPlan
 
@@ -73,20 +73,20 @@ def warnings_of(plan: ReshardPlan) -> tuple[str, ...]:
     """What someone should know before a plan is run, in sentences; none if all is well."""
     out = []
     if plan.same_cards and plan.moved_bytes > plan.bound_bytes:
-        more = bytes_in_words(plan.moved_bytes - plan.bound_bytes)
+        more = format_bytes(plan.moved_bytes - plan.bound_bytes)
         out.append(f"{more} more than the least possible are moved between cards.")
     sent, needed = plan.sent_bytes, plan.needed_bytes
     for verb, noun, loads in (("sends", "giving", sent), ("ends with", "getting", needed)):
         used = loads[loads > 0]
         if len(used) > 1 and loads.max() > UNEVEN * used.mean():
             out.append(
-                f"Card {int(loads.argmax())} {verb} {bytes_in_words(int(loads.max()))}, "
+                f"Card {int(loads.argmax())} {verb} {format_bytes(int(loads.max()))}, "
                 f"{loads.max() / used.mean():.1f} times the mean of the {noun} cards."
             )
     runs, total = int(plan.runs.sum()), int(needed.sum())
     if runs and total / runs < SHORT_RUN and total > SHORT_RUN:
         out.append(
-            f"The bytes are in {runs:,} runs of {bytes_in_words(total // runs)} on average: many short reads."
+            f"The bytes are in {runs:,} runs of {format_bytes(total // runs)} on average: many short reads."
         )
     empty = int((needed == 0).sum())
     if empty:

@@ -9,7 +9,7 @@ from .patterns import name_fits
 from .quantised import QuantisedWeight, is_quantised_config, quantised_weights
 from .rule import Rule, rules_json
 from .rules import Rules, read_rules
-from .together import check_together
+from .scales import check_together
 
 __all__ = [
     "MODEL_TYPES",

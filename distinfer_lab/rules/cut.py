@@ -18,7 +18,7 @@ from .configuration import Part
 from .expressions import AbsentField, evaluate, label
 from .quantised import QuantisedTensor
 from .rule import Rule
-from .together import layouts_of_tensors
+from .scales import layouts_of_tensors
 
 __all__ = ["Item", "MisfitError", "Sizes", "sizes_of"]
 

@@ -26,14 +26,14 @@ from ..errors import ArgumentTypeError, CheckpointFileError, LayoutError, in_lin
 from ..layout import Layout, Mesh, Strategy
 from ..layout.mesh import checked_mesh
 from ..text import printable, shown
-from .alike import unlike
 from .configuration import Part, layer_of, model_types, part_of
+from .coupled import unlike
 from .cut import CONFIG, Item, MisfitError, Sizes, sizes_of
 from .families import MODEL_TYPES, RULES
 from .quantised import QuantisedWeight, quantised_weights
 from .rule import Rule, fits, read_rule_file
+from .scales import PartedError
 from .stages import AXIS, on_stages, stages_of
-from .together import PartedError
 
 __all__ = ["Rules", "read_rules"]
 

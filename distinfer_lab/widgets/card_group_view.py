@@ -9,7 +9,7 @@ import traitlets
 
 from ..arguments import checked
 from ..cards import CardGroup, GroupState, kill_card, recover, state_of
-from ..display import bytes_in_words, counted
+from ..display import counted, format_bytes
 from ..errors import LayoutError
 from ..text import escape
 from ..views import CardBytes, Drawing, memory_svg, table_html
@@ -249,7 +249,7 @@ class CardGroupView(Panel):
         there = [card for card in self.cards.cards if card.there]
         held = sum(card.memory.held_bytes for card in there if card.memory)
         busy = sum(card.busy for card in there)
-        return f"CardGroupView({name}: {len(there)} there, {busy} at work, {bytes_in_words(held)} held)"
+        return f"CardGroupView({name}: {len(there)} there, {busy} at work, {format_bytes(held)} held)"
 
 
 def _line(found: GroupState) -> str:
@@ -277,9 +277,7 @@ def _line(found: GroupState) -> str:
 
 def _cells(card: Any) -> list[str]:
     memory = card.memory
-    held, peak = (
-        (bytes_in_words(memory.held_bytes), bytes_in_words(memory.peak_bytes)) if memory else ("?", "?")
-    )
+    held, peak = (format_bytes(memory.held_bytes), format_bytes(memory.peak_bytes)) if memory else ("?", "?")
     worker = "there" if card.there else "gone"
     doing = ("at work" if card.busy else "idle") if card.there else ""
     return [str(card.rank), worker, doing, held, peak]

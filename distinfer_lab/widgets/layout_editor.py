@@ -9,7 +9,7 @@ import traitlets
 
 from ..arguments import checked
 from ..checkpoint import Checkpoint
-from ..display import bytes_in_words, counted
+from ..display import counted, format_bytes
 from ..errors import LayoutError, in_lines
 from ..layout import Mesh, Strategy
 from ..layout.dialects import jax, mindspore, plain, torch
@@ -375,8 +375,8 @@ class LayoutEditor(Panel):
         count = f"{counted(len(self.source), 'tensor')} on {self.draft.mesh!r}"
         if found.plan is None or found.problems:
             return f"LayoutEditor({count}, cannot be: {counted(len(found.problems), 'reason')})"
-        peak = bytes_in_words(max(found.peak_bytes, default=0))
-        return f"LayoutEditor({count}, moved {bytes_in_words(found.plan.moved_bytes)}, peak {peak} a card)"
+        peak = format_bytes(max(found.peak_bytes, default=0))
+        return f"LayoutEditor({count}, moved {format_bytes(found.plan.moved_bytes)}, peak {peak} a card)"
 
 
 def _source(given: Any) -> tuple[Strategy, dict[str, Any]]:
@@ -397,10 +397,10 @@ def _summary(found: Assessment) -> str:
     where = "where rank r stays on card r" if plan.placement else "to other cards, so that every byte travels"
     words = [
         f"{counted(len(plan), 'tensor')}, {plan.src_count:,} -> {counted(plan.dst_count, 'card')}",
-        f"{where}: moved {bytes_in_words(plan.moved_bytes)}, least possible {bytes_in_words(plan.bound_bytes)}",
-        f"of all tensors a card ends with at most {bytes_in_words(int(plan.needed_bytes.max(initial=0)))}",
-        f"meanwhile it holds at most {bytes_in_words(max(found.peak_bytes, default=0))}, of which the buffer "
-        f"for what comes and goes is {bytes_in_words(found.buffer_bytes)}",
+        f"{where}: moved {format_bytes(plan.moved_bytes)}, least possible {format_bytes(plan.bound_bytes)}",
+        f"of all tensors a card ends with at most {format_bytes(int(plan.needed_bytes.max(initial=0)))}",
+        f"meanwhile it holds at most {format_bytes(max(found.peak_bytes, default=0))}, of which the buffer "
+        f"for what comes and goes is {format_bytes(found.buffer_bytes)}",
     ]
     return f'<div role="status">{escape("; ".join(words))}</div>'
 

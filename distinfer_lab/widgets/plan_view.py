@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..arguments import checked
 from ..checkpoint import Conversion
-from ..display import bytes_in_words, counted
+from ..display import counted, format_bytes
 from ..errors import LayoutError
 from ..reshard import MOST_SCHEDULED, ReshardPlan, Step, plan_steps, warnings_of
 from ..text import escape
@@ -151,7 +151,7 @@ class PlanView(Panel):
     def _list(self) -> None:
         names = sorted(self.plan, key=ORDERS[self.order.value](self.plan))
         labels = {
-            n: f"{n}  {list(self.plan.class_named(n).shape)}  {bytes_in_words(_nbytes(self.plan, n))}"
+            n: f"{n}  {list(self.plan.class_named(n).shape)}  {format_bytes(_nbytes(self.plan, n))}"
             for n in names
         }
         self.choice.show(names, labels)
@@ -262,8 +262,8 @@ class PlanView(Panel):
         total = sum(step.nbytes for step in self._steps)
         words = "all steps together"
         if self.step:
-            here = bytes_in_words(self._steps[self.step - 1].nbytes)
-            words = f"{here} in this step; with it {bytes_in_words(done)} of {bytes_in_words(total)} are done"
+            here = format_bytes(self._steps[self.step - 1].nbytes)
+            words = f"{here} in this step; with it {format_bytes(done)} of {format_bytes(total)} are done"
         self.at.value = f'<span role="status">{escape(words)}</span>'
 
     def link(self, view: LayoutView) -> None:
@@ -310,7 +310,7 @@ class PlanView(Panel):
 
     def __repr__(self) -> str:
         plan = self.plan
-        words = f"moved {bytes_in_words(plan.moved_bytes)}, least possible {bytes_in_words(plan.bound_bytes)}"
+        words = f"moved {format_bytes(plan.moved_bytes)}, least possible {format_bytes(plan.bound_bytes)}"
         cards = f"{plan.src_count:,} -> {counted(plan.dst_count, 'card')}"
         return f"PlanView({counted(len(plan), 'tensor')}, {cards}, {words})"
 
@@ -354,14 +354,14 @@ def _summary(plan: ReshardPlan, sides_are: object) -> str:
     """The sums and the warnings."""
     moved, bound = plan.moved_bytes, plan.bound_bytes
     ratio = f" ({moved / bound:.2f})" if bound else ""
-    most = bytes_in_words(int(plan.needed_bytes.max(initial=0)))
+    most = format_bytes(int(plan.needed_bytes.max(initial=0)))
     if sides_are is FILES:
         sides = f"{counted(plan.src_count, 'file')} -> {counted(plan.dst_count, 'rank')}"
-        sums = f"{bytes_in_words(int(plan.needed_bytes.sum()))} in all; a rank ends with at most {most}"
+        sums = f"{format_bytes(int(plan.needed_bytes.sum()))} in all; a rank ends with at most {most}"
     else:
         sides = f"{plan.src_count:,} -> {counted(plan.dst_count, 'card')}"
         sums = (
-            f"moved {bytes_in_words(moved)}, least possible {bytes_in_words(bound)}{ratio}; a card ends with at "
+            f"moved {format_bytes(moved)}, least possible {format_bytes(bound)}{ratio}; a card ends with at "
             f"most {most}"
         )
     lines = [f"{counted(len(plan), 'tensor')}, {sides}, {counted(plan.pieces, 'piece')}", sums]

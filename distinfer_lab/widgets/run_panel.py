@@ -9,7 +9,7 @@ import traitlets
 
 from ..arguments import checked
 from ..checkpoint import Conversion, Executor, Progress, ReshardResult, Verification, WriteOptions
-from ..display import bytes_in_words, counted
+from ..display import counted, format_bytes
 from ..errors import ContextError
 from ..text import escape, printable
 from ..views import FILES, Drawing, traffic_svg
@@ -204,7 +204,7 @@ class RunPanel(Panel):
             return f"RunPanel({getattr(self._call, '__name__', type(self._call).__name__)})"
         plan = self._plan.plan
         return (
-            f"RunPanel({counted(len(plan), 'tensor')}, {bytes_in_words(int(plan.needed_bytes.sum()))}, "
+            f"RunPanel({counted(len(plan), 'tensor')}, {format_bytes(int(plan.needed_bytes.sum()))}, "
             f"{plan.src_count:,} -> {counted(plan.dst_count, 'rank')}, to {printable(os.fspath(self._folder or ''))})"
         )
 
@@ -229,7 +229,7 @@ def _status(snapshot: Snapshot, kept: str = "") -> str:
     parts = [SAID[snapshot.state], *([kept] if kept else [])]
     progress = snapshot.progress
     if progress is not None:
-        parts.append(f"{bytes_in_words(progress.done_bytes)} of {bytes_in_words(progress.total_bytes)}.")
+        parts.append(f"{format_bytes(progress.done_bytes)} of {format_bytes(progress.total_bytes)}.")
     if snapshot.state != "ready":
         parts.append(f"{snapshot.seconds:.1f} s.")
     if snapshot.state == "running" and progress is not None and progress.seconds_left is not None:

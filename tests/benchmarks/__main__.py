@@ -25,7 +25,7 @@ from typing import Any
 import click
 import psutil
 
-from distinfer_lab.display import bytes_in_words
+from distinfer_lab.display import format_bytes
 from distinfer_lab.sizes import size_of
 
 from .sides import SIDES, available
@@ -113,8 +113,8 @@ def table(rows: list[Row]) -> str:
         read = "" if row["read_per_needed"] is None else f"{row['read_per_needed']:.2f}"
         span = f"{row['lowest']:.2f}-{row['highest']:.2f}"
         lines.append(
-            f"{row['work']:5}{bytes_in_words(row['nbytes']):>9} {row['format']:12}{row['side']:34}"
-            f"{row['ratio']:7.2f}{span:>14}{row['seconds']:8.3f}{read:>6}  {bytes_in_words(row['private_bytes'])}"
+            f"{row['work']:5}{format_bytes(row['nbytes']):>9} {row['format']:12}{row['side']:34}"
+            f"{row['ratio']:7.2f}{span:>14}{row['seconds']:8.3f}{read:>6}  {format_bytes(row['private_bytes'])}"
         )
     return "\n".join(lines)
 
@@ -123,11 +123,11 @@ def chart(rows: list[Row], path: Path) -> None:
     """The ratios as bars, a group per work."""
     import matplotlib.pyplot as plt
 
-    works = list(dict.fromkeys(f"{row['work']} {bytes_in_words(row['nbytes'])}" for row in rows))
+    works = list(dict.fromkeys(f"{row['work']} {format_bytes(row['nbytes'])}" for row in rows))
     sides = list(dict.fromkeys(row["side"] for row in rows))
     figure, axes = plt.subplots(figsize=(2 + 2.2 * len(works), 4.5), layout="constrained")
     for number, side in enumerate(sides):
-        found = {f"{r['work']} {bytes_in_words(r['nbytes'])}": r["ratio"] for r in rows if r["side"] == side}
+        found = {f"{r['work']} {format_bytes(r['nbytes'])}": r["ratio"] for r in rows if r["side"] == side}
         at = [works.index(work) + 0.8 * (number + 0.5) / len(sides) - 0.4 for work in found]
         axes.bar(at, list(found.values()), 0.8 / len(sides), label=side)
     axes.axhline(1, color="black", linewidth=0.8)

@@ -21,7 +21,7 @@ import numpy as np
 from distributed import Client, wait
 
 from distinfer_lab import CardGroup
-from distinfer_lab.display import bytes_in_words
+from distinfer_lab.display import format_bytes
 from distinfer_lab.sizes import size_of
 
 __all__ = ["CALLS", "SIDES"]
@@ -178,7 +178,7 @@ def table(rows: list[Row]) -> str:
     lines = [f"{'':15}{'size':>8}" + "".join(f"{side:>26}" for side in sides)]
     for name, nbytes in dict.fromkeys((row["call"], row["nbytes"]) for row in rows):
         cells = {row["side"]: row for row in rows if (row["call"], row["nbytes"]) == (name, nbytes)}
-        line = f"{name:15}{bytes_in_words(nbytes):>8}"
+        line = f"{name:15}{format_bytes(nbytes):>8}"
         for side in sides:
             seconds = cells[side]["seconds"]
             line += f"{seconds * 1e3:12.2f} ms {nbytes / seconds / 2**20:6.0f} MiB/s"

@@ -20,7 +20,7 @@ import click
 import ml_dtypes
 import numpy as np
 
-from distinfer_lab.display import bytes_in_words
+from distinfer_lab.display import format_bytes
 from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.reshard import plan_reshard
 
@@ -111,7 +111,7 @@ def main(side: str | None) -> None:
         runs = [_in_a_process(name) for _ in range(ROUNDS)]
         seconds = statistics.median(run["seconds"] for run in runs)
         card = statistics.median(run["card_seconds"] for run in runs)
-        memory = bytes_in_words(max(run["private_bytes"] for run in runs))
+        memory = format_bytes(max(run["private_bytes"] for run in runs))
         last = runs[-1]
         click.echo(
             f"{name}: {last['tensors']:,} tensors, {seconds:.3f} s and {memory} with the sums of all cards "

@@ -126,7 +126,7 @@ def check_kinds(plan, told):
     for name, tensor in plan.items():
         key = tensor.shape, str(tensor.dtype), slices(tensor.src), slices(tensor.dst)
         kinds.setdefault(key, []).append((name, int(tensor.nbytes.sum())))
-    assert {kind.alike: (kind.name, kind.tensors, kind.needed) for kind in told.kinds} == {
+    assert {kind.common: (kind.name, kind.tensors, kind.needed) for kind in told.kinds} == {
         key: (members[0][0], len(members), sum(nbytes for _, nbytes in members))
         for key, members in kinds.items()
     }

@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from distinfer_lab.errors import ArgumentTypeError
 from distinfer_lab.layout import Layout, Mesh
 from distinfer_lab.views import Drawing, bands_svg, layout_svg, mesh_svg
-from distinfer_lab.views.drawing import beside, document, fitted, label, path, stored, text, text_width
+from distinfer_lab.views.drawing import document, fitted, label, path, side_by_side, stored, text, text_width
 from distinfer_lab.views.drawing.blocks import Block
 from distinfer_lab.views.drawing.png import png_of
 from distinfer_lab.views.drawing.svg import ADVANCE_OF
@@ -105,7 +105,7 @@ def test_words_become_text_and_never_markup():
 def test_blocks_beside_each_other_wrap_before_they_get_too_wide():
     """Blocks go into further rows where a row would be wider than the bound; nothing overlaps."""
     block = Block(300, 50, path(0, 0, 300, 50, 'fill="#fff"'))
-    made = beside([block] * 5)
+    made = side_by_side([block] * 5)
     assert made.width <= 760
     found = rectangles(document(made.width, made.height, "", [made.body]))[-5:]
     assert not any(a.overlaps(b) for i, a in enumerate(found) for b in found[i + 1 :])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from distinfer_lab.checkpoint import open_checkpoint
-from distinfer_lab.display import bytes_in_words
+from distinfer_lab.display import format_bytes
 from distinfer_lab.formats import save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy, box_at
 from distinfer_lab.views import (
@@ -43,8 +43,8 @@ def test_a_matrix_prints_what_crosses_and_its_totals(matrix):
     said = [w for w in words(svg) if w.endswith("B")]
     expected = []
     for row in matrix.tolist():
-        expected += [bytes_in_words(n) for n in [*filter(None, row), sum(row)]]
-    expected += [bytes_in_words(n) for n in [*matrix.sum(axis=0).tolist(), int(matrix.sum())]]
+        expected += [format_bytes(n) for n in [*filter(None, row), sum(row)]]
+    expected += [format_bytes(n) for n in [*matrix.sum(axis=0).tolist(), int(matrix.sum())]]
     assert said == expected
     moves = [f"move:{i}>{j}" for i, j in np.argwhere(matrix).tolist()]
     assert [k for k in keys(svg) if k.startswith("move")] == moves
@@ -95,9 +95,9 @@ def test_summed_cards_send_what_does_not_stay(draw):
     said = " ".join(words(draw(matrix, "t", placement=place)))
     row_size = 3 if draw is traffic_svg else 4  # at most 16 rows, or 12 cards a side
     for start in range(0, 40, row_size):
-        assert bytes_in_words(int(moved[start : start + row_size].sum())) in said
+        assert format_bytes(int(moved[start : start + row_size].sum())) in said
     for start in range(0, 36, 3):
-        assert bytes_in_words(int(moved[:, start : start + 3].sum())) in said
+        assert format_bytes(int(moved[:, start : start + 3].sum())) in said
 
 
 def test_thin_bands_are_counted_and_have_their_cards_colour():
@@ -322,9 +322,7 @@ def test_files_are_drawn_with_areas_of_their_bytes(sliced):
         assert "url(#" in bar.attributes["fill"]
         assert sum(p.area for p in parts) / bar.area == pytest.approx(file.read_bytes / file.nbytes, abs=0.02)
         assert not any(a.overlaps(b) for k, a in enumerate(parts) for b in parts[k + 1 :])
-    assert f"{bytes_in_words(files[0].read_bytes)} of {bytes_in_words(files[0].nbytes)} are read" in words(
-        svg
-    )
+    assert f"{format_bytes(files[0].read_bytes)} of {format_bytes(files[0].nbytes)} are read" in words(svg)
     assert spills(svg) == []
 
 

@@ -1,6 +1,6 @@
 """How a drawing is made: SVG's few elements, colours, blocks that are put together, and files."""
 
-from .blocks import WIDEST, Block, above, beside, finish, heading, moved, notes
+from .blocks import WIDEST, Block, above, finish, heading, moved, notes, side_by_side
 from .drawing import Drawing
 from .palette import INK, OKABE_ITO, SHADES, ink_on, shade_of, swatch
 from .svg import (
@@ -31,7 +31,6 @@ __all__ = [
     "Drawing",
     "Pen",
     "above",
-    "beside",
     "document",
     "finish",
     "fitted",
@@ -46,6 +45,7 @@ __all__ = [
     "path",
     "shade_of",
     "shorten",
+    "side_by_side",
     "stored",
     "swatch",
     "text",

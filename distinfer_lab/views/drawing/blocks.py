@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from .svg import Pen, document, fitted, number, text, text_width
 
-__all__ = ["WIDEST", "Block", "above", "beside", "finish", "heading", "moved", "notes"]
+__all__ = ["WIDEST", "Block", "above", "finish", "heading", "moved", "notes", "side_by_side"]
 
 WIDEST = 760
 """How wide a picture grows before its parts go below each other, in pixels: a notebook's column."""
@@ -44,7 +44,7 @@ def heading(block: Block, title: str, lines: Sequence[str]) -> Block:
     return Block(width, top + block.height, body + moved(block, 0, top))
 
 
-def beside(blocks: Sequence[Block], widest: float = WIDEST) -> Block:
+def side_by_side(blocks: Sequence[Block], widest: float = WIDEST) -> Block:
     """The blocks next to each other, in as many rows as keep the whole narrower than `widest`."""
     gap = 28.0
     x = y = wide = bottom = 0.0

@@ -1,7 +1,7 @@
 """Who holds what of a tensor: cards, meshes, tensors as they are cut, and who shares bytes with whom."""
 
 from .cards import (
-    cut_in_words,
+    describe_sharding,
     layout_pair_svg,
     layout_svg,
     name_key,
@@ -12,14 +12,15 @@ from .cards import (
 from .holding import Holding, describe_box, hold, needed_volumes
 from .links import Links, link_cards, partner_sets
 from .mesh import mesh_svg
-from .tensor import ranks_in_words, tensor_svg
+from .tensor import format_ranks, tensor_svg
 from .tiles import tiles
 
 __all__ = [
     "Holding",
     "Links",
-    "cut_in_words",
     "describe_box",
+    "describe_sharding",
+    "format_ranks",
     "hold",
     "layout_pair_svg",
     "layout_svg",
@@ -29,7 +30,6 @@ __all__ = [
     "needed_volumes",
     "partner_sets",
     "plain_shape",
-    "ranks_in_words",
     "shards_svg",
     "strategy_svg",
     "tensor_svg",

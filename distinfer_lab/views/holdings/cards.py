@@ -11,14 +11,14 @@ import numpy as np
 from ...display import counted
 from ...layout import Layout, Strategy, box_at, nonempty_boxes
 from ...layout import intersect_boxes as intersect
-from ..drawing import STORED_CARDS, Block, Pen, above, beside, finish, heading, notes, shorten
+from ..drawing import STORED_CARDS, Block, Pen, above, finish, heading, notes, shorten, side_by_side
 from .holding import Holding, group_pair, hold
 from .links import opened_side
 from .tensor import tensor_block
 from .tiles import MEDIUM_CARDS, Piece, tiles
 
 __all__ = [
-    "cut_in_words",
+    "describe_sharding",
     "grouping",
     "layout_pair_svg",
     "layout_svg",
@@ -68,7 +68,9 @@ def layout_svg(
     )
     sheet = tensor_block(layout, whole, pen)
     return finish(
-        heading(beside([sheet, grid]), shorten(name, 60), _lines(layout, holding, len(whole.cards))[:2]),
+        heading(
+            side_by_side([sheet, grid]), shorten(name, 60), _lines(layout, holding, len(whole.cards))[:2]
+        ),
         f"{name}: what each of {counted(len(whole.cards), 'card')} holds",
         pen,
     )
@@ -137,7 +139,7 @@ def layout_pair_svg(
     counts = len(every[0].cards), len(every[1].cards)
     trained, inferring = (counted(count, "card") for count in counts)
     tensor = f"{name or 'tensor'} {list(every[0].shape)}"
-    block = beside(
+    block = side_by_side(
         [
             heading(left, f"Training: {trained}", _lines(train, src, counts[0])),
             heading(right, f"Inference: {inferring}", _lines(infer, dst, counts[1])),
@@ -211,7 +213,7 @@ def strategy_svg(
     if rest:
         ways = counted(len(firsts) - len(shown), "other way")
         said.append(f"not drawn: {counted(rest, 'tensor')} that lie in {ways}")
-    return finish(above([beside(blocks), notes(said)], 8) if said else beside(blocks), label, pen)
+    return finish(above([side_by_side(blocks), notes(said)], 8) if said else side_by_side(blocks), label, pen)
 
 
 def _is_cut(layout: Layout) -> bool:
@@ -252,7 +254,7 @@ def grouping(holding: Holding, cards: int) -> list[str]:
 def _lines(layout: Layout, holding: Holding, cards: int, lost: Collection[int] = ()) -> list[str]:
     if _is_cut(layout):
         copies = f"{layout.replicas} copies" if layout.replicas > 1 else "one copy"
-        words = [f"{layout.mesh!r}: {cut_in_words(layout)}", f"{copies} of each shard"]
+        words = [f"{layout.mesh!r}: {describe_sharding(layout)}", f"{copies} of each shard"]
     else:
         each = "each of " * (len(layout.ranks) > 1)
         words = [f"nothing is cut: {each}{counted(len(layout.ranks), 'card')} holds all of it"]
@@ -263,13 +265,13 @@ def _lines(layout: Layout, holding: Holding, cards: int, lost: Collection[int] =
     return [*words, *grouping(holding, cards)]
 
 
-def cut_in_words(layout: Layout) -> str:
+def describe_sharding(layout: Layout) -> str:
     """Which axes cut what.
 
     Examples
     --------
     >>> from distinfer_lab.layout import Mesh
-    >>> cut_in_words(Layout(Mesh(tp=4), "- tp"))
+    >>> describe_sharding(Layout(Mesh(tp=4), "- tp"))
     'columns cut by tp'
     """
     names = ("rows", "columns") if layout.ndim == 2 else tuple(f"dim {d}" for d in range(layout.ndim))

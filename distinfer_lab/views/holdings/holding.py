@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...layout import Box, Boxes, Layout, intersect_boxes, nonempty_boxes, volumes
 
-__all__ = ["Holding", "card_in_words", "describe_box", "group_pair", "hold", "needed_volumes"]
+__all__ = ["Holding", "describe_box", "describe_card", "group_pair", "hold", "needed_volumes"]
 
 BIG = np.iinfo(np.int64).max
 
@@ -128,12 +128,12 @@ def _boxes(parts: Boxes) -> list[Box]:
     return [Box(tuple(a for a, _ in row), tuple(b for _, b in row)) for row in rows]
 
 
-def card_in_words(label: str) -> str:
+def describe_card(label: str) -> str:
     """What a row is called.
 
     Examples
     --------
-    >>> card_in_words("3"), card_in_words("0-7")
+    >>> describe_card("3"), describe_card("0-7")
     ('card 3', 'cards 0-7')
     """
     return f"cards {label}" if "-" in label else f"card {label}"

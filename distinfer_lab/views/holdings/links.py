@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...layout import Layout
 from ..drawing import STORED_CARDS, shorten
-from .holding import Holding, card_in_words, group_pair, hold, needed_volumes
+from .holding import Holding, describe_card, group_pair, hold, needed_volumes
 
 __all__ = ["Links", "link_cards", "opened_side", "partner_sets"]
 
@@ -132,7 +132,7 @@ def _sentences(
     out = []
     for row, card in enumerate(holding.cards):
         verb = has.removesuffix("s") if "-" in card else has
-        what = f"{side} {card_in_words(card)} {verb} {shorten(holding.describe(row), 120)}"
+        what = f"{side} {describe_card(card)} {verb} {shorten(holding.describe(row), 120)}"
         partners = np.flatnonzero(elements[row])
         if len(partners):
             named = ", ".join(f"{other.cards[j]} ({elements[row, j]:,})" for j in partners[:NAMED].tolist())

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from ...display import counted
 from ...layout import Mesh
 from ...text import escape
-from ..drawing import STORED_CARDS, Block, beside, finish, heading, number, text, text_width
+from ..drawing import STORED_CARDS, Block, finish, heading, number, side_by_side, text, text_width
 
 __all__ = ["mesh_svg"]
 
@@ -49,7 +49,7 @@ def mesh_svg(mesh: Mesh, *, max_cards: int = STORED_CARDS) -> str:
     facets = list(product(*map(range, shown.sizes[:-2])))
     blocks = [_facet(mesh, shown, index) for index in facets]
     words = f"{mesh!r}: {counted(mesh.size, 'card')}"
-    return finish(heading(beside(blocks), words, _lines(mesh, shown)), words)
+    return finish(heading(side_by_side(blocks), words, _lines(mesh, shown)), words)
 
 
 def _shown(mesh: Mesh, limit: int) -> Shown:

@@ -23,7 +23,6 @@ from ..drawing import (
     Block,
     Pen,
     above,
-    beside,
     finish,
     fitted,
     heading,
@@ -31,12 +30,13 @@ from ..drawing import (
     line,
     notes,
     path,
+    side_by_side,
     text,
     text_width,
 )
 from .holding import Holding, hold
 
-__all__ = ["ranks_in_words", "tensor_block", "tensor_svg"]
+__all__ = ["format_ranks", "tensor_block", "tensor_svg"]
 
 WIDE, HIGH = 400.0, 200.0
 MOST_CELLS = 64
@@ -107,18 +107,18 @@ def tensor_block(layout: Layout, holding: Holding, pen: Pen) -> Block:
     if cut.merged:
         count = len(cut.holders) - (-1 in cut.holders)
         told = f"{count:,} shards are too many to draw: each cell tells how many lie in it"
-    said = [told, *_dims_in_words(layout, cut.shape), *drawn, *_idle(layout, holding)]
-    return above([beside(blocks), notes(said)], 8)
+    said = [told, *_describe_dims(layout, cut.shape), *drawn, *_idle(layout, holding)]
+    return above([side_by_side(blocks), notes(said)], 8)
 
 
-def ranks_in_words(ranks: Sequence[int]) -> str:
+def format_ranks(ranks: Sequence[int]) -> str:
     """Some ranks, ascending, in a few words.
 
     Examples
     --------
-    >>> ranks_in_words([3]), ranks_in_words([0, 4]), ranks_in_words([0, 1, 2, 3])
+    >>> format_ranks([3]), format_ranks([0, 4]), format_ranks([0, 1, 2, 3])
     ('3', '0, 4', '0-3')
-    >>> ranks_in_words([0, 4, 8, 12])
+    >>> format_ranks([0, 4, 8, 12])
     '0, 4, … 12'
     """
     if len(ranks) > 2 and ranks[-1] - ranks[0] == len(ranks) - 1:
@@ -187,7 +187,7 @@ def _cell_width(cut: Cut) -> float:
     """What the longest names of those who hold a shard need."""
     if cut.merged:
         return 22.0
-    longest = max((text_width(ranks_in_words(ranks), 10) for ranks in cut.holders.values()), default=0)
+    longest = max((text_width(format_ranks(ranks), 10) for ranks in cut.holders.values()), default=0)
     return min(max(longest + 6, 22.0), 70.0)
 
 
@@ -210,7 +210,7 @@ def _sheet(
     left = max((text_width(str(at), 10) for at in _labels(cut, frame.row_dim)), default=0) + 6
     width, height = across[-1], down[-1]
     top = 16 + 14 * bool(facet)
-    body = [text(left, 10, _facet_in_words(cut, facet), 'font-size="10" font-weight="600"')] if facet else []
+    body = [text(left, 10, _describe_facet(cut, facet), 'font-size="10" font-weight="600"')] if facet else []
     body.append(path(left, top, width, height, 'class="sheet" fill="#f2f2f2" stroke="#aaa"'))
     for i, j in product(range(len(down) - 1), range(len(across) - 1)):
         shards = cut.shards.get(_cell_index(cut, frame, facet, i, j), [])
@@ -244,7 +244,7 @@ def _cell(
 ) -> str:
     """The first shard's colour, and who holds it; of several shards in one cell, their number."""
     number, ranks = shards[0], cut.holders[shards[0]]
-    words = ranks_in_words(ranks)
+    words = format_ranks(ranks)
     options = [
         f"card {words}" if len(ranks) == 1 else f"cards {words}",
         words,
@@ -310,11 +310,11 @@ def _down_labels(cut: Cut, frame: Frame, edges: Sequence[float], x: float, top: 
     return out
 
 
-def _facet_in_words(cut: Cut, facet: dict[int, int]) -> str:
+def _describe_facet(cut: Cut, facet: dict[int, int]) -> str:
     return ", ".join(f"dim {d} {cut.cuts[d][i]}:{cut.cuts[d][i + 1]}" for d, i in facet.items())
 
 
-def _dims_in_words(layout: Layout, shape: Sequence[int]) -> list[str]:
+def _describe_dims(layout: Layout, shape: Sequence[int]) -> list[str]:
     """For each dim its size and who cuts it."""
     out = []
     for dim, (size, axes, parts) in enumerate(zip(shape, layout.dims, layout.parts, strict=True)):
@@ -335,5 +335,5 @@ def _idle(layout: Layout, holding: Holding) -> list[str]:
     for ranks, words in ((idle[named], "hold an empty shard"), (idle[~named], "hold no part of this tensor")):
         if len(ranks):
             verb = words if len(ranks) > 1 else words.replace("hold", "holds", 1)
-            out.append(f"card{'s' * (len(ranks) > 1)} {ranks_in_words(ranks.tolist())} {verb}")
+            out.append(f"card{'s' * (len(ranks) > 1)} {format_ranks(ranks.tolist())} {verb}")
     return out

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from ...layout import Box
 from ...text import escape
 from ..drawing import Block, Pen, fitted, number, path, text, text_width
-from .holding import Holding, card_in_words
+from .holding import Holding, describe_card
 
 __all__ = ["Piece", "tiles"]
 
@@ -119,7 +119,7 @@ def _style(holding: Holding, crowd: int) -> Style:
     copies = _copies(holding)
     captions = max(text_width(_caption(holding, i), 10) for i in range(len(holding.cards)))
     titles = max(
-        text_width(card_in_words(card), bold=True) + (text_width(copies[i], 10) + 8 if i in copies else 0)
+        text_width(describe_card(card), bold=True) + (text_width(copies[i], 10) + 8 if i in copies else 0)
         for i, card in enumerate(holding.cards)
     )
     return Style(crowd, max(76, captions + 12, titles + 12), 84, copies)
@@ -130,7 +130,7 @@ def _copies(holding: Holding) -> dict[int, str]:
     out: dict[int, str] = {}
     for row, shard in enumerate(holding.shards.tolist()):
         if shard >= 0 and first.setdefault(shard, holding.cards[row]) != holding.cards[row]:
-            out[row] = f"= {card_in_words(first[shard])}"
+            out[row] = f"= {describe_card(first[shard])}"
     return out
 
 
@@ -156,7 +156,7 @@ def _tile(holding: Holding, row: int, pieces: Sequence[Piece], pen: Pen, style: 
     end = 'font-size="10" text-anchor="end"'
     return (
         card
-        + text(x + 6, y + 15, card_in_words(holding.cards[row]), 'font-weight="600"')
+        + text(x + 6, y + 15, describe_card(holding.cards[row]), 'font-weight="600"')
         + (text(x + style.width - 6, y + 15, copy, end) if copy else "")
         + _thumbnail(_sheet(holding, style.width - 12, 42), holding, pieces, pen, x, y + 21)
         + text(x + 6, y + style.height - 7, _caption(holding, row), 'font-size="10"')

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...display import bytes_in_words
+from ...display import format_bytes
 from ..drawing import Block, Pen, finish, heading, label, number, path, shorten, text, text_width
 from .runs import APART, CARDS, SUMMED, GroupedTraffic, Rows, Sides, Window, doing, grouped_traffic
 
@@ -77,7 +77,7 @@ def bands_svg(
     thin = shown.cells[(shown.cells > 0) & (shown.cells * scale < NAMED)]
     if thin.size:
         several = f"{thin.size} bands are" if thin.size > 1 else "1 band is"
-        lines.append(f"{several} too thin for a number: {bytes_in_words(int(thin.sum()))} in all")
+        lines.append(f"{several} too thin for a number: {format_bytes(int(thin.sum()))} in all")
     pen = Pen(title)
     return finish(heading(_bands(shown, sides, scale, pen), shorten(title, 80), lines), title, pen)
 
@@ -96,7 +96,7 @@ def _bands(shown: GroupedTraffic, sides: Sides, scale: float, pen: Pen) -> Block
         stays_here = stays is not None and stays[j] == i
         look = ("#fff", "#000", STAYS) if stays_here else (pen.fill(i), pen.ink(i), "")
         place = wide, starts[i, j], stops[i, j], cells[i, j] * scale
-        words = f"{rows[i]}: {bytes_in_words(int(cells[i, j]))}"
+        words = f"{rows[i]}: {format_bytes(int(cells[i, j]))}"
         bands.append(_band(f"{rows[i]}>{columns[j]}", place, look, words))
     body = f'<g role="grid" aria-label="bytes on their way"><g role="row">{"".join(bands)}</g></g>'
     body += _cards(given, 0, wide) + _cards(got, wide + REACH, wide)
@@ -110,8 +110,8 @@ def _side(
     """Tiles as high as all their bytes; with text that says what of them moves, and what stays."""
     every, moved = totals
     words = [
-        f"{does} {bytes_in_words(away)}"
-        + (f", {'keep' if '-' in label else 'keeps'} {bytes_in_words(total - away)}" if total > away else "")
+        f"{does} {format_bytes(away)}"
+        + (f", {'keep' if '-' in label else 'keeps'} {format_bytes(total - away)}" if total > away else "")
         for label, does, total, away in zip(labels, doings, every.tolist(), moved.tolist(), strict=True)
     ]
     heights = np.maximum(every * scale, LOWEST)

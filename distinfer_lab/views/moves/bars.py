@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...display import bytes_in_words
+from ...display import format_bytes
 from ..drawing import OKABE_ITO, Block, Pen, finish, heading, line, path, shorten, text, text_width
 from .runs import run_labels, run_sums
 
@@ -56,8 +56,8 @@ def bars_svg(
         body.append(text(0, 18 * i + 11, label))
         if value:
             body.append(path(left, 18 * i, width, 14, f'fill="{OKABE_ITO[1]}" stroke="#666"'))
-        body.append(text(left + width + 6, 18 * i + 11, bytes_in_words(value)))
-    wide = left + REACH + 6 + max((text_width(bytes_in_words(n)) for n in sums), default=0)
+        body.append(text(left + width + 6, 18 * i + 11, format_bytes(value)))
+    wide = left + REACH + 6 + max((text_width(format_bytes(n)) for n in sums), default=0)
     lines = [f"{len(values):,} cards in runs of {size}, summed"] if size > 1 else []
     return finish(heading(Block(wide, 18 * len(sums), "".join(body)), shorten(title, 80), lines), title)
 
@@ -105,7 +105,7 @@ def memory_svg(
         )
     if limit is not None:
         verdict = f"{len(over):,} of {len(cards):,} cards go over it" if over else "no card goes over it"
-        lines.append(f"dashed line: the limit, {bytes_in_words(limit)}; {verdict}")
+        lines.append(f"dashed line: the limit, {format_bytes(limit)}; {verdict}")
     return finish(heading(block, shorten(title, 80), lines), title, pen)
 
 
@@ -154,7 +154,7 @@ class _Rows:
 
 
 def _words(nbytes: int | None) -> str:
-    return "?" if nbytes is None else bytes_in_words(nbytes)
+    return "?" if nbytes is None else format_bytes(nbytes)
 
 
 def _highest(cards: Sequence[CardBytes]) -> list[CardBytes]:

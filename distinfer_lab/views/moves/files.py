@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ...display import bytes_in_words, counted
+from ...display import counted, format_bytes
 from ..drawing import Block, Pen, above, finish, heading, label, notes, path, shorten, text, text_width
-from ..holdings import ranks_in_words
+from ..holdings import format_ranks
 
 if TYPE_CHECKING:
     from ...checkpoint import Conversion
@@ -164,9 +164,9 @@ def files_svg(files: Sequence[FileBytes], title: str, *, total: int | None = Non
         _row(i, file, parts, names[i], (left, scale), pen)
         for i, (file, (_, parts)) in enumerate(zip(files, drawn, strict=True))
     ]
-    wide = left + REACH + 8 + max((text_width(_read_in_words(file)) for file in files), default=0)
+    wide = left + REACH + 8 + max((text_width(_describe_reads(file)) for file in files), default=0)
     lines = ["a bar is a file, areas are its bytes; the numbers are the ranks that read them"]
-    lines += _shared_in_words(files)
+    lines += _describe_sharing(files)
     if any(file.read_bytes < file.nbytes for file in files):
         lines.append("striped: read by none")
     lines += dict.fromkeys(how for how, _ in drawn if how)
@@ -205,7 +205,7 @@ def file_name(file: str) -> str:
     return f"{folder}/{basename(file)}" if folder else basename(file)
 
 
-def _shared_in_words(files: Sequence[FileBytes]) -> list[str]:
+def _describe_sharing(files: Sequence[FileBytes]) -> list[str]:
     """How many bytes several ranks read, and which ranks do where that is short."""
     sets: dict[tuple[int, ...], float] = {}
     for file in files:
@@ -214,16 +214,16 @@ def _shared_in_words(files: Sequence[FileBytes]) -> list[str]:
                 sets[readers] = sets.get(readers, 0.0) + share * file.nbytes
     if not sets:
         return []
-    once = bytes_in_words(round(sum(sets.values())))
-    each = bytes_in_words(round(sum(nbytes * len(readers) for readers, nbytes in sets.items())))
+    once = format_bytes(round(sum(sets.values())))
+    each = format_bytes(round(sum(nbytes * len(readers) for readers, nbytes in sets.items())))
     lines = [f"grey: {once} that several ranks read; all they read of it comes to {each}"]
     if len(sets) <= MOST_SETS:
-        lines.append(f"a grey part is read by the ranks {' | '.join(map(ranks_in_words, sorted(sets)))}")
+        lines.append(f"a grey part is read by the ranks {' | '.join(map(format_ranks, sorted(sets)))}")
     return lines
 
 
-def _read_in_words(file: FileBytes) -> str:
-    return f"{bytes_in_words(file.read_bytes)} of {bytes_in_words(file.nbytes)} are read"
+def _describe_reads(file: FileBytes) -> str:
+    return f"{format_bytes(file.read_bytes)} of {format_bytes(file.nbytes)} are read"
 
 
 def _row(
@@ -237,7 +237,7 @@ def _row(
     left, scale = place
     y = (THICK + 10) * i
     bar = path(left, y, file.nbytes * scale, THICK, f'fill="{pen.hatched(*STRIPED)}" stroke="#444"')
-    words = text(0, y + 21, name) + text(left + REACH + 8, y + 21, _read_in_words(file))
+    words = text(0, y + 21, name) + text(left + REACH + 8, y + 21, _describe_reads(file))
     at, parts = left, []
     for tensor in drawn:
         width = tensor.nbytes * scale
@@ -308,7 +308,7 @@ def _shares(tensors: Sequence[TensorBytes]) -> dict[tuple[int, ...], float]:
 def _has_room(piece: ReadPiece, width: float) -> bool:
     """Whether a part of a tensor of such a width can have its number in it."""
     high, wide = (piece.lower - piece.upper) * THICK, (piece.stop - piece.start) * width
-    return high >= 10 and text_width(ranks_in_words(piece.readers), 10) <= wide - 2
+    return high >= 10 and text_width(format_ranks(piece.readers), 10) <= wide - 2
 
 
 def _part(piece: ReadPiece, x: float, y: float, width: float, pen: Pen) -> str:
@@ -319,6 +319,6 @@ def _part(piece: ReadPiece, x: float, y: float, width: float, pen: Pen) -> str:
     part = path(left, top, wide, high, f'fill="{fill}" stroke="#222" stroke-width=".4"')
     if not _has_room(piece, width):
         return part
-    words = ranks_in_words(piece.readers)
+    words = format_ranks(piece.readers)
     inside = label(left + wide / 2, top + high / 2 + 3.5, words, ink, 'font-size="10" text-anchor="middle"')
     return part + inside

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...display import bytes_in_words
+from ...display import format_bytes
 from .runs import CARDS, Rows, Sides, Window, called, doing, grouped_traffic
 
 __all__ = ["MoveLinks", "link_moves"]
@@ -69,7 +69,7 @@ class MoveLinks:
             for j, b in enumerate(self.dst)
         }
         for i, j in np.argwhere(self.cells).tolist():
-            words = bytes_in_words(int(self.cells[i, j]))
+            words = format_bytes(int(self.cells[i, j]))
             way = f"from {called(sender, self.src[i])} to {called(receiver, self.dst[j])}"
             if not self.moved[i, j]:
                 way = f"that stays on {called(receiver, self.dst[j])}"
@@ -95,8 +95,8 @@ def _sentence(does: str, way: str, names: tuple[str, ...], row: Rows, moved: Row
     most = np.argsort(-row, kind="stable")[: int((row > 0).sum())].tolist()
     if not most:
         return f"{start} nothing."
-    named = ", ".join(f"{names[j]} ({bytes_in_words(int(row[j]))})" for j in most[:NAMED])
+    named = ", ".join(f"{names[j]} ({format_bytes(int(row[j]))})" for j in most[:NAMED])
     rest = f" and {len(most) - NAMED:,} more" if len(most) > NAMED else ""
     stays = int(row.sum() - moved.sum())
-    kept = f" {bytes_in_words(stays)} of it stays where it is." if stays else ""
-    return f"{start} {bytes_in_words(int(row.sum()))}: {way} {named}{rest}.{kept}"
+    kept = f" {format_bytes(stays)} of it stays where it is." if stays else ""
+    return f"{start} {format_bytes(int(row.sum()))}: {way} {named}{rest}.{kept}"

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...display import bytes_in_words
+from ...display import format_bytes
 from ..drawing import Block, finish, heading, ink_on, number, shade_of, shorten, text_width
 from .runs import APART, CARDS, SUMMED, GroupedTraffic, Sides, Window, grouped_traffic
 
@@ -74,7 +74,7 @@ def _grid(shown: GroupedTraffic, senders: Sequence[str], sides: Sides) -> Block:
     """The cells and their sums; `senders` is what the rows are called."""
     rows, columns, cells, stays = shown.rows, shown.columns, shown.cells, shown.stays
     gives, gets = shown.moved.sum(axis=1).tolist(), shown.moved.sum(axis=0).tolist()
-    amounts = [bytes_in_words(n) for n in [*gives, *gets, *cells.ravel().tolist()] if n]
+    amounts = [format_bytes(n) for n in [*gives, *gets, *cells.ravel().tolist()] if n]
     step = max(map(text_width, [sides.gives, *amounts, *columns])) + (28 if stays else 16)
     left = max(map(text_width, [sides.gets, *senders])) + 14
     most = int(cells.max(initial=0))
@@ -91,10 +91,10 @@ def _grid(shown: GroupedTraffic, senders: Sequence[str], sides: Sides) -> Block:
             )
             for j, value in enumerate(cells[i].tolist())
         ]
-        total = _words(bytes_in_words(gives[i]), left + step * (len(columns) + 0.5))
+        total = _words(format_bytes(gives[i]), left + step * (len(columns) + 0.5))
         body.append(_row(i + 1, [_head(f"train:{label}", senders[i], 0, left), *made, total]))
     totals = [*gets, sum(gets)]
-    feet = [_words(bytes_in_words(n), left + step * (j + 0.5)) for j, n in enumerate(totals)]
+    feet = [_words(format_bytes(n), left + step * (j + 0.5)) for j, n in enumerate(totals)]
     body.append(_row(len(rows) + 1, [_words(sides.gets, left / 2), *feet]))
     words = 'role="grid" aria-label="bytes from each card to each card"'
     grid = f'<g {words} text-anchor="middle" stroke-width="1">{"".join(body)}</g>'
@@ -125,6 +125,6 @@ def _cell(key: str, value: int, most: int, place: tuple[float, float], stays: bo
     outline = f'd="M{number(x)}-14h{width}v20h-{width}z" fill="{shade}" stroke="#999"/>'
     if not value:
         return f'<g><path class="tile" {outline}</g>'
-    words = ("= " if stays else "") + bytes_in_words(value)
+    words = ("= " if stays else "") + format_bytes(value)
     ink = f'<text x="{number(x + (step - 4) / 2)}" fill="{ink_on(shade)}">{words}</text>'
     return f'<g data-key="move:{key}"><path {outline}{ink}</g>'

@@ -14,7 +14,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ...display import bytes_in_words, counted
+from ...display import counted, format_bytes
 from ..drawing import OKABE_ITO, Block, finish, fitted, heading, number, path, shorten, text, text_width
 
 __all__ = ["Step", "graph_svg"]
@@ -68,7 +68,7 @@ def graph_svg(
     lines = [f"{counted(len(steps), 'step')}, {counted(len(params or {}), 'parameter')}"]
     if collectives:
         lines.append(
-            f"{counted(collectives, 'collective')} (orange); in all a card sends at most {bytes_in_words(sent)}"
+            f"{counted(collectives, 'collective')} (orange); in all a card sends at most {format_bytes(sent)}"
         )
     if len(shown) < len(steps):
         lines.append(f"the first {len(shown):,} are drawn, {len(steps) - len(shown):,} more follow")
@@ -89,11 +89,11 @@ def _steps(steps: Sequence[Step], params: Mapping[str, str]) -> Block:
     body += [_around(arrow, lanes[arrow], left) for arrow in far if lanes[arrow] < MOST_LANES]
     widest = 0.0
     for i, step in enumerate(steps):
-        beside = _beside(
+        annotation = _annotation(
             step, params, {a.start for a in far if a.stop == i and lanes[a] >= MOST_LANES}, steps
         )
-        widest = max(widest, text_width(beside))
-        body.append(_box(step, left, STEP * i, width, beside))
+        widest = max(widest, text_width(annotation))
+        body.append(_box(step, left, STEP * i, width, annotation))
     return Block(left + width + 10 + widest, STEP * max(len(steps), 1) - STEP + HIGH, "".join(body))
 
 
@@ -114,23 +114,23 @@ def _lanes(arrows: Sequence[Arrow]) -> dict[Arrow, int]:
     return out
 
 
-def _beside(step: Step, params: Mapping[str, str], far: set[int], steps: Sequence[Step]) -> str:
+def _annotation(step: Step, params: Mapping[str, str], far: set[int], steps: Sequence[Step]) -> str:
     """What stands to the right of a box: its parameters, or the bytes that are sent."""
     if step.sent_bytes is not None:
-        return f"a card sends at most {bytes_in_words(step.sent_bytes)}"
+        return f"a card sends at most {format_bytes(step.sent_bytes)}"
     named = [f"{shorten(name, 40)} {params[name]}".strip() for name in step.inputs if name in params]
     named += [f"reads {shorten(steps[i].output, 28)}" for i in sorted(far)]
     return shorten("  ".join(named), 90)
 
 
-def _box(step: Step, x: float, y: float, width: float, beside: str) -> str:
+def _box(step: Step, x: float, y: float, width: float, annotation: str) -> str:
     sends = step.sent_bytes is not None
     edge = f'stroke="{OKABE_ITO[5]}" stroke-width="2" stroke-dasharray="6 3"' if sends else 'stroke="#666"'
     name = "tile sends" if sends else "tile"
     box = path(x, y, width, HIGH, f'class="{name}" fill="#fff" {edge}')
     words = text(x + 8, y + 14, fitted(_title(step), width - 12, bold=True), 'font-weight="600"')
     words += text(x + 8, y + 28, fitted(step.cut, width - 12, 10), 'font-size="10"') if step.cut else ""
-    words += text(x + width + 10, y + 20, beside) if beside else ""
+    words += text(x + width + 10, y + 20, annotation) if annotation else ""
     return f'<g data-key="step:{_key(step.output)}">{box}{words}</g>'
 
 

@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING
 
 from ... import display
-from ...display import bytes_in_words, counted
+from ...display import counted, format_bytes
 from ...dtypes import dtype_name
 from ...errors import DistinferError, listed
 from ...text import escape
-from ..holdings import cut_in_words, strategy_svg
+from ..holdings import describe_sharding, strategy_svg
 from .layouts import strategy_html
 from .tables import BESIDE_PICTURE, ROWS, bars_html, first, kept, table_html
 
@@ -24,7 +24,7 @@ def checkpoint_html(checkpoint: "Checkpoint") -> str:
     """A line of sums, the bytes of each file, and a table of the first tensors."""
     columns = ["tensor", "shape", "dtype", "cut"]
     rows = [
-        [r.name, str(list(r.shape)), dtype_name(r.dtype), cut_in_words(r.layout)]
+        [r.name, str(list(r.shape)), dtype_name(r.dtype), describe_sharding(r.layout)]
         for r in first(checkpoint.tensors.values())
     ]
     if any(record.kind != "plain" for record in checkpoint.tensors.values()):  # there is a strategy
@@ -32,8 +32,8 @@ def checkpoint_html(checkpoint: "Checkpoint") -> str:
         rows = [[*row, KINDS[checkpoint.tensors[row[0]].kind]] for row in rows]
     line = (
         f"<p>Checkpoint of {counted(checkpoint.ranks, 'rank')}: {counted(len(checkpoint.tensors), 'tensor')}, "
-        f"{bytes_in_words(checkpoint.full_nbytes)} "
-        f"({bytes_in_words(checkpoint.nbytes)} in the slices, copies included)</p>"
+        f"{format_bytes(checkpoint.full_nbytes)} "
+        f"({format_bytes(checkpoint.nbytes)} in the slices, copies included)</p>"
     )
     for rank, file in first(checkpoint.lost.items()):
         line += f"<p>rank {rank} is lost: {escape(file.reason)}</p>"
@@ -60,11 +60,11 @@ def slice_html(file: "SliceFile | FileSet") -> str:
     """What a file holds, from its header."""
     entries = list(file.entries.values())
     rows = [
-        [e.name, "text" if e.is_text else str(list(e.shape)), e.type_name, bytes_in_words(e.nbytes)]
+        [e.name, "text" if e.is_text else str(list(e.shape)), e.type_name, format_bytes(e.nbytes)]
         for e in entries[:ROWS]
     ]
     bars = bars_html(((e.name, e.nbytes) for e in entries if not e.is_text), "Bytes of each tensor")
-    head = f"<p>{escape(file.path)}: {counted(len(entries), 'entry')}, {bytes_in_words(file.size)}</p>"
+    head = f"<p>{escape(file.path)}: {counted(len(entries), 'entry')}, {format_bytes(file.size)}</p>"
     return head + bars + table_html(["entry", "shape", "type", "bytes"], rows, len(entries))
 
 

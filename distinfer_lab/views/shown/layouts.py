@@ -7,7 +7,7 @@ from ...display import counted
 from ...errors import LayoutError
 from ...layout import Box, Layout, Mesh, Strategy
 from ..drawing import img_html, shorten, stored
-from ..holdings import cut_in_words, layout_svg, mesh_svg, plain_shape, strategy_svg
+from ..holdings import describe_sharding, layout_svg, mesh_svg, plain_shape, strategy_svg
 from .tables import BESIDE_TABLE, ROWS, first, kept, lines_html, table_html
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def strategy_html(strategy: Strategy) -> str:
         [
             shorten(name, 60),
             str(list(strategy.shapes[name])) if name in strategy.shapes else "",
-            cut_in_words(layout),
+            describe_sharding(layout),
             repr(layout.mesh),
             f"{layout.replicas}",
         ]

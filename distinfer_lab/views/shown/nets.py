@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ... import display
-from ...display import bytes_in_words, counted
+from ...display import counted, format_bytes
 from ...text import escape
 from ..drawing import img_html
-from ..holdings import cut_in_words
+from ..holdings import describe_sharding
 from ..moves import bars_svg
 from ..runs import Step, graph_svg
 from .layouts import strategy_html
@@ -51,7 +51,7 @@ def _step(program: "Program", instruction: Any, sent: dict[str, tuple[str, int]]
 
 def _lies(program: "Program", name: str) -> str:
     spec, layout = program.values[name]
-    return f"{list(spec.shape)} {cut_in_words(layout)}"
+    return f"{list(spec.shape)} {describe_sharding(layout)}"
 
 
 def graph_html(graph: "Graph") -> str:
@@ -80,7 +80,12 @@ def program_html(program: "Program") -> str:
 def sharding_html(sharding: "Sharding") -> str:
     """How parameters lie, and for each operator how it is cut and what must be summed."""
     rows = [
-        [name, "; ".join(map(cut_in_words, node.inputs)), cut_in_words(node.output), ", ".join(node.sums)]
+        [
+            name,
+            "; ".join(map(describe_sharding, node.inputs)),
+            describe_sharding(node.output),
+            ", ".join(node.sums),
+        ]
         for name, node in first(sharding.nodes.items())
     ]
     columns = ["operator's output", "its inputs", "its output", "summed over"]
@@ -89,7 +94,7 @@ def sharding_html(sharding: "Sharding") -> str:
 
 def communication_html(communication: "Communication") -> str:
     """What each card sends in all, what each kind of collective does, and the collectives that send most."""
-    words = bytes_in_words
+    words = format_bytes
     kinds = [[kind, f"{calls:,}", words(sent)] for kind, (calls, sent) in communication.by_kind().items()]
     # Equal ones, such as those of each layer, in one row.
     calls = Counter[tuple[str, str, int]]()
@@ -118,7 +123,7 @@ def _sizes(params: dict[str, "Parameter"]) -> Iterator[tuple[str, int]]:
 
 def _params_html(params: dict[str, "Parameter"], head: str) -> str:
     rows = [
-        [name, str(list(p.shape)), str(p.dtype), bytes_in_words(math.prod(p.shape) * p.spec.dtype.itemsize)]
+        [name, str(list(p.shape)), str(p.dtype), format_bytes(math.prod(p.shape) * p.spec.dtype.itemsize)]
         for name, p in first(params.items())
     ]
     table = table_html(["parameter", "shape", "dtype", "bytes"], rows, len(params))
@@ -129,7 +134,7 @@ def cell_html(cell: "Cell") -> str:
     """The parameters of a net, by size."""
     # Not `parameters_dict`, which refuses a net of two equal names: a repr shows what there is.
     params = dict(cell.parameters_and_names())
-    total = bytes_in_words(sum(n for _, n in _sizes(params)))
+    total = format_bytes(sum(n for _, n in _sizes(params)))
     return _params_html(params, f"{type(cell).__name__}: {counted(len(params), 'parameter')}, {total}")
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ... import display
-from ...display import bytes_in_words, counted
+from ...display import counted, format_bytes
 from ..drawing import img_html, shorten
-from ..holdings import ranks_in_words
+from ..holdings import format_ranks
 from ..moves import (
     CARDS,
     FILES,
@@ -34,15 +34,15 @@ def plan_html(plan: "ReshardPlan") -> str:
     """Who sends how much to whom, as a matrix and as bands, and the sums."""
     title = f"{counted(plan.src_count, 'training card')} to {counted(plan.dst_count, 'inference card')}"
     apart = plan.placement is None or not set(plan.placement) & set(range(plan.src_count))
-    stays = [] if apart else [["stays on its card", bytes_in_words(int(plan.kept_bytes.sum()))]]
+    stays = [] if apart else [["stays on its card", format_bytes(int(plan.kept_bytes.sum()))]]
     rows = [
         *stays,
-        ["from one side to the other" if apart else "moved between cards", bytes_in_words(plan.moved_bytes)],
+        ["from one side to the other" if apart else "moved between cards", format_bytes(plan.moved_bytes)],
         [
             "least possible" if apart else "least possible with cards where they are",
-            bytes_in_words(plan.bound_bytes),
+            format_bytes(plan.bound_bytes),
         ],
-        ["most that a card ends with", bytes_in_words(int(plan.needed_bytes.max(initial=0)))],
+        ["most that a card ends with", format_bytes(int(plan.needed_bytes.max(initial=0)))],
         _pieces(plan.pieces),
     ]
     matrix = _matrix(plan, title, "Bytes from each card to each card")
@@ -52,10 +52,10 @@ def plan_html(plan: "ReshardPlan") -> str:
         same,
         BESIDE_PICTURE,
     )
-    return matrix + bands + _silent_in_words(plan) + table_html(["", ""], rows, len(rows))
+    return matrix + bands + _describe_idle(plan) + table_html(["", ""], rows, len(rows))
 
 
-def _silent_in_words(plan: "ReshardPlan") -> str:
+def _describe_idle(plan: "ReshardPlan") -> str:
     """Of source cards that give nothing, that others hold the same."""
     given, held = plan.traffic.sum(axis=1), plan.held_bytes
     silent = np.flatnonzero((given == 0) & (held > 0)).tolist()
@@ -63,7 +63,7 @@ def _silent_in_words(plan: "ReshardPlan") -> str:
         return ""
     several = len(silent) > 1
     return (
-        f"<p>card{'s' * several} {ranks_in_words(silent)} give{'s' * (not several)} nothing: "
+        f"<p>card{'s' * several} {format_ranks(silent)} give{'s' * (not several)} nothing: "
         "others hold the same, and of equal copies one is enough</p>"
     )
 
@@ -92,8 +92,8 @@ def conversion_html(conversion: "Conversion") -> str:
     """Which bytes of which file which destination reads, and the sums."""
     needed = int(conversion.plan.needed_bytes.sum())
     rows = [
-        ["all ranks together end with", bytes_in_words(needed)],
-        ["most that a rank ends with", bytes_in_words(int(conversion.plan.needed_bytes.max(initial=0)))],
+        ["all ranks together end with", format_bytes(needed)],
+        ["most that a rank ends with", format_bytes(int(conversion.plan.needed_bytes.max(initial=0)))],
         ["separate runs of bytes in the files", f"{int(conversion.plan.runs.sum()):,}"],
         _pieces(conversion.plan.pieces),
     ]
@@ -121,7 +121,7 @@ def conversion_html(conversion: "Conversion") -> str:
 
 def explanation_html(told: "Explanation") -> str:
     """The sums, and the cost of each card and file."""
-    words = bytes_in_words
+    words = format_bytes
     if not told.files:
         columns = ["card", "holds before", "needs", "keeps", "receives", "sends", "holds at most"]
         rows = [

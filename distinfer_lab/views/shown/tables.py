@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from ...display import bytes_in_words
+from ...display import format_bytes
 from ...text import escape
 from ..drawing import img_html, shorten, stored
 from ..moves import bars_svg
@@ -55,7 +55,7 @@ def bars_html(named: Iterable[tuple[str, int]], title: str) -> str:
     rest = f"; the largest {len(shown)} of {len(every):,}" if len(every) > len(shown) else ""
     names = [shorten(name, 48) for name, _ in shown]
     svg = bars_svg([n for _, n in shown], f"{title}{rest}", names=names)
-    total = bytes_in_words(sum(n for _, n in every))
+    total = format_bytes(sum(n for _, n in every))
     most = shorten(max(every, key=lambda item: item[1])[0], 48)
     return img_html(svg, f"{title}: {total} in all, most in {most}")
 

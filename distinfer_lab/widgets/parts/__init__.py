@@ -1,13 +1,13 @@
 """What widgets are made of: the live picture, guarded callbacks, lists with search, work in the background."""
 
+from .deferred import Later
 from .folders import FolderChooser
 from .guard import TURN, ErrorLine, error_html
 from .lanes import Lanes
-from .later import Later
+from .outcome import outcome_html, proof_rows
 from .pairs import LIVE_CARDS, LayoutPair, Strategies, pair_layouts
 from .panel import Panel, close_all, still_of
 from .picture import Picture, with_still
-from .proof import outcome_html, proof_rows
 from .search import SearchList
 from .steps import StepTile, steps_drawing
 from .work import Control, Job, Snapshot, State, Work

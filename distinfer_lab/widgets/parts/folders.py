@@ -113,13 +113,13 @@ class FolderChooser(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
         folders = [path for path in found if path.is_dir() and not path.name.startswith(".")]
         self.inside.options = [(_label(path), path.name) for path in folders[:MOST_LISTED]]
         own = strategy_files(here)
-        beside = [path for path in strategy_files(here.parent) if path not in own]
+        nearby = [path for path in strategy_files(here.parent) if path not in own]
         self.files.options = [
             (NO_STRATEGY, ""),
-            *((printable(str(path)), str(path)) for path in (*own, *beside)),
+            *((printable(str(path)), str(path)) for path in (*own, *nearby)),
         ]
         # A folder that says itself how it lies needs no file from elsewhere.
-        near = own if _says_its_layout(here) else [*own, *beside]
+        near = own if _says_its_layout(here) else [*own, *nearby]
         likely = [str(path) for path in near if "strategy" in path.name]
         count = _slices(here)
         fitting = [file for file in likely if _ranks(file) == count] if len(likely) > 1 else []

@@ -4,7 +4,7 @@ import ipywidgets
 import numpy as np
 
 from ...checkpoint import Progress
-from ...display import bytes_in_words, counted
+from ...display import counted, format_bytes
 
 __all__ = ["MOST_LANES", "Lanes"]
 
@@ -33,7 +33,7 @@ class Lanes(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             total = sum(progress.total_by_rank[rank] for rank in run.tolist())
             bar, words = lane.children
             bar.value = int(1000 * done / max(total, 1))
-            words.value = f"{bytes_in_words(done)} of {bytes_in_words(total)}"
+            words.value = f"{format_bytes(done)} of {format_bytes(total)}"
 
     def clear(self) -> None:
         """Show no bars, until a run tells."""

@@ -20,7 +20,7 @@ from distinfer_lab.layout import Layout, Mesh, Strategy
 from distinfer_lab.net.models.family import from_pretrained_config
 from distinfer_lab.rules import Rule, Rules, quantised_weights, read_rules
 from distinfer_lab.rules.quantised import Along
-from distinfer_lab.rules.together import check_together
+from distinfer_lab.rules.scales import check_together
 
 from ..strategies import examples
 from ..transformers import LLAMA

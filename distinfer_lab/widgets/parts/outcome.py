@@ -3,7 +3,7 @@
 from typing import Any
 
 from ...checkpoint import ReshardResult
-from ...display import bytes_in_words, counted
+from ...display import counted, format_bytes
 from ...text import escape
 from ...views import table_html
 
@@ -17,7 +17,7 @@ def proof_rows(result: ReshardResult) -> list[list[str]]:
     -------
     Rows of three texts: what, how much, and beside it what it is measured by.
     """
-    words = bytes_in_words
+    words = format_bytes
     shards = [digest for file in result.digests for digest in file.values()]
     with_digest = sum(digest is not None for digest in shards)
     ratio = result.read_bytes / max(result.needed_bytes, 1)
