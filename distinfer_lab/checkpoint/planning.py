@@ -15,6 +15,7 @@
 import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, TypedDict
 
 import numpy as np
@@ -147,7 +148,7 @@ def plan_targets(checkpoint: CheckpointFiles, dst: Strategy | None, targets: Tar
     """
     records = [checkpoint.tensors[entry] for entry in targets]
     holdings = [
-        Layout.replicated(1, len(record.shape)) if dst is None else dst[targets[record.name][0]]
+        _replicated(1, len(record.shape)) if dst is None else dst[targets[record.name][0]]
         for record in records
     ]
     return _conversion(checkpoint, records, holdings, targets, 1 if dst is None else dst.ranks, False)
@@ -274,13 +275,19 @@ def _by_rule(name: str, old: str, new: str) -> str | None:
     return parts[0] + "".join(star + part for star, part in zip(found.groups(), parts[1:], strict=True))
 
 
+@lru_cache(maxsize=256)
+def _replicated(ranks: int, ndim: int) -> Layout:
+    """One layout for all tensors that each of `ranks` ranks gets whole."""
+    return Layout.replicated(ranks, ndim)
+
+
 def _destination(record: TensorRecord, name: str, dst: Strategy | None, states: str, stated: bool) -> Holding:
     """Where a tensor goes; `stated` tells whether a source strategy said what is a parameter."""
     if dst is None:
-        return Layout.replicated(1, len(record.shape))
+        return _replicated(1, len(record.shape))
     if name in dst:
         return dst[name]
-    whole = Layout.replicated(dst.ranks, len(record.shape))
+    whole = _replicated(dst.ranks, len(record.shape))
     followed = followed_parameter(name, dst)
     if record.kind == "plain" and (stated or np.prod(record.shape, dtype=object) <= 1):
         return whole

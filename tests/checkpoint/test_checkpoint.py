@@ -216,6 +216,9 @@ def test_ranks_of_the_same_names_have_them_once(suffix, tmp_path):
         tracemalloc.stop()
         assert dict(opened.tensors.items()) == {name: opened.tensors[name] for name in names}
         assert [record.name for record in opened.tensors.values()] == list(opened.tensors)
+        whole = opened.plan().strategy
+        assert len(whole) == count
+        assert len({id(layout) for layout in whole.values()}) == 1
     assert kept < (300 + 40 * ranks) * count
 
 
