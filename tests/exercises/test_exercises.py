@@ -157,7 +157,7 @@ def test_a_verdict_shows_pictures_that_need_no_trust(name):
 def test_the_goal_does_not_give_the_layout_away(name):
     """It shows what each card holds, and says of no axis what it cuts."""
     html = check(name)._repr_mimebundle_()["text/html"]
-    ((alt, data),) = re.findall('alt="([^"]*)" src="[^"]*base64,([^"]*)"', html)
+    ((alt, data),) = re.findall('alt="([^"]*)" [^>]*src="[^"]*base64,([^"]*)"', html)
     said = [alt, *ET.fromstring(b64decode(data)).itertext()]
     assert {f"card {card}" for card in range(len(WANTED[name]))} <= set(said)
     assert not [words for words in said if "Mesh" in words or "cut" in words or "copies" in words]

@@ -75,8 +75,9 @@ def rectangles(svg, key=None):
     """Every rectangle, or those under one key."""
     out = []
     for element, x, y, attributes, of in elements(svg):
-        found = re.fullmatch(r"M(.*?)h([\d.]+)v([\d.]+)h-[\d.]+z", element.get("d", ""))
-        if found and key in (None, of):
+        if key not in (None, of):
+            continue
+        for found in re.finditer(r"M([-\d. ]+)h([\d.]+)v([\d.]+)h-[\d.]+z", element.get("d", "")):
             left, top = numbers(found[1])
             out.append(Rectangle(x + left, y + top, float(found[2]), float(found[3]), attributes))
     return out

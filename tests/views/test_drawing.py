@@ -13,7 +13,17 @@ from matplotlib.image import imread
 from distinfer_lab.errors import ArgumentTypeError
 from distinfer_lab.layout import Layout, Mesh
 from distinfer_lab.views import Drawing, bands_svg, layout_svg, mesh_svg
-from distinfer_lab.views.drawing import document, fitted, label, path, side_by_side, stored, text, text_width
+from distinfer_lab.views.drawing import (
+    document,
+    fitted,
+    label,
+    path,
+    side_by_side,
+    stored,
+    text,
+    text_width,
+    themed,
+)
 from distinfer_lab.views.drawing.blocks import Block
 from distinfer_lab.views.drawing.png import png_of
 from distinfer_lab.views.drawing.svg import ADVANCE_OF
@@ -27,7 +37,7 @@ def test_a_drawing_is_saved_as_what_its_name_says(tmp_path):
     drawing = Drawing(layout_svg(GRID, (96, 16), title="<w> & $v$"), 'cards "a" & b')
     for name in ("x.svg", "x.html", "x.png"):
         drawing.save(tmp_path / name)
-    assert (tmp_path / "x.svg").read_text() == drawing.svg
+    assert (tmp_path / "x.svg").read_text() == themed(drawing.svg)
     page = (tmp_path / "x.html").read_text()
     assert drawing.svg in page
     assert "<title>cards &quot;a&quot; &amp; b</title>" in page

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from distinfer_lab.layout import Layout, Mesh, Strategy, nonempty_boxes
 from distinfer_lab.views import (
     Holding,
+    cutmap_svg,
     hold,
-    layout_pair_svg,
     layout_svg,
     link_cards,
     mesh_svg,
@@ -165,44 +165,16 @@ def test_a_large_mesh_is_drawn_in_runs_that_hold_all_ranks(sizes, limit):
     assert ranks == list(range(mesh.size))
 
 
-@given(layouts_with_shape(), st.integers(2, 6))
-def test_an_opened_group_shows_its_cards(case, limit):
-    """The cards of a group that stands open are tiles of their own; the other groups stay as they were."""
-    layout, shape = case
-    whole = hold(layout, shape)
-    some = whole.grouped(limit)
-    assume(some.group > 1)
-    label = next(card for card in some.cards if "-" in card)
-    opened = whole.grouped(limit, {label})
-    first, last = map(int, label.split("-"))
-    expected = []
-    for card in some.cards:
-        expected += [str(r) for r in range(first, last + 1)] if card == label else [card]
-    assert list(opened.cards) == expected
-    for rank in range(first, last + 1):
-        np.testing.assert_array_equal(opened.boxes[expected.index(str(rank))], whole.boxes[rank])
-
-
-def test_an_opened_group_is_drawn_and_linked_by_its_cards():
-    """The picture and the links have the same keys, and what the cards of a group share adds up to its own."""
-    src, dst = Layout(Mesh(tp=64), "tp"), Layout(Mesh(tp=4), "tp")
-    opened = ["train:8-15"]
-    closed = link_cards(src, dst, (128,), max_cards=12)
-    links = link_cards(src, dst, (128,), max_cards=12, opened=opened)
-    assert keys(layout_pair_svg(src, dst, (128,), max_cards=12, opened=opened)) == list(links.keys)
-    assert [f"train:{r}" in links.keys for r in (7, 8, 15, 16)] == [False, True, True, False]
-    assert links.elements[1:9].sum(axis=0).tolist() == closed.elements[1].tolist()
-
-
 def test_fused_shards_are_linked_part_by_part():
     """Cards of a fused tensor are linked by the elements that they share, not by the box around them."""
     halves = Layout(TP, "tp -")
     links = link_cards(QKV, halves, (16, 12))
     assert links.elements.tolist() == [[4 * 12, 4 * 12], [4 * 12, 4 * 12]]
     assert links.sentences()["train:0"].startswith("Training card 0 holds [0:4 + 8:10 + 12:14, 0:12];")
-    svg = layout_pair_svg(QKV, halves, (16, 12))
-    # Its outline and the sheet come first; then one part for each box.
-    assert len(rectangles(svg, "train:0")) == 2 + 3
+    frames = [
+        r for r in rectangles(cutmap_svg(halves, QKV, (16, 12))) if r.attributes.get("class") == "frame"
+    ]
+    assert len(frames) == 2 * 3 + 1  # three boxes of each card, and the legend's
 
 
 def test_copies_say_whose():
@@ -211,17 +183,20 @@ def test_copies_say_whose():
     assert [w for w in words(svg) if w.startswith("=")] == ["= card 0", "= card 1"]
 
 
-def test_grouped_inference_cards_keep_the_colours_of_their_bytes():
-    """A compact tile that takes from two shards has a stripe of each, as wide as its part."""
+def test_small_inference_cards_keep_the_colours_of_their_bytes():
+    """A small tile that takes from two slices has a stripe of each, as long as its part."""
     src = Layout(Mesh(tp=128), "tp")
     dst = Layout(Mesh(tp=64), "tp")
-    svg = layout_pair_svg(src, dst, (256,), max_cards=400)
-    found = tiles(svg)
+    svg = cutmap_svg(src, dst, (256,))
     for card in range(64):
-        own, stripe = rectangles(svg, f"infer:{card}")
-        first, second = (found[f"train:{2 * card + i}"].attributes["fill"] for i in range(2))
-        assert (own.attributes["fill"], stripe.attributes["fill"]) == (first, second)
-        assert stripe.width == pytest.approx(own.width / 2, abs=0.1)
+        outline, first, second = rectangles(svg, f"infer:{card}")
+        (_, one), (_, other) = (rectangles(svg, f"train:{2 * card + i}") for i in range(2))
+        assert (first.attributes["fill"], second.attributes["fill"]) == (
+            one.attributes["fill"],
+            other.attributes["fill"],
+        )
+        assert first.height == pytest.approx(outline.height / 2, abs=0.1)
+        assert second.height == pytest.approx(outline.height / 2, abs=0.1)
 
 
 def test_a_lost_card_shows_nothing_of_what_it_held():

@@ -169,8 +169,9 @@ def test_bands_leave_a_card_below_each_other_and_inside_it(matrix):
         bottom = edge + height
         for j in np.flatnonzero(row):
             band = found[f"move:{i}>{j}"]
-            assert band[1] >= edge - 0.1
-            assert band[16] <= bottom + 0.1
+            # Lengths have one decimal: two of them, added, may be 0.1 off.
+            assert band[1] >= edge - 0.11
+            assert band[16] <= bottom + 0.11
             edge = band[16]
 
 

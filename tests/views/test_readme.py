@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 
 from distinfer_lab.layout import Layout, Mesh
-from distinfer_lab.views import layout_pair_svg
+from distinfer_lab.views import cutmap_svg
+from distinfer_lab.views.drawing import themed
 
 README = Path(__file__).parents[2] / ".github" / "layouts.svg"
 
 
 def drawing() -> str:
-    """The weight of the four steps: cut by columns on eight cards, then on four."""
-    train, infer = Mesh(dp=2, tp=4), Mesh(tp=4)
-    columns = "- tp"
-    return layout_pair_svg(Layout(train, columns), Layout(infer, columns), (96, 16), name="matmul_weight")
+    """A weight that is cut by columns on eight cards, and by rows on four."""
+    train, infer = Layout(Mesh(dp=2, tp=4), "- tp"), Layout(Mesh(tp=4), "tp -")
+    return themed(cutmap_svg(train, infer, (384, 512), name="mlp.up.weight", itemsize=4))
 
 
 def test_the_readme_shows_what_is_drawn() -> None:

@@ -146,7 +146,7 @@ def test_a_callable_has_its_words_as_a_picture():
     panel = RunPanel(len)
     assert "RunPanel(len)" in panel.static.svg
     assert panel._repr_mimebundle_()[0]["text/html"].startswith(
-        '<img alt="RunPanel(len)" src="data:image/svg+xml;base64,PHN2'
+        '<img alt="RunPanel(len)" style="max-width:100%;height:auto" src="data:image/svg+xml;base64,PHN2'
     )
 
 

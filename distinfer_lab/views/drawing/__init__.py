@@ -2,7 +2,7 @@
 
 from .blocks import WIDEST, Block, above, finish, heading, moved, notes, side_by_side
 from .drawing import Drawing
-from .palette import INK, OKABE_ITO, SHADES, ink_on, shade_of, swatch
+from .palette import INK, OKABE_ITO, SHADES, ink_on, pale, shade_of, slice_colours, swatch
 from .svg import (
     STORED_BYTES,
     STORED_CARDS,
@@ -12,12 +12,15 @@ from .svg import (
     img_html,
     label,
     line,
+    muted,
     number,
+    outline,
     path,
     shorten,
     stored,
     text,
     text_width,
+    themed,
 )
 
 __all__ = [
@@ -40,14 +43,19 @@ __all__ = [
     "label",
     "line",
     "moved",
+    "muted",
     "notes",
     "number",
+    "outline",
+    "pale",
     "path",
     "shade_of",
     "shorten",
     "side_by_side",
+    "slice_colours",
     "stored",
     "swatch",
     "text",
     "text_width",
+    "themed",
 ]

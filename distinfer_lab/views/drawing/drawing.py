@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...errors import ArgumentTypeError
 from ...text import escape, printable
-from .svg import img_html
+from .svg import img_html, themed
 
 __all__ = ["Drawing"]
 
@@ -50,7 +50,7 @@ class Drawing:
         """
         path = Path(file)
         if path.suffix == ".svg":
-            path.write_text(self.svg, encoding="utf-8")
+            path.write_text(themed(self.svg), encoding="utf-8")
         elif path.suffix == ".html":
             path.write_text(PAGE.format(alt=escape(self.alt), svg=self.svg), encoding="utf-8")
         elif path.suffix == ".png":

@@ -9,10 +9,22 @@ A colour is never the only sign: whatever is filled also has its number printed.
 
 from typing import NamedTuple
 
-__all__ = ["INK", "OKABE_ITO", "SHADES", "Swatch", "hatch_of", "ink_on", "shade_of", "swatch"]
+__all__ = [
+    "INK",
+    "OKABE_ITO",
+    "SHADES",
+    "Swatch",
+    "hatch_of",
+    "ink_on",
+    "pale",
+    "shade_of",
+    "slice_colours",
+    "swatch",
+]
 
 OKABE_ITO = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7")
 INK = "#222"
+MUTED = "#616161"
 SHADES = ("#ffffff", "#d6e9f5", "#9fcdea", "#56b4e9", "#0072b2")
 """From none to most, in one hue; the amount is always printed as well."""
 
@@ -35,6 +47,46 @@ def swatch(number: int) -> Swatch:
     (Swatch(colour='#56b4e9', hatch=0), Swatch(colour='#56b4e9', hatch=1))
     """
     return Swatch(OKABE_ITO[number % len(OKABE_ITO)], number // len(OKABE_ITO) % len(HATCHES))
+
+
+GREY = "#8a8a8a"
+HUES = (*OKABE_ITO, GREY)
+DARKEST, LIGHTEST = 0.0, 0.62
+"""How far the first and the last slice of a run of one hue are mixed with white."""
+
+
+def slice_colours(count: int) -> list[str]:
+    """A fill for each of `count` slices, no two alike up to 512.
+
+    Up to eight slices have a hue each; of more, neighbours share a hue and become lighter from first to last, so
+    that the order is seen.
+
+    Examples
+    --------
+    >>> slice_colours(2)
+    ['#e69f00', '#56b4e9']
+    >>> slice_colours(16)[:3]
+    ['#e69f00', '#f6db9e', '#56b4e9']
+    """
+    run = max(-(-count // len(HUES)), 1)
+    step = (LIGHTEST - DARKEST) / max(run - 1, 1)
+    return [_mixed(HUES[i // run], DARKEST + step * (i % run)) for i in range(count)]
+
+
+def pale(colour: str) -> str:
+    """The same hue, far lighter: held, but another copy sends it.
+
+    Examples
+    --------
+    >>> pale("#e69f00")
+    '#f8e6bd'
+    """
+    return _mixed(colour, 0.74)
+
+
+def _mixed(colour: str, white: float) -> str:
+    channels = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(c + (255 - c) * white):02x}" for c in channels)
 
 
 def hatch_of(number: int) -> str:

@@ -3,7 +3,7 @@
 A drawing carries no <style> (in a live page it would leak onto everything else), no script
 and no link. Colours are plain attributes; a few class names let a live page recolour it for a
 dark theme: `paper` the card behind all, `sheet` an empty tensor, `tile` a card, `rule` a thin
-line, `ink` text.
+line, `ink` text, `muted` small text, `frame` a heavy line, `gap` a line in the colour of paper.
 """
 
 import base64
@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from ...text import escape
-from .palette import INK, hatch_of, ink_on, swatch
+from .palette import INK, MUTED, hatch_of, ink_on, swatch
 
 __all__ = [
     "STORED_BYTES",
@@ -23,18 +23,27 @@ __all__ = [
     "img_html",
     "label",
     "line",
+    "muted",
     "number",
+    "outline",
     "path",
     "shorten",
     "stored",
     "text",
     "text_width",
+    "themed",
 ]
 
 FONT = "system-ui,Helvetica,Arial,sans-serif"
 
 ROUND, BEND = 8.0, 3.6
 """Radius of a card's corners, and how far before a corner its curve's control point lies; in pixels."""
+
+DARK = (
+    "@media (prefers-color-scheme:dark){.paper{fill:#161616;stroke:#444}.ink{fill:#eee}.muted{fill:#aaa}"
+    ".rule{stroke:#999}.sheet{fill:#2a2a2a}.tile{fill:#202020;stroke:#888}.frame{stroke:#f5f5f5}.gap{stroke:#161616}}"
+)
+"""The colours of a dark page: browsers tell an image the scheme of the element that shows it."""
 
 STORED_CARDS = 256
 """How many tiles a picture has at most that is stored in a notebook."""
@@ -113,16 +122,30 @@ def text(x: float, y: float, words: str, attributes: str = "") -> str:
     return f'<text class="ink" x="{number(x)}" y="{number(y)}"{more}>{escape(words)}</text>'
 
 
+def muted(x: float, y: float, words: str, attributes: str = "", size: float = 10.5) -> str:
+    """Small grey text, which follows the theme."""
+    more = f" {attributes}" if attributes else ""
+    return (
+        f'<text class="muted" x="{number(x)}" y="{number(y)}" fill="{MUTED}" '
+        f'font-size="{number(size)}"{more}>{escape(words)}</text>'
+    )
+
+
 def label(x: float, y: float, words: str, fill: str, attributes: str = "") -> str:
     """Text in a colour of its own, for it stands on a fill that no theme changes."""
     more = f" {attributes}" if attributes else ""
     return f'<text x="{number(x)}" y="{number(y)}" fill="{fill}"{more}>{escape(words)}</text>'
 
 
-def path(x: float, y: float, width: float, height: float, attributes: str) -> str:
-    """A rectangle, as the shortest spelling there is of one."""
+def outline(x: float, y: float, width: float, height: float) -> str:
+    """A rectangle as path data, in the shortest spelling there is of one."""
     w = number(width)
-    return f'<path d="M{number(x)} {number(y)}h{w}v{number(height)}h-{w}z" {attributes}/>'
+    return f"M{number(x)} {number(y)}h{w}v{number(height)}h-{w}z"
+
+
+def path(x: float, y: float, width: float, height: float, attributes: str) -> str:
+    """A rectangle."""
+    return f'<path d="{outline(x, y, width, height)}" {attributes}/>'
 
 
 def line(x: float, y: float, dx: float, dy: float, attributes: str = "") -> str:
@@ -205,13 +228,23 @@ def _rounded(width: float, height: float) -> str:
     )
 
 
+def themed(svg: str) -> str:
+    """The drawing as an image that follows the theme of the page that shows it.
+
+    Only for a file or an `<img>`, which keep a style to themselves; in a page it would leak onto everything else.
+    """
+    start = svg.index(">") + 1
+    return f"{svg[:start]}<style>{DARK}</style>{svg[start:]}"
+
+
 def img_html(svg: str, alt: str) -> str:
-    """The drawing as an image that survives in a notebook nobody has trusted yet.
+    """The drawing as an image that survives in a notebook nobody has trusted yet, light or dark as the page.
 
     JupyterLab strips an inline <svg> there; an <img> with its data inside stays.
     """
-    data = base64.b64encode(svg.encode()).decode("ascii")
-    return f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
+    data = base64.b64encode(themed(svg).encode()).decode("ascii")
+    style = "max-width:100%;height:auto"
+    return f'<img alt="{escape(alt)}" style="{style}" src="data:image/svg+xml;base64,{data}">'
 
 
 def stored(draw: Callable[[int], str], limit_bytes: int = STORED_BYTES) -> str:

@@ -2,13 +2,13 @@
 
 from .cards import (
     describe_sharding,
-    layout_pair_svg,
     layout_svg,
     name_key,
     plain_shape,
     shards_svg,
     strategy_svg,
 )
+from .cutmap import cutmap_svg
 from .holding import Holding, describe_box, hold, needed_volumes
 from .links import Links, link_cards, partner_sets
 from .mesh import mesh_svg
@@ -18,11 +18,11 @@ from .tiles import tiles
 __all__ = [
     "Holding",
     "Links",
+    "cutmap_svg",
     "describe_box",
     "describe_sharding",
     "format_ranks",
     "hold",
-    "layout_pair_svg",
     "layout_svg",
     "link_cards",
     "mesh_svg",

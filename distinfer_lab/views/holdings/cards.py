@@ -1,4 +1,4 @@
-"""What cards hold, as SVG: one layout, training beside inference, a strategy.
+"""What cards hold, as SVG: one layout, a strategy.
 
 Each function is pure: the same record gives the same string, byte for byte.
 """
@@ -9,18 +9,15 @@ from collections.abc import Collection, Hashable, Sequence
 import numpy as np
 
 from ...display import counted
-from ...layout import Layout, Strategy, box_at, nonempty_boxes
-from ...layout import intersect_boxes as intersect
+from ...layout import Layout, Strategy
 from ..drawing import STORED_CARDS, Block, Pen, above, finish, heading, notes, shorten, side_by_side
-from .holding import Holding, group_pair, hold
-from .links import opened_side
+from .holding import Holding, hold
 from .tensor import tensor_block
-from .tiles import MEDIUM_CARDS, Piece, tiles
+from .tiles import MEDIUM_CARDS, tiles
 
 __all__ = [
     "describe_sharding",
     "grouping",
-    "layout_pair_svg",
     "layout_svg",
     "name_key",
     "plain_shape",
@@ -28,7 +25,6 @@ __all__ = [
     "strategy_svg",
 ]
 
-MAX_PIECES = 400
 FEW_CARDS = 16
 LEGEND = "a box is a card; in it the tensor (not to scale), coloured where the card holds it"
 
@@ -95,75 +91,6 @@ def shards_svg(layout: Layout, shape: Sequence[int], *, title: str = "") -> str:
     name = title or f"tensor {list(holding.shape)}"
     pen = Pen(f"{layout!r}{name}")
     return finish(heading(tiles(holding, "card", f"cards of {name}", pen), name, []), name, pen)
-
-
-def layout_pair_svg(
-    train: Layout,
-    infer: Layout,
-    shape: Sequence[int],
-    *,
-    name: str = "",
-    ranks: tuple[int | None, int | None] = (None, None),
-    max_cards: int = STORED_CARDS,
-    opened: Collection[str] = (),
-) -> str:
-    """The same tensor on the training cards and on the inference cards.
-
-    A training card has the colour of its shard; an inference card is pieced together in the
-    colours of the shards that its bytes come from. Keys are "train:3" and "infer:1".
-
-    Parameters
-    ----------
-    train, infer, shape
-        Both layouts and the tensor's full shape.
-    name
-        The tensor's name.
-    ranks
-        The number of cards of both groups.
-    max_cards
-        Above so many on both sides together, cards are grouped.
-    opened
-        Keys of groups, such as "train:0-7", whose cards are drawn one by one nevertheless.
-
-    Raises
-    ------
-    LayoutError
-        If a layout cannot cut the shape.
-    """
-    every = hold(train, shape, ranks[0]), hold(infer, shape, ranks[1])
-    src, dst = group_pair(*every, max_cards, (opened_side(opened, "train"), opened_side(opened, "infer")))
-    crowd = len(src.cards) + len(dst.cards)
-    pen = Pen(f"{train!r}{infer!r}{shape!r}{name}")
-    left = tiles(src, "train", "training cards", pen, crowd=crowd)
-    right = tiles(dst, "infer", "inference cards", pen, pieces=_pieces(src, dst), crowd=crowd)
-    counts = len(every[0].cards), len(every[1].cards)
-    trained, inferring = (counted(count, "card") for count in counts)
-    tensor = f"{name or 'tensor'} {list(every[0].shape)}"
-    block = side_by_side(
-        [
-            heading(left, f"Training: {trained}", _lines(train, src, counts[0])),
-            heading(right, f"Inference: {inferring}", _lines(infer, dst, counts[1])),
-        ]
-    )
-    alt = f"{tensor}: what {trained} held in training and {inferring} need for inference"
-    return finish(heading(block, shorten(tensor, 80), []), alt, pen)
-
-
-def _pieces(src: Holding, dst: Holding) -> list[list[Piece]]:
-    """What each card of `dst` takes from each distinct shard of `src`; nothing where that is too much to draw."""
-    first = {s: i for i, s in reversed(list(enumerate(src.shards.tolist()))) if s >= 0}
-    numbers = sorted(first)
-    boxes = src.parts[[first[n] for n in numbers]]
-    # (cards of dst, their parts, shards of src, their parts, dims, 2)
-    common = intersect(dst.parts[:, :, None, None], boxes[None, None])
-    takes = nonempty_boxes(common) & dst.held[:, None, None, None]
-    found = np.argwhere(takes.transpose(0, 2, 1, 3))
-    out: list[list[Piece]] = [[] for _ in dst.cards]
-    if len(found) > max(MAX_PIECES, len(dst.cards)):
-        return out
-    for row, shard, part, src_part in found.tolist():
-        out[row].append(Piece(box_at(common[row, part, shard], src_part), numbers[shard]))
-    return out
 
 
 def strategy_svg(

@@ -107,20 +107,14 @@ class Holding:
         parts[gone], shards[gone] = 0, -1
         return replace(self, parts=parts, shards=shards, lost=frozenset(map(str, ranks)))
 
-    def grouped(self, limit: int, opened: Collection[str] = ()) -> "Holding":
-        """The same with at most `limit` rows: runs of equally many ranks become one.
-
-        Parameters
-        ----------
-        opened
-            Labels of groups whose cards are rows of their own nevertheless.
-        """
+    def grouped(self, limit: int) -> "Holding":
+        """The same with at most `limit` rows: runs of equally many ranks become one."""
         if len(self.cards) <= limit:
             return self
         size = 1
         while -(-len(self.cards) // size) > limit:
             size *= 2
-        return _grouped(self, size, opened)
+        return _grouped(self, size)
 
 
 def _boxes(parts: Boxes) -> list[Box]:
@@ -222,12 +216,9 @@ def _label(first: int, last: int) -> str:
     return str(first) if first == last else f"{first}-{last}"
 
 
-def _grouped(holding: Holding, size: int, opened: Collection[str]) -> Holding:
+def _grouped(holding: Holding, size: int) -> Holding:
     total = len(holding.cards)
-    firsts: list[int] = []
-    for first in range(0, total, size):
-        last = min(first + size, total) - 1
-        firsts += range(first, last + 1) if _label(first, last) in opened else [first]
+    firsts = list(range(0, total, size))
     stops = [*firsts[1:], total]
     lasts = np.array(stops) - 1
     # Part by part: what lies between the parts of a fused tensor is not the group's.
@@ -251,15 +242,13 @@ def _grouped(holding: Holding, size: int, opened: Collection[str]) -> Holding:
     return Holding(holding.shape, cards, parts, numbers, np.array(firsts), columns, holding.lost, shares)
 
 
-def group_pair(
-    src: Holding, dst: Holding, max_cards: int, opened: tuple[Collection[str], Collection[str]] = ((), ())
-) -> tuple[Holding, Holding]:
+def group_pair(src: Holding, dst: Holding, max_cards: int) -> tuple[Holding, Holding]:
     """Group both sides until they have `max_cards` rows together, the larger side first."""
     limits = [len(src.cards), len(dst.cards)]
     while sum(limits) > max(max_cards, 2):
         larger = limits.index(max(limits))
         limits[larger] = -(-limits[larger] // 2)
-    return src.grouped(limits[0], opened[0]), dst.grouped(limits[1], opened[1])
+    return src.grouped(limits[0]), dst.grouped(limits[1])
 
 
 def needed_volumes(src: Holding, dst: Holding) -> NDArray[np.int64]:

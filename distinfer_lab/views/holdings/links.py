@@ -6,7 +6,7 @@
     train:1 --/                 set of partners (all replicas do), so sets are stored once.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from ...layout import Layout
 from ..drawing import STORED_CARDS, shorten
 from .holding import Holding, describe_card, group_pair, hold, needed_volumes
 
-__all__ = ["Links", "link_cards", "opened_side", "partner_sets"]
+__all__ = ["Links", "link_cards", "partner_sets"]
 
 NAMED = 8
 """How many partners a sentence names before it counts the rest."""
@@ -73,14 +73,15 @@ def link_cards(
     *,
     ranks: tuple[int | None, int | None] = (None, None),
     max_cards: int = STORED_CARDS,
-    opened: Collection[str] = (),
 ) -> Links:
     """Intersect every training card's box with every inference card's.
 
     Parameters
     ----------
-    train, infer, shape, ranks, max_cards, opened
-        As for `layout_pair_svg`: the keys are those of its tiles.
+    train, infer, shape, ranks
+        As for `cutmap_svg`: the keys are those of its tiles.
+    max_cards
+        Above so many on both sides together, cards are grouped.
 
     Raises
     ------
@@ -88,22 +89,11 @@ def link_cards(
         If a layout cannot cut the shape.
     """
     src, dst = hold(train, shape, ranks[0]), hold(infer, shape, ranks[1])
-    drawn = group_pair(src, dst, max_cards, (opened_side(opened, "train"), opened_side(opened, "infer")))
+    drawn = group_pair(src, dst, max_cards)
     elements = needed_volumes(src, dst)
     elements = np.add.reduceat(elements, drawn[0].firsts, axis=0)
     elements = np.add.reduceat(elements, drawn[1].firsts, axis=1)
     return Links(*drawn, elements)
-
-
-def opened_side(opened: Collection[str], side: str) -> set[str]:
-    """The labels of the groups of one side that stand open, from their keys.
-
-    Examples
-    --------
-    >>> opened_side(["train:0-7", "infer:8-9"], "train")
-    {'0-7'}
-    """
-    return {key.removeprefix(f"{side}:") for key in opened if key.startswith(f"{side}:")}
 
 
 def partner_sets(

@@ -22,7 +22,7 @@ from ...text import escape
 from ..drawing import Block, Pen, fitted, number, path, text, text_width
 from .holding import Holding, describe_card
 
-__all__ = ["Piece", "tiles"]
+__all__ = ["tiles"]
 
 GAP = 6
 BASELINE = 14
@@ -65,7 +65,6 @@ def tiles(
     label: str,
     pen: Pen,
     *,
-    pieces: Sequence[Sequence[Piece]] | None = None,
     crowd: int | None = None,
 ) -> Block:
     """The grid of all cards of `holding`.
@@ -76,12 +75,10 @@ def tiles(
         What the keys of these cards begin with.
     label
         What the grid is, for a reader that hears it.
-    pieces
-        For each card what to colour of its tensor; by default its boxes, in its shard's colour.
     crowd
         The number of cards in the whole picture, which decides how large a tile may be.
     """
-    fills = _own_pieces(holding) if pieces is None else pieces
+    fills = _own_pieces(holding)
     style = _style(holding, len(holding.cards) if crowd is None else crowd)
     step = style.height + GAP
     rows = [

@@ -7,12 +7,12 @@ from typing import Any
 from ...errors import ArgumentTypeError, LayoutError, listed
 from ...layout import Layout, Strategy
 from ...layout.dialects.mindspore import strategy_from_tuples
-from ...views import Drawing, Links, layout_pair_svg, link_cards, stored
+from ...views import Drawing, Links, cutmap_svg, link_cards, stored
 
 __all__ = ["LIVE_CARDS", "LayoutPair", "Strategies", "pair_layouts"]
 
 LIVE_CARDS = 2048
-"""How many tiles a live picture has at most; above, cards are grouped."""
+"""How many cards a live picture has at most that can be hovered, both sides together."""
 
 Strategies = Layout | Strategy | Mapping[str, Sequence[Any]]
 """One layout, a strategy, or MindSpore's layout tuples by parameter name."""
@@ -39,11 +39,11 @@ class LayoutPair:
     ranks: tuple[int | None, int | None] = (None, None)
 
     def live(self) -> Drawing:
-        """The picture for a page with a kernel: single cards up to `LIVE_CARDS`."""
-        return self._drawing(self._svg(LIVE_CARDS))
+        """The picture for a page with a kernel: each card is an element, up to `LIVE_CARDS`."""
+        return self._drawing(self._svg(LIVE_CARDS // 2))
 
     def still(self) -> Drawing:
-        """The picture as it is stored in a notebook, small and grouped."""
+        """The picture as it is stored in a notebook, and small."""
         return self._drawing(stored(self._svg))
 
     def links(self) -> Links:
@@ -60,9 +60,9 @@ class LayoutPair:
             f"{self.name or 'tensor'} {list(self.shape)}, training cards {train} -> inference cards {infer}"
         )
 
-    def _svg(self, max_cards: int) -> str:
-        return layout_pair_svg(
-            self.train, self.infer, self.shape, name=self.name, ranks=self.ranks, max_cards=max_cards
+    def _svg(self, max_tiles: int) -> str:
+        return cutmap_svg(
+            self.train, self.infer, self.shape, name=self.name, ranks=self.ranks, max_tiles=max_tiles
         )
 
     def _drawing(self, svg: str) -> Drawing:
