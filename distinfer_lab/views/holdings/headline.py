@@ -1,6 +1,6 @@
 """What a picture of two layouts says, as a sentence: computed from the transfers, never from the layouts' names."""
 
-from ...display import format_bytes, counted
+from ...display import counted, format_bytes
 from ...layout import Layout
 from .cut_flows import Flows
 
