@@ -31,7 +31,7 @@ from typing import (
 
 import numpy as np
 
-from .errors import ArgumentTypeError, DistinferError
+from .errors import ArgumentTypeError, DistinferError, Option
 from .text import shown
 
 __all__ = ["accepts", "checked", "checked_on_error", "described"]
@@ -118,15 +118,22 @@ def _check(
     if unknown and (others is None or get_origin(others) is Unpack):
         near = get_close_matches(unknown[0], named, 1)
         rest = f"did you mean {near[0]}?" if near else f"it takes {', '.join(named) or 'none'}"
-        raise ArgumentTypeError(f"{where} has no argument {unknown[0]}; {rest}") from cause
+        raise ArgumentTypeError(
+            f"{where} has no argument {unknown[0]}; {rest}", Option(unknown[0])
+        ) from cause
     try:
         bound = signature.bind(*args, **kwargs)
     except TypeError as err:
-        raise ArgumentTypeError(f"{where}: {err}; it takes {', '.join(named) or 'none'}") from cause
+        raise ArgumentTypeError(f"{where}: {err}; it takes {', '.join(named) or 'none'}", of=err) from cause
     for name, value in {**bound.arguments, **kwargs}.items():
         problem = _problem(name, value, kinds[name]) if name in kinds else ""
         if problem:
-            raise ArgumentTypeError(f"{where}: {problem}") from cause
+            raise ArgumentTypeError(f"{where}: {problem}", _option(name, value)) from cause
+
+
+def _option(name: str, value: Any) -> Option:
+    """An argument as an error's field: without its value if that may be a secret, or is large."""
+    return Option(name, value if isinstance(value, PLAIN) and not name.endswith("_key") else None)
 
 
 def _problem(name: str, value: Any, kind: Any) -> str:

@@ -14,11 +14,14 @@
       ContextError      ValueError   a step of the flow was asked for before what it needs was set
       ArgumentTypeError TypeError    an argument of the wrong kind
 
-A text names the thing, its value, the rule that it breaks, and the way out.
+A text names the thing, its value, the rule that it breaks, and the way out. What it names is in fields, too, for
+programs: the file, the parameter, the dim, the rank, and the options with their values.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
+import os
+from collections.abc import Iterable, Mapping
+from operator import index
+from typing import NamedTuple, Self, TypeVar
 
 from .text import printable
 
@@ -75,6 +78,9 @@ def options_of(said: object) -> tuple[Option, ...]:
     return getattr(said, "options", ())
 
 
+Kind = TypeVar("Kind", bound="DistinferError")
+
+
 class DistinferError(Exception):
     """The base of all errors of this package.
 
@@ -86,22 +92,73 @@ class DistinferError(Exception):
         What went wrong, and the way out.
     options
         The options that the text names.
+    of
+        The error or the remark that the text quotes: what it names, and is not given here, this error names.
+    file, parameter, dim, rank
+        What the text is about; a card's number is a rank. Of several files, parameters or dims the first that the
+        text names; of two ranks that disagree none.
 
     Examples
     --------
     >>> replace = Option("overwrite", True)
-    >>> CheckpointFileError(f"out exists; pass {replace}", replace).options
+    >>> CheckpointFileError(f"out exists; pass {replace}", replace, file="out").options
     (Option(name='overwrite', value=True),)
+    >>> uneven = LayoutError("dim 1: 10 columns, which 4 parts cannot share evenly", dim=1)
+    >>> error = CheckpointError(f"h.0.w: {uneven}", of=uneven, parameter="h.0.w")
+    >>> error.parameter, error.dim, error.rank
+    ('h.0.w', 1, None)
     """
 
     options: tuple[Option, ...]
+    file: str | None = None
+    parameter: str | None = None
+    dim: int | None = None
+    rank: int | None = None
 
-    def __init__(self, text: str = "", *options: Option) -> None:
+    def __init__(
+        self,
+        text: str = "",
+        *options: Option,
+        of: object = None,
+        file: str | os.PathLike[str] | None = None,
+        parameter: str | None = None,
+        dim: int | None = None,
+        rank: int | None = None,
+    ) -> None:
         super().__init__(text)
-        self.options = (*options_of(text), *options)
+        self.options = (*options_of(of), *options_of(text), *options)
+        quoted = of if isinstance(of, DistinferError) else DistinferError  # whose fields are None
+        self.file = os.fspath(file) if file is not None else quoted.file
+        self.parameter = parameter if parameter is not None else quoted.parameter
+        self.dim = index(dim) if dim is not None else quoted.dim
+        self.rank = index(rank) if rank is not None else quoted.rank
+
+    def restated(self, text: str, *options: Option, parameter: str | None = None) -> Self:
+        """An error of the same class with another text, which quotes this one: it names what this one names.
+
+        Examples
+        --------
+        >>> error = LayoutError("3 rows", dim=0)
+        >>> error.restated(f"w: {error}", parameter="w")
+        LayoutError('w: 3 rows')
+        """
+        error = _restored(type(self), self.args, vars(self) | {"__notes__": []})
+        DistinferError.__init__(error, text, *options, of=self, parameter=parameter)
+        return error
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A class that makes its text itself has other arguments than this text.
+        return _restored, (type(self), self.args, vars(self))
 
     def __str__(self) -> str:
         return printable(super().__str__(), keep="\n")
+
+
+def _restored(kind: type[Kind], args: tuple[str, ...], fields: Mapping[str, object]) -> Kind:
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(fields)
+    return error
 
 
 class LayoutError(DistinferError, ValueError):

@@ -71,6 +71,7 @@ def copy_notebooks(
         raise CheckpointFileError(
             f"{target} has {listed(there)} already; choose another folder, or pass {replace}",
             replace,
+            file=target,
         )
     wanted = [pair for pair in pairs if overwrite or pair[1].name not in there]
     try:
@@ -78,7 +79,9 @@ def copy_notebooks(
         for path, copy in wanted:
             shutil.copyfile(path, copy)
     except OSError as err:
-        raise CheckpointFileError(f"{target}: {err.strerror}; choose a folder that can be written") from err
+        raise CheckpointFileError(
+            f"{target}: {err.strerror}; choose a folder that can be written", file=target
+        ) from err
     return [copy for _, copy in wanted]
 
 

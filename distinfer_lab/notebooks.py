@@ -152,7 +152,7 @@ def _paths(given: Sequence[Path]) -> list[Path]:
     for path in given:
         inside = sorted(path.glob("*.ipynb")) if path.is_dir() else [path]
         if not inside:
-            raise CheckpointFileError(f"{path}: no notebooks there")
+            raise CheckpointFileError(f"{path}: no notebooks there", file=path)
         found += inside
     return found
 

@@ -81,15 +81,19 @@ class Trace(Displayed):
 
     def _check(self, span: Span) -> None:
         if span.kind not in KINDS:
-            raise ContextError(f"card {span.card}: kind {span.kind!r} is not one of {', '.join(KINDS)}")
+            raise ContextError(
+                f"card {span.card}: kind {span.kind!r} is not one of {', '.join(KINDS)}", rank=span.card
+            )
         if not 0 <= span.start_seconds <= span.stop_seconds:
             raise ContextError(
                 f"card {span.card}: {span.name!r} goes from {span.start_seconds} to {span.stop_seconds} s; "
-                "a span starts at 0 or later and ends no earlier"
+                "a span starts at 0 or later and ends no earlier",
+                rank=span.card,
             )
         if not 0 <= span.card < self.cards:
             raise ContextError(
-                f"a span of card {span.card} in a trace of {self.cards} cards; give a larger cards="
+                f"a span of card {span.card} in a trace of {self.cards} cards; give a larger cards=",
+                rank=span.card,
             )
 
     @property

@@ -101,7 +101,8 @@ def embed(cards: int, processes: bool, folder: Path) -> Client:
     except RuntimeError as err:
         raise CardError(
             f"the {cards} card processes could not be started ({err}). They import the script that starts them, "
-            "so its work must stand under `if __name__ == '__main__':`"
+            "so its work must stand under `if __name__ == '__main__':`",
+            of=err,
         ) from None
     return Client(cluster, set_as_default=False)
 
@@ -153,7 +154,8 @@ def attach(given: Given) -> Client:
     except (OSError, ValueError, TypeError) as err:
         raise CardError(
             f"no Dask scheduler answers at {where} ({err}); start one, check the address, and with TLS "
-            "(tls://...) give security=distributed.Security(...)"
+            "(tls://...) give security=distributed.Security(...)",
+            of=err,
         ) from err
 
 

@@ -28,7 +28,7 @@ from ..checkpoint import (
     Written,
 )
 from ..display import Displayed, counted
-from ..errors import CardError, ContextError
+from ..errors import CardError, ContextError, Option
 from ..layout import Strategy
 from ..sizes import BUFFER_BYTES, size_of
 from . import cluster, tasks
@@ -426,13 +426,16 @@ def _check_arguments(
     cards: int | None, processes: bool, given: cluster.Given, replace_seconds: float
 ) -> None:
     if cards is not None and cards < 1:
-        raise ContextError(f"cards={cards}: a group has at least 1 card")
+        wrong = Option("cards", cards)
+        raise ContextError(f"{wrong}: a group has at least 1 card", wrong)
     given.check()
     if processes and given:
         raise ContextError(
-            "processes=True is for an embedded cluster; a given one has the workers that it has"
+            "processes=True is for an embedded cluster; a given one has the workers that it has",
+            Option("processes", True),
         )
     if not 0 <= replace_seconds < float("inf"):
-        raise ContextError(f"replace_seconds={replace_seconds!r} is not 0 or more seconds, and finite")
+        wrong = Option("replace_seconds", replace_seconds)
+        raise ContextError(f"{wrong} is not 0 or more seconds, and finite", wrong)
     if cards is None and not given:
         raise ContextError("how many cards? Write CardGroup(8), or give the address of a Dask scheduler")

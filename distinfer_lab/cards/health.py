@@ -105,17 +105,18 @@ def kill_card(group: CardGroup, rank: int) -> None:
     """
     addresses = _addresses(group.runtime)
     if not 0 <= rank < len(addresses):
-        raise CardError(f"card {rank}: the group has cards 0..{len(addresses) - 1}")
+        raise CardError(f"card {rank}: the group has cards 0..{len(addresses) - 1}", rank=rank)
     if not group.embedded:
         raise CardError(
-            f"card {rank} is a worker of a given cluster, which is not ours to kill; stop it over there"
+            f"card {rank} is a worker of a given cluster, which is not ours to kill; stop it over there",
+            rank=rank,
         )
     if not group.processes:
         _answers(group.runtime, tasks.leave, [addresses[rank]], group.runtime.terms.name)
         return
     pid = _answers(group.runtime, os.getpid, [addresses[rank]]).get(addresses[rank])
     if not isinstance(pid, int):
-        raise CardError(f"card {rank} does not answer; it is gone already, or not back yet")
+        raise CardError(f"card {rank} does not answer; it is gone already, or not back yet", rank=rank)
     os.kill(pid, signal.SIGKILL)
 
 

@@ -105,7 +105,8 @@ class Membership:
                 raise CardError(
                     f"card {rank} ({address}) is paused by Dask, for its process has come near the worker's memory "
                     f"limit of {there[address].get('memory_limit')} bytes; start workers with --memory-limit 0, or "
-                    "shard the net over more cards"
+                    "shard the net over more cards",
+                    rank=rank,
                 )
 
     def ask(self, task: Callable[..., Any], *args: Any) -> list[Any]:
@@ -237,4 +238,6 @@ class Membership:
 def lost(rank: int, address: str, why: object = "") -> CardRestartedError:
     """The error for a card whose worker is gone."""
     reason = f" ({why})" if str(why) else ""
-    return CardRestartedError(f"card {rank} ({address}) was lost{reason}, and with it what it held")
+    return CardRestartedError(
+        f"card {rank} ({address}) was lost{reason}, and with it what it held", rank=rank
+    )

@@ -147,7 +147,8 @@ def _too_little(
     needs += [f"{scratch} bytes of working values and buffers"] if scratch else []
     return CardMemoryError(
         f"card {rank} would need {' and '.join(needs)}, which exceeds {limit.why}; "
-        + _way_out(wanted, limit.nbytes - scratch, strategy)
+        + _way_out(wanted, limit.nbytes - scratch, strategy),
+        rank=rank,
     )
 
 

@@ -171,7 +171,7 @@ class Recovery:
 
 def _repeated(err: CardError, attempts: int) -> CardError:
     """The error of work in whose every attempt a card was lost."""
-    return type(err)(
+    return err.restated(
         f"{err}; {attempts} attempts ended like this, so the work itself may end the card's process; if the system "
         "killed it for its memory (see dmesg), shard the work over more cards"
     )

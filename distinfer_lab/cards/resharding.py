@@ -25,7 +25,7 @@ from ..checkpoint import (
     Written,
     probe_of,
 )
-from ..errors import CardError
+from ..errors import CardError, Option
 from ..layout import Strategy
 from . import tasks
 from .moving import Move, Moved, move
@@ -105,13 +105,9 @@ class Resharding:
         """See `CardGroup.load`."""
         plan = conversion.plan
         shares = [conversion.share(rank) for rank in range(plan.dst_count)]
-        predicted = max(share.nbytes for share in shares) + buffer_bytes
-        if limit is not None and predicted > limit:
-            worst = max(shares, key=lambda share: share.nbytes)
-            raise CardError(
-                f"rank {worst.rank} ends with {worst.nbytes} bytes and takes {buffer_bytes} more on the way, which "
-                f"exceeds the limit of {limit}; use memory_limit={predicted}, or shard over more cards"
-            )
+        worst = max(shares, key=lambda share: share.nbytes)
+        if limit is not None and worst.nbytes + buffer_bytes > limit:
+            raise _above_limit(worst, buffer_bytes, limit)
         strategy = None if plan.placement else conversion.strategy
         key = f"placement-{uuid.uuid4().hex[:12]}" if into is None else into.key
         places: list[list[tuple[str, RankReadPlan]]] = [[] for _ in range(len(self._cards))]
@@ -138,7 +134,7 @@ class Resharding:
             placement.fetch = fetch if homes else None
             placement.lost.clear()
             self._cards.recovery.keep(placement)
-            return placement, Taken(predicted, *_sums(found))
+            return placement, Taken(worst.nbytes + buffer_bytes, *_sums(found))
 
         self._check_memory(places, strategy, buffer_bytes, into)
         return self._cards.repeated(work)
@@ -187,7 +183,9 @@ class Resharding:
                 address = self._cards.membership.addresses[card]
                 raise CardError(
                     f"card {card} ({address}) does not see {folder}; the output must lie where all cards and this "
-                    "process see it"
+                    "process see it",
+                    rank=card,
+                    file=folder,
                 )
 
     def _move(
@@ -231,6 +229,16 @@ class Resharding:
         return call_workers(
             self._cards.client, tasks.progress, (name,), list(self._cards.membership.addresses)
         )
+
+
+def _above_limit(worst: RankReadPlan, buffer_bytes: int, limit: int) -> CardError:
+    enough = Option("memory_limit", worst.nbytes + buffer_bytes)
+    return CardError(
+        f"rank {worst.rank} ends with {worst.nbytes} bytes and takes {buffer_bytes} more on the way, which "
+        f"exceeds the limit of {limit}; use {enough}, or shard over more cards",
+        enough,
+        rank=worst.rank,
+    )
 
 
 def _buffer_of(share: RankReadPlan, buffer_bytes: int) -> int:

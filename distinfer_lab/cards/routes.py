@@ -67,7 +67,9 @@ def homes_of(
     if route == "files" and lacking:
         card, path = lacking[0]
         free = Option("route", "auto")
-        raise CardError(f"{names[card]} does not see {path} as this process does; use {free}", free)
+        raise CardError(
+            f"{names[card]} does not see {path} as this process does; use {free}", free, file=path
+        )
     if route == "files" or (route == "auto" and not lacking):
         return {}
     out: dict[int, int] = {}

@@ -244,7 +244,8 @@ def _membership(client: Client, terms: GroupTerms, cards: int | None) -> Members
             raise
         raise CardError(
             f"the scheduler at {address} was lost while the card group opened ({type(err).__name__}: {err}); "
-            "start it again, and make a new CardGroup"
+            "start it again, and make a new CardGroup",
+            of=err,
         ) from err
 
 

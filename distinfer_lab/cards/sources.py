@@ -55,7 +55,7 @@ class FromMemory(NamedTuple):
     def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int) -> int:
         """See `BoxReader`."""
         if name not in self.values:
-            raise CardError(f"this card holds no shard of {name!r}")
+            raise CardError(f"this card holds no shard of {name!r}", parameter=name)
         out[...] = box.of(self.values[name])
         return 0
 

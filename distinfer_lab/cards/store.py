@@ -167,7 +167,7 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
     def check(self) -> None:
         """Raise if the run at work was cancelled; looked at per window and per collective."""
         if self.cancelled >= self._run:
-            raise CancelledError(f"card {self.rank}: run {self._run} was cancelled")
+            raise CancelledError(f"card {self.rank}: run {self._run} was cancelled", rank=self.rank)
         if self._beyond:
             raise self._too_much(self._beyond, "private memory")
 
@@ -175,7 +175,8 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         return CardMemoryError(
             f"card {self.rank} came to {nbytes} bytes of {kind}, {self.held_bytes} of them shards, which exceeds the "
             f"card_memory of {self._terms.card_bytes}; shard the net over more cards, take smaller batches, or make "
-            "the group with a larger card_memory"
+            "the group with a larger card_memory",
+            rank=self.rank,
         )
 
     _run = 0
@@ -187,10 +188,13 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         """Do a gang's work: the ticket is checked, and channels of a failed run are closed."""
         if ticket.incarnation != self.incarnation:
             raise CardRestartedError(
-                f"card {ticket.rank}: its worker was lost and started again, so what it held is gone"
+                f"card {ticket.rank}: its worker was lost and started again, so what it held is gone",
+                rank=ticket.rank,
             )
         if self.epoch is None or ticket.epoch != self.epoch.number:
-            raise CancelledError(f"card {ticket.rank}: the group has moved on from epoch {ticket.epoch}")
+            raise CancelledError(
+                f"card {ticket.rank}: the group has moved on from epoch {ticket.epoch}", rank=ticket.rank
+            )
         self._run = ticket.run
         self._work_private = self._beyond = 0
         self.check()
@@ -217,7 +221,9 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
             If this card has none under that key.
         """
         if key not in self.placements:
-            raise CardError(f"card {self.rank} holds no placement {key!r}; load or initialise it first")
+            raise CardError(
+                f"card {self.rank} holds no placement {key!r}; load or initialise it first", rank=self.rank
+            )
         return self.placements[key]
 
     def put(self, key: str, values: Mapping[str, Array], replace: bool) -> None:

@@ -141,7 +141,11 @@ def exchange_shards(
 
 def _value(placed: Placed, name: str, rank: int) -> Array:
     if name not in placed.values:
-        raise CardError(f"card {rank} holds no shard of {name!r}; it holds {listed(placed.values)}")
+        raise CardError(
+            f"card {rank} holds no shard of {name!r}; it holds {listed(placed.values)}",
+            rank=rank,
+            parameter=name,
+        )
     return placed.values[name]
 
 
@@ -267,7 +271,10 @@ def run(
     """
     with open_store(ticket.store).work(ticket) as store:
         if program_key not in store.programs:
-            raise CardError(f"card {ticket.rank} ({get_worker().address}) has no program {program_key!r}")
+            raise CardError(
+                f"card {ticket.rank} ({get_worker().address}) has no program {program_key!r}",
+                rank=ticket.rank,
+            )
         placed = store.placed(placement)
         placed.commit_or_rollback(committed_run)
         values = dict(placed.values)

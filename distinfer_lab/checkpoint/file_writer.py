@@ -244,7 +244,8 @@ class FileWork:
                 raise
             raise CheckpointFileError(
                 f"{self.task.folder}/{self.task.path}: {err.strerror}; the file was not completed, "
-                "what was written is kept"
+                "what was written is kept",
+                file=f"{self.task.folder}/{self.task.path}",
             ) from err
 
     def reuse(self) -> None:

@@ -114,7 +114,9 @@ class CheckpointFiles(Displayed):
             If there is no such rank, or its file has no such tensor.
         """
         if rank >= self.ranks:
-            raise CheckpointError(f"{name}: there is no rank {rank}; the checkpoint has {self.ranks}")
+            raise CheckpointError(
+                f"{name}: there is no rank {rank}; the checkpoint has {self.ranks}", parameter=name, rank=rank
+            )
         file = self.files[rank]
         entry = file.entry(name)
         digest = xxhash.xxh3_128()
@@ -158,7 +160,10 @@ class CheckpointFiles(Displayed):
         """
         unknown = [name for name in names or () if name not in self.tensors]
         if unknown:
-            raise CheckpointError(f"{unknown[0]}: there is no such tensor; there is {listed(self.tensors)}")
+            raise CheckpointError(
+                f"{unknown[0]}: there is no such tensor; there is {listed(self.tensors)}",
+                parameter=unknown[0],
+            )
         for name in self.tensors if names is None else names:
             record = self.tensors[name]
             # Of a fused tensor a rank has several boxes, one after another.
@@ -180,6 +185,8 @@ class CheckpointFiles(Displayed):
                         "one file is damaged, or the files are not in rank order; leave the wrong one out "
                         f"by {without[0]} or {without[1]}",
                         *without,
+                        file=self.files[first].path,
+                        parameter=name,
                     )
 
     def close(self) -> None:

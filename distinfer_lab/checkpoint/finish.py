@@ -61,6 +61,7 @@ def _check_equal(tensor: TensorPlan, name: str, by_rank: Mapping[int, Mapping[st
                 f"{name}: destination ranks {first} and {rank} should get equal shards, but what was read for them "
                 "differs: replicas in the source differ, one is damaged; compare them by verify_source=True",
                 Option("verify_source", True),
+                parameter=name,
             )
 
 

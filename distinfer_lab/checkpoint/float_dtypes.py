@@ -149,6 +149,7 @@ def check_no_codes(
             f"({dtype_name(records[codes].dtype)} codes {how}); leave {option} out{rest}",
             option,
             without,
+            parameter=codes,
         )
 
 

@@ -101,6 +101,8 @@ def _rank_folders(folder: Path, choice: Choice) -> tuple[dict[int, list[SliceNam
             raise CheckpointError(
                 f"{folder}: {one} and {other} are both rank {rank}'s; choose one by {choose}, or move the other",
                 choose,
+                file=folder,
+                rank=rank,
             )
     others = sorted(name for key in held if key != word for found in held[key].values() for name in found)
     if others and word != "rank":
@@ -110,6 +112,7 @@ def _rank_folders(folder: Path, choice: Choice) -> tuple[dict[int, list[SliceNam
             f"{folder}: {one} and {others[0]} count ranks in different ways; "
             f"choose by {choose}, or give a mapping of rank to path",
             choose,
+            file=folder,
         )
     chosen = [Option("file", f"{name}/*") for name in others[:1]]
     notes: list[str] = [
@@ -158,6 +161,7 @@ def _flat(folder: Path, choice: Choice) -> tuple[dict[int, list[SliceName]], lis
             f"{choose} (with a * for several), or, if they are the slices of ranks, give {stated}",
             choose,
             stated,
+            file=folder,
         )
     return {0: names}, []
 
@@ -205,7 +209,7 @@ def entries(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError as err:
-        raise CheckpointFileError(f"{folder}: {err.strerror}; check the folder") from err
+        raise CheckpointFileError(f"{folder}: {err.strerror}; check the folder", file=folder) from err
 
 
 def _slice_files(folder: Path, patterns: Collection[str]) -> list[str]:

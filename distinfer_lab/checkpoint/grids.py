@@ -75,12 +75,15 @@ def grid_ranks(folder: str, paths: Sequence[str], places: Sequence[GridPlace]) -
     odd = next((path for path, place in zip(paths, places, strict=True) if place.axes != axes), None)
     if odd is not None:
         raise CheckpointError(
-            f"{folder}: {paths[0]} and {odd} name different axes; give a mapping of rank to path in Python"
+            f"{folder}: {paths[0]} and {odd} name different axes; give a mapping of rank to path in Python",
+            file=folder,
         )
     sizes = [max(place.at[i] for place in places) + 1 for i in range(len(axes))]
     grid = f"the places of a grid of {', '.join(f'{a}={n}' for a, n in zip(axes, sizes, strict=True))}"
     if prod(sizes) > MOST_RANKS:
-        raise CheckpointError(f"{folder}: its files name {grid}, which is more than {MOST_RANKS} ranks")
+        raise CheckpointError(
+            f"{folder}: its files name {grid}, which is more than {MOST_RANKS} ranks", file=folder
+        )
     ranks = {at: rank for rank, at in enumerate(product(*map(range, sizes)))}
     first = {place.at: path for path, place in zip(reversed(paths), reversed(places), strict=True)}
     free = next((at for at in ranks if at not in first), None)
@@ -89,13 +92,15 @@ def grid_ranks(folder: str, paths: Sequence[str], places: Sequence[GridPlace]) -
         words = " ".join(f"{axis}{number}" for axis, number in zip(axes, free, strict=True))
         raise CheckpointFileError(
             f"{folder}: its files name {grid}, but there is none of {words}; put it there, or give those that are "
-            f"there as a mapping of rank to path in Python, with {rebuild} if other ranks hold the same"
+            f"there as a mapping of rank to path in Python, with {rebuild} if other ranks hold the same",
+            file=folder,
         )
     if axes[1:] != ("tp",):
         order = [f"{folder}/{first[at]}" for at in ranks]
         shown = f"[{', '.join(map(repr, order[:3]))}{', ...' if order[3:] else ''}]"
         raise CheckpointError(
             f"{folder}: its files name {grid}, and whether {axes[0]} or {axes[1]} counts outermost differs between "
-            f"programs; give the paths as a list in rank order in Python: if it is {axes[0]}, {shown}"
+            f"programs; give the paths as a list in rank order in Python: if it is {axes[0]}, {shown}",
+            file=folder,
         )
     return [ranks[place.at] for place in places]

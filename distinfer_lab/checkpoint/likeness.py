@@ -73,7 +73,8 @@ def check_like(
             f"or leave {LIKE} out",
             given,
             LIKE,
-            *options_of(problems[0]),
+            of=problems[0],
+            file=like,
         )
 
 
@@ -88,6 +89,7 @@ def _check_names(
             f"numbers; give the folder of the same model, leave {LIKE} out, or allow it by {allow}",
             LIKE,
             allow,
+            file=like,
         )
     extra = [name for name in written if name not in known]
     if extra:
@@ -97,6 +99,7 @@ def _check_names(
             f"{without}",
             LIKE,
             without,
+            file=like,
         )
 
 

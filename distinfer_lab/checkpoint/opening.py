@@ -165,7 +165,7 @@ def _open_all(
     for rank, source in enumerate(sources):
         if cancelled():
             raise CheckpointError(
-                f"cancelled: {rank} of {len(sources)} files were opened, and are closed again"
+                f"cancelled: {len(opened)} of {len(sources)} files were opened, and are closed again"
             )
         if rank in choice.without:
             opened.append(MissingFile(source.path, f"{source.path} is not to be used"))
@@ -175,9 +175,7 @@ def _open_all(
         except EncryptionError as err:
             used = {r: other.files for r, other in enumerate(sources) if r not in choice.without}
             unlike = unlike_ciphers(used)
-            raise EncryptionError(
-                unlike or _other_key(err, opened), *(() if unlike else err.options)
-            ) from err
+            raise EncryptionError(unlike or _other_key(err, opened), of=None if unlike else err) from err
         stack.callback(opened[-1].close)
         for file in opened[-1].files:
             if isinstance(file.entries, EntryTable):

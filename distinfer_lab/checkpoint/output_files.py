@@ -69,11 +69,14 @@ def _partition(output: Output, whole: FolderFormat, sizes: Mapping[str, int]) ->
         if name not in output.partition:
             given = Option("partition" if output.like is None else "like")
             raise ReshardError(
-                f"{name}: {given} names no file for it; leave {given} out, and all go into one file", given
+                f"{name}: {given} names no file for it; leave {given} out, and all go into one file",
+                given,
+                parameter=name,
             )
         path = output.partition[name]
         if Path(path).name != path or not path.endswith(f".{whole.file_format}"):
-            raise ReshardError(f"{name}: {path!r} is no name of a .{whole.file_format} file")
+            words = f"{name}: {path!r} is no name of a .{whole.file_format} file"
+            raise ReshardError(words, parameter=name, file=path)
         out.setdefault(path, []).append(name)
     return dict(sorted(out.items()))
 
@@ -102,5 +105,5 @@ def check_apart(sources: Iterable[str], output: Output) -> None:
         path = Path(source).resolve()
         if path == target or target in path.parents:
             raise CheckpointFileError(
-                f"{source} is read from, and lies in {output.folder}; write to another folder"
+                f"{source} is read from, and lies in {output.folder}; write to another folder", file=source
             )

@@ -81,8 +81,12 @@ def check_places(checkpoint: CheckpointFiles) -> None:
                     f"{here}: {name} differs from what was written, as its digest in {MANIFEST} says; copy the file "
                     f"once more, or leave it out by {without}, if other ranks hold the same",
                     without,
+                    file=here,
+                    parameter=name,
                 )
             raise CheckpointError(
                 f"{here}: its {name} is that of rank {' or '.join(owners)}, as the digests in {MANIFEST} say, so the "
-                "file was exchanged with another, or replaced by one; put each in its place"
+                "file was exchanged with another, or replaced by one; put each in its place",
+                file=here,
+                parameter=name,
             )

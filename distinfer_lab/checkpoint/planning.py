@@ -190,7 +190,9 @@ def _check_readable(checkpoint: CheckpointFiles, chosen: Collection[str]) -> Non
             without = Option("select")
             how = ", with a ! before its names or patterns of them (`distinfer inspect --all` lists all)"
         raise ReshardError(
-            f"{name} cannot be read{more}: {why}; leave out what cannot be read by {without}{how}", without
+            f"{name} cannot be read{more}: {why}; leave out what cannot be read by {without}{how}",
+            without,
+            parameter=name,
         )
 
 
@@ -216,7 +218,11 @@ def _sources(checkpoint: CheckpointFiles, records: Sequence[TensorRecord]) -> li
     words = [f"{name}: {listed(map(box_in_words, boxes.tolist()))}" for name, boxes in holes.items()]
     if words:
         lost = in_lines(f"rank {rank} is lost: {file.reason}" for rank, file in checkpoint.lost.items())
-        raise ReshardError(f"{lost}\nNo other rank holds\n{in_lines(words)}")
+        raise ReshardError(
+            f"{lost}\nNo other rank holds\n{in_lines(words)}",
+            rank=next(iter(checkpoint.lost)),
+            parameter=next(iter(holes)),
+        )
     gone = frozenset(checkpoint.lost)
     return [Surviving(record.layout, gone) for record in records]
 
@@ -240,7 +246,8 @@ def _renamed(names: Sequence[str], rename: Mapping[str, str], checkpoint: Checkp
     for old, new in rules:
         if old.count("*") != new.count("*"):
             raise ReshardError(
-                f"rename: {old!r} and {new!r} have different numbers of stars; give them as many"
+                f"rename: {old!r} and {new!r} have different numbers of stars; give them as many",
+                Option("rename"),
             )
     out: dict[str, str] = {}
     used: set[str] = set()
@@ -258,11 +265,15 @@ def _renamed(names: Sequence[str], rename: Mapping[str, str], checkpoint: Checkp
                 break
     for old in rename:
         if old not in used:
-            raise ReshardError(f"rename: no entry is called {old!r}; {near_names(old, names)}")
+            raise ReshardError(
+                f"rename: no entry is called {old!r}; {near_names(old, names)}", Option("rename")
+            )
     taken: dict[str, str] = {}
     for name, new in out.items():
         if taken.setdefault(new, name) != name:
-            raise ReshardError(f"rename: {taken[new]} and {name} would both be called {new!r}")
+            raise ReshardError(
+                f"rename: {taken[new]} and {name} would both be called {new!r}", parameter=name
+            )
     return out
 
 
@@ -300,6 +311,7 @@ def _destination(record: TensorRecord, name: str, dst: Strategy | None, states: 
         f"{record.name}: the destination strategy has no layout for it; it names {listed(dst)}. "
         f"Is it the strategy of another net? Else add one, or leave the tensor out by {without}",
         without,
+        parameter=record.name,
     )
 
 

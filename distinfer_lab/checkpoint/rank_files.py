@@ -110,7 +110,7 @@ def find_files(source: Files, choice: Choice) -> RankFiles:
     folder = Path(source)
     if not folder.is_dir():
         if not folder.exists():
-            raise CheckpointFileError(f"{folder}: no such file or folder; check the path")
+            raise CheckpointFileError(f"{folder}: no such file or folder; check the path", file=folder)
         return RankFiles((os.fspath(folder),), tuple(_siblings(folder, choice)))
     found = _of_folder(folder, choice)
     return (
@@ -143,7 +143,7 @@ def _of_folder(folder: Path, choice: Choice) -> RankFiles:
     steps = _of_step_folder(folder, choice)
     if steps is not None:
         return steps
-    raise CheckpointFileError(_nothing_in(folder, choice))
+    raise CheckpointFileError(_nothing_in(folder, choice), file=folder)
 
 
 def _of_manifest(folder: Path, manifest: Manifest) -> tuple[str | PartFiles, ...]:
@@ -153,7 +153,8 @@ def _of_manifest(folder: Path, manifest: Manifest) -> tuple[str | PartFiles, ...
         held.setdefault(file.rank, []).append(os.fspath(folder / file.path))
     if sorted(held) != list(range(len(held))):
         raise CheckpointError(
-            f"{folder}: its manifest names files of ranks {listed(map(str, sorted(held)))}, not 0 to {len(held) - 1}"
+            f"{folder}: its manifest names files of ranks {listed(map(str, sorted(held)))}, not 0 to {len(held) - 1}",
+            file=folder,
         )
     return tuple(_path_of(held[rank]) for rank in range(len(held)))
 
@@ -176,7 +177,7 @@ def _chosen(names: Mapping[int, Sequence[SliceName]], choice: Choice, where: str
     count = max(max(names, default=-1) + 1, choice.ranks if choice.rebuild else 0)
     gap = next((rank for rank in range(count) if rank not in files), None)
     if gap is not None and not choice.rebuild:
-        raise CheckpointFileError(_gap(gap, files, where), REBUILD)
+        raise CheckpointFileError(_gap(gap, files, where), REBUILD, file=where, rank=gap)
     paths = [
         _path_of([name.path for name in files[rank]]) if rank in files else _no_file_of(rank, files)
         for rank in range(count)
@@ -244,7 +245,7 @@ def _of_step_folder(folder: Path, choice: Choice) -> RankFiles | None:
     if first is not None:
         known = recognise_folder(folder)
         if known and known.partition(";")[0] in str(first):  # the advice names what lies in the outer one
-            raise CheckpointFileError(f"{folder}: {known}", *options_of(known)) from first
+            raise CheckpointFileError(f"{folder}: {known}", of=known, file=folder) from first
         raise first
     return None
 

@@ -163,6 +163,8 @@ class Reconciliation:
                     "if others hold the same",
                     first,
                     second,
+                    file=self._path(one, name),
+                    parameter=name,
                 )
 
     def _path(self, rank: int, name: str) -> str:
@@ -181,7 +183,9 @@ class Reconciliation:
             f"{self._path(other, name)} ({shown(found[other])})"
         )
         if name in COUNTERS:
-            raise CheckpointError(f"{name}: {differ}, so they are not of one save; choose files of one save")
+            raise CheckpointError(
+                f"{name}: {differ}, so they are not of one save; choose files of one save", parameter=name
+            )
         return found[first], differ  # such as a host's name: the tensors can be read all the same
 
     def _disagreement(self, name: str, held: Mapping[int, Entry]) -> str:
@@ -230,7 +234,10 @@ class Reconciliation:
             return layout.full_shape({r: e.shape for r, e in held.items()})
         except LayoutError as err:
             raise CheckpointError(
-                f"{self._path(next(iter(held)), name)}: {name}: {err}; the strategy is of another net"
+                f"{self._path(next(iter(held)), name)}: {name}: {err}; the strategy is of another net",
+                of=err,
+                file=self._path(next(iter(held)), name),
+                parameter=name,
             ) from err
 
     def _check_slices(
@@ -240,7 +247,9 @@ class Reconciliation:
             regions = layout.regions(shape)
             shapes = regions.shard_shapes(self.strategy.ranks)
         except LayoutError as err:
-            raise CheckpointError(f"{name}: {err}; the strategy is of another net") from err
+            raise CheckpointError(
+                f"{name}: {err}; the strategy is of another net", of=err, parameter=name
+            ) from err
         if self.shared:
             self._check_not_one_file(name, regions)
         wanted = {rank: shapes[rank].tolist() for rank in layout.ranks.tolist()}
@@ -250,18 +259,27 @@ class Reconciliation:
             if rank not in held:
                 raise CheckpointError(
                     f"{self.files[rank].path} (rank {rank}) has no {name}, though the strategy puts "
-                    f"{extent} of it there; is it another rank's file?"
+                    f"{extent} of it there; is it another rank's file?",
+                    file=self.files[rank].path,
+                    rank=rank,
+                    parameter=name,
                 )
             if list(held[rank].shape) != extent:
                 raise CheckpointError(
                     f"{self._path(rank, name)}: {name} has shape {list(held[rank].shape)}, but the strategy gives "
-                    f"rank {rank} {extent} of {list(shape)}; the file is out of place, or the strategy is another's"
+                    f"rank {rank} {extent} of {list(shape)}; the file is out of place, or the strategy is another's",
+                    file=self._path(rank, name),
+                    parameter=name,
+                    rank=rank,
                 )
         extra = sorted(set(held) - set(wanted))
         if extra:
             raise CheckpointError(
                 f"{self._path(extra[0], name)} (rank {extra[0]}) has {name}, though the strategy puts none of it "
-                "there; is it another rank's file?"
+                "there; is it another rank's file?",
+                file=self._path(extra[0], name),
+                rank=extra[0],
+                parameter=name,
             )
 
     def _check_not_one_file(self, name: str, regions: Regions) -> None:
@@ -272,7 +290,9 @@ class Reconciliation:
             if other is not None:
                 raise CheckpointError(
                     f"{self.files[ranks[0]].path} and {self.files[other].path} are one file, given for ranks "
-                    f"{ranks[0]} and {other}, which hold different parts of {name}; give each its own"
+                    f"{ranks[0]} and {other}, which hold different parts of {name}; give each its own",
+                    file=self.files[ranks[0]].path,
+                    parameter=name,
                 )
 
     def _whole_shape(self, name: str, held: Mapping[int, Entry]) -> tuple[int, ...]:
@@ -282,7 +302,9 @@ class Reconciliation:
                 raise CheckpointError(
                     f"{name} has shape {list(held[first].shape)} in {self._path(first, name)}, but "
                     f"{list(entry.shape)} in {self._path(rank, name)}; the strategy has no layout for it: "
-                    f"give the strategy that the files were saved with{self.beside}"
+                    f"give the strategy that the files were saved with{self.beside}",
+                    file=self._path(first, name),
+                    parameter=name,
                 )
         return held[first].shape
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..display import counted
-from ..errors import CheckpointError, CheckpointFileError, Option, Remark, listed, options_of
+from ..errors import CheckpointError, CheckpointFileError, Option, Remark, listed
 from .saves import NO_KEY, SaveKey, SliceName, by_save, fits_step, in_words, label, missing_parts
 
 __all__ = ["Choice", "ChosenSave", "chosen_save"]
@@ -78,6 +78,8 @@ def chosen_save(names: Mapping[int, Sequence[SliceName]], choice: Choice, where:
             f"{other}; or go on without it, if other ranks hold the same, by {REBUILD}",
             *steps,
             REBUILD,
+            file=where,
+            rank=lacking[0],
         )
     notes = [
         *_other_steps(stepped, key, choice),
@@ -94,9 +96,11 @@ def _asked(saves: Saves, choice: Choice, where: str) -> SaveKey:
     given = Option("step", choice.step)
     if not fitting:
         there = f"there are {in_words(keys)}" if keys else f"no file's name carries a step; leave {STEP} out"
-        raise CheckpointError(f"{where}: {given} is not there; {there}", given, STEP)
+        raise CheckpointError(f"{where}: {given} is not there; {there}", given, STEP, file=where)
     if len(fitting) > 1:
-        raise CheckpointError(f"{where}: {given} fits several saves; write one of {in_words(fitting)}", given)
+        raise CheckpointError(
+            f"{where}: {given} fits several saves; write one of {in_words(fitting)}", given, file=where
+        )
     return fitting.pop()
 
 
@@ -106,7 +110,7 @@ def _newest(stepped: Saves, saves: Saves, choice: Choice, where: str) -> SaveKey
     common = _common(stepped, choice)
     if not common:
         words = _nothing_common(stepped, saves, choice, where)
-        raise CheckpointError(words, *options_of(words))
+        raise CheckpointError(words, file=where)
     if NO_KEY in common and len(common) > 1:
         rank = next(iter(stepped))
         plain = stepped[rank][NO_KEY][0].path
@@ -116,6 +120,8 @@ def _newest(stepped: Saves, saves: Saves, choice: Choice, where: str) -> SaveKey
             f"{in_words(common - {NO_KEY})}; choose the files by {by_file}, or a step by {by_step}",
             by_file,
             by_step,
+            file=where,
+            rank=rank,
         )
     return max(common)
 
@@ -189,6 +195,8 @@ def _incomplete(files: Mapping[int, Sequence[SliceName]], choice: Choice, where:
                 f"{where}: {gap} is missing (rank {rank} has {listed(name.path for name in names)}); put it there, "
                 f"or open what is there by {choose}",
                 choose,
+                file=where,
+                rank=rank,
             )
     return []
 

@@ -48,7 +48,7 @@ def selected(names: Sequence[str], select: Sequence[str] | str | None, also: Ite
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in known):
             near = near_names(pattern.removeprefix("!"), names)
-            raise ReshardError(f"select: no entry fits {pattern!r}; {near}")
+            raise ReshardError(f"select: no entry fits {pattern!r}; {near}", Option("select"))
     taken = [p for p in patterns if not p.startswith("!")] or ["*"]
     left = [p[1:] for p in patterns if p.startswith("!")]
     return [n for n in names if fits(n, taken) and not fits(n, left)]
@@ -107,7 +107,12 @@ def check_missing(
         if left:
             more = f" (and {len(left) - 1} more: {listed(left[1:], 3)})" if len(left) > 1 else ""
             allow = Option("allow_missing", _pattern(left))
-            raise ReshardError(f"{lost}{left[0]}{more}: {words}, or leave it out by {allow}", RENAME, allow)
+            raise ReshardError(
+                f"{lost}{left[0]}{more}: {words}, or leave it out by {allow}",
+                RENAME,
+                allow,
+                parameter=left[0],
+            )
 
 
 def check_shapes(dst: Strategy, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -132,6 +137,7 @@ def check_shapes(dst: Strategy, shapes: Mapping[str, tuple[int, ...]]) -> None:
             f"{name}{more}: the destination says shape {list(dst.shapes[name])}, but the checkpoint has "
             f"{list(shapes[name])}; give the strategy of this net{leaving_out}",
             without,
+            parameter=name,
         )
 
 

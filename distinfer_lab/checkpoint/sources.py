@@ -147,7 +147,8 @@ class UnreadableSlices:
     by_bytes: ClassVar[None] = None
 
     def _refuse(self, name: str) -> NoReturn:
-        raise CheckpointFileError(f"{self.path}: {name} cannot be read: {self.reason}")
+        words = f"{self.path}: {name} cannot be read: {self.reason}"
+        raise CheckpointFileError(words, file=self.path, parameter=name)
 
     def entry(self, name: str) -> NoReturn:
         """Refuse it: there is none."""

@@ -117,7 +117,7 @@ class Stage:
             self._lock = self._locked()
         except OSError as err:
             raise CheckpointFileError(
-                f"{self.target}: {err.strerror}; choose a folder that can be written"
+                f"{self.target}: {err.strerror}; choose a folder that can be written", file=self.target
             ) from err
         try:
             self._begin()
@@ -141,7 +141,7 @@ class Stage:
             self.folder.mkdir(exist_ok=True)
         except OSError as err:
             raise CheckpointFileError(
-                f"{self.target}: {err.strerror}; choose a folder that can be written"
+                f"{self.target}: {err.strerror}; choose a folder that can be written", file=self.target
             ) from err
 
     def _make_base(self) -> None:
@@ -238,7 +238,9 @@ class Stage:
                 self.folder.rename(self.target)
             self._sync_folder(self.target.parent)
         except OSError as err:
-            raise CheckpointFileError(f"{self.target}: {err.strerror}; it is as it was before") from err
+            raise CheckpointFileError(
+                f"{self.target}: {err.strerror}; it is as it was before", file=self.target
+            ) from err
         # After an exchange this holds what the target was.
         shutil.rmtree(self._base, ignore_errors=True)
 
@@ -252,7 +254,8 @@ class Stage:
                 holder = os.pread(fd, 200, 0).decode(errors="replace").strip()
                 os.close(fd)
                 raise ReshardError(
-                    f"{self.target} is being written by {holder or 'another process'}; wait for it, or stop it"
+                    f"{self.target} is being written by {holder or 'another process'}; wait for it, or stop it",
+                    file=self.target,
                 ) from err
             # Whoever held it may have removed the file between our two calls.
             with contextlib.suppress(FileNotFoundError):
@@ -282,7 +285,8 @@ def _check_surplus(base: Path) -> None:
     if surplus:
         raise CheckpointFileError(
             f"{base} holds what no run left there ({listed(map(printable, sorted(surplus)))}); move that "
-            "away, or choose another folder"
+            "away, or choose another folder",
+            file=base,
         )
 
 
@@ -311,15 +315,18 @@ def check_target(target: Path, overwrite: bool) -> None:
         near = next(path for path in target.parents if os.path.exists(path))
         if not (near.is_dir() and os.access(near, os.W_OK | os.X_OK)):
             raise CheckpointFileError(
-                f"{target}: {near} cannot be written; choose a folder that can be written"
+                f"{target}: {near} cannot be written; choose a folder that can be written", file=target
             )
         return
     if not overwrite:
         replace = Option("overwrite", True)
-        raise CheckpointFileError(f"{target} exists; choose another folder, or pass {replace}", replace)
+        raise CheckpointFileError(
+            f"{target} exists; choose another folder, or pass {replace}", replace, file=target
+        )
     if reason := _why_kept(target):
         raise CheckpointFileError(
-            f"{target}: {reason}, so it is not overwritten; choose another folder, or move away what is to be kept"
+            f"{target}: {reason}, so it is not overwritten; choose another folder, or move away what is to be kept",
+            file=target,
         )
 
 

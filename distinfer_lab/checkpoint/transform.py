@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..arguments import checked
-from ..errors import LayoutError, ReshardError
+from ..errors import LayoutError, Option, ReshardError
 from ..formats import as_strategy
 from ..layout import Layout, Strategy
 from ..layout.senders import fewest_holders
@@ -75,7 +75,8 @@ def transform_checkpoints(
         As `open_checkpoint`, `Checkpoint.plan` and `Conversion.write`.
     """
     if process_num < 1:
-        raise ReshardError(f"process_num={process_num} is below 1")
+        given = Option("process_num", process_num)
+        raise ReshardError(f"{given} is below 1", given)
     dst = None if dst_strategy_file is None else as_strategy(dst_strategy_file)
     with open_checkpoint(
         src_checkpoints_dir, src_strategy_file, dec_key=dec_key, dec_mode=dec_mode, file=file, step=step
@@ -110,7 +111,8 @@ def rank_list_for_transform(
     dst = None if dst_strategy_file is None else as_strategy(dst_strategy_file)
     count = 1 if dst is None else dst.ranks
     if not 0 <= rank_id < count:
-        raise ReshardError(f"rank_id={rank_id}: the destination has ranks 0..{count - 1}")
+        given = Option("rank_id", rank_id)
+        raise ReshardError(f"{given}: the destination has ranks 0..{count - 1}", given)
     if src is None:
         return [0]
     names = [name for name in src if dst is None or name in dst]

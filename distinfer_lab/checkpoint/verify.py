@@ -87,7 +87,8 @@ def verify_folder(folder: str | os.PathLike[str], *, threads: int = 1) -> Verifi
     manifest = read_manifest(folder)
     if manifest is None:
         raise CheckpointError(
-            f"{os.fspath(folder)}: there is no manifest in it; only what reshard wrote has one"
+            f"{os.fspath(folder)}: there is no manifest in it; only what reshard wrote has one",
+            file=folder,
         )
     every = manifest.named
     with ThreadPoolExecutor(max(threads, 1)) as pool:
@@ -132,6 +133,7 @@ def check_source(checkpoint: CheckpointFiles) -> None:
             f"{checkpoint.folder}: {listed(differences)}; leave a damaged file out by {without}, or copy it "
             "once more",
             without,
+            file=checkpoint.folder,
         )
 
 
@@ -204,9 +206,7 @@ def _check_replicas(checkpoint: CheckpointFiles) -> None:
     except CheckpointError as err:
         if not _taken_for_equal(checkpoint):
             raise
-        raise CheckpointError(
-            TAKEN_FOR_EQUAL.format(err) + _stages(checkpoint), STATED, *err.options
-        ) from err
+        raise CheckpointError(TAKEN_FOR_EQUAL.format(err) + _stages(checkpoint), STATED, of=err) from err
 
 
 def _stages(checkpoint: CheckpointFiles) -> str:

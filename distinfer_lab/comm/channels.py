@@ -219,7 +219,8 @@ class Channels:
         if self.rank not in members or len(set(members)) != len(members):
             raise CardError(
                 f"card {self.rank} cannot take part in a collective of group {tuple(members)}: a group has every "
-                "card once, this one too"
+                "card once, this one too",
+                rank=self.rank,
             )
         return members
 

@@ -60,18 +60,19 @@ def check_head(head: bytes | bytearray, serial: int, nbytes: int, peer: int, ran
     if found != (serial, nbytes):
         raise CardError(
             f"card {peer} announces frame {found[0]} of {found[1]} bytes; card {rank} expects "
-            f"{nbytes} bytes: the cards run different programs"
+            f"{nbytes} bytes: the cards run different programs",
+            rank=peer,
         )
 
 
 def closed(peer: int) -> ChannelClosedError:
     """The error that a card closed its end."""
-    return ChannelClosedError(f"card {peer} closed its channel")
+    return ChannelClosedError(f"card {peer} closed its channel", rank=peer)
 
 
 def broken(peer: int, err: OSError) -> ChannelClosedError:
     """The error of a channel that the operating system reported."""
-    return ChannelClosedError(f"the channel to card {peer} broke: {err}")
+    return ChannelClosedError(f"the channel to card {peer} broke: {err}", rank=peer)
 
 
 @dataclass
@@ -211,7 +212,8 @@ def _checked(token: bytearray, rest: int, peer: int) -> tuple[int, int]:
     if not 0 < count <= min(SLOT_BYTES, rest) or (slot >= SLOTS and slot != FOLLOWS):
         raise CardError(
             f"card {peer} announces {count} bytes in slot {slot}, with {rest} bytes to come in slots of "
-            f"{SLOT_BYTES}: it speaks another protocol; install the same distinfer_lab on every worker"
+            f"{SLOT_BYTES}: it speaks another protocol; install the same distinfer_lab on every worker",
+            rank=peer,
         )
     return slot, count
 

@@ -86,7 +86,7 @@ def _totals(terms: Mapping[int, Array], ranks: tuple[int, ...]) -> Sequence[Arra
                 f"card {rank} adds {terms[rank].dtype} of shape {terms[rank].shape} to {first.dtype} of shape "
                 f"{first.shape} of card {ranks[0]}: the cards run different programs"
             )
-            return [CardError(text) for _ in ranks]
+            return [CardError(text, rank=rank) for _ in ranks]
     total = sum_in_order([terms[rank] for rank in ranks], np.empty(first.shape, first.dtype))
     return [total, *(total.copy() for _ in ranks[1:])]
 
@@ -183,7 +183,8 @@ class InProcessTransport:
         if array.nbytes != nbytes:
             raise CardError(
                 f"card {peer} hands over {array.nbytes} bytes; card {self.rank} expects {nbytes} bytes: "
-                "the cards run different programs"
+                "the cards run different programs",
+                rank=peer,
             )
         if (array.shape, array.dtype) != (shape, dtype):
             array = bytes_of(np.ascontiguousarray(array)).view(dtype).reshape(shape)
@@ -206,4 +207,4 @@ class InProcessTransport:
 
     def _gone(self, peer: int) -> ChannelClosedError:
         gone = [f"card {rank}" for rank in sorted(self._mailboxes.gone)]
-        return ChannelClosedError(f"card {peer} closed its channel; gone by now: {listed(gone)}")
+        return ChannelClosedError(f"card {peer} closed its channel; gone by now: {listed(gone)}", rank=peer)

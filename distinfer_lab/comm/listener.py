@@ -216,7 +216,7 @@ class Listener:
                 raise
         except OSError as err:
             raise ChannelClosedError(
-                f"card {peer} at {address} does not let card {self._rank} in: {err}"
+                f"card {peer} at {address} does not let card {self._rank} in: {err}", of=err, rank=peer
             ) from err
 
     def _introduce(self, sock: socket.socket, epoch: Epoch, peer: int) -> LocalPeer | None:
@@ -238,7 +238,7 @@ class Listener:
         except (TimeoutError, BlockingIOError):
             return  # slow, which is not gone
         except OSError as err:
-            raise ChannelClosedError(f"card {peer} at {address} is gone: {err}") from err
+            raise ChannelClosedError(f"card {peer} at {address} is gone: {err}", of=err, rank=peer) from err
 
     def close(self) -> None:
         """Accept no more connections; in a child made by fork, leave the endpoint to its parent."""
@@ -331,7 +331,7 @@ class Dialer:
                 raise
         except OSError as err:
             raise ChannelClosedError(
-                f"card {peer} at {address} does not let the controller in: {err}"
+                f"card {peer} at {address} does not let the controller in: {err}", of=err, rank=peer
             ) from err
 
     def accept(self, peer: int, epoch: Epoch, check: Callable[[], None]) -> Connection:
@@ -342,7 +342,7 @@ class Dialer:
         CardError
             Always.
         """
-        raise CardError(f"card {peer} is not a card of this group of {len(epoch.peers)}")
+        raise CardError(f"card {peer} is not a card of this group of {len(epoch.peers)}", rank=peer)
 
 
 def _is_member(epoch: Epoch, magic: bytes, nonce: bytes, number: int, rank: int) -> bool:

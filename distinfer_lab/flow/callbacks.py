@@ -9,7 +9,7 @@ from typing import Protocol, Unpack
 
 from ..arguments import checked
 from ..display import Displayed
-from ..errors import ArgumentTypeError, ContextError
+from ..errors import ArgumentTypeError, ContextError, Option
 from ..formats import format_named
 from ..secret import secret_key
 from .saving import SaveOptions
@@ -74,7 +74,8 @@ class LossMonitor(Callback):
 
     def __init__(self, per_print_times: int = 1) -> None:
         if per_print_times < 1:
-            raise ContextError(f"per_print_times={per_print_times} is below 1")
+            given = Option("per_print_times", per_print_times)
+            raise ContextError(f"{given} is below 1", given)
         self.per_print_times = per_print_times
         self.losses: list[float] = []
 
@@ -121,11 +122,14 @@ class CheckpointConfig(Displayed):
 
     def __post_init__(self) -> None:
         if self.save_checkpoint_steps < 1:
-            raise ContextError(f"save_checkpoint_steps={self.save_checkpoint_steps} is below 1")
+            given = Option("save_checkpoint_steps", self.save_checkpoint_steps)
+            raise ContextError(f"{given} is below 1", given)
         if self.keep_checkpoint_max < 0:
-            raise ContextError(f"keep_checkpoint_max={self.keep_checkpoint_max} is below 0 (0 keeps all)")
+            given = Option("keep_checkpoint_max", self.keep_checkpoint_max)
+            raise ContextError(f"{given} is below 0 (0 keeps all)", given)
         if format_named(self.format) is None:
-            raise ContextError(f"format={self.format!r} is not 'ckpt' or 'safetensors'")
+            given = Option("format", self.format)
+            raise ContextError(f"{given} is not 'ckpt' or 'safetensors'", given)
         if self.enc_key is not None and not isinstance(self.enc_key, bytes):
             raise ArgumentTypeError(f"enc_key is bytes, not {type(self.enc_key).__name__}")
         if self.enc_key is not None and self.crc_check:
@@ -168,7 +172,8 @@ class ModelCheckpoint(Callback):
         config: CheckpointConfig | None = None,
     ) -> None:
         if not prefix or os.sep in prefix:
-            raise ContextError(f"prefix={prefix!r} is the start of a file name, without {os.sep!r}")
+            given = Option("prefix", prefix)
+            raise ContextError(f"{given} is the start of a file name, without {os.sep!r}", given)
         self.prefix = prefix
         self.directory = Path.cwd() if directory is None else Path(directory)
         self.config = config or CheckpointConfig()

@@ -34,5 +34,7 @@ def write_code(text: str, file: str | os.PathLike[str]) -> Path:
         with path.open("x", encoding="utf-8") as out:
             out.write(text)
     except OSError as err:
-        raise CheckpointFileError(f"{path}: {err.strerror}; choose the name of a new file") from err
+        raise CheckpointFileError(
+            f"{path}: {err.strerror}; choose the name of a new file", file=path
+        ) from err
     return path

@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from typing import Final, TypedDict, Unpack
 
-from ..errors import ArgumentTypeError, ContextError
+from ..errors import ArgumentTypeError, ContextError, Option
 
 __all__ = [
     "GRAPH_MODE",
@@ -127,13 +127,18 @@ class ParallelContext:
         _check_choice("dataset_strategy", self.dataset_strategy, ("", "data_parallel", "full_batch"))
         for name in ("full_batch", "enable_parallel_optimizer", "gradients_mean"):
             if not isinstance(getattr(self, name), bool):
-                raise ArgumentTypeError(f"{name} is True or False, not {getattr(self, name)!r}")
+                raise ArgumentTypeError(
+                    f"{name} is True or False, not {getattr(self, name)!r}", Option(name, getattr(self, name))
+                )
         if self.device_num is not None and not (isinstance(self.device_num, int) and self.device_num >= 1):
-            raise ContextError(f"device_num is a number of cards, 1 or more, not {self.device_num!r}")
+            raise ContextError(
+                f"device_num is a number of cards, 1 or more, not {self.device_num!r}",
+                Option("device_num", self.device_num),
+            )
         for name in ("pipeline_stages", "pipeline_micro_batches"):
             number = getattr(self, name)
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                raise ContextError(f"{name} is a number, 1 or more, not {number!r}")
+                raise ContextError(f"{name} is a number, 1 or more, not {number!r}", Option(name, number))
         for name in ("strategy_ckpt_save_file", "strategy_ckpt_load_file"):
             object.__setattr__(self, name, os.fspath(getattr(self, name)))
         if self.dataset_strategy:
@@ -153,7 +158,7 @@ class ParallelContext:
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         names = ", ".join(repr(a) for a in allowed if a)
-        raise ContextError(f"{name}={value!r} is not one of {names}")
+        raise ContextError(f"{name}={value!r} is not one of {names}", Option(name, value))
 
 
 _lock = threading.Lock()
@@ -198,7 +203,7 @@ def set_auto_parallel_context(**settings: Unpack[ParallelSettings]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the settings are {', '.join(known)}"
-            raise ContextError(f"there is no setting {name!r}; {hint}")
+            raise ContextError(f"there is no setting {name!r}; {hint}", Option(name))
     _put(lambda before: replace(before, **settings))  # type: ignore[arg-type]  # paths become texts there
 
 
@@ -213,7 +218,8 @@ def get_auto_parallel_context(name: str) -> bool | int | str | None:
     if name not in {f.name for f in fields(ParallelContext)}:
         raise ContextError(
             f"there is no setting {name!r}; the settings are "
-            f"{', '.join(f.name for f in fields(ParallelContext))}"
+            f"{', '.join(f.name for f in fields(ParallelContext))}",
+            Option(name),
         )
     value: bool | int | str | None = getattr(parallel_context(), name)
     return value

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..cards import CardRestartedError
-from ..errors import ArgumentTypeError, ContextError, ShardingError
+from ..errors import ArgumentTypeError, ContextError, Option, ShardingError
 from ..net import Spec, Tensor, trace
 from ..net.models import CausalLM, Decoder
 from ..parallel import CardProgram, Program, Redistribute, partition, propagate
@@ -51,9 +51,11 @@ class Choice(NamedTuple):
             Naming the number.
         """
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise ContextError(f"temperature={self.temperature}; use 0 for the most probable token, or above")
+            given = Option("temperature", self.temperature)
+            raise ContextError(f"{given}; use 0 for the most probable token, or above", given)
         if self.seed < 0:
-            raise ContextError(f"seed={self.seed} is below 0")
+            given = Option("seed", self.seed)
+            raise ContextError(f"{given} is below 0", given)
 
     def of(self, logits: Array, step: int) -> Ids:
         """The next token of each sequence, from logits [sequences, vocab_size]; `step` is the number added before."""
@@ -77,12 +79,15 @@ class Generation:
         self.ids = _token_ids(ids)
         choice.check()
         if type(count) is not int or count < 1:
-            raise ContextError(f"max_new_tokens={count!r}; add 1 token or more")
+            given = Option("max_new_tokens", count)
+            raise ContextError(f"{given}; add 1 token or more", given)
         self.total = self.ids.shape[1] + count
         if self.total > self.net.max_positions:
+            given = Option("max_new_tokens", count)
             raise ContextError(
-                f"{self.ids.shape[1]} tokens and max_new_tokens={count} make {self.total}, but the net has "
-                f"{self.net.max_positions} positions; {_room(self.net.max_positions - self.ids.shape[1])}"
+                f"{self.ids.shape[1]} tokens and {given} make {self.total}, but the net has "
+                f"{self.net.max_positions} positions; {_room(self.net.max_positions - self.ids.shape[1])}",
+                given,
             )
         self.caches: PlacedNet | None = None
         self.losses = 0
@@ -165,7 +170,9 @@ def _check_in_place(program: Program, caches: Mapping[str, Any]) -> None:
     for instruction in program.instructions:
         for name in instruction.inputs:
             if name in caches and isinstance(instruction, Redistribute):
-                raise ShardingError(f"{name}: its readers want it in different layouts; shard them alike")
+                raise ShardingError(
+                    f"{name}: its readers want it in different layouts; shard them alike", parameter=name
+                )
 
 
 def _token_ids(ids: Tensor | ArrayLike) -> Ids:

@@ -13,7 +13,7 @@ from ..arguments import checked
 from ..cards import CardGroup, current_group
 from ..checkpoint import check_places, open_checkpoint, plan_targets
 from ..display import Displayed, counted
-from ..errors import CheckpointError, ContextError, listed
+from ..errors import CheckpointError, ContextError, Option, listed
 from ..formats import as_strategy, format_named
 from ..layout import Strategy
 from ..layout.dialects.mindspore import strategy_from_tuples
@@ -129,7 +129,8 @@ def load_distributed_checkpoint(
         If there are too few cards, or none.
     """
     if format_named(format) is None:
-        raise ContextError(f"format={format!r} is not 'ckpt' or 'safetensors'")
+        given = Option("format", format)
+        raise ContextError(f"{given} is not 'ckpt' or 'safetensors'", given)
     group = current_group() if cards is None else cards
     train = train_strategy_filename or parallel_context().strategy_ckpt_load_file or None
     params = network.parameters_dict()
@@ -182,13 +183,15 @@ def _predict_strategy(given: Any, params: Mapping[str, Parameter], names: Sequen
         if name not in strategy:
             raise CheckpointError(
                 f"{name}: the predict strategy has no layout for this parameter of the net; it names "
-                f"{listed(strategy)}. Infer it again with model.infer_predict_layout"
+                f"{listed(strategy)}. Infer it again with model.infer_predict_layout",
+                parameter=name,
             )
         known = strategy.shapes.get(name)
         if known is not None and known != params[name].shape:
             raise CheckpointError(
                 f"{name}: the predict strategy is for shape {list(known)}, but the net has "
-                f"{list(params[name].shape)}; infer it again with model.infer_predict_layout"
+                f"{list(params[name].shape)}; infer it again with model.infer_predict_layout",
+                parameter=name,
             )
     return strategy
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..checkpoint import Checkpoint
 from ..dtypes import dtype_name
-from ..errors import CheckpointError, listed
+from ..errors import CheckpointError, Option, listed
 from ..net import Parameter
 from ..rules import quantised_weights
 
@@ -39,20 +39,27 @@ class Matching:
             elif any(fnmatch.fnmatchcase(name, pattern) for pattern in allow_missing):
                 lost.append(name)
             elif mapped.get(name, name) in checkpoint.unreadable:
+                allow = Option("allow_missing", [name])
                 raise CheckpointError(
                     f"{name}: the files' entry cannot be read: {checkpoint.unreadable[mapped.get(name, name)]}. "
-                    f"Pass allow_missing=[{name!r}] to leave the parameter as it is"
+                    f"Pass {allow} to leave the parameter as it is",
+                    allow,
+                    parameter=name,
                 )
             else:
+                allow = Option("allow_missing", [name])
                 raise CheckpointError(
                     f"{name}: the files have no entry for this parameter of the net; they have "
                     f"{listed(checkpoint.tensors)}. Pass name_map={{entry: {name!r}}}, or "
-                    f"allow_missing=[{name!r}] to leave it as it is"
+                    f"{allow} to leave it as it is",
+                    allow,
+                    parameter=name,
                 )
         for pattern in allow_missing:
             if not fnmatch.filter(params, pattern):
+                given = Option("allow_missing", [pattern])
                 raise CheckpointError(
-                    f"allow_missing=[{pattern!r}]: no parameter of the net fits it; it has {listed(params)}"
+                    f"{given}: no parameter of the net fits it; it has {listed(params)}", given
                 )
         self.missing = tuple(lost)
         self.renamed = {name: entry for name, entry in self.entries.items() if name != entry}
@@ -72,7 +79,8 @@ class Matching:
         if len(near) > 1:
             raise CheckpointError(
                 f"{name}: the files have no entry of this name, and more than one that is near: "
-                f"{', '.join(near)}; say which by name_map"
+                f"{', '.join(near)}; say which by name_map",
+                parameter=name,
             )
         return near[0] if near else None
 
@@ -81,7 +89,8 @@ class Matching:
         if record.shape != param.shape:
             raise CheckpointError(
                 f"{name}: the net has shape {list(param.shape)}, but the files' {entry} has {list(record.shape)}; "
-                "the checkpoint is of another net, or the training strategy is missing"
+                "the checkpoint is of another net, or the training strategy is missing",
+                parameter=name,
             )
         if record.dtype == param.dtype:
             return
@@ -89,7 +98,10 @@ class Matching:
         if strict or kinds[0] != kinds[1]:
             raise CheckpointError(
                 f"{name}: the net has dtype {param.dtype}, but the files' {entry} has {dtype_name(record.dtype)}"
-                + ("; strict_load=False converts it" if kinds[0] == kinds[1] else "; these are not converted")
+                + (
+                    "; strict_load=False converts it" if kinds[0] == kinds[1] else "; these are not converted"
+                ),
+                parameter=name,
             )
         self.converted[name] = dtype_name(record.dtype)
 
@@ -106,7 +118,8 @@ class Matching:
                 scales = listed([tensor.name for tensor in weight.tensors[1:]], 3)
                 raise CheckpointError(
                     f"{taken[codes]}: the files' {codes} ({dtype_name(tensors[codes].dtype)}) holds codes of a "
-                    f"quantised weight, which mean nothing without {scales}; give a checkpoint that is not quantised"
+                    f"quantised weight, which mean nothing without {scales}; give a checkpoint that is not quantised",
+                    parameter=taken[codes],
                 )
 
     def _check_unique(self) -> None:
@@ -114,7 +127,8 @@ class Matching:
         for name, entry in self.entries.items():
             if entry in taken:
                 raise CheckpointError(
-                    f"{name} and {taken[entry]} would both take the files' {entry}; say which by name_map"
+                    f"{name} and {taken[entry]} would both take the files' {entry}; say which by name_map",
+                    parameter=name,
                 )
             taken[entry] = name
 

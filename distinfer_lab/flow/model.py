@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..arguments import checked
 from ..cards import CardGroup
 from ..display import Displayed
-from ..errors import ArgumentTypeError, ContextError
+from ..errors import ArgumentTypeError, ContextError, Option
 from ..net import Cell, Tensor, spec_of, trace
 from ..net.nn import Optimizer
 from ..parallel import CardProgram, check_rows_apart, partition, propagate, run_serial, shard_inputs
@@ -137,7 +137,8 @@ class Model(Displayed):
         if self.loss_fn is None or self.optimizer is None:
             raise ContextError("to train, make Model(network, loss_fn, optimizer)")
         if epoch < 1:
-            raise ContextError(f"epoch={epoch} is below 1")
+            given = Option("epoch", epoch)
+            raise ContextError(f"{given} is below 1", given)
         hooks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ())
         Training(self._runner, self.loss_fn, self.optimizer, epoch, train_dataset, hooks).run()
 
@@ -198,14 +199,17 @@ class Model(Displayed):
                 )
         context = parallel_context()
         if not context.is_sharded:
+            mode = Option("parallel_mode", "semi_auto_parallel")
             raise ContextError(
                 f"infer_predict_layout works in the modes semi_auto_parallel and auto_parallel, not "
-                f"{context.parallel_mode}; call set_auto_parallel_context(parallel_mode='semi_auto_parallel')"
+                f"{context.parallel_mode}; call set_auto_parallel_context({mode})",
+                mode,
             )
         if not context.full_batch:
             raise ContextError(
                 "infer_predict_layout needs the whole batch on every card; call "
-                "set_auto_parallel_context(full_batch=True)"
+                "set_auto_parallel_context(full_batch=True)",
+                Option("full_batch", True),
             )
         graph = trace(self.network, *predict_data)
         unsharded = [node.op.name for node in graph.nodes if node.inputs and node.strategy is None]
@@ -213,7 +217,8 @@ class Model(Displayed):
             raise ContextError(
                 "infer_predict_layout on several cards needs the training strategy; call "
                 "set_auto_parallel_context(strategy_ckpt_load_file='train_strategy.ckpt'), or shard(...) on every "
-                f"operator of the net: {', '.join(dict.fromkeys(unsharded))} have none"
+                f"operator of the net: {', '.join(dict.fromkeys(unsharded))} have none",
+                Option("strategy_ckpt_load_file", "train_strategy.ckpt"),
             )
         shapes = {name: param.shape for name, param in self.network.parameters_dict().items()}
         return PredictLayout(self._runner.sharding(graph, context), shapes)

@@ -163,7 +163,8 @@ def _refuse_elsewhere(name: str, param: Parameter, group: CardGroup) -> None:
         if placed.loaded or placed.placement.trained:
             raise ContextError(
                 f"{name} was {'loaded' if placed.loaded else 'trained'} on {placed.group!r}, and {group!r} holds "
-                "nothing of it; load its checkpoint here with load_distributed_checkpoint"
+                "nothing of it; load its checkpoint here with load_distributed_checkpoint",
+                parameter=name,
             )
 
 

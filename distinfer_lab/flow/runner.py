@@ -17,7 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..cards import CardGroup, Placement, current_group
-from ..errors import ContextError
+from ..errors import ContextError, Option
 from ..net import Cell, Graph, Spec, Tensor, trace
 from ..parallel import CardProgram, Sharding, propagate
 from .context import ParallelContext, ParallelMode, parallel_context
@@ -76,9 +76,11 @@ class NetRunner:
             return 1
         cards = len(self.cards)
         if context.device_num is not None and context.device_num != cards:
+            given, fitting = Option("device_num", context.device_num), Option("device_num", cards)
             raise ContextError(
-                f"device_num={context.device_num}, but the card group has {cards} cards; "
-                f"set device_num={cards}, or leave it out"
+                f"{given}, but the card group has {cards} cards; set {fitting}, or leave it out",
+                given,
+                fitting,
             )
         return cards
 

@@ -69,7 +69,9 @@ def save_slices(placed: PlacedNet, directory: Path, name: str, file_options: Sav
     for rank, path in paths.items():
         if not path.exists():
             raise CheckpointFileError(
-                f"{path}: card {rank} wrote it, but it is not visible here; save to a shared folder"
+                f"{path}: card {rank} wrote it, but it is not visible here; save to a shared folder",
+                file=path,
+                rank=rank,
             )
     return list(paths.values())
 

@@ -31,7 +31,7 @@ from ..checkpoint import (
     check_beginnings,
     open_checkpoint,
 )
-from ..errors import ContextError, GraphError
+from ..errors import ContextError, GraphError, Option
 from ..layout import Strategy
 from ..net import Tensor
 from ..net.models import FAMILIES
@@ -129,7 +129,8 @@ class Session:
             If there is no such step.
         """
         if step not in STEPS:
-            raise ContextError(f"step={step!r} is not one of {', '.join(STEPS)}")
+            given = Option("step", step)
+            raise ContextError(f"{given} is not one of {', '.join(STEPS)}", given)
         opened, laid_out = self.opened, self.laid_out
         if step == "layout" and opened is None:
             return "There is no checkpoint yet: train the sample, or open a folder."

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import checked
-from ..errors import ArgumentTypeError, CheckpointError, ContextError
+from ..errors import ArgumentTypeError, CheckpointError, ContextError, Option
 from ..formats import as_strategy, open_slice, save_slice
 from ..layout import Strategy
 from ..net import Cell, Parameter, Tensor
@@ -44,8 +44,9 @@ def load_checkpoint(
             if not name.startswith(prefixes) or not prefixes:
                 out[name] = file.text(name) if entry.is_text else Parameter(file.read(name), name)
     if prefixes and not out:
+        given = Option("filter_prefix", prefixes)
         raise CheckpointError(
-            f"nothing is left of {os.fspath(ckpt_file_name)} after filter_prefix={prefixes}; use fewer prefixes"
+            f"nothing is left of {os.fspath(ckpt_file_name)} after {given}; use fewer prefixes", given
         )
     if net is not None:
         load_param_into_net(net, out, strict_load)
@@ -73,7 +74,8 @@ def load_param_into_net(
         if array.shape != param.shape or not same_kind or (strict_load and array.dtype != param.dtype):
             raise CheckpointError(
                 f"{name}: the net has shape {list(param.shape)} and dtype {param.dtype}, the checkpoint "
-                f"{list(array.shape)} and {array.dtype}"
+                f"{list(array.shape)} and {array.dtype}",
+                parameter=name,
             )
         param.set_data(array)
     return [n for n in params if n not in parameter_dict], [n for n in parameter_dict if n not in params]

@@ -110,7 +110,9 @@ class _Cursor:
 
     def fail(self, what: str, at: int | None = None) -> CheckpointError:
         offset = self.at if at is None else at
-        return CheckpointError(f"{self.path}: at byte {offset}: {what}; the file is damaged or no .ckpt file")
+        return CheckpointError(
+            f"{self.path}: at byte {offset}: {what}; the file is damaged or no .ckpt file", file=self.path
+        )
 
     def peek(self, count: int) -> bytes:
         """Up to `count` bytes from here on."""
@@ -245,7 +247,9 @@ class _Index:
         name, type_name, dims, nbytes = self._open
         found = _kind(type_name, dims, nbytes)
         if isinstance(found, str):
-            raise CheckpointError(f"{self.path}: {name:.200}: {found}; the file is damaged")
+            raise CheckpointError(
+                f"{self.path}: {name:.200}: {found}; the file is damaged", file=self.path, parameter=name
+            )
         self.table.change(name, found)
         self._open = None
 
@@ -408,6 +412,7 @@ def headers(spec: TensorSpec, chunk_bytes: int) -> Iterator[tuple[bytes, int]]:
             f"write {other}, or leave it out by {without}",
             other,
             without,
+            parameter=spec.name,
         )
     dims: tuple[Any, ...] = (0,) if spec.text is not None else spec.shape
     fixed = b"".join(b"\x08" + _varint(n) for n in dims) + b"\x12" + _delimited(type_name.encode())

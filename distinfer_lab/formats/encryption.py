@@ -89,7 +89,7 @@ def decrypt(path: str, source: BinaryIO, size: int, key: bytes, mode: str) -> It
         nonlocal left
         if not 0 <= count <= left:
             raise EncryptionError(
-                f"{path}: {what} of {count} bytes, but {left} are left; the file is damaged"
+                f"{path}: {what} of {count} bytes, but {left} are left; the file is damaged", file=path
             )
         left -= count
         return source.read(count)
@@ -100,12 +100,14 @@ def decrypt(path: str, source: BinaryIO, size: int, key: bytes, mode: str) -> It
         total = INT.unpack(take(4, "a block's length"))[0]
         iv_length = INT.unpack(take(4, "an iv's length"))[0]
         if iv_length != IV_BYTES:
-            raise EncryptionError(f"{path}: an iv of {iv_length} bytes, not {IV_BYTES}; the file is damaged")
+            raise EncryptionError(
+                f"{path}: an iv of {iv_length} bytes, not {IV_BYTES}; the file is damaged", file=path
+            )
         iv = take(iv_length, "an iv")
         length = INT.unpack(take(4, "a cipher's length"))[0]
         if total != 8 + iv_length + length or not 0 <= length <= LARGEST_CIPHER:
             raise EncryptionError(
-                f"{path}: a block of {total} bytes with {length} of cipher; the file is damaged"
+                f"{path}: a block of {total} bytes with {length} of cipher; the file is damaged", file=path
             )
         yield _decrypt_block(path, take(length, "a cipher"), key, mode, iv, tag)
 
@@ -114,11 +116,11 @@ def _check_magic(path: str, magic: int, mode: str) -> None:
     found = MAGICS.get(magic & 0xFFFFFFFF)
     if found is None:
         raise EncryptionError(
-            f"{path}: a block begins with {magic:#x}, which no mode has; the file is damaged"
+            f"{path}: a block begins with {magic:#x}, which no mode has; the file is damaged", file=path
         )
     if found != mode:
         right = Option("dec_mode", found)
-        raise EncryptionError(f"{path} is encrypted by {found}, not {mode}; pass {right}", right)
+        raise EncryptionError(f"{path} is encrypted by {found}, not {mode}; pass {right}", right, file=path)
 
 
 def _decrypt_block(path: str, cipher: bytes, key: bytes, mode: str, iv: bytes, tag: bytes | None) -> bytes:
@@ -126,12 +128,14 @@ def _decrypt_block(path: str, cipher: bytes, key: bytes, mode: str, iv: bytes, t
     try:
         plain: bytes = context.update(cipher) + context.finalize()
     except Exception as err:  # cryptography's InvalidTag, or ValueError of a broken block
-        raise EncryptionError(f"{path}: {mode}: the key is wrong, or the file is damaged") from err
+        raise EncryptionError(f"{path}: {mode}: the key is wrong, or the file is damaged", file=path) from err
     if mode == "AES-GCM":
         return plain
     pad = plain[-1] if plain else 0
     if not 1 <= pad <= 16 or plain[-pad:] != bytes([pad]) * pad:
-        raise EncryptionError(f"{path}: {mode}: the key is wrong, or the file is damaged (bad padding)")
+        raise EncryptionError(
+            f"{path}: {mode}: the key is wrong, or the file is damaged (bad padding)", file=path
+        )
     return plain[:-pad]
 
 

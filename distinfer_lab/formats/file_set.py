@@ -89,6 +89,8 @@ class FileSet(SlicesInFiles, Displayed):
                 f"{choose}, or, if they are the slices of ranks, give {stated}",
                 choose,
                 stated,
+                file=file.path,
+                parameter=name,
             )
 
     @property
@@ -161,7 +163,11 @@ class FileSet(SlicesInFiles, Displayed):
 
     def _holder(self, name: str) -> SliceFile:
         if name not in self._of:
-            raise CheckpointError(f"{self.path} has no entry {name!r}; it has {listed(self.entries)}")
+            raise CheckpointError(
+                f"{self.path} has no entry {name!r}; it has {listed(self.entries)}",
+                file=self.path,
+                parameter=name,
+            )
         return self._of[name]
 
     def path_of(self, name: str) -> str:
@@ -286,4 +292,5 @@ def _check_shards(members: Members) -> None:
         f"{missing[0]}: the index {members.index_name} lists this file, and it is not there "
         f"({len(missing)} of {len(paths)} are missing); put it there{some}",
         *choose,
+        file=missing[0],
     )

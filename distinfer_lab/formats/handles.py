@@ -154,7 +154,8 @@ class NamedHandle(Handle):
         if FileIdentity.of(os.fstat(file.fileno())) != FileIdentity.of(self.stat):
             file.close()
             raise CheckpointFileError(
-                f"{self.path} was changed while it was read; start again when it is complete"
+                f"{self.path} was changed while it was read; start again when it is complete",
+                file=self.path,
             )
         return file
 

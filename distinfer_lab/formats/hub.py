@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..errors import CheckpointError, CheckpointFileError, Option, Remark, listed, options_of
+from ..errors import CheckpointError, CheckpointFileError, Option, Remark, listed
 from ..json_kinds import kind_of_json
 from ..text import shown
 from ..untrusted import parse_json, read_fields, read_file
@@ -89,7 +89,9 @@ def index_of(path: str | os.PathLike[str]) -> Path | None:
     found = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
     if len(found) > 1 and not (folder / SINGLE).is_file():
         names = listed(index.name for index in found)
-        raise CheckpointError(f"{folder}: there are several indices, {names}; give one of them as the path")
+        raise CheckpointError(
+            f"{folder}: there are several indices, {names}; give one of them as the path", file=folder
+        )
     return found[0] if len(found) == 1 and found[0].is_file() else None
 
 
@@ -178,7 +180,7 @@ def partition_like(folder: str | os.PathLike[str]) -> LikeFiles:
     path = Path(folder)
     if hub_files(path) is None:
         raise CheckpointFileError(
-            f"{path}: it is not a Hugging Face folder; give one with {SINGLE} or {INDEX} in it"
+            f"{path}: it is not a Hugging Face folder; give one with {SINGLE} or {INDEX} in it", file=path
         )
     index = index_of(path)
     return LikeFiles(None, "") if index is None else LikeFiles(read_index(index), index.name)
@@ -217,17 +219,20 @@ def _check_companion(home: Path, path: Path) -> None:
     blobs = inside.parent.with_name("blobs") if inside.parent.name == "snapshots" else inside
     if Path(os.path.realpath(path)).parent not in (inside, blobs):
         raise CheckpointError(
-            f"{path}: it is a link that leaves the folder; put the file itself in its place"
+            f"{path}: it is a link that leaves the folder; put the file itself in its place", file=path
         )
     try:
         found = path.stat()
     except OSError as err:
-        raise CheckpointFileError(f"{path}: {err.strerror}; it was to be copied along") from err
+        raise CheckpointFileError(f"{path}: {err.strerror}; it was to be copied along", file=path) from err
     if not stat.S_ISREG(found.st_mode):
-        raise CheckpointError(f"{path}: it is no regular file, so it cannot be copied; remove or rename it")
+        raise CheckpointError(
+            f"{path}: it is no regular file, so it cannot be copied; remove or rename it", file=path
+        )
     if found.st_size > LARGEST_COMPANION:
         raise CheckpointError(
-            f"{path}: {found.st_size} bytes, and at most {LARGEST_COMPANION} are copied; remove or rename it"
+            f"{path}: {found.st_size} bytes, and at most {LARGEST_COMPANION} are copied; remove or rename it",
+            file=path,
         )
 
 
@@ -245,7 +250,7 @@ def read_companion(path: Path) -> bytes:
     try:
         return read_file(path, LARGEST_COMPANION)
     except OSError as err:
-        raise CheckpointFileError(f"{path}: {err.strerror}; it was to be copied along") from err
+        raise CheckpointFileError(f"{path}: {err.strerror}; it was to be copied along", file=path) from err
 
 
 def config_with_dtype(config: bytes, dtypes: Iterable[str]) -> bytes:
@@ -296,17 +301,19 @@ def read_index(index: Path) -> dict[str, str]:
             read_fields(found, "its content", "weight_map")["weight_map"], "its field weight_map"
         )
     except OSError as err:
-        raise CheckpointFileError(f"{index}: {err.strerror}; check the path") from err
+        raise CheckpointFileError(f"{index}: {err.strerror}; check the path", file=index) from err
     except ValueError as err:
         known = kind_of_json(found, "index") or f"{err!s:.200}; copy or download it again"
         raise CheckpointError(
-            f"{index}: not a valid index of safetensors files: {known}", *options_of(known)
+            f"{index}: not a valid index of safetensors files: {known}", of=known, file=index
         ) from err
     for name in names.values():
         if not isinstance(name, str):
-            raise CheckpointError(f"{index}: it names the file {shown(name)}; a name is a text")
+            raise CheckpointError(f"{index}: it names the file {shown(name)}; a name is a text", file=index)
         if name in ("", ".", "..") or not OUTSIDE.isdisjoint(name):
-            raise CheckpointError(f"{index}: it names the file {shown(name)}, which leaves the folder")
+            raise CheckpointError(
+                f"{index}: it names the file {shown(name)}, which leaves the folder", file=index
+            )
     return names
 
 

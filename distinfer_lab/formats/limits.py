@@ -32,7 +32,8 @@ def check_format(path: str, format: str) -> None:
     read_as = format_of(path).name
     if format_named(format) is None:
         raise CheckpointError(
-            f"{path}: format {format!r} is not {' or '.join(repr(one.name) for one in FILE_FORMATS)}"
+            f"{path}: format {format!r} is not {' or '.join(repr(one.name) for one in FILE_FORMATS)}",
+            file=path,
         )
     if format != read_as:
         given, fitting = Option("format", format), Option("format", read_as)
@@ -41,6 +42,7 @@ def check_format(path: str, format: str) -> None:
             f"{given}; use {fitting}, or a name that ends in .{format}",
             given,
             fitting,
+            file=path,
         )
 
 
@@ -57,9 +59,15 @@ def check_specs(path: str, specs: Sequence[TensorSpec], format: FileFormat) -> N
     names: set[str] = set()
     for spec in specs:
         if not isinstance(spec.name, str) or not spec.name:
-            raise ArgumentTypeError(f"{path}: {shown(spec.name)}: every entry needs a name that is a text")
+            raise ArgumentTypeError(
+                f"{path}: {shown(spec.name)}: every entry needs a name that is a text", file=path
+            )
         if spec.name in names:
-            raise CheckpointError(f"{path}: {spec.name!r} is to be written twice; rename one of them")
+            raise CheckpointError(
+                f"{path}: {spec.name!r} is to be written twice; rename one of them",
+                file=path,
+                parameter=spec.name,
+            )
         names.add(spec.name)
         problem = _problem(spec, format)
         if problem:
@@ -67,6 +75,8 @@ def check_specs(path: str, specs: Sequence[TensorSpec], format: FileFormat) -> N
             raise CheckpointError(
                 f"{path}: {shown(spec.name)}: {problem}; rename it, or leave it out by {without}",
                 without,
+                file=path,
+                parameter=spec.name,
             )
 
 
@@ -118,11 +128,13 @@ def check_read_back(
         if not same:
             raise CheckpointError(
                 f"{path}: {shown(spec.name)} would not be read back as it is written; this is a fault of "
-                "distinfer_lab: nothing was written, please report it with this message"
+                "distinfer_lab: nothing was written, please report it with this message",
+                file=path,
+                parameter=spec.name,
             )
     if len(found) != len(specs):
         raise CheckpointError(
-            f"{path}: {len(found)} entries would be read back, and {len(specs)} are written"
+            f"{path}: {len(found)} entries would be read back, and {len(specs)} are written", file=path
         )
 
 

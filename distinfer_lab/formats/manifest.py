@@ -204,7 +204,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
     except FileNotFoundError:
         return None
     except OSError as err:
-        raise CheckpointFileError(f"{path}: {err.strerror}; check the folder") from err
+        raise CheckpointFileError(f"{path}: {err.strerror}; check the folder", file=path) from err
     try:
         found = parse_json(data)
         _check_version(path, found)
@@ -214,7 +214,9 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest | None:
     except ValueError as err:
         if isinstance(err, CheckpointError):
             raise
-        raise CheckpointError(f"{path}: the manifest is damaged: {err!s:.200}; {WAY_OUT}", STRATEGY) from err
+        raise CheckpointError(
+            f"{path}: the manifest is damaged: {err!s:.200}; {WAY_OUT}", STRATEGY, of=err, file=path
+        ) from err
 
 
 def _check_version(path: Path, content: Any) -> None:
@@ -227,6 +229,7 @@ def _check_version(path: Path, content: Any) -> None:
         raise CheckpointError(
             f"{path}: the manifest is of version 1, whose digests leave out headers and texts; {WAY_OUT}",
             STRATEGY,
+            file=path,
         )
     raise ValueError(f"version {shown(found['version'])}; version {VERSION} is supported")
 

@@ -87,7 +87,8 @@ def index_safetensors(path: str, read_at: ReadAt, size: int) -> FileIndex:
     length = int.from_bytes(read_at(0, 8), "little")
     if size < 10 or not 2 <= length <= min(size - 8, LONGEST_HEADER):
         raise CheckpointError(
-            f"{path}: a header of {length} bytes in a file of {size}; the file is cut or no safetensors file"
+            f"{path}: a header of {length} bytes in a file of {size}; the file is cut or no safetensors file",
+            file=path,
         )
     if (common := _Index(path, 8 + length, size).indexed_common(read_at(8, length))) is not None:
         return common
@@ -95,9 +96,11 @@ def index_safetensors(path: str, read_at: ReadAt, size: int) -> FileIndex:
     try:
         found = parse_json(read_at(8, length), read_object=index.item)
     except ValueError as err:
-        raise CheckpointError(f"{path}: the header is not JSON ({err}); no safetensors file") from err
+        raise CheckpointError(
+            f"{path}: the header is not JSON ({err}); no safetensors file", of=err, file=path
+        ) from err
     if not isinstance(found, tuple):
-        raise CheckpointError(f"{path}: the header is not a JSON object; no safetensors file")
+        raise CheckpointError(f"{path}: the header is not a JSON object; no safetensors file", file=path)
     return index.indexed(found)
 
 
@@ -188,7 +191,8 @@ class _Index:
                 raise self._fail(name, "the header has it twice")
         if next(marked, None) is not None:
             raise CheckpointError(
-                f"{self._path}: the header describes a tensor within another; the file is damaged"
+                f"{self._path}: the header describes a tensor within another; the file is damaged",
+                file=self._path,
             )
         return self._completed(texts)
 
@@ -198,7 +202,9 @@ class _Index:
         return FileIndex(self._table, texts, cut)
 
     def _fail(self, name: str, what: str) -> CheckpointError:
-        return CheckpointError(f"{self._path}: {name:.200}: {what}; the file is damaged")
+        return CheckpointError(
+            f"{self._path}: {name:.200}: {what}; the file is damaged", file=self._path, parameter=name
+        )
 
     def _described(self, name: str, pairs: Any) -> tuple[int, int, int]:
         """As `_description`, of an object that `item` did not take: it has further keys, or is wrong."""
@@ -239,7 +245,8 @@ class _Index:
             row = int(order[first])
             raise CheckpointError(
                 f"{self._path}: {list(self._table)[row]:.200}: its data begins at byte {offset[row]}, "
-                f"not {ends[first] - nbytes[row]}; tensors overlap or leave a hole"
+                f"not {ends[first] - nbytes[row]}; tensors overlap or leave a hole",
+                file=self._path,
             )
         return int(ends[-1] if len(ends) else self._data)
 
@@ -253,7 +260,9 @@ class _Index:
         """
         left = self._size - end
         if left > 0:
-            raise CheckpointError(f"{self._path}: {left} bytes follow the last tensor; the file is damaged")
+            raise CheckpointError(
+                f"{self._path}: {left} bytes follow the last tensor; the file is damaged", file=self._path
+            )
         if not left:
             return ""
         cut = f"the file is cut: its last {-left} bytes are missing (it has {self._size} of {end})"
@@ -321,7 +330,8 @@ def header(
         if stored is None:
             raise CheckpointError(
                 f"{spec.name}: a safetensors file cannot hold dtype {dtype_name(spec.dtype)}; convert it to one of "
-                f"{', '.join(SAFETENSORS_TYPES)}"
+                f"{', '.join(SAFETENSORS_TYPES)}",
+                parameter=spec.name,
             )
         offsets = [at, at + spec.nbytes]
         found[spec.name] = {"dtype": stored.dtype, "shape": list(stored.shape), "data_offsets": offsets}

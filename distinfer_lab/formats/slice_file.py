@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..arguments import checked
 from ..display import Displayed, counted
-from ..errors import CheckpointError, CheckpointFileError, EncryptionError, Option, listed, options_of
+from ..errors import CheckpointError, CheckpointFileError, EncryptionError, Option, listed
 from ..layout import Box, windows
 from ..text import printable
 from .box_reads import contiguous_from, last_cut_dim, rows_to_read, run_bytes, stepped_dim
@@ -78,7 +78,7 @@ def open_slice(
         handle: Handle = NamedHandle(name)
     except OSError as err:
         known = recognise_unopened(name, err)
-        raise CheckpointFileError(f"{name}: {known}", *options_of(known)) from err
+        raise CheckpointFileError(f"{name}: {known}", of=known, file=name) from err
     try:
         with handle as fd:
             head = os.pread(fd, HEAD_BYTES, 0)
@@ -86,7 +86,7 @@ def open_slice(
             return _open_decrypted(name, handle, mode, dec_key, dec_mode)
         if dec_key is not None:
             key = Option("dec_key")
-            raise EncryptionError(f"{name} is not encrypted; leave out {key}", key)
+            raise EncryptionError(f"{name} is not encrypted; leave out {key}", key, file=name)
         return SliceFile(name, handle, crc_check)
     except BaseException:
         handle.close()
@@ -97,7 +97,8 @@ def _open_decrypted(name: str, handle: Handle, found: str, key: bytes | None, mo
     """Decrypt the file, as a stream, into one without a name, and open that."""
     if key is None:
         needed, by = Option("dec_key"), Option("dec_mode", found)
-        raise EncryptionError(f"{name} is encrypted by {found}; pass {needed} (and {by})", needed, by)
+        words = f"{name} is encrypted by {found}; pass {needed} (and {by})"
+        raise EncryptionError(words, needed, by, file=name)
     with handle as fd, os.fdopen(os.dup(fd), "rb") as file:
         file.seek(0)
         plain = Spool(decrypt(name, file, handle.size, key, mode), handle.stat)
@@ -105,7 +106,8 @@ def _open_decrypted(name: str, handle: Handle, found: str, key: bytes | None, mo
         opened = SliceFile(name, plain)
     except CheckpointError as err:
         plain.close()
-        raise EncryptionError(f"{name}: the key is wrong, or the file is damaged: {err}") from err
+        words = f"{name}: the key is wrong, or the file is damaged: {err}"
+        raise EncryptionError(words, of=err, file=name) from err
     handle.close()
     return opened
 
@@ -141,14 +143,13 @@ class SliceFile(SlicesInFiles, Displayed):
         end = self._content_end(crc_check) if format.has_checksum else self.size
         try:
             if not self.size:
-                raise CheckpointError(f"{path}: the file is empty (0 bytes)")
+                raise self._error("the file is empty (0 bytes)")
             self.entries, self._texts, cut = format.index(path, self._read_at, end)
             self.cut = f"{path}: {cut}" if cut else ""
         except CheckpointError as err:
             known = recognise_file(path, self._read_at(0, HEAD_BYTES))
-            raise CheckpointError(
-                f"{path}: {known}" if known else f"{err}; copy or download it again", *options_of(known)
-            ) from err
+            words = f"{path}: {known}" if known else f"{err}; copy or download it again"
+            raise CheckpointError(words, of=known or err, file=path) from err
         self._closer = weakref.finalize(self, handle.close)
 
     def _content_end(self, crc_check: bool) -> int:
@@ -156,16 +157,15 @@ class SliceFile(SlicesInFiles, Displayed):
         tail = self._read_at(max(self.size - CRC_BYTES, 0), CRC_BYTES)
         if not tail.startswith(CRC_WORD) or len(tail) < CRC_BYTES:
             if crc_check:
-                raise CheckpointError(
-                    f"{self.path}: the file carries no checksum; open it with crc_check=False"
-                )
+                raise self._error("the file carries no checksum; open it with crc_check=False")
             return self.size
         end = self.size - CRC_BYTES
         if crc_check and (found := self._crc(end)) != int.from_bytes(tail[len(CRC_WORD) :], "big"):
-            raise CheckpointError(
-                f"{self.path}: its checksum is wrong (the content's is {found}); it is damaged"
-            )
+            raise self._error(f"its checksum is wrong (the content's is {found}); it is damaged")
         return end
+
+    def _error(self, what: str, name: str | None = None) -> CheckpointError:
+        return CheckpointError(f"{self.path}: {what}", file=self.path, parameter=name)
 
     def _crc(self, end: int) -> int:
         crc = 0
@@ -204,11 +204,11 @@ class SliceFile(SlicesInFiles, Displayed):
         try:
             now = os.stat(self.path)
         except OSError as err:
-            raise CheckpointFileError(f"{self.path}: {err.strerror}; it went away while it was read") from err
+            words = f"{self.path}: {err.strerror}; it went away while it was read"
+            raise CheckpointFileError(words, file=self.path) from err
         if FileIdentity.of(now) != self.identity:
-            raise CheckpointFileError(
-                f"{self.path} was changed while it was read; start again when it is complete"
-            )
+            words = f"{self.path} was changed while it was read; start again when it is complete"
+            raise CheckpointFileError(words, file=self.path)
 
     def close(self) -> None:
         """Close the file; reads fail from now on."""
@@ -230,10 +230,10 @@ class SliceFile(SlicesInFiles, Displayed):
             If there is none.
         """
         if name not in self.entries:
-            raise CheckpointError(f"{self.path} has no entry {name!r}; it has {listed(self.entries)}")
+            raise self._error(f"the file has no entry {name!r}; it has {listed(self.entries)}", name)
         entry = self.entries[name]
         if entry.problem:
-            raise CheckpointError(f"{self.path}: {name}: {entry.problem}")
+            raise self._error(f"{name}: {entry.problem}", name)
         return entry
 
     def text(self, name: str) -> str:
@@ -246,7 +246,7 @@ class SliceFile(SlicesInFiles, Displayed):
         """
         entry = self.entry(name)
         if not entry.is_text:
-            raise CheckpointError(f"{self.path}: {name} is a tensor, not a text")
+            raise self._error(f"{name} is a tensor, not a text", name)
         if name in self._texts:
             return self._texts[name]
         data = bytearray(entry.nbytes)
@@ -254,9 +254,7 @@ class SliceFile(SlicesInFiles, Displayed):
         try:
             return data.decode("utf-32-le")
         except UnicodeDecodeError as err:
-            raise CheckpointError(
-                f"{self.path}: {name}: its text is not UTF-32; the file is damaged"
-            ) from err
+            raise self._error(f"{name}: its text is not UTF-32; the file is damaged", name) from err
 
     def read(self, name: str, box: Box | None = None) -> Array:
         """The elements of a box of an entry (of all of it, if no box is given), in the box's shape.
@@ -283,12 +281,13 @@ class SliceFile(SlicesInFiles, Displayed):
         """
         entry = self.entry(name)
         if entry.is_text:
-            raise CheckpointError(f"{self.path}: {name} is a text, not a tensor; use text({name!r})")
+            raise self._error(f"{name} is a text, not a tensor; use text({name!r})", name)
         box.within(Box.whole(entry.shape))
         if (out.shape, out.dtype) != (box.shape, entry.dtype):
-            raise CheckpointError(
-                f"{self.path}: {name}: an array of shape {list(out.shape)} and dtype {out.dtype} for a box of "
-                f"shape {list(box.shape)} and dtype {entry.dtype}; it must fit"
+            raise self._error(
+                f"{name}: an array of shape {list(out.shape)} and dtype {out.dtype} for a box of "
+                f"shape {list(box.shape)} and dtype {entry.dtype}; it must fit",
+                name,
             )
         if not out.size:
             return 0
@@ -434,7 +433,8 @@ class SliceFile(SlicesInFiles, Displayed):
         except CheckpointFileError:
             raise
         except OSError as err:
-            raise CheckpointFileError(f"{self.path}: {entry.name} at byte {offset}: {err.strerror}") from err
+            words = f"{self.path}: {entry.name} at byte {offset}: {err.strerror}"
+            raise CheckpointFileError(words, file=self.path, parameter=entry.name) from err
 
     def _preadv(self, entry: Entry, offset: int, target: memoryview) -> int:
         with self._used(entry, offset) as fd:
@@ -444,5 +444,5 @@ class SliceFile(SlicesInFiles, Displayed):
         while len(target):
             count = self._preadv(entry, offset, target)
             if not count:
-                raise CheckpointError(f"{self.path}: the file became shorter while {entry.name} was read")
+                raise self._error(f"the file became shorter while {entry.name} was read", entry.name)
             target, offset = target[count:], offset + count

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..arguments import checked
 from ..display import counted, format_bytes
-from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, EncryptionError
+from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, EncryptionError, Option
 from ..layout import Box
 from .allocation import allocate
 from .ckpt import CRC_WORD
@@ -124,7 +124,7 @@ class SliceWriter:
             self._file = self._open()
         except OSError as err:
             raise CheckpointFileError(
-                f"{self.path}: {err.strerror}; choose a folder that can be written"
+                f"{self.path}: {err.strerror}; choose a folder that can be written", file=self.path
             ) from err
         try:
             self.resumed = self._keep and self._holds(frame)
@@ -146,14 +146,17 @@ class SliceWriter:
         mode: str,
     ) -> None:
         if chunk_bytes < 1:
-            raise CheckpointError(f"{self.path}: chunk_bytes={chunk_bytes} must be 1 or more")
+            given = Option("chunk_bytes", chunk_bytes)
+            raise CheckpointError(f"{self.path}: {given} must be 1 or more", given, file=self.path)
         if (crc or key is not None) and not self._format.has_checksum:
-            raise CheckpointError(f"{self.path}: only .ckpt files carry a checksum or are encrypted")
+            raise CheckpointError(
+                f"{self.path}: only .ckpt files carry a checksum or are encrypted", file=self.path
+            )
         if key is not None:
             check_key(key, mode)
             if crc:
                 raise EncryptionError(
-                    f"{self.path}: an encrypted file carries no checksum; choose one of them"
+                    f"{self.path}: an encrypted file carries no checksum; choose one of them", file=self.path
                 )
         check_specs(self.path, self.specs, self._format)
 
@@ -190,7 +193,8 @@ class SliceWriter:
             if not self.resumed:
                 os.truncate(fd, 0)
             raise CheckpointFileError(
-                f"{self.path}: {err.strerror}; the file was not completed, it takes {format_bytes(self._size)}"
+                f"{self.path}: {err.strerror}; the file was not completed, it takes {format_bytes(self._size)}",
+                file=self.path,
             ) from err
 
     def _read_at(self, offset: int, count: int) -> bytes:
@@ -255,11 +259,15 @@ class SliceWriter:
         """
         entry = self.entries.get(name)
         if entry is None or entry.is_text:
-            raise CheckpointError(f"{self.path}: no tensor {name!r} was announced")
+            raise CheckpointError(
+                f"{self.path}: no tensor {name!r} was announced", file=self.path, parameter=name
+            )
         if array.shape != box.shape or array.dtype != entry.dtype:
             raise CheckpointError(
                 f"{self.path}: {name}: an array of shape {list(array.shape)} and dtype {array.dtype} for a box of "
-                f"shape {list(box.shape)} and dtype {entry.dtype}"
+                f"shape {list(box.shape)} and dtype {entry.dtype}",
+                file=self.path,
+                parameter=name,
             )
         box.within(Box.whole(entry.shape))
         if not array.size:
@@ -285,13 +293,19 @@ class SliceWriter:
             try:
                 count = os.pwrite(self._file.fileno(), source[:WRITE_BYTES], offset)
             except OSError as err:
-                raise CheckpointFileError(f"{self.path}: {err.strerror}; the file was not completed") from err
+                raise CheckpointFileError(
+                    f"{self.path}: {err.strerror}; the file was not completed", file=self.path
+                ) from err
             source, offset = source[count:], offset + count
 
     def _commit(self) -> None:
         for name, left in self._left.items():
             if left:
-                raise CheckpointError(f"{self.path}: {name}: {left} bytes were not written, or some twice")
+                raise CheckpointError(
+                    f"{self.path}: {name}: {left} bytes were not written, or some twice",
+                    file=self.path,
+                    parameter=name,
+                )
         try:
             if self._crc:
                 self._append_crc()
@@ -302,7 +316,9 @@ class SliceWriter:
             self._file.close()
             Path(self._temporary).replace(self.path)
         except OSError as err:
-            raise CheckpointFileError(f"{self.path}: {err.strerror}; the file was not completed") from err
+            raise CheckpointFileError(
+                f"{self.path}: {err.strerror}; the file was not completed", file=self.path
+            ) from err
 
     def _append_crc(self) -> None:
         crc = 0
@@ -352,7 +368,9 @@ def save_slice(
             specs.append(TensorSpec(name, _little(value.dtype), value.shape))
         else:
             raise ArgumentTypeError(
-                f"{os.fspath(path)}: {name} is {type(value).__name__}, not an array or a text"
+                f"{os.fspath(path)}: {name} is {type(value).__name__}, not an array or a text",
+                file=path,
+                parameter=name,
             )
     with SliceWriter(path, specs, **options) as writer:
         for name, value in values.items():

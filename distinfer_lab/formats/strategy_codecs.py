@@ -13,7 +13,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, EncodeError
 
-from ..errors import CheckpointError, listed, options_of
+from ..errors import CheckpointError, listed
 from ..json_kinds import kind_of_json
 from ..layout.dialects.mindspore import MindSporeLayout
 from ..text import shown
@@ -66,7 +66,7 @@ def _from_protobuf(path: str, data: bytes) -> StrategyFile:
     message = message_class("ParallelStrategyMap")()
     if sum(map(data.count, EMPTY_MESSAGES)) > FREE_MESSAGES + len(data) // BYTES_PER_MESSAGE:
         raise CheckpointError(
-            f"{path}: not a valid strategy file, or damaged (it consists of empty messages)"
+            f"{path}: not a valid strategy file, or damaged (it consists of empty messages)", file=path
         )
     try:
         message.ParseFromString(data)
@@ -78,7 +78,9 @@ def _from_protobuf(path: str, data: bytes) -> StrategyFile:
     names += [item.param_name for item in message.parallel_layout_item]
     for name in names:
         if not isinstance(name, str):  # how the library gives bytes that are no text
-            raise CheckpointError(f"{path}: the name {name!r:.80} is not UTF-8; the file is damaged")
+            raise CheckpointError(
+                f"{path}: the name {name!r:.80} is not UTF-8; the file is damaged", file=path
+            )
     operators = {
         item.node_name: OperatorStrategy(
             item.parallel_strategys.stage,
@@ -99,8 +101,8 @@ def _from_protobuf(path: str, data: bytes) -> StrategyFile:
 def _not_a_strategy(path: str, data: bytes, why: str) -> CheckpointError:
     known = recognise_slices(path, data[:HEAD_BYTES])
     if known:
-        return CheckpointError(f"{path}: {known}; {A_STRATEGY}")
-    return CheckpointError(f"{path}: not a valid strategy file, or damaged ({why})")
+        return CheckpointError(f"{path}: {known}; {A_STRATEGY}", file=path)
+    return CheckpointError(f"{path}: not a valid strategy file, or damaged ({why})", file=path)
 
 
 def _lacking(message: Any) -> list[str]:
@@ -112,7 +114,9 @@ def _lacking(message: Any) -> list[str]:
 
 def _item(path: str, param: str, found: Any) -> MindSporeLayout:
     if not found.dev_matrix or not found.tensor_map:
-        raise CheckpointError(f"{path}: {param:.200}: its layout has no dev_matrix or no tensor_map")
+        raise CheckpointError(
+            f"{path}: {param:.200}: its layout has no dev_matrix or no tensor_map", file=path, parameter=param
+        )
     maps = [tuple(m.dim) for m in found.tensor_map]
     tensor_map: tuple[Any, ...] = maps[0]
     if len(maps) > 1:
@@ -143,7 +147,7 @@ def _from_json(path: str, data: bytes, found: Any) -> StrategyFile:
     except ValueError as err:
         known = kind_of_json(found, "strategy")
         words = known or f"not a valid strategy file, or damaged: {err!s:.300}"
-        raise CheckpointError(f"{path}: {words}; {A_STRATEGY}", *options_of(known)) from err
+        raise CheckpointError(f"{path}: {words}; {A_STRATEGY}", of=known, file=path) from err
 
 
 def _json_operator(name: str, item: Any) -> OperatorStrategy:
@@ -206,7 +210,7 @@ def _to_protobuf(path: str, source: StrategyFile) -> bytes:
     try:
         data: bytes = message.SerializeToString()
     except EncodeError as err:
-        raise CheckpointError(f"{path}: {err}") from err
+        raise CheckpointError(f"{path}: {err}", of=err, file=path) from err
     return data
 
 
@@ -230,7 +234,11 @@ def _to_json(path: str, source: StrategyFile) -> bytes:
     layouts = {}
     for name, layout in source.layouts.items():
         if layout.tensor_shape is None:
-            raise CheckpointError(f"{path}: {name}: JSON needs its full shape; write a .ckpt strategy file")
+            raise CheckpointError(
+                f"{path}: {name}: JSON needs its full shape; write a .ckpt strategy file",
+                file=path,
+                parameter=name,
+            )
         layouts[name] = {
             "dev_matrix": layout.dev_matrix,
             "field": layout.field,

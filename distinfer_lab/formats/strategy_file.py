@@ -62,7 +62,7 @@ def as_strategy(source: Strategy | StrategyFile | str | os.PathLike[str]) -> Str
             return strategy_from_json(fields)
         return decode_strategy(name, data, fields).strategy()
     except LayoutError as err:
-        raise CheckpointError(f"{os.fspath(source)}: {err}") from err
+        raise CheckpointError(f"{os.fspath(source)}: {err}", of=err, file=source) from err
 
 
 @checked
@@ -88,7 +88,7 @@ def _content(name: str) -> bytes:
         if isinstance(err, FileNotFoundError) and (mesh := _mesh_or_none(name)) is not None:
             rules = f'Rules({mesh!r}, read_rules("llama"), config)'
             remedy = f"if a mesh is meant, add the rules that say what its axes shard: {rules}"
-        raise CheckpointFileError(f"{name}: {err.strerror}; {remedy}") from err
+        raise CheckpointFileError(f"{name}: {err.strerror}; {remedy}", file=name) from err
 
 
 def _mesh_or_none(text: str) -> Mesh | None:
@@ -148,7 +148,9 @@ def write_strategy(path: str | os.PathLike[str], source: StrategyFile | Strategy
         temporary.replace(name)
     except OSError as err:
         temporary.unlink(missing_ok=True)
-        raise CheckpointFileError(f"{name}: {err.strerror}; choose a folder that can be written") from err
+        raise CheckpointFileError(
+            f"{name}: {err.strerror}; choose a folder that can be written", file=name
+        ) from err
 
 
 def _written(path: str, source: StrategyFile | Strategy) -> bytes:
@@ -161,7 +163,7 @@ def _written(path: str, source: StrategyFile | Strategy) -> bytes:
         if as_json:
             return json.dumps(strategy_to_json(source), indent=1).encode()
         raise CheckpointError(
-            f"{path}: {err}; give the file a name that ends in .json, and it takes any cut"
+            f"{path}: {err}; give the file a name that ends in .json, and it takes any cut", of=err, file=path
         ) from err
 
 
@@ -188,7 +190,7 @@ def _merged_stages(src_strategy_dirs: str | os.PathLike[str]) -> StrategyFile:
     folder = Path(src_strategy_dirs)
     paths = sorted(folder.glob("*.ckpt"))
     if not paths:
-        raise CheckpointFileError(f"{folder}: no .ckpt strategy files there; check the folder")
+        raise CheckpointFileError(f"{folder}: no .ckpt strategy files there; check the folder", file=folder)
     operators: dict[str, OperatorStrategy] = {}
     layouts: dict[str, MindSporeLayout] = {}
     for path in paths:
@@ -197,7 +199,9 @@ def _merged_stages(src_strategy_dirs: str | os.PathLike[str]) -> StrategyFile:
         for name, layout in found.layouts.items():
             if f"{stage}-{name}" in layouts:
                 raise CheckpointError(
-                    f"{path}: stage {stage} has {name!r} already, from another file; remove one"
+                    f"{path}: stage {stage} has {name!r} already, from another file; remove one",
+                    file=path,
+                    parameter=name,
                 )
             layouts[f"{stage}-{name}"] = layout
         operators |= found.operators

@@ -64,7 +64,9 @@ class StrategyFile(Displayed):
             found = STAGE_NAME.fullmatch(full_name) if merged else None
             name = found[2] if found else full_name
             if name in items and items[name] != item:
-                raise LayoutError(f"{name}: its pipeline stages lay it out differently; they must agree")
+                raise LayoutError(
+                    f"{name}: its pipeline stages lay it out differently; they must agree", parameter=name
+                )
             items[name] = item
             stages.setdefault(name, []).append(_stage(full_name, found[1]) if found else 0)
         shapes = {n: item.tensor_shape for n, item in items.items() if item.tensor_shape is not None}
@@ -98,7 +100,7 @@ class StrategyFile(Displayed):
             try:
                 item = from_layout(layout, strategy.shapes.get(name))
             except LayoutError as err:
-                raise LayoutError(f"{name}: {err}") from err
+                raise LayoutError(f"{name}: {err}", of=err, parameter=name) from err
             for first in layout.first_ranks:
                 layouts[f"{first // layout.mesh.size}-{name}" if staged else name] = item
         return cls(current_stage, dict(operators or {}), layouts)
@@ -118,7 +120,9 @@ class StrategyFile(Displayed):
 
 def _stage(full_name: str, digits: str) -> int:
     if len(digits) > MOST_STAGE_DIGITS:
-        raise LayoutError(f"{full_name:.80}: pipeline stage {digits:.20} is larger than any supported")
+        raise LayoutError(
+            f"{full_name:.80}: pipeline stage {digits:.20} is larger than any supported", parameter=full_name
+        )
     return int(digits)
 
 
@@ -126,4 +130,4 @@ def _layout(name: str, item: MindSporeLayout, stages: Sequence[int]) -> Layout:
     try:
         return to_layout(item, sorted(set(stages)))
     except LayoutError as err:
-        raise LayoutError(f"{name}: {err}") from err
+        raise LayoutError(f"{name}: {err}", of=err, parameter=name) from err

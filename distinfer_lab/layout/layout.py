@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..arguments import checked_on_error
 from ..display import Displayed
-from ..errors import LayoutError
+from ..errors import LayoutError, Option
 from ..text import printable, shown
 from ..untrusted import LARGEST_SIZE, MAX_DIMS, MOST_RANKS, check_shape
 from .box import Boxes
@@ -140,7 +140,7 @@ class Layout(Displayed):
         for word, given in (("sizes", self.sizes), ("fused", self.fused)):
             for dim, sizes in enumerate(given):
                 if sizes is not None and sum(map(abs, sizes)) > LARGEST_SIZE:
-                    raise LayoutError(f"dim {dim}: {word} {shown(sizes)} are larger than any tensor")
+                    raise LayoutError(f"dim {dim}: {word} {shown(sizes)} are larger than any tensor", dim=dim)
         fused = math.prod(len(parts) for parts in self.fused if parts)
         cells = self.mesh.size * len(self.first_ranks) * fused * max(self.ndim, 1)
         if cells > MOST_CELLS:
@@ -161,12 +161,14 @@ class Layout(Displayed):
 
     def _check_sizes(self) -> None:
         if self.split not in SPLITS:
-            raise LayoutError(f"split={self.split!r} is not one of {', '.join(SPLITS)}")
+            given = Option("split", self.split)
+            raise LayoutError(f"{given} is not one of {', '.join(SPLITS)}", given)
         for dim, sizes in enumerate(self.sizes):
             if sizes is not None and (len(sizes) != self.parts[dim] or min(sizes) < 0):
                 raise LayoutError(
                     f"dim {dim}: sizes {sizes} for {self.parts[dim]} parts; "
-                    "give one size, 0 or more, for each part"
+                    "give one size, 0 or more, for each part",
+                    dim=dim,
                 )
 
     def _check_ranks(self) -> None:
@@ -193,9 +195,10 @@ class Layout(Displayed):
     def _check_replicas(self) -> None:
         replicas = self.mesh.size // math.prod(self.parts)
         if self.optimizer_shards < 1 or replicas % self.optimizer_shards:
+            given = Option("optimizer_shards", self.optimizer_shards)
             raise LayoutError(
-                f"optimizer_shards={self.optimizer_shards} does not divide the {replicas} equal "
-                f"shards of each part; use a divisor of {replicas}"
+                f"{given} does not divide the {replicas} equal shards of each part; use a divisor of {replicas}",
+                given,
             )
         if self.optimizer_shards > 1 and not self.dims:
             raise LayoutError("a tensor of no dims has no rows for optimizer shards; use optimizer_shards=1")
@@ -297,7 +300,7 @@ class Layout(Displayed):
         try:
             check_shape(shape, "the shape")
         except ValueError as err:
-            raise LayoutError(str(err)) from err
+            raise LayoutError(str(err), of=err) from err
         runs = [self._runs(dim, int(n)) for dim, n in enumerate(shape)]
         pieces = self.piece_numbers()
         # Row-major over (rank, run of dim 0, run of dim 1, ...); a dim that is not fused has one run.
@@ -319,7 +322,7 @@ class Layout(Displayed):
             return piece_runs(length, axes, self.split, sizes, fused)
         except LayoutError as err:
             where = f"dim {dim} (cut by {'+'.join(self.dims[dim]) or 'nothing'})"
-            raise LayoutError(f"{where} has {err}") from err
+            raise LayoutError(f"{where} has {err}", of=err, dim=dim) from err
 
     def shard_shape(self, shape: Sequence[int], rank: int | None = None) -> tuple[int, ...]:
         """The shape of what `rank` holds (the first holder, if no rank is given)."""
@@ -338,7 +341,9 @@ class Layout(Displayed):
         """
         found = np.flatnonzero(self.ranks == rank)
         if not len(found):
-            raise LayoutError(f"rank {rank} holds no shard; the ranks that do are {self.describe_ranks()}")
+            raise LayoutError(
+                f"rank {rank} holds no shard; the ranks that do are {self.describe_ranks()}", rank=rank
+            )
         return int(found[0])
 
     def full_shape(self, shard_shapes: Mapping[int, Sequence[int]]) -> tuple[int, ...]:
@@ -372,7 +377,7 @@ class Layout(Displayed):
         found = {int(pieces[self.row_of(r) % self.mesh.size]): int(s[dim]) for r, s in shard_shapes.items()}
         if len(found) < count:
             raise LayoutError(
-                f"dim {dim}: shards of {len(found)} of its {count} pieces do not tell its length"
+                f"dim {dim}: shards of {len(found)} of its {count} pieces do not tell its length", dim=dim
             )
         return sum(found.values())
 

@@ -116,5 +116,6 @@ def _check_filled(common: Boxes, want: Rows, wanted: Boxes, want_of: Rows, dst_r
         box = box_at(wanted, which)
         raise ReshardError(
             f"the source's boxes leave a hole in box {box.start}:{box.stop} of destination rank {rank}: "
-            f"{int(got[which])} elements for {int(need[which])}; check the source strategy and the shape"
+            f"{int(got[which])} elements for {int(need[which])}; check the source strategy and the shape",
+            rank=rank,
         )

@@ -31,7 +31,7 @@ from collections.abc import Iterable, Sequence
 from operator import index
 from typing import Any, NamedTuple
 
-from ..errors import ArgumentTypeError, LayoutError
+from ..errors import ArgumentTypeError, LayoutError, Option
 from ..text import LONGEST_SHOWN, shown
 from ..untrusted import MAX_DIMS
 
@@ -109,7 +109,7 @@ def unquoted(name: str) -> str:
     try:
         return str(ast.literal_eval(name))
     except (SyntaxError, ValueError) as err:
-        raise LayoutError(f"axis name {name}: {err}; write it as a Python string") from err
+        raise LayoutError(f"axis name {name}: {err}; write it as a Python string", of=err) from err
 
 
 def parse_sharding(text: str) -> Sharding:
@@ -200,7 +200,8 @@ class _Cursor:
         found = _WORD.match(self.text, self.at)
         what = shown(found.group()) if found else "the end"
         return LayoutError(
-            f"sharding {shown(self.text)}: dim {self.dim}, position {self.at}: {what} is not expected here; {remedy}"
+            f"sharding {shown(self.text)}: dim {self.dim}, position {self.at}: {what} is not expected here; {remedy}",
+            dim=self.dim,
         )
 
 
@@ -292,7 +293,9 @@ def sharding_of(
     }
     for name in keywords:
         if getattr(said, name) != Sharding._field_defaults[name]:
-            raise LayoutError(f"sharding {shown(dims)} says {name}, and so does {name}=; give them once")
+            raise LayoutError(
+                f"sharding {shown(dims)} says {name}, and so does {name}=; give them once", Option(name)
+            )
     sharding = said._replace(**keywords) if keywords else said
     _check(sharding)
     return sharding
@@ -310,10 +313,10 @@ def _check(sharding: Sharding) -> None:
     for dim, fused in enumerate(sharding.fused):
         if fused is not None and (not fused or min(fused) < 1):
             raise LayoutError(
-                f"dim {dim}: fused parts of sizes {shown(fused)}; give 1 or more elements for each"
+                f"dim {dim}: fused parts of sizes {shown(fused)}; give 1 or more elements for each", dim=dim
             )
         if fused is not None and sharding.sizes and sharding.sizes[dim] is not None:
-            raise LayoutError(f"dim {dim} has explicit sizes and fused parts; give one of them")
+            raise LayoutError(f"dim {dim} has explicit sizes and fused parts; give one of them", dim=dim)
 
 
 def _sizes(given: Sequence[Sequence[int] | None], name: str) -> Sizes:
@@ -360,7 +363,7 @@ def whole_numbers(values: Iterable[Any], name: str) -> tuple[int, ...]:
     try:
         return tuple(map(index, given))
     except TypeError as err:
-        raise LayoutError(f"{name} are {shown(given)}; give integers") from err
+        raise LayoutError(f"{name} are {shown(given)}; give integers", Option(name)) from err
 
 
 def double_quoted(text: str) -> str:

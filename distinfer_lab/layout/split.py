@@ -163,7 +163,8 @@ def share_rows(runs: Ints, members: Ints, shards: int, split: str) -> None:
         bad = int(rows[rows % shards != 0][0])
         raise LayoutError(
             f"dim 0 of a shard has {bad} rows, which {shards} optimizer shards cannot share evenly; "
-            "use a divisor of it, or another split"
+            "use a divisor of it, or another split",
+            dim=0,
         )
     share = -(-rows // shards)
     first = np.minimum(members * share, rows)[:, None]

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..arguments import checked_on_error
 from ..display import Displayed, counted
-from ..errors import LayoutError, listed
+from ..errors import LayoutError, Option, listed
 from ..text import printable
 from .box import Boxes, volumes
 from .layout import Layout
@@ -53,9 +53,8 @@ class Strategy(Mapping[str, Layout], Displayed):
         highest = max((layout.last_rank for layout in distinct.values()), default=0)
         self.ranks = highest + 1 if ranks is None else ranks
         if self.ranks <= highest:
-            raise LayoutError(
-                f"a strategy of {self.ranks} ranks names rank {highest}; give ranks={highest + 1}"
-            )
+            given = Option("ranks", highest + 1)
+            raise LayoutError(f"a strategy of {self.ranks} ranks names rank {highest}; give {given}", given)
 
     def __getitem__(self, name: str) -> Layout:
         return self._layouts[name]
@@ -106,14 +105,16 @@ class Strategy(Mapping[str, Layout], Displayed):
             If the parameter is not named, its shape is unknown, or the cut does not fit.
         """
         if name not in self:
-            raise LayoutError(f"{name}: the strategy has no layout for it; it names {listed(self)}")
+            raise LayoutError(
+                f"{name}: the strategy has no layout for it; it names {listed(self)}", parameter=name
+            )
         full = self.shapes.get(name) if shape is None else shape
         if full is None:
-            raise LayoutError(f"{name}: the strategy does not know its shape; give one")
+            raise LayoutError(f"{name}: the strategy does not know its shape; give one", parameter=name)
         try:
             return self[name].boxes(full)
         except LayoutError as err:
-            raise LayoutError(f"{name}: {err}") from err
+            raise LayoutError(f"{name}: {err}", of=err, parameter=name) from err
 
     def elements_per_rank(self) -> dict[str, Any]:
         """For each parameter of known shape the number of elements on every rank, int64 (ranks,)."""

@@ -55,7 +55,9 @@ class GraphBuilder:
 
     def _define(self, name: str, spec: Spec) -> Spec:
         if name in self._specs:
-            raise GraphError(f"{name!r} is defined twice; give each input and parameter a name of its own")
+            raise GraphError(
+                f"{name!r} is defined twice; give each input and parameter a name of its own", parameter=name
+            )
         self._specs[name] = spec
         return spec
 
@@ -78,7 +80,7 @@ class GraphBuilder:
     def spec(self, name: str) -> Spec:
         """The shape and dtype of a value."""
         if name not in self._specs:
-            raise GraphError(f"{name!r} is not defined")
+            raise GraphError(f"{name!r} is not defined", parameter=name)
         return self._specs[name]
 
     @contextmanager

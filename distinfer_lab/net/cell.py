@@ -111,7 +111,8 @@ class Cell(Displayed):
             if name in out:
                 raise GraphError(
                     f"{type(self).__name__} has two parameters named {name!r}; give Parameter(..., name=) "
-                    "another name"
+                    "another name",
+                    parameter=name,
                 )
             out[name] = param
         for name, param in out.items():

@@ -43,11 +43,12 @@ def check_value(kind: str, name: str, spec: Spec, given: Mapping[str, Array]) ->
         Naming the value, its shape and dtype, and what was expected.
     """
     if name not in given:
-        raise GraphError(f"{kind} {name!r} is missing; there are {listed(given)}")
+        raise GraphError(f"{kind} {name!r} is missing; there are {listed(given)}", parameter=name)
     value = np.asarray(given[name])
     if Spec(value.shape, value.dtype) != spec:
         raise GraphError(
             f"{kind} {name!r} has shape {list(value.shape)} and dtype {value.dtype}; "
-            f"the graph takes {list(spec.shape)} {spec.dtype}"
+            f"the graph takes {list(spec.shape)} {spec.dtype}",
+            parameter=name,
         )
     return value

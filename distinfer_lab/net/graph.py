@@ -210,14 +210,15 @@ class Graph(Displayed):
             for name in node.inputs:
                 if name not in specs:
                     raise GraphError(
-                        f"{node.output} = {node.op.name}(...) reads {name!r}, which nothing before it defines"
+                        f"{node.output} = {node.op.name}(...) reads {name!r}, which nothing before it defines",
+                        parameter=name,
                     )
             if node.output in specs:
-                raise GraphError(f"{node.output!r} is defined twice")
+                raise GraphError(f"{node.output!r} is defined twice", parameter=node.output)
             specs[node.output] = node.op.infer(*(specs[i] for i in node.inputs))
         for name in (*self.outputs, *self.updates.values()):
             if name not in specs:
-                raise GraphError(f"the graph returns {name!r}, which nothing defines")
+                raise GraphError(f"the graph returns {name!r}, which nothing defines", parameter=name)
         object.__setattr__(self, "specs", specs)
 
     def __repr__(self) -> str:

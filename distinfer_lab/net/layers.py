@@ -263,7 +263,7 @@ class LayerNorm(Cell):
 
     def _axis(self, name: str, axis: object, shape: tuple[int, ...]) -> int:
         if axis is not None and (not isinstance(axis, int) or isinstance(axis, bool)):
-            raise ArgumentTypeError(f"LayerNorm: {name}={axis!r:.60} is not an integer")
+            raise ArgumentTypeError(f"LayerNorm: {name}={axis!r:.60} is not an integer", parameter=name)
         return -len(shape) if axis is None else axis
 
     def construct(self, x: Value) -> Value:

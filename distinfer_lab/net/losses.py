@@ -1,6 +1,6 @@
 """Losses by MindSpore's names: cells of (prediction, label)."""
 
-from ..errors import GraphError
+from ..errors import GraphError, Option
 from . import ops
 from .cell import Cell
 from .tensor import Value
@@ -14,7 +14,8 @@ class _Loss(Cell):
     def __init__(self, reduction: str) -> None:
         super().__init__()
         if reduction not in REDUCTIONS:
-            raise GraphError(f"reduction={reduction!r} is not one of {', '.join(REDUCTIONS)}")
+            given = Option("reduction", reduction)
+            raise GraphError(f"{given} is not one of {', '.join(REDUCTIONS)}", given)
         self.reduction = reduction
 
     def _reduced(self, losses: Value) -> Value:

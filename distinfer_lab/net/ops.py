@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from ..display import Displayed
-from ..errors import ArgumentTypeError, GraphError
+from ..errors import ArgumentTypeError, GraphError, Option
 from . import operators
 from .graph import AxisStrategy, NodeStrategy, Operator, Spec
 from .tensor import Tensor, Traced, Value, apply
@@ -369,7 +369,8 @@ class Gather(Primitive):
 
     def __init__(self, batch_dims: int = 0) -> None:
         if batch_dims != 0:
-            raise GraphError(f"Gather: batch_dims={batch_dims} is not supported; use 0")
+            given = Option("batch_dims", batch_dims)
+            raise GraphError(f"Gather: {given} is not supported; use 0", given)
         super().__init__()
 
     def bind(self, args: Arguments) -> tuple[Operator, tuple[Value, ...]]:
@@ -384,7 +385,8 @@ class OneHot(Primitive):
 
     def __init__(self, axis: int = -1) -> None:
         if axis != -1:
-            raise GraphError(f"OneHot: axis={axis} is not supported; use -1, and a Transpose after it")
+            given = Option("axis", axis)
+            raise GraphError(f"OneHot: {given} is not supported; use -1, and a Transpose after it", given)
         super().__init__()
 
     def bind(self, args: Arguments) -> tuple[Operator, tuple[Value, ...]]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..display import Displayed, counted
-from ..errors import ArgumentTypeError, ContextError, GraphError
+from ..errors import ArgumentTypeError, ContextError, GraphError, Option
 from .build import GraphBuilder
 from .initializer import Initializer, initializer
 from .operators import AtStep, BroadcastTo, Cast, Constant, Identity, Sqrt, Square
@@ -290,10 +290,12 @@ class Adam(Optimizer):
         super().__init__(params, learning_rate, weight_decay, loss_scale)
         for name, value in (("use_locking", use_locking), ("use_nesterov", use_nesterov)):
             if not isinstance(value, bool):
-                raise ArgumentTypeError(f"Adam: {name}={value!r} is not True or False")
+                raise ArgumentTypeError(f"Adam: {name}={value!r} is not True or False", Option(name, value))
         for name, value in (("amsgrad", use_amsgrad), ("lazy", use_lazy), ("offload", use_offload)):
             if value:
-                raise ContextError(f"Adam: use_{name}={value!r} is not supported; use False")
+                raise ContextError(
+                    f"Adam: use_{name}={value!r} is not supported; use False", Option(f"use_{name}", value)
+                )
         numbers = [self._number(*pair) for pair in (("beta1", beta1), ("beta2", beta2), ("eps", eps))]
         self.beta1, self.beta2, self.eps = (float(np.float32(number)) for number in numbers)
         if not (0 < self.beta1 < 1 and 0 < self.beta2 < 1 and self.eps > 0):

@@ -210,7 +210,8 @@ class Parameter(Arithmetic["Tensor | Traced"]):
         value = Tensor(data).asnumpy()
         if value.shape != self.shape:
             raise GraphError(
-                f"{self.name}: a value of shape {list(value.shape)} for a parameter of shape {list(self.shape)}"
+                f"{self.name}: a value of shape {list(value.shape)} for a parameter of shape {list(self.shape)}",
+                parameter=self.name,
             )
         self.source = self.initial = ArrayValues(value.astype(self.dtype))
 

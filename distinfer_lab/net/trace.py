@@ -83,7 +83,8 @@ def training_graph(
         if known.get(param.name) is not param:
             raise GraphError(
                 f"the optimizer trains {param.name!r}, which is not a parameter of {type(net).__name__}; "
-                "make it with net.trainable_params()"
+                "make it with net.trainable_params()",
+                parameter=param.name,
             )
     grads = differentiate(build, loss.name, [param.name for param in optimizer.params])
     return build.graph([loss.name], optimizer.update(build, grads))

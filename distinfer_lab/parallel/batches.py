@@ -6,7 +6,7 @@ goes from the inputs' first dim to the outputs' first, rows do not mix.
 
 from collections.abc import Mapping
 
-from ..errors import ShardingError
+from ..errors import Option, ShardingError
 from ..net import Graph, Node, rule_of
 from .factors import describe
 
@@ -38,9 +38,12 @@ def check_rows_apart(graph: Graph, count: int) -> None:
             rows[node.output] = dim
     for name in graph.outputs:
         if rows.get(name) != 0:
+            given = Option("pipeline_micro_batches", count)
             raise ShardingError(
-                f"pipeline_micro_batches={count}: the output {name} has no dim 0 that corresponds to the batch's, so "
-                "its parts cannot be concatenated; use 1"
+                f"{given}: the output {name} has no dim 0 that corresponds to the batch's, so "
+                "its parts cannot be concatenated; use 1",
+                given,
+                parameter=name,
             )
 
 
@@ -60,8 +63,10 @@ def _rows_after(graph: Graph, node: Node, rows: Mapping[str, int], count: int) -
         ]
         apart = apart and not others
     if not apart:
+        given = Option("pipeline_micro_batches", count)
         raise ShardingError(
-            f"pipeline_micro_batches={count}: {describe(node, list(graph.params))} does not work on each row of "
-            "the batch by itself, so micro-batches would not compute the same as the whole batch; use 1"
+            f"{given}: {describe(node, list(graph.params))} does not work on each row of "
+            "the batch by itself, so micro-batches would not compute the same as the whole batch; use 1",
+            given,
         )
     return rule.output.index(factor)

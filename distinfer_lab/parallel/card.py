@@ -241,7 +241,8 @@ def run_card(
     except KeyError as err:
         if err.args[:1] and err.args[0] in program.values and err.args[0] not in values:
             raise GraphError(
-                f"this card holds no shard of {err.args[0]!r}; load the net's parameters first"
+                f"this card holds no shard of {err.args[0]!r}; load the net's parameters first",
+                parameter=err.args[0],
             ) from err
         raise
     outputs = {name: values[name] for name in program.outputs if name in values}

@@ -85,7 +85,8 @@ def read_strategy(
         if size % n and sharding.split == "even":
             raise ShardingError(
                 f"{what}: the output's dim {dim} has {size} elements, which {n} parts cannot share evenly; "
-                f"use {math.gcd(size, n)} parts"
+                f"use {math.gcd(size, n)} parts",
+                dim=dim,
             )
     for factor, sharding in axes.items():
         reason = misfit(mesh, factor, sharding, rule, (*specs, output))
@@ -188,7 +189,8 @@ def _parts_of_factors(
             if factor is not None and parts.setdefault(factor, n) != n:
                 raise ShardingError(
                     f"{what}: dim {dim} of input {i} is sharded into {n} parts, but another dim of factor "
-                    f"{factor!r}, which must be sharded alike, into {parts[factor]}; use one number for both"
+                    f"{factor!r}, which must be sharded alike, into {parts[factor]}; use one number for both",
+                    dim=dim,
                 )
     return parts
 
@@ -216,15 +218,17 @@ def _check_parts(
 ) -> None:
     size = spec.shape[dim]
     if n < 1:
-        raise ShardingError(f"{what}: input {i}, dim {dim} is sharded into {n} parts; use 1 or more")
+        raise ShardingError(f"{what}: input {i}, dim {dim} is sharded into {n} parts; use 1 or more", dim=dim)
     if factor is None and n > 1:
         raise ShardingError(
-            f"{what}: input {i}, dim {dim} is sharded into {n} parts, but the operator needs it whole; use 1"
+            f"{what}: input {i}, dim {dim} is sharded into {n} parts, but the operator needs it whole; use 1",
+            dim=dim,
         )
     if size % n and split == "even":
         raise ShardingError(
             f"{what}: input {i}, dim {dim} has {size} elements, which {n} parts cannot share evenly; "
-            f"use {_divisor_below(size, n)} parts"
+            f"use {_divisor_below(size, n)} parts",
+            dim=dim,
         )
 
 
@@ -277,7 +281,8 @@ def _read_axes(
             if factor is not None and axes.setdefault(factor, names) != names:
                 raise ShardingError(
                     f"{what}: dim {dim} of input {i} is sharded by {names}, but another dim of factor {factor!r}, "
-                    f"which must be sharded alike, by {axes[factor]}; use the same axes for both"
+                    f"which must be sharded alike, by {axes[factor]}; use the same axes for both",
+                    dim=dim,
                 )
     _check_used_once({factor: names for factor, names in axes.items() if factor not in rule.within}, what)
     _check_within(axes, rule, what)

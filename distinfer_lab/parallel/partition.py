@@ -57,7 +57,8 @@ class _Partition:
             if int(layout.ranks.max()) >= sharding.devices:
                 raise ShardingError(
                     f"{name} is held on ranks up to {int(layout.ranks.max())}, but the program has "
-                    f"{sharding.devices} cards; load it for {sharding.devices}"
+                    f"{sharding.devices} cards; load it for {sharding.devices}",
+                    parameter=name,
                 )
             self._define(name, name, spec, layout)
         for name, spec in graph.inputs.items():

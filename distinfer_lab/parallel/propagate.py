@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from ..arguments import checked
-from ..errors import ShardingError
+from ..errors import Option, ShardingError
 from ..layout import Layout, Strategy
 from ..net import Graph, Node, NodeStrategy, Rule, Spec, rule_of
 from .factors import (
@@ -76,9 +76,11 @@ def propagate(
         different layouts, or the stages do not fit the cards or the cells.
     """
     if devices < 1:
-        raise ShardingError(f"devices={devices}: a net runs on 1 card or more")
+        given = Option("devices", devices)
+        raise ShardingError(f"{given}: a net runs on 1 card or more", given)
     if mode not in MODES:
-        raise ShardingError(f"mode={mode!r} is not one of {', '.join(MODES)}")
+        given = Option("mode", mode)
+        raise ShardingError(f"{given} is not one of {', '.join(MODES)}", given)
     cards = cards_of_a_stage(devices, stages)
     if not full_batch:
         graph = _whole_batch(graph, cards)
@@ -269,7 +271,8 @@ class _Propagation:
             if not same_layout(first, layout, spec.shape):
                 raise ShardingError(
                     f"{name}: its readers need it in different layouts, {first!r} and {layout!r} "
-                    f"(the latter for {describe(node, list(self.graph.params))}); shard them alike"
+                    f"(the latter for {describe(node, list(self.graph.params))}); shard them alike",
+                    parameter=name,
                 )
 
     def _shard_updated(self) -> None:

@@ -13,7 +13,7 @@ differentiates. A parameter is held by every stage that reads it, and each of th
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ..errors import ShardingError
+from ..errors import Option, ShardingError
 from ..layout import Layout, Strategy
 from ..net import Graph, Node
 from .factors import describe, node_name
@@ -32,9 +32,11 @@ def cards_of_a_stage(devices: int, stages: int) -> int:
     """
     if stages < 1 or devices % stages:
         fits = [n for n in range(1, devices + 1) if devices % n == 0]
+        given = Option("pipeline_stages", stages)
         raise ShardingError(
-            f"pipeline_stages={stages}: {devices} cards cannot be divided evenly among so many stages; "
-            f"use {', '.join(map(str, fits))}"
+            f"{given}: {devices} cards cannot be divided evenly among so many stages; "
+            f"use {', '.join(map(str, fits))}",
+            given,
         )
     return devices // stages
 
@@ -93,9 +95,11 @@ class _Stages:
         latest = [stage for name in node.inputs for stage in self.nodes.get(name, ())]
         stage = max(latest, default=0) if node.stage is None else node.stage
         if stage >= self.count:
+            given = Option("pipeline_stages", stage + 1)
             raise ShardingError(
                 f"{describe(node, list(self.graph.params))} is at pipeline_stage {stage}, but there are "
-                f"{self.count} stages, 0 to {self.count - 1}; set pipeline_stages={stage + 1}, or an earlier stage"
+                f"{self.count} stages, 0 to {self.count - 1}; set {given}, or an earlier stage",
+                given,
             )
         return stage
 

@@ -168,7 +168,9 @@ class Draft:
         known: dict[tuple[str, tuple[int, ...]], Layout | str] = {}
         for name in src:
             if name not in src.shapes:
-                raise LayoutError(f"{name}: the strategy does not know its shape; give it one")
+                raise LayoutError(
+                    f"{name}: the strategy does not know its shape; give it one", parameter=name
+                )
             shape = src.shapes[name]
             found = self.cut_of(name, len(shape))
             dims = _whole(len(shape)) if found is None else found.dims

@@ -79,7 +79,8 @@ def plan_reshard(
             wanted = dst.layouts_of(names)
         except KeyError as err:
             raise ReshardError(
-                f"{err.args[0]}: the destination strategy has no layout for it; add one, or leave the tensor out"
+                f"{err.args[0]}: the destination strategy has no layout for it; add one, or leave the tensor out",
+                parameter=err.args[0],
             ) from err
     count = 1 if dst is None else dst.ranks
     if placement is None and same_cards:
@@ -171,7 +172,7 @@ def _classes(
                 matched[alike] = _matched(shapes[first], src[first], dst[first])
         except (LayoutError, ReshardError) as err:
             others = f" (and {len(tensors) - 1} more like it)" if len(tensors) > 1 else ""
-            problems.append(type(err)(f"{names[first]}{others}: {err}"))
+            problems.append(err.restated(f"{names[first]}{others}: {err}", parameter=names[first]))
             continue
         held, wanted, found = matched[alike]
         dst_cards = np.full(len(found.dst_row), -1, np.int64)
@@ -183,7 +184,7 @@ def _classes(
             TensorClass(shapes[first], dtypes[first], held, wanted, found, groups, places, tensors, counts)
         )
     if problems:
-        raise type(problems[0])(in_lines(map(str, problems)))
+        raise problems[0].restated(in_lines(map(str, problems)))
     return out
 
 

@@ -48,7 +48,7 @@ class MisfitError(LayoutError):
         axes = cut.dims[dim]
         parts = ",".join(f"{axis}={cut.mesh.axis_size(axis)}" for axis in axes)
         self.axis = axes[-1]
-        super().__init__(f"{parts} {why} dim {dim} ({size})")
+        super().__init__(f"{parts} {why} dim {dim} ({size})", dim=dim)
 
 
 @dataclass(frozen=True)
@@ -189,13 +189,15 @@ class Item:
         if isinstance(parts, int):
             if not 1 <= parts <= MOST_FUSED or size % parts:
                 raise LayoutError(
-                    f"the rule for {match!r} says {parts} equal parts, but the dim has {size} elements"
+                    f"the rule for {match!r} says {parts} equal parts, but dim {dim} has {size} elements",
+                    dim=dim,
                 )
             return (size // parts,) * parts
         if sum(parts) != size:
             raise LayoutError(
                 f"the rule for {match!r} says fused parts of {' + '.join(map(str, parts))} elements, but dim {dim} "
-                f"has {size}; {_REMEDY}"
+                f"has {size}; {_REMEDY}",
+                dim=dim,
             )
         return parts
 
@@ -229,7 +231,8 @@ class Item:
             each = f" of {unit_size}" if unit_size is not None else ""
             raise LayoutError(
                 f"{self.sizes.source} says {units} {kind}{each}, {expected} elements, but dim {dim} has "
-                f"{' + '.join(map(str, runs))}; {_REMEDY}"
+                f"{' + '.join(map(str, runs))}; {_REMEDY}",
+                dim=dim,
             )
         return units
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError, options_of
+from ..errors import ArgumentTypeError, CheckpointError, CheckpointFileError
 from ..json_kinds import kind_of_json
 from ..layout.notation import Dims, format_dims, parse_dims
 from ..text import shown
@@ -122,13 +122,15 @@ def read_rule_file(path: str | os.PathLike[str], known: str) -> tuple[Rule, ...]
     try:
         items = parse_json(read_file(path, LARGEST_FILE))
     except OSError as err:
-        raise CheckpointFileError(f"{path}: {err.strerror}; rules are a file, or one of {known}") from err
+        raise CheckpointFileError(
+            f"{path}: {err.strerror}; rules are a file, or one of {known}", file=path
+        ) from err
     except ValueError as err:
-        raise CheckpointError(f"{path}: it is not valid JSON: {err}") from err
+        raise CheckpointError(f"{path}: it is not valid JSON: {err}", of=err, file=path) from err
     if not isinstance(items, list):
         words = kind_of_json(items, "rules") or f"it holds {shown(items)}"
         raise CheckpointError(
-            f'{path}: {words}; rules are a list of {{"match", "dims"}} objects', *options_of(words)
+            f'{path}: {words}; rules are a list of {{"match", "dims"}} objects', of=words, file=path
         )
     return tuple(_rule(path, number, item) for number, item in enumerate(items))
 
@@ -137,13 +139,15 @@ def _rule(path: Path, number: int, item: Any) -> Rule:
     names = [field.name for field in fields(Rule)]
     if not isinstance(item, dict) or not {"match", "dims"} <= item.keys() <= set(names):
         raise CheckpointError(
-            f"{path}: rule {number} is not an object with match and dims (and {', '.join(names[2:])}): {shown(item)}"
+            f"{path}: rule {number} is not an object with match and dims (and {', '.join(names[2:])}): {shown(item)}",
+            file=path,
         )
     if not _has_valid_types(item):
         raise CheckpointError(
             f"{path}: rule {number} ({shown(item['match'])}) has a field of another type; fused are numbers, lists "
             "of numbers or expressions, or null; units and unit_size a number or an expression; stage one of "
-            f"{', '.join(STAGES)}"
+            f"{', '.join(STAGES)}",
+            file=path,
         )
     try:
         rule = Rule(**{key: _tuples(value) if key == "fused" else value for key, value in item.items()})
@@ -151,7 +155,9 @@ def _rule(path: Path, number: int, item: Any) -> Rule:
         for text in (rule.units, rule.unit_size, *sizes):
             check_expression(text)
     except (ArgumentTypeError, ValueError) as err:
-        raise CheckpointError(f"{path}: rule {number} ({shown(item['match'])}): {err}") from err
+        raise CheckpointError(
+            f"{path}: rule {number} ({shown(item['match'])}): {err}", of=err, file=path
+        ) from err
     return rule
 
 

@@ -263,7 +263,8 @@ class _Laying:
             )
         if problems:
             named = [CONFIG] if self.rules.config is None else []
-            raise LayoutError(in_lines(problems), *named)
+            first = next((names[0] for names in causes.values()), None)
+            raise LayoutError(in_lines(problems), *named, parameter=first)
 
     def _problems(self, causes: Mapping[_Cause, Sequence[str]]) -> Iterator[str]:
         ways = {cause.axis: self._way_out(cause.axis) for cause in causes if cause.axis is not None}
@@ -333,5 +334,5 @@ def _separated(text: str | os.PathLike[str]) -> list[str]:
         return [os.fspath(text)]
     names = [one.strip() for one in text.split(",") if one.strip()]
     if not names:
-        raise CheckpointFileError(f"{text!r}: no rules; give a file, or one of {', '.join(RULES)}")
+        raise CheckpointFileError(f"{text!r}: no rules; give a file, or one of {', '.join(RULES)}", file=text)
     return names

@@ -32,9 +32,9 @@ class PartedError(LayoutError):
         The mesh axis that cuts, another size of which may do.
     """
 
-    def __init__(self, text: str, axis: str | None = None) -> None:
+    def __init__(self, text: str, axis: str | None = None, *, dim: int | None = None) -> None:
         self.axis = axis
-        super().__init__(text)
+        super().__init__(text, dim=dim)
 
 
 def layouts_of_tensors(
@@ -64,7 +64,9 @@ def layouts_of_tensors(
 def _layout(tensor: QuantisedTensor, shape: tuple[int, ...], base: Layout) -> Layout:
     cut = [dim for dim, parts in enumerate(base.parts) if parts > 1]
     if tensor.along is None and cut:
-        raise PartedError(f"cut along dim {cut[0]}, but how its scales could be cut is not known; {_WHOLE}")
+        raise PartedError(
+            f"cut along dim {cut[0]}, but how its scales could be cut is not known; {_WHOLE}", dim=cut[0]
+        )
     along = tensor.along or (None,) * len(tensor.shape)
     kept = [one if one is not None and one.dim in cut else None for one in along]
     return Layout(
@@ -90,7 +92,8 @@ def _fused(along: Along, shape: tuple[int, ...], base: Layout) -> tuple[int, ...
     if not along.step:
         raise PartedError(
             f"cut along dim {along.dim} ({length}), but the size of its blocks is not known; give the config.json "
-            f"whose quantization_config says it, or {_WHOLE}"
+            f"whose quantization_config says it, or {_WHOLE}",
+            dim=along.dim,
         )
     if runs is None:
         if length % parts == 0 and -(-length // along.step) % parts:
@@ -106,6 +109,7 @@ def _misfit(base: Layout, along: Along, size: int | str) -> PartedError:
     return PartedError(
         f"{axis}={base.mesh.axis_size(axis)} would cut through blocks of {along.step} in dim {along.dim} ({size})",
         axis,
+        dim=along.dim,
     )
 
 

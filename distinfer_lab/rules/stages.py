@@ -74,7 +74,7 @@ def stages_of(mesh: Mesh, parts: Iterable[Part], rules: Iterable[Rule]) -> Stage
     except AbsentField:
         said = None
     except ValueError as err:
-        raise LayoutError(str(err)) from err
+        raise LayoutError(str(err), of=err) from err
     layers = said or numbered
     if count > max(layers, 1):
         raise LayoutError(

@@ -10,7 +10,7 @@ import traitlets
 from ..arguments import checked
 from ..cards import CardGroup, GroupState, kill_card, recover, state_of
 from ..display import counted, format_bytes
-from ..errors import LayoutError
+from ..errors import LayoutError, Option
 from ..text import escape
 from ..views import CardBytes, Drawing, memory_svg, table_html
 from .parts import TURN, Control, Panel, Picture, Snapshot, Work, error_html, still_of
@@ -137,8 +137,9 @@ class CardGroupView(Panel):
     def _check_selected(self, proposal: Any) -> str:
         key: str = proposal["value"]
         if key and key not in self.picture.sentences:
+            given = Option("selected", key)
             raise LayoutError(
-                f'selected={key!r}: choose "card:0" to "card:{len(self.group) - 1}", or "" for none'
+                f'{given}: choose "card:0" to "card:{len(self.group) - 1}", or "" for none', given
             )
         return key
 

@@ -10,7 +10,7 @@ import traitlets
 from ..arguments import checked
 from ..checkpoint import Checkpoint
 from ..display import counted, format_bytes
-from ..errors import LayoutError, in_lines
+from ..errors import LayoutError, Option, in_lines
 from ..layout import Mesh, Strategy
 from ..layout.dialects import jax, mindspore, plain, torch
 from ..layout.dialects.mindspore import strategy_from_tuples
@@ -203,7 +203,10 @@ class LayoutEditor(Panel):
             If it cannot be: every reason is listed.
         """
         if self.assessment.problems:
-            raise LayoutError(in_lines(f"{name}: {why}" for name, why in self.assessment.problems.items()))
+            raise LayoutError(
+                in_lines(f"{name}: {why}" for name, why in self.assessment.problems.items()),
+                parameter=next(iter(self.assessment.problems)),
+            )
         assert self.assessment.strategy is not None
         return self.assessment.strategy
 
@@ -216,7 +219,8 @@ class LayoutEditor(Panel):
             If the destination cannot be, or the notation cannot say it.
         """
         if dialect not in DIALECTS:
-            raise LayoutError(f"dialect={dialect!r} is not one of {', '.join(DIALECTS)}")
+            given = Option("dialect", dialect)
+            raise LayoutError(f"{given} is not one of {', '.join(DIALECTS)}", given)
         return DIALECTS[dialect](self.strategy)
 
     # How it goes on

@@ -7,7 +7,7 @@ from typing import Any
 import traitlets
 
 from ..arguments import checked
-from ..errors import LayoutError
+from ..errors import LayoutError, Option
 from ..views import Drawing
 from .parts import LayoutPair, Panel, Picture, SearchList, Strategies, pair_layouts
 
@@ -90,7 +90,10 @@ class LayoutView(Panel):
 
     def _pair_named(self, name: str) -> LayoutPair:
         if name not in self._pairs:
-            raise LayoutError(f"parameter={name!r} is not in both strategies; choose of {list(self._pairs)}")
+            given = Option("parameter", name)
+            raise LayoutError(
+                f"{given} is not in both strategies; choose of {list(self._pairs)}", given, parameter=name
+            )
         return self._pairs[name]
 
     @traitlets.validate("parameter")

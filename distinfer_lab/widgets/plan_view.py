@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..arguments import checked
 from ..checkpoint import Conversion
 from ..display import counted, format_bytes
-from ..errors import LayoutError
+from ..errors import LayoutError, Option
 from ..reshard import MOST_SCHEDULED, ReshardPlan, Step, plan_steps, warnings_of
 from ..text import escape
 from ..views import CARDS, FILES, Drawing, Window, bands_svg, link_moves, stored, traffic_svg
@@ -160,14 +160,18 @@ class PlanView(Panel):
     def _check_parameter(self, proposal: Any) -> str:
         name: str = proposal["value"]
         if name and name not in self.plan:
-            raise LayoutError(f'parameter={name!r} is no tensor of the plan; "" shows all together')
+            given = Option("parameter", name)
+            raise LayoutError(
+                f'{given} is no tensor of the plan; "" shows all together', given, parameter=name
+            )
         return name
 
     @traitlets.validate("step")
     def _check_step(self, proposal: Any) -> int:
         step: int = proposal["value"]
         if not 0 <= step <= len(self._steps):
-            raise LayoutError(f"step={step}: the schedule has steps 0..{len(self._steps)}; 0 shows all")
+            given = Option("step", step)
+            raise LayoutError(f"{given}: the schedule has steps 0..{len(self._steps)}; 0 shows all", given)
         return step
 
     @traitlets.validate("opened")
@@ -330,9 +334,11 @@ def _window_of(key: str, src_count: int, dst_count: int) -> Window:
             _run_of(cards, count) for cards, count in zip(sides, (src_count, dst_count), strict=True)
         )
     except ValueError as err:
+        given = Option("opened", key)
         raise LayoutError(
-            f"opened={key!r} is no group of {src_count} training and {dst_count} inference cards; "
-            'write "train:0-7", "infer:0-7" or "move:0-7>0-7"'
+            f"{given} is no group of {src_count} training and {dst_count} inference cards; "
+            'write "train:0-7", "infer:0-7" or "move:0-7>0-7"',
+            given,
         ) from err
     return sources, destinations
 

@@ -149,6 +149,6 @@ def strategy_text(strategy: Strategy) -> str:
             if layout not in said:
                 said[layout] = f"NamedSharding({names[layout.mesh]}, {spec_text(layout)})"
         except LayoutError as err:
-            raise LayoutError(f"{name}: {err}") from err
+            raise LayoutError(f"{name}: {err}", of=err, parameter=name) from err
         lines.append(f"    {name!r}: {said[layout]},")
     return "\n".join([*lines, "}"])

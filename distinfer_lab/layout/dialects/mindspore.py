@@ -288,7 +288,7 @@ def strategy_from_tuples(layouts: Mapping[str, Sequence[Any]]) -> Strategy:
         try:
             out[name], shapes[name] = layout_from_tuple(items)
         except (LayoutError, ArgumentTypeError) as err:
-            raise type(err)(f"{name}: {err}") from err
+            raise err.restated(f"{name}: {err}", parameter=name) from err
     return Strategy(out, shapes)
 
 
@@ -312,12 +312,12 @@ def strategy_text(strategy: Strategy) -> str:
     said: dict[tuple[Layout, tuple[int, ...]], LayoutTuple] = {}
     for name, layout in strategy.items():
         if name not in strategy.shapes:
-            raise LayoutError(f"{name}: the strategy does not know its shape; give one")
+            raise LayoutError(f"{name}: the strategy does not know its shape; give one", parameter=name)
         alike = layout, strategy.shapes[name]
         try:
             if alike not in said:
                 said[alike] = layout_tuple(*alike)
         except LayoutError as err:
-            raise LayoutError(f"{name}: {err}") from err
+            raise LayoutError(f"{name}: {err}", of=err, parameter=name) from err
         lines.append(f"    {name!r}: {said[alike]},")
     return "\n".join([*lines, "}"])

@@ -66,7 +66,7 @@ def layout_from_json(found: Any) -> Layout:
         sizes = tuple(read_int(size, f"axis {shown(axis)}", 1, MOST_RANKS) for axis, size in mesh.items())
         return Layout(Mesh.from_axes(tuple(mesh), sizes), tuple(map(tuple, dims)), **options)
     except ValueError as err:
-        raise LayoutError(f"{shown(found)} is not a valid layout: {err}") from err
+        raise LayoutError(f"{shown(found)} is not a valid layout: {err}", of=err) from err
 
 
 def _option(name: str, value: Any) -> Any:
@@ -160,12 +160,12 @@ def strategy_from_json(found: Any) -> Strategy:
             if "shape" in item:
                 shapes[name] = read_shape(item["shape"], "its shape")
         except ValueError as err:
-            raise LayoutError(f"{name:.200}: {err}") from err
+            raise LayoutError(f"{name:.200}: {err}", of=err, parameter=name) from err
     ranks = found.get("ranks")
     try:
         return Strategy(out, shapes, None if ranks is None else read_int(ranks, "ranks", 1, MOST_RANKS))
     except ValueError as err:
-        raise LayoutError(str(err)) from err
+        raise LayoutError(str(err), of=err) from err
 
 
 def _layout_of(item: Any, layouts: list[Layout]) -> Layout:

@@ -194,7 +194,7 @@ def strategy_text(strategy: Strategy) -> str:
                 words = ", ".join(map(_text, from_layout(layout)))
                 said[layout] = f"({names[layout.mesh]}, [{words}])"
         except LayoutError as err:
-            raise LayoutError(f"{name}: {err}") from err
+            raise LayoutError(f"{name}: {err}", of=err, parameter=name) from err
         body.append(f"    {name!r}: {said[layout]},")
     lines = ["from torch.distributed.device_mesh import init_device_mesh"]
     lines.append("from torch.distributed.tensor import Replicate, Shard")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import GraphError, ShardingError
+from ...errors import GraphError, Option, ShardingError
 from .. import operators
 from ..cell import Cell
 from ..dtypes import dtypes
@@ -119,8 +119,9 @@ class CausalLM(Cell, ABC):
         """
         self.logical_axes = logical_axes(dp, tp, self.heads, self.kv_heads)
         if not 1 <= pp <= self.num_layers:
+            given = Option("pp", pp)
             raise ShardingError(
-                f"pp={pp}: {self.num_layers} layers make 1 to {self.num_layers} pipeline stages"
+                f"{given}: {self.num_layers} layers make 1 to {self.num_layers} pipeline stages", given
             )
         for i, block in enumerate(self.blocks):
             block.pipeline_stage = i * pp // self.num_layers if pp > 1 else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import ArgumentTypeError, GraphError
+from ...errors import ArgumentTypeError, GraphError, Option
 from ...text import shown
 from ...untrusted import parse_json, read_file
 
@@ -39,12 +39,13 @@ def read_config(given: Config) -> Mapping[str, Any]:
         found = parse_json(read_file(path, LARGEST_CONFIG), finite=False)
     except OSError as err:
         raise GraphError(
-            f"{path}: {err.strerror}; give the folder that a model was saved to, or its config.json"
+            f"{path}: {err.strerror}; give the folder that a model was saved to, or its config.json",
+            file=path,
         ) from err
     except ValueError as err:
-        raise GraphError(f"{path}: it is not valid JSON: {err!s:.200}") from err
+        raise GraphError(f"{path}: it is not valid JSON: {err!s:.200}", of=err, file=path) from err
     if not isinstance(found, dict):
-        raise GraphError(f"{path}: a configuration is a JSON object, not {type(found).__name__}")
+        raise GraphError(f"{path}: a configuration is a JSON object, not {type(found).__name__}", file=path)
     return found
 
 
@@ -72,7 +73,7 @@ class Fields:
     def error(self, name: str, value: object, rule: str) -> GraphError:
         """An error about a field."""
         given = "" if value is None else f"={shown(value)}"
-        return GraphError(f"the configuration of {self._owner}: {name}{given} {rule}")
+        return GraphError(f"the configuration of {self._owner}: {name}{given} {rule}", Option(name, value))
 
     def has(self, name: str) -> bool:
         """Whether there is a field of this name."""

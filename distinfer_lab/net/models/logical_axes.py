@@ -13,7 +13,7 @@ With more cards than query heads, a third axis tp_repeat shards mlp and vocab on
 import math
 from typing import NamedTuple
 
-from ...errors import ShardingError
+from ...errors import Option, ShardingError
 from ...layout.notation import parse_dims
 from ..graph import AxisStrategy
 
@@ -76,13 +76,16 @@ def logical_axes(dp: int, tp: int, heads: int, kv_heads: int) -> LogicalAxes:
         If the cards of a group cannot share the heads.
     """
     if min(dp, tp) < 1:
-        raise ShardingError(f"dp={dp}, tp={tp}: both must be 1 or more")
+        raise ShardingError(f"dp={dp}, tp={tp}: both must be 1 or more", Option("dp", dp), Option("tp", tp))
     for what, count in (("KV heads", kv_heads), ("query heads", heads)):
         if count % tp and tp % count:
             near = max(n for n in range(1, tp) if count % n == 0)
+            given, fitting = Option("tp", tp), Option("tp", near)
             raise ShardingError(
-                f"tp={tp}: {count} {what} cannot be shared evenly by {tp} cards, nor replicated evenly on them; "
-                f"use tp={near}"
+                f"{given}: {count} {what} cannot be shared evenly by {tp} cards, nor replicated evenly on them; "
+                f"use {fitting}",
+                given,
+                fitting,
             )
     by_kv_head, by_head = math.gcd(tp, kv_heads), math.gcd(tp, heads)
     sizes = {"dp": dp, "tp": by_kv_head, "tp_group": by_head // by_kv_head, "tp_repeat": tp // by_head}

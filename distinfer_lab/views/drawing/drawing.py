@@ -61,7 +61,8 @@ class Drawing:
         else:
             raise ArgumentTypeError(
                 f"{os.fspath(file)}: a drawing is saved as .svg, .png or .html, not as {path.suffix!r}; "
-                "give a name that ends in one of them"
+                "give a name that ends in one of them",
+                file=file,
             )
 
     def html(self) -> str:

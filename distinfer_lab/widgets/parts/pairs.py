@@ -154,7 +154,9 @@ def _pair(
 ) -> LayoutPair:
     """The pair of one tensor; `fits` takes up what has been looked at, for layers repeat."""
     if name not in shapes:
-        raise LayoutError(f"{name}: neither strategy knows its shape; give shape={{{name!r}: (...)}}")
+        raise LayoutError(
+            f"{name}: neither strategy knows its shape; give shape={{{name!r}: (...)}}", parameter=name
+        )
     for strategy in (src, dst):
         cut = (strategy[name], shapes[name])
         if cut in fits:
@@ -162,6 +164,6 @@ def _pair(
         try:
             strategy[name].regions(shapes[name])
         except LayoutError as err:
-            raise LayoutError(f"{name}: {err}") from err
+            raise LayoutError(f"{name}: {err}", of=err, parameter=name) from err
         fits.add(cut)
     return LayoutPair(name, src[name], dst[name], shapes[name], (src.ranks, dst.ranks))
