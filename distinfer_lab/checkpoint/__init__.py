@@ -11,7 +11,7 @@ from .executors import Executor, Threads
 from .file_writer import Control, FileReport, FileWork, Unwatched, WriteTask, Written
 from .float_dtypes import float_dtype
 from .opening import open_checkpoint
-from .output import FORMATS, FileOptions, Output, WriteOptions
+from .output import FORMATS, FileOptions, Output, OutputOptions, WriteOptions
 from .output_files import tasks_of
 from .places import check_places
 from .planning import PlanOptions, plan_conversion, plan_targets
@@ -40,6 +40,7 @@ __all__ = [
     "MissingFile",
     "OpenSource",
     "Output",
+    "OutputOptions",
     "PlanOptions",
     "Progress",
     "RankReadPlan",

@@ -399,11 +399,7 @@ def _written(conversion: Conversion) -> dict[str, NamedTensor]:
 
 
 def _job(conversion: Conversion, output: Output) -> dict[str, Any]:
-    """All that the bytes of the output depend on.
-
-    The key is left out, since nothing secret may be on the disk: an encrypted file is never resumed.
-    """
-    options = {key: value for key, value in output.file_options.items() if key not in ("sync", "enc_key")}
+    """All that the bytes of the output depend on."""
     return {
         "program": __version__,
         "sources": source_identities(conversion.checkpoint),
@@ -412,13 +408,7 @@ def _job(conversion: Conversion, output: Output) -> dict[str, Any]:
             source: [name, dtype_name(dtype)] for source, (name, dtype) in conversion.targets.items()
         },
         "states": conversion.states,
-        "format": output.format,
-        "prefix": output.prefix,
-        "partition": dict(output.partition or {}),
-        "shard_bytes": output.shard_bytes,
-        "copied": [path.name for path in output.copied],
-        "options": options,
-        "encrypted": output.file_options.get("enc_key") is not None,
+        **output.recorded,
     }
 
 

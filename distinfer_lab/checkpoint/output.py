@@ -167,6 +167,23 @@ class Output:
         object.__setattr__(self, "index_name", files.index_name)
         object.__setattr__(self, "copied", tuple(self.whole.companions(like)))
 
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """What of the options the bytes of the output depend on, for the record of a run that may be resumed.
+
+        The key is left out, since nothing secret may be on the disk: an encrypted file is never resumed.
+        """
+        files = {key: value for key, value in self.file_options.items() if key not in ("sync", "enc_key")}
+        return {
+            "format": self.format,
+            "prefix": self.prefix,
+            "partition": dict(self.partition or {}),
+            "shard_bytes": self.shard_bytes,
+            "copied": [path.name for path in self.copied],
+            "options": files,
+            "encrypted": self.file_options.get("enc_key") is not None,
+        }
+
     def renamed(self, names: Mapping[str, str]) -> "Output":
         """The same, with a partition that is given by other names than those of the output.
 

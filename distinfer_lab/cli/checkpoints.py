@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -190,61 +190,50 @@ def reshard(
     step: str | None,
     cards: int | None,
     cluster: Cluster | None,
-    route: str,
     threads: int,
-    verify_source: bool,
     dry_run: bool,
     as_json: bool,
-    format: str | None,
-    like: Path | None,
-    max_shard_size: str | None,
-    prefix: str,
-    buffer: str,
-    memory_limit: str | None,
-    resume: bool,
-    overwrite: bool,
-    **target: Any,
+    **rest: Any,
 ) -> None:
     """Reshard the checkpoint in SRC and write it to DST.
 
     SRC is a folder of rank_N folders, a Hugging Face folder, or one file. No tensor is ever held whole in
     memory, and DST appears only when it is complete. To resume an interrupted run, repeat the command.
     """
-    from ..checkpoint import Threads
+    from ..checkpoint import OutputOptions, Threads, WriteOptions
     from ..formats import FOLDER_FORMATS
 
+    writing, target = _parted(rest, WriteOptions.__annotations__)
     if cards is not None and cluster is not None:
         raise click.UsageError(f"--cards and {cluster.option} exclude each other; give one of them")
     if cluster is not None:
         src = src.absolute()  # workers may have other working directories
     whole = [one.name for one in FOLDER_FORMATS]
-    if like is not None and format not in whole:
+    if writing["like"] is not None and writing["format"] not in whole:
         raise click.UsageError(f"--like needs --format {' or '.join(whole)}; add it")
     with ExitStack() as stack:
         source = {"dec_mode": dec_mode, "rebuild": rebuild, "without": without, "file": file, "step": step}
         found = planned(stack.enter_context(opened(src, strategy, dec_key, **source)), src, **target)
-        options: dict[str, Any] = {
-            "prefix": prefix,
-            "format": format,
-            "like": like,
-            "max_shard_size": max_shard_size,
-            "buffer": buffer,
-            "memory_limit": memory_limit,
-            "overwrite": overwrite,
-            "resume": resume,
-        }
         if dry_run:
-            report = found.explain(found.check(dst, **options).buffer_bytes)
+            output, _ = _parted(writing, OutputOptions.__annotations__)
+            report = found.explain(found.check(dst, **output).buffer_bytes)
             say(json.dumps(report.to_json()) if as_json else repr(report))
             return
         group = stack.enter_context(_cards(cards, cluster)) if cards or cluster else None
         show = stack.enter_context(_progress())
-        options |= {"route": route, "verify_source": verify_source, "progress": show}
-        result = found.write(dst, on=group or Threads(threads), **options)
+        result = found.write(dst, on=group or Threads(threads), progress=show, **writing)
     say(json.dumps(result.to_json()) if as_json else repr(result))
     if not as_json:
         for path in result.paths:
             say(f"  {path}")
+
+
+def _parted(given: Mapping[str, Any], names: Container[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of these names, and the others."""
+    return (
+        {name: value for name, value in given.items() if name in names},
+        {name: value for name, value in given.items() if name not in names},
+    )
 
 
 @contextmanager
