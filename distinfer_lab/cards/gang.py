@@ -79,7 +79,7 @@ class Gangs:
         """The hosts of the cards, as they were when the cards last joined."""
         return Topology(tuple(peer.address.host for peer in self._peers))
 
-    def join(self, run: Run) -> None:
+    def join(self, run: Run[object]) -> None:
         """Begin a new epoch, with other workers in the places of those that are lost.
 
         Raises
@@ -99,7 +99,7 @@ class Gangs:
         self._membership.ask(tasks.begin_epoch, self._terms.name, epoch, ranks)
         self.epoch = epoch
 
-    def joined(self, run: Run) -> Epoch:
+    def joined(self, run: Run[object]) -> Epoch:
         """The epoch at hand; a new one where a card was lost."""
         if self.epoch is None:
             self.join(run)
@@ -110,7 +110,7 @@ class Gangs:
         self,
         task: Callable[..., Any],
         work: Work,
-        run: Run | None = None,
+        run: Run[object] | None = None,
         look: Callable[[], None] = lambda: None,
     ) -> dict[int, Any]:
         """Do the work; returns the results by rank (see `run_numbered`)."""
@@ -120,7 +120,7 @@ class Gangs:
         self,
         task: Callable[..., Any],
         work: Work,
-        run: Run | None = None,
+        run: Run[object] | None = None,
         look: Callable[[], None] = lambda: None,
     ) -> tuple[int, dict[int, Any]]:
         """Do the work; returns the number of the run and the results by rank.
@@ -153,7 +153,7 @@ class Gangs:
                 self.epoch = None
                 raise self._stop(futures, number, err) from None
 
-    def _lease(self, run: Run) -> contextlib.AbstractContextManager[None]:
+    def _lease(self, run: Run[object]) -> contextlib.AbstractContextManager[None]:
         if self._terms.embedded:
             return contextlib.nullcontext()
         return self._leases.held(self._membership.addresses, run.check)
@@ -177,7 +177,7 @@ class Gangs:
         graph = HighLevelGraph(layers, {key: set() for key in layers})
         return dict(zip(self._client.get(graph, list(layers), sync=False), work, strict=True))
 
-    def _await(self, futures: Mapping[Any, int], run: Run, look: Callable[[], None]) -> None:
+    def _await(self, futures: Mapping[Any, int], run: Run[object], look: Callable[[], None]) -> None:
         pending = set(futures)
         while pending:
             try:
@@ -192,7 +192,7 @@ class Gangs:
                     pending.add(future)
             run.advance(len(futures) - len(pending), len(futures))
 
-    def _fetch(self, futures: Mapping[Any, int], run: Run, look: Callable[[], None]) -> list[Any]:
+    def _fetch(self, futures: Mapping[Any, int], run: Run[object], look: Callable[[], None]) -> list[Any]:
         """What the tasks gave, from all cards at once; one that is lost by now takes its result along."""
 
         async def fetch() -> list[Any]:
@@ -208,7 +208,7 @@ class Gangs:
         finally:
             fetching.cancel()
 
-    def _look(self, run: Run, look: Callable[[], None]) -> None:
+    def _look(self, run: Run[object], look: Callable[[], None]) -> None:
         """What a waiting controller does now and then."""
         run.check()
         self._membership.watch()

@@ -45,6 +45,7 @@ from .store import CardRestartedError
 __all__ = ["CardGroup", "current_group"]
 
 Counts = TypeVar("Counts")
+T = TypeVar("T")
 
 _groups: ContextVar[tuple["CardGroup", ...]] = ContextVar(
     "the groups of the blocks around this code", default=()
@@ -154,7 +155,7 @@ class CardGroup(Displayed):
         """
         self.runtime.close()
 
-    def start(self, work: Callable[[Run], Any]) -> Run:
+    def start(self, work: Callable[[Run[object]], T]) -> Run[T]:
         """Begin work in the group's thread; returns a handle at once."""
         return self.runtime.start(work)
 
@@ -196,7 +197,7 @@ class CardGroup(Displayed):
             f"placement-{uuid.uuid4().hex[:12]}", tuple((s,) for s in sources), strategy=strategy
         )
 
-        def work(run: Run) -> Placement:
+        def work(run: Run[object]) -> Placement:
             with self.runtime.recovery.forgotten_on_failure(placement):
                 self.runtime.recovery.fill(placement, range(len(sources)), placement.sources, run)
             self.runtime.recovery.keep(placement)
@@ -212,7 +213,7 @@ class CardGroup(Displayed):
         self.runtime.memory_check.check([sizes_of((source,)) for source in sources], strategy)
         more = tuple((s,) for s in sources)
 
-        def work(run: Run) -> None:
+        def work(run: Run[object]) -> None:
             self.runtime.recovery.ready(placement, run)
             self.runtime.recovery.fill(placement, range(len(more)), more, run, replace=False)
 
@@ -224,7 +225,7 @@ class CardGroup(Displayed):
         placement.committed_run = -1
         ranks = list(range(len(placement.sources)))
 
-        def work(run: Run) -> None:
+        def work(run: Run[object]) -> None:
             if placement.fetch is None:
                 self.runtime.recovery.fill(placement, ranks, placement.sources, run)
             else:
@@ -277,7 +278,7 @@ class CardGroup(Displayed):
     def _of_placement(self, placement: Placement, task: Callable[..., Any], asked: Callable[[], Work]) -> Any:
         """Do work with a placement that changes nothing of it."""
 
-        def work(run: Run) -> Any:
+        def work(run: Run[object]) -> Any:
             self.runtime.recovery.ready(placement, run)
             return self.runtime.gangs.run(task, asked(), run)
 
@@ -315,7 +316,7 @@ class CardGroup(Displayed):
         For each card the fetched shards, and what it counted meanwhile.
         """
 
-        def work(run: Run) -> Any:
+        def work(run: Run[object]) -> Any:
             for read in (placement, *extra):
                 self.runtime.recovery.ready(read, run)
             key = self._keep(program, placement)

@@ -120,7 +120,7 @@ def kill_card(group: CardGroup, rank: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def recover(group: CardGroup, on_start: Callable[[Run], None] = lambda run: None) -> None:
+def recover(group: CardGroup, on_start: Callable[[Run[object]], None] = lambda run: None) -> None:
     """Fill the places of lost cards and bring back what they held, as the next work would.
 
     Parameters
@@ -136,7 +136,7 @@ def recover(group: CardGroup, on_start: Callable[[Run], None] = lambda run: None
     cards = group.runtime
     cards.check_open()
 
-    def work(run: Run) -> None:
+    def work(run: Run[object]) -> None:
         cards.gangs.join(run)
         gone: list[ShardsLostError] = []
         for placement in list(cards.recovery.placements.values()):

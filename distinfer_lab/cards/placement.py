@@ -25,7 +25,7 @@ class Placement(Displayed):
     """Cards that restarted since and hold nothing of it."""
     strategy: Strategy | None = None
     """Its layouts on the cards, if known: what a lost card held can be copied from one that holds the same."""
-    fetch: Callable[[list[int], Run], None] | None = None
+    fetch: Callable[[list[int], Run[object]], None] | None = None
     """For what came over channels: brings some cards' part once more; None where a card reads it by itself."""
 
     @property

@@ -63,7 +63,7 @@ class Recovery:
         for placement in self.placements.values():
             placement.lost.update(r for r in ranks if r < len(placement.sources))
 
-    def repeat(self, work: Callable[[], T], run: Run) -> T:
+    def repeat(self, work: Callable[[], T], run: Run[object]) -> T:
         """Do work that may be repeated; whenever a card is lost meanwhile, join again and repeat it.
 
         Raises
@@ -96,7 +96,7 @@ class Recovery:
                 self._gangs.run(tasks.drop, asked)
             raise
 
-    def ready(self, placement: Placement, run: Run) -> None:
+    def ready(self, placement: Placement, run: Run[object]) -> None:
         """Join again after a loss, and bring back what the lost cards held.
 
         Raises
@@ -111,7 +111,7 @@ class Recovery:
         if placement.lost:
             self._bring_back(placement, sorted(placement.lost), run)
 
-    def _bring_back(self, placement: Placement, ranks: list[int], run: Run) -> None:
+    def _bring_back(self, placement: Placement, ranks: list[int], run: Run[object]) -> None:
         if not placement.trained and placement.fetch is None:
             self.fill(placement, ranks, placement.sources, run)
             return
@@ -132,7 +132,7 @@ class Recovery:
         placement: Placement,
         ranks: Sequence[int],
         sources: Sequence[tuple[tasks.Source, ...]],
-        run: Run,
+        run: Run[object],
         replace: bool = True,
     ) -> None:
         """Let some cards read their shards of a placement, in addition to what they hold of it or in its place."""
@@ -143,7 +143,9 @@ class Recovery:
         if replace:
             placement.lost.difference_update(ranks)
 
-    def _copy(self, placement: Placement, found: Mapping[int, Mapping[int, list[str]]], run: Run) -> None:
+    def _copy(
+        self, placement: Placement, found: Mapping[int, Mapping[int, list[str]]], run: Run[object]
+    ) -> None:
         """Send shards from the cards that hold them to those that lost them.
 
         Parameters

@@ -64,7 +64,7 @@ class Resharding:
         sources = (CardSource(self._cards.terms.name, placement.key),) * strategy.ranks
         return Checkpoint(files, tensors, {}, (), sources=sources, topology=self._cards.gangs.topology)
 
-    def _dtypes(self, placement: Placement, run: Run) -> dict[str, Any]:
+    def _dtypes(self, placement: Placement, run: Run[object]) -> dict[str, Any]:
         self._cards.recovery.ready(placement, run)
         cards = range(len(placement.sources))
         found = self._cards.gangs.run(tasks.dtypes, dict.fromkeys(cards, (placement.key,)), run)
@@ -79,7 +79,7 @@ class Resharding:
         shares, cards = [task.share for task in files], len(self._cards)
         self._cards.memory_check.check([{}] * cards, scratch=files[0].buffer_bytes)
 
-        def work(run: Run) -> dict[int, Moved]:
+        def work(run: Run[object]) -> dict[int, Moved]:
             homes = self._homes(shares, route, run)
             self._check_output(files[0].folder)
             if _placements(shares):  # as the plan counts: rank r of both sides is the same card
@@ -116,15 +116,15 @@ class Resharding:
         sources = tuple(tuple(share for _, share in place) for place in places)
         placement = Placement(key, sources, strategy=strategy) if into is None else into
 
-        def bring(ranks: list[int], run: Run) -> tuple[dict[int, int], dict[int, Moved]]:
+        def bring(ranks: list[int], run: Run[object]) -> tuple[dict[int, int], dict[int, Moved]]:
             homes = self._homes(shares, route, run)
             wanted = [place if card in ranks else [] for card, place in enumerate(places)]
             return homes, self._move(jobs_of([()] * len(places), wanted, homes, buffer_bytes), control, run)
 
-        def fetch(ranks: list[int], run: Run) -> None:
+        def fetch(ranks: list[int], run: Run[object]) -> None:
             bring(ranks, run)
 
-        def work(run: Run) -> tuple[Placement, Taken]:
+        def work(run: Run[object]) -> tuple[Placement, Taken]:
             if into is not None:  # until all is there, what the cards hold is neither the old nor the new
                 into.sources, into.strategy, into.fetch, into.committed_run = sources, strategy, fetch, -1
                 into.lost.update(range(len(places)))
@@ -156,7 +156,7 @@ class Resharding:
         ]
         self._cards.memory_check.check(wanted, strategy, scratch=buffers, replacing=into)
 
-    def _homes(self, shares: Sequence[RankReadPlan], route: str, run: Run) -> dict[int, int]:
+    def _homes(self, shares: Sequence[RankReadPlan], route: str, run: Run[object]) -> dict[int, int]:
         """The card of every source rank, unless all cards read all; makes sure that it is there."""
         placements = _placements(shares)
         for key in placements:
@@ -168,7 +168,7 @@ class Resharding:
         names = [f"card {rank} ({address})" for rank, address in enumerate(self._cards.membership.addresses)]
         return homes_of(listed, self._cards.seen(listed.values()), route, names)
 
-    def _ready_key(self, key: str, run: Run) -> None:
+    def _ready_key(self, key: str, run: Run[object]) -> None:
         """Make sure that the placement which is the source is on the cards."""
         placements = self._cards.recovery.placements
         if key not in placements:
@@ -189,7 +189,7 @@ class Resharding:
                 )
 
     def _move(
-        self, jobs: Mapping[int, Move], control: Callable[[int], Control], run: Run
+        self, jobs: Mapping[int, Move], control: Callable[[int], Control], run: Run[object]
     ) -> dict[int, Moved]:
         control(0).check()
         reported: dict[int, int] = {}

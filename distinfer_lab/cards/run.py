@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Generator
 from concurrent import futures
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..comm import Origin
 from ..display import Displayed
@@ -31,8 +31,12 @@ class Progress(NamedTuple):
     total: int
 
 
-class Run(Displayed):
-    """Work that was started on a card group."""
+T_co = TypeVar("T_co", covariant=True)
+Done = TypeVar("Done")
+
+
+class Run(Displayed, Generic[T_co]):
+    """Work that was started on a card group, and whose result is a T_co."""
 
     def __init__(self) -> None:
         self.progress = Progress(0, 0)
@@ -44,7 +48,7 @@ class Run(Displayed):
         """Be the handle of this future."""
         self._future = future
 
-    def carry_out(self, work: Callable[["Run"], Any]) -> Any:
+    def carry_out(self, work: Callable[["Run[object]"], Done]) -> Done:
         """Do the work (in the group's thread), unless it was cancelled before it began."""
         self.check()
         return work(self)
@@ -77,7 +81,7 @@ class Run(Displayed):
         if not self.done:
             self.cancelled = True
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None) -> T_co:
         """Wait for the result, at most `timeout` seconds; an interrupt from the keyboard cancels.
 
         Raises
@@ -90,18 +94,20 @@ class Run(Displayed):
         self._origin.check()
         assert self._future is not None
         try:
-            return self._future.result(timeout)
+            result: T_co = self._future.result(timeout)
         except KeyboardInterrupt:
             self.cancel()
             # The cards stop within their next look; who goes on at once finds them free.
             futures.wait([self._future], STOP_SECONDS)
             raise
+        return result
 
-    def __await__(self) -> Generator[Any, None, Any]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         self._origin.check()
         assert self._future is not None
         try:
-            return (yield from asyncio.wrap_future(self._future).__await__())
+            result: T_co = yield from asyncio.wrap_future(self._future).__await__()
         except asyncio.CancelledError:
             self.cancel()
             raise
+        return result

@@ -17,7 +17,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent import futures
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from distributed import Client
 
@@ -80,7 +80,8 @@ class CardRuntime:
         self.closed = False
         self._client, self._until_closed = client, until_closed
         self._origin = Origin("card group")
-        self._thread, self._at_work = SerialExecutor(), Run()
+        self._thread = SerialExecutor()
+        self._at_work: Run[object] = Run()
         until_closed.callback(self.gangs.close)
         until_closed.callback(self.server.close)
         until_closed.callback(self._thread.close)
@@ -124,26 +125,25 @@ class CardRuntime:
         _still_open.discard(self)
         self._until_closed.close()
 
-    def start(self, work: Callable[[Run], Any]) -> Run:
+    def start(self, work: Callable[[Run[object]], T]) -> Run[T]:
         """Begin work in the group's thread; returns a handle at once."""
         self._origin.check()
         self.check_open()
-        run = Run()
+        run: Run[T] = Run()
         run.bind(self._thread.submit(self._carry_out, run, work))
         return run
 
-    def _carry_out(self, run: Run, work: Callable[[Run], Any]) -> Any:
+    def _carry_out(self, run: Run[T], work: Callable[[Run[object]], T]) -> T:
         self._at_work = run
         return run.carry_out(work)
 
-    def wait_for(self, work: Callable[[Run], T]) -> T:
+    def wait_for(self, work: Callable[[Run[object]], T]) -> T:
         """Do work in the group's thread and wait for it; an interrupt cancels it."""
         if self._thread.is_here:
             return work(self._at_work)
-        result: T = self.start(work).result()
-        return result
+        return self.start(work).result()
 
-    def repeated(self, work: Callable[[Run], T]) -> T:
+    def repeated(self, work: Callable[[Run[object]], T]) -> T:
         """Do work that may be done twice; if a card is lost on the way, it is done again."""
         return self.wait_for(lambda run: self.recovery.repeat(lambda: work(run), run))
 

@@ -36,7 +36,7 @@ class Server:
         self._check: Callable[[], None] = lambda: None
 
     @contextlib.contextmanager
-    def serving(self, job: Move, epoch: Epoch, run: Run) -> Iterator[Callable[[], None]]:
+    def serving(self, job: Move, epoch: Epoch, run: Run[object]) -> Iterator[Callable[[], None]]:
         """Send what a job says while the block runs; gives a function that raises what became of it."""
         stopped = threading.Event()
         failures: list[BaseException] = []

@@ -168,7 +168,7 @@ class Session:
         self,
         cards: int = 8,
         folder: str | os.PathLike[str] | None = None,
-        on_start: Callable[[Run], None] = lambda run: None,
+        on_start: Callable[[Run[object]], None] = lambda run: None,
     ) -> Checkpoint:
         """Train the sample on so many cards; slices and strategy go to a folder (by default a temporary one).
 
@@ -302,7 +302,7 @@ class Session:
 
     # 3: the reshard
 
-    def load(self, on_start: Callable[[Run], None] = lambda run: None) -> LoadResult:
+    def load(self, on_start: Callable[[Run[object]], None] = lambda run: None) -> LoadResult:
         """Load the weights into the cards, each card its share.
 
         Parameters
@@ -326,7 +326,7 @@ class Session:
             raise ContextError("without a net nothing can be loaded; write files with session.write(folder)")
         files, strategy, chosen = source.files.value, source.strategy.value, source.chosen
 
-        def work(run: Run) -> LoadResult:
+        def work(run: Run[object]) -> LoadResult:
             with self.context():
                 return load_distributed_checkpoint(
                     model.network, files, laid_out.layout, strategy, cards=model.cards, **chosen
@@ -334,7 +334,7 @@ class Session:
 
         run = model.cards.start(work)
         on_start(run)
-        result: LoadResult = run.result()
+        result = run.result()
         self._log.enter(Loaded(result, code=session_code.loading(source)), begun)
         return result
 

@@ -206,7 +206,7 @@ class PredictPanel(Panel):
         # All runs of a generation in one piece of work of the group: what cancels that also cancels the runs to come.
         run = self.model.cards.start(lambda run: self._predict_on_cards(inputs, count))
         control.attach(run)
-        done: Prediction = run.result()
+        done = run.result()
         if not compared:
             return done
         with self._within():

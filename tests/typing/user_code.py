@@ -33,12 +33,21 @@ def right() -> None:
     with dl.CardGroup(8, processes=True) as cards:
         assert_type(cards, dl.CardGroup)
         assert_type(conversion.write("out", on=cards, route="channels"), dl.ReshardResult)
+        run = cards.start(lambda run: conversion.write("out", on=cards))
+        assert_type(run, dl.Run[dl.ReshardResult])
+        assert_type(run.result(timeout=60), dl.ReshardResult)
 
     net = dl.nn.Dense(4, 2)
     model = dl.Model(net)
     assert_type(model.predict(dl.Tensor(np.zeros(4))), dl.Tensor | tuple[dl.Tensor, ...])
     assert_type(model.generate(np.zeros((1, 3), np.int64), max_new_tokens=8), dl.Tensor)
     assert_type(dl.bfloat16, np.dtype)
+
+
+async def right_waiting(run: dl.Run[dl.ReshardResult], runs: list[dl.Run[object]]) -> None:
+    """A run that is awaited has the result of its work; where the result does not matter, any run will do."""
+    assert_type(await run, dl.ReshardResult)
+    runs.append(run)
 
 
 class Net(dl.nn.Cell):
@@ -78,6 +87,7 @@ def wrong_nets(net: Net) -> None:
 def wrong(checkpoint: dl.Checkpoint, conversion: dl.Conversion, strategy: dl.Strategy) -> None:
     """One mistake in each line."""
     conversion.write("out", bogus=3)  # error: call-arg
+    print(dl.CardGroup(2).start(lambda run: 3).result().paths)  # error: attr-defined
     conversion.write("out", overwrite="yes")  # error: arg-type
     conversion.write("out", on="cards")  # error: arg-type
     checkpoint.plan(strategy, dtyp="bfloat16")  # error: call-arg

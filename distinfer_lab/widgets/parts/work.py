@@ -66,7 +66,7 @@ class Control:
 
     stop: threading.Event = field(default_factory=threading.Event)
     last: Progress | None = None
-    run: Run | None = None
+    run: Run[object] | None = None
 
     def progress(self, progress: Progress) -> None:
         """Report how far the job is."""
@@ -76,7 +76,7 @@ class Control:
         """Whether the job is to stop."""
         return self.stop.is_set()
 
-    def attach(self, run: Run) -> None:
+    def attach(self, run: Run[object]) -> None:
         """Cancel this run of the cards when the job is cancelled."""
         self.run = run
         if self.cancelled():
