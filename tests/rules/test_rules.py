@@ -119,10 +119,10 @@ def test_what_no_rule_fits_is_an_error():
         Rules(two, RULES["llama"]).strategy({"a.k_proj.weight": (4, 4)})
     with pytest.raises(LayoutError, match="is for 2 dims, the tensor has 1"):
         Rules(two, (Rule("*", "tp -"),)).strategy({"a": (4,)})
-    with pytest.raises(LayoutError, match="says 3 equal parts, but the dim has 4 elements"):
+    with pytest.raises(LayoutError, match="says 3 equal parts, but dim 0 has 4 elements"):
         Rules(two, (Rule("*", "tp", fused=(3,)),)).strategy({"a": (4,)})
     for parts in (0, -2, 1 << 40):
-        with pytest.raises(LayoutError, match=f"says {parts} equal parts, but the dim has 4 elements"):
+        with pytest.raises(LayoutError, match=f"says {parts} equal parts, but dim 0 has 4 elements"):
             Rules(two, (Rule("*", "tp", fused=(parts,)),)).strategy({"a": (4,)})
 
 
