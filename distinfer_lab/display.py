@@ -1,22 +1,43 @@
-"""How records draw themselves without knowing how.
+"""How records draw and save themselves without knowing how.
 
-`views` registers one function per class here, by the class's public name; a record that
-inherits `Displayed` asks this registry when Jupyter shows it. When a drawing is missing or
-fails, plain text is what is shown: a picture is never worth an exception.
+`views` registers functions here, by a class's public name; a record that inherits `Displayed` asks
+this registry when Jupyter shows it, and one that inherits `Saved` when it is saved. When a drawing is
+missing or fails, plain text is what is shown: a picture is never worth an exception. A file is written
+as it was asked for, or not at all.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
+from .errors import ArgumentTypeError, CheckpointFileError, DistinferError
 from .text import escape, printable
 
-__all__ = ["Displayed", "counted", "format_bytes", "load_later", "public_name", "register", "show"]
+__all__ = [
+    "Displayed",
+    "Saved",
+    "counted",
+    "format_bytes",
+    "load_later",
+    "public_name",
+    "register",
+    "register_file",
+    "show",
+]
 
 MOST_LINES, LONGEST_LINE = 60, 400
 """Of a record's text what is shown in a notebook."""
 
 _loaders: list[Callable[[], None]] = []
 _html: dict[str, Callable[[Any], str]] = {}
+_files: dict[str, dict[str, Callable[[Any, Path], None]]] = {}
+
+PAGE = (
+    '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>'
+    "<body>{body}</body></html>\n"
+)
+"""What Jupyter shows of a record, as a file."""
 
 
 def public_name(cls: type) -> str:
@@ -36,6 +57,12 @@ def register(cls: type | str, to_html: Callable[[Any], str]) -> None:
     A class may be given by its `public_name`: so a view need not import what it draws.
     """
     _html[cls if isinstance(cls, str) else public_name(cls)] = to_html
+
+
+def register_file(cls: type | str, suffixes: Iterable[str], write: Callable[[Any, Path], None]) -> None:
+    """Let `write(record, path)` save every instance of `cls` in files whose names end in one of these."""
+    name = cls if isinstance(cls, str) else public_name(cls)
+    _files.setdefault(name, {}).update(dict.fromkeys(suffixes, write))
 
 
 def load_later(load: Callable[[], None]) -> None:
@@ -77,6 +104,59 @@ class Displayed:
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         return show(self, include, exclude)
+
+
+class Saved(Displayed):
+    """Gives a record `save`: files of its text, its picture, or what else is registered for its class."""
+
+    __slots__ = ()
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Write the record to a file, as what its name ends in; a file that is there is replaced.
+
+        Every record has `.txt` and `.html`, as it is printed and as Jupyter shows it. Where it has a picture it has
+        `.svg` and `.png`; where programs read it, `.json`; a strategy has `.ckpt`, MindSpore's own strategy file.
+
+        Raises
+        ------
+        ArgumentTypeError
+            If the name ends in something else.
+        CheckpointFileError
+            If the file cannot be written.
+        CheckpointError
+            If the format cannot say it.
+        """
+        _load_views()
+        path = Path(file)
+        known = {".txt": _write_text, ".html": _write_page}
+        for name in map(public_name, reversed(type(self).__mro__)):
+            known |= _files.get(name, {})
+        if path.suffix not in known:
+            raise ArgumentTypeError(
+                f"{path}: a {type(self).__name__} is saved as {', '.join(sorted(known))}, not as {path.suffix!r}; "
+                "give a name that ends in one of them",
+                file=path,
+            )
+        try:
+            known[path.suffix](self, path)
+        except OSError as err:
+            if isinstance(err, DistinferError):
+                raise
+            raise CheckpointFileError(
+                f"{path}: {err.strerror}; choose a place that can be written", file=path
+            ) from err
+
+
+def _write_text(record: object, path: Path) -> None:
+    path.write_text(printable(repr(record), keep="\n") + "\n", encoding="utf-8")
+
+
+def _write_page(record: object, path: Path) -> None:
+    shown = show(record)
+    text = f"<pre>{escape(shown['text/plain'])}</pre>"
+    body = shown.get("text/html", text)
+    page = PAGE.format(title=escape(path.stem), body=body if body == text else text + body)
+    path.write_text(page, encoding="utf-8")
 
 
 def _text_of(record: object) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from ..arguments import checked
-from ..display import Displayed, counted, format_bytes
+from ..display import Displayed, Saved, counted, format_bytes
 from ..dtypes import dtype_name
 from ..errors import Option, ReshardError, listed
 from ..formats import MANIFEST, Manifest, NamedTensor, check_specs, format_of
@@ -168,7 +168,7 @@ class ReshardResult(Displayed):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Conversion(Displayed):
+class Conversion(Saved):
     """What of a checkpoint is written where, by what name and in what dtype (see `Checkpoint.plan`)."""
 
     plan: ReshardPlan

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import checked_on_error
-from ..display import Displayed
+from ..display import Saved
 from ..errors import LayoutError, Option
 from ..text import printable, shown
 from ..untrusted import LARGEST_SIZE, MAX_DIMS, MOST_RANKS, check_shape
@@ -38,7 +38,7 @@ MOST_CELLS = 1 << 19
 
 @checked_on_error
 @dataclass(frozen=True, repr=False, init=False)
-class Layout(Displayed):
+class Layout(Saved):
     """A mesh and, for each tensor dim, the mesh axes that cut it.
 
     Parameters

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import checked, checked_on_error
-from ..display import Displayed
+from ..display import Saved
 from ..errors import ArgumentTypeError, LayoutError
 from ..text import shown
 from ..untrusted import MAX_AXES, MOST_RANKS
@@ -24,7 +24,7 @@ _AXES = re.compile(f"{_AXIS}(?:,{_AXIS})*")
 
 
 @dataclass(frozen=True, repr=False, init=False)
-class Mesh(Displayed):
+class Mesh(Saved):
     """A named n-d grid of ranks.
 
     Parameters

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import checked_on_error
-from ..display import Displayed, counted
+from ..display import Saved, counted
 from ..errors import LayoutError, Option, listed
 from ..text import printable
 from .box import Boxes, volumes
@@ -16,7 +16,7 @@ __all__ = ["Strategy"]
 
 
 @checked_on_error
-class Strategy(Mapping[str, Layout], Displayed):
+class Strategy(Mapping[str, Layout], Saved):
     """Parameter name -> Layout, read-only.
 
     Parameters

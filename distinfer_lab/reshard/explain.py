@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arguments import checked_on_error
-from ..display import Displayed, counted, format_bytes
+from ..display import Saved, counted, format_bytes
 from ..dtypes import dtype_name
 from ..errors import ReshardError
 from ..layout import Regions
@@ -88,7 +88,7 @@ class TensorCost(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class Explanation(Displayed):
+class Explanation(Saved):
     """The costs of a plan (see `explain`); sizes in bytes."""
 
     tensors: int

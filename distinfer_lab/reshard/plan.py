@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..display import Displayed, counted
+from ..display import Saved, counted
 from ..layout import Regions, Transfers, volumes
 from .bounds import held_elements, least_load
 from .classes import Pieces, TensorClass
@@ -69,7 +69,7 @@ class CardPieces(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class ReshardPlan(Mapping[str, TensorPlan], Displayed):
+class ReshardPlan(Mapping[str, TensorPlan], Saved):
     """Tensor -> its plan, with the sums that matter, all in bytes (see `plan_reshard`).
 
     Attributes

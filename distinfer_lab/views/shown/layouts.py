@@ -1,14 +1,15 @@
 """What Jupyter shows of meshes, layouts, boxes, strategies and rules."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ... import display
 from ...display import counted
 from ...errors import LayoutError
 from ...layout import Box, Layout, Mesh, Strategy
-from ..drawing import img_html, shorten, stored
+from ..drawing import Drawing, shorten, stored
 from ..holdings import describe_sharding, layout_svg, mesh_svg, plain_shape, strategy_svg
-from .tables import BESIDE_TABLE, ROWS, first, kept, lines_html, table_html
+from .tables import BESIDE_TABLE, ROWS, first, kept, lines_html, register_picture, table_html
 
 if TYPE_CHECKING:
     from ...reshard import Topology
@@ -17,13 +18,18 @@ if TYPE_CHECKING:
 __all__ = ["layout_html", "mesh_html", "register", "strategy_html"]
 
 
-def mesh_html(mesh: Mesh) -> str:
+def mesh_drawing(mesh: Mesh) -> Drawing:
     """The ranks of a mesh."""
     svg = stored(lambda cards: mesh_svg(mesh, max_cards=cards))
-    return img_html(svg, f"{mesh!r}: {counted(mesh.size, 'card')}")
+    return Drawing(svg, f"{mesh!r}: {counted(mesh.size, 'card')}")
 
 
-def layout_html(layout: Layout) -> str:
+def mesh_html(mesh: Mesh) -> str:
+    """The ranks of a mesh."""
+    return mesh_drawing(mesh).html()
+
+
+def layout_drawing(layout: Layout) -> Drawing:
     """A layout on the smallest tensor that it can cut, as it knows no shape."""
     shape = plain_shape(layout)
     title = f"a tensor of {layout.ndim} dims"
@@ -31,8 +37,13 @@ def layout_html(layout: Layout) -> str:
         svg = stored(lambda cards: layout_svg(layout, shape, title=title, max_cards=cards))
     except LayoutError:
         # Some cuts fit no small tensor: then the mesh says at least who is who.
-        return mesh_html(layout.mesh)
-    return img_html(svg, f"{layout!r} on {title}")
+        return mesh_drawing(layout.mesh)
+    return Drawing(svg, f"{layout!r} on {title}")
+
+
+def layout_html(layout: Layout) -> str:
+    """A layout on the smallest tensor that it can cut, as it knows no shape."""
+    return layout_drawing(layout).html()
 
 
 def box_html(box: Box) -> str:
@@ -45,9 +56,15 @@ def box_html(box: Box) -> str:
     return f"<p>Box of {counted(box.size, 'element')}</p>{table if rows else ''}"
 
 
+def strategy_drawing(strategy: Strategy) -> Drawing:
+    """The first distinct layouts of a strategy."""
+    svg = stored(lambda cards: strategy_svg(strategy, max_cards=cards), BESIDE_TABLE)
+    words = f"Strategy of {counted(len(strategy), 'parameter')} on {counted(strategy.ranks, 'rank')}"
+    return Drawing(svg, words)
+
+
 def strategy_html(strategy: Strategy) -> str:
     """A picture of the first distinct layouts and a table of the first parameters."""
-    svg = stored(lambda cards: strategy_svg(strategy, max_cards=cards), BESIDE_TABLE)
     rows = [
         [
             shorten(name, 60),
@@ -59,12 +76,7 @@ def strategy_html(strategy: Strategy) -> str:
         for name, layout in first(strategy.items())
     ]
     table = table_html(["parameter", "shape", "cut", "mesh", "copies"], rows, len(strategy))
-    return (
-        img_html(
-            svg, f"Strategy of {counted(len(strategy), 'parameter')} on {counted(strategy.ranks, 'rank')}"
-        )
-        + table
-    )
+    return strategy_drawing(strategy).html() + table
 
 
 def rules_html(rules: "Rules") -> str:
@@ -85,11 +97,21 @@ def topology_html(topology: "Topology") -> str:
     return lines_html(repr(topology))
 
 
+def _write_strategy(strategy: Strategy, path: Path) -> None:
+    from ...formats import write_strategy
+
+    write_strategy(path, strategy)
+
+
 def register() -> None:
     """Tell `display` how each class is drawn."""
     display.register(Mesh, mesh_html)
     display.register(Layout, layout_html)
     display.register(Box, box_html)
     display.register(Strategy, strategy_html)
+    register_picture(Mesh, mesh_drawing)
+    register_picture(Layout, layout_drawing)
+    register_picture(Strategy, strategy_drawing)
+    display.register_file(Strategy, (".json", ".ckpt"), _write_strategy)
     display.register("distinfer_lab.rules.Rules", rules_html)
     display.register("distinfer_lab.reshard.Topology", topology_html)

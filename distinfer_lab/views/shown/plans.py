@@ -1,13 +1,15 @@
 """What Jupyter shows of plans, what they cost, and what became of them."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ... import display
 from ...display import counted, format_bytes
-from ..drawing import img_html, shorten
+from ..drawing import Drawing, img_html, shorten, stored
 from ..holdings import format_ranks
 from ..moves import (
     CARDS,
@@ -21,7 +23,7 @@ from ..moves import (
     memory_svg,
     traffic_svg,
 )
-from .tables import BESIDE_PICTURE, ROWS, bars_html, kept, lines_html, table_html
+from .tables import BESIDE_PICTURE, ROWS, bars_html, kept, lines_html, register_picture, table_html
 
 if TYPE_CHECKING:
     from ...checkpoint import Conversion, ReshardResult
@@ -32,7 +34,6 @@ __all__ = ["conversion_html", "plan_html", "register"]
 
 def plan_html(plan: "ReshardPlan") -> str:
     """Who sends how much to whom, as a matrix and as bands, and the sums."""
-    title = f"{counted(plan.src_count, 'training card')} to {counted(plan.dst_count, 'inference card')}"
     apart = plan.placement is None or not set(plan.placement) & set(range(plan.src_count))
     stays = [] if apart else [["stays on its card", format_bytes(int(plan.kept_bytes.sum()))]]
     rows = [
@@ -45,14 +46,13 @@ def plan_html(plan: "ReshardPlan") -> str:
         ["most that a card ends with", format_bytes(int(plan.needed_bytes.max(initial=0)))],
         _pieces(plan.pieces),
     ]
-    matrix = _matrix(plan, title, "Bytes from each card to each card")
     same = "The same bytes as bands"
     bands = kept(
         lambda cards: bands_svg(plan.traffic, same, placement=plan.placement, max_cards=_side(cards, 12)),
         same,
         BESIDE_PICTURE,
     )
-    return matrix + bands + _describe_idle(plan) + table_html(["", ""], rows, len(rows))
+    return plan_drawing(plan).html() + bands + _describe_idle(plan) + table_html(["", ""], rows, len(rows))
 
 
 def _describe_idle(plan: "ReshardPlan") -> str:
@@ -68,15 +68,24 @@ def _describe_idle(plan: "ReshardPlan") -> str:
     )
 
 
+def plan_drawing(plan: "ReshardPlan") -> Drawing:
+    """Who sends how much to whom, as a matrix."""
+    return _matrix(plan, _title(plan), "Bytes from each card to each card")
+
+
+def _title(plan: "ReshardPlan") -> str:
+    return f"{counted(plan.src_count, 'training card')} to {counted(plan.dst_count, 'inference card')}"
+
+
 def _matrix(
     plan: "ReshardPlan", title: str, alt: str, sides: Sides = CARDS, names: Sequence[str] | None = None
-) -> str:
+) -> Drawing:
     def draw(cards: int) -> str:
         most = _side(cards, 16)
         place = plan.placement
         return traffic_svg(plan.traffic, title, placement=place, max_cells=most, sides=sides, names=names)
 
-    return kept(draw, alt, BESIDE_PICTURE)
+    return Drawing(stored(draw, BESIDE_PICTURE), alt)
 
 
 def _pieces(count: int) -> list[str]:
@@ -86,6 +95,17 @@ def _pieces(count: int) -> list[str]:
 def _side(cards: int, most: int) -> int:
     """How many cards a side, for a picture of so many."""
     return max(min(cards // 16, most), 2)
+
+
+def conversion_drawing(conversion: "Conversion") -> Drawing:
+    """Which bytes of which file go to which rank."""
+    plan, total = conversion.plan, conversion.checkpoint.ranks
+    title = f"{counted(plan.src_count, 'file')} to {counted(plan.dst_count, 'rank')}"
+
+    def draw(cards: int) -> str:
+        return files_svg(files_of(conversion, max(cards // 16, 1)), title, total=total)
+
+    return Drawing(stored(draw, BESIDE_PICTURE), "Which bytes of each file go to which rank")
 
 
 def conversion_html(conversion: "Conversion") -> str:
@@ -98,22 +118,15 @@ def conversion_html(conversion: "Conversion") -> str:
         _pieces(conversion.plan.pieces),
     ]
     alt = "Bytes that each rank reads of each file"
-    total = conversion.checkpoint.ranks
-    title = f"{counted(conversion.plan.src_count, 'file')} to {counted(conversion.plan.dst_count, 'rank')}"
-    files = kept(
-        lambda cards: files_svg(files_of(conversion, max(cards // 16, 1)), title, total=total),
-        "Which bytes of each file go to which rank",
-        BESIDE_PICTURE,
-    )
     return (
-        files
+        conversion_drawing(conversion).html()
         + _matrix(
             conversion.plan,
             alt,
             alt,
             FILES,
             [shorten(file_name(f.path), 24) for f in conversion.checkpoint.files],
-        )
+        ).html()
         + table_html(["", ""], rows, len(rows))
         + lines_html("\n".join(conversion.notes))
     )
@@ -150,9 +163,28 @@ def result_html(result: "ReshardResult") -> str:
     return lines_html(repr(result)) + conversion_html(result.conversion)
 
 
+def _write_plan(plan: "ReshardPlan", path: Path) -> None:
+    from ...reshard import explain
+
+    _write_explanation(explain(plan), path)
+
+
+def _write_conversion(conversion: "Conversion", path: Path) -> None:
+    _write_explanation(conversion.explain(), path)
+
+
+def _write_explanation(told: "Explanation", path: Path) -> None:
+    path.write_text(json.dumps(told.to_json(), indent=1) + "\n", encoding="utf-8")
+
+
 def register() -> None:
     """Tell `display` how these are drawn."""
     display.register("distinfer_lab.reshard.ReshardPlan", plan_html)
     display.register("distinfer_lab.checkpoint.Conversion", conversion_html)
     display.register("distinfer_lab.reshard.Explanation", explanation_html)
     display.register("distinfer_lab.checkpoint.ReshardResult", result_html)
+    register_picture("distinfer_lab.reshard.ReshardPlan", plan_drawing)
+    register_picture("distinfer_lab.checkpoint.Conversion", conversion_drawing)
+    display.register_file("distinfer_lab.reshard.ReshardPlan", (".json",), _write_plan)
+    display.register_file("distinfer_lab.checkpoint.Conversion", (".json",), _write_conversion)
+    display.register_file("distinfer_lab.reshard.Explanation", (".json",), _write_explanation)

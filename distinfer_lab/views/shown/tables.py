@@ -1,14 +1,25 @@
 """The HTML that pictures stand in: tables, sentences, and how much of it fits one cell."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from ... import display
 from ...display import format_bytes
 from ...text import escape
-from ..drawing import img_html, shorten, stored
+from ..drawing import Drawing, img_html, shorten, stored
 from ..moves import bars_svg
 
-__all__ = ["BESIDE_PICTURE", "BESIDE_TABLE", "ROWS", "bars_html", "first", "kept", "lines_html", "table_html"]
+__all__ = [
+    "BESIDE_PICTURE",
+    "BESIDE_TABLE",
+    "ROWS",
+    "bars_html",
+    "first",
+    "kept",
+    "lines_html",
+    "register_picture",
+    "table_html",
+]
 
 T = TypeVar("T")
 
@@ -58,6 +69,11 @@ def bars_html(named: Iterable[tuple[str, int]], title: str) -> str:
     total = format_bytes(sum(n for _, n in every))
     most = shorten(max(every, key=lambda item: item[1])[0], 48)
     return img_html(svg, f"{title}: {total} in all, most in {most}")
+
+
+def register_picture(cls: type | str, draw: Callable[[Any], Drawing]) -> None:
+    """Let records of a class be saved as the picture that `draw` makes."""
+    display.register_file(cls, (".svg", ".png"), lambda record, path: draw(record).save(path))
 
 
 def first(items: Iterable[T], count: int = ROWS) -> list[T]:
