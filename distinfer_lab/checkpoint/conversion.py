@@ -420,7 +420,7 @@ def _finish(
     reports: Sequence[FileReport],
 ) -> None:
     """Write the manifest and, of a folder that is one whole checkpoint, its index and what is copied along."""
-    files = manifest_files(stage, tasks, reports)
+    files = manifest_files(stage, reports)
     companions = write_companions(stage, output, tasks)
     manifest = Manifest(
         files,

@@ -7,7 +7,7 @@ the digest that the journal says.
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,16 +23,18 @@ from ..errors import CheckpointFileError, DistinferError
 from ..formats import SliceWriter, TensorSpec, with_secret_key
 from ..text import shown
 from ..untrusted import parse_json, read_file, read_int
+from .converting import convert
 from .rank_reads import RankReadPlan, TensorRead
-from .shard_reader import ShardReader
+from .shard_reader import ShardReader, window_bytes
+from .small_tensors import Batch, SmallTensors, is_small
 from .sources import BoxReader
 from .staging import journal_of, open_private
+from .tensor_reports import TensorReports
 
 __all__ = [
     "Control",
     "FileReport",
     "FileWork",
-    "TensorReport",
     "Unwatched",
     "WriteTask",
     "Written",
@@ -69,17 +71,6 @@ class Unwatched:
         """See `Control`."""
 
 
-class TensorReport(NamedTuple):
-    """One tensor of a destination file."""
-
-    digest: str | None
-    """xxh3-128 of its bytes, in hex; None if none was asked for."""
-    pieces: tuple[tuple[int, int], ...]
-    """Offset and length of the runs in the file that make it up."""
-    overflowed: int
-    """Finite values that became infinite when they were converted."""
-
-
 @dataclass(frozen=True)
 class FileReport:
     """What was written to one file, and what it took."""
@@ -87,7 +78,7 @@ class FileReport:
     path: str
     """Relative to the output folder."""
     rank: int
-    tensors: Mapping[str, TensorReport]
+    tensors: TensorReports
     nbytes: int
     """Bytes of all shards."""
     read_bytes: int
@@ -209,7 +200,6 @@ class FileWork:
     def __init__(self, task: WriteTask, control: Control, ahead: bool = False) -> None:
         self.task, self.control, self.ahead = task, control, ahead
         self.left = task.share.tensors
-        self.reports: dict[str, TensorReport] = {}
         self.reused = self._read = self._buffer = 0
         self._stack = ExitStack()
 
@@ -226,6 +216,7 @@ class FileWork:
                 Journal(journal_of(task.folder, task.path), self.writer.resumed)
             )
             self._stack = stack.pop_all()
+            self.reports = TensorReports((tensor.name for tensor in task.share.tensors), self.writer.entries)
         return self
 
     def __exit__(
@@ -255,12 +246,46 @@ class FileWork:
 
     def write(self, sources: Mapping[int, BoxReader]) -> None:
         """Write what is left."""
-        filling = ShardReader(self.left, sources, self.task.buffer_bytes, self.ahead, self.control.check)
+        others = self._write_small(sources)
+        filling = ShardReader(others, sources, self.task.buffer_bytes, self.ahead, self.control.check)
         with self._told(), closing(filling.content()) as content:
-            for tensor in self.left:
+            for tensor in others:
                 self._write(tensor, content)
-        self._read, self._buffer = filling.read_bytes, filling.nbytes if self.left else 0
+        self._read += filling.read_bytes
+        self._buffer = max(self._buffer, filling.nbytes if others else 0)
         self.left = ()
+
+    def _write_small(self, sources: Mapping[int, BoxReader]) -> Sequence[TensorRead]:
+        """Write small tensors of files, many at a time, in the order of the file; gives those that are left."""
+        files = {rank: found for rank, source in sources.items() if (found := source.by_bytes) is not None}
+        if not self.task.share.sources.keys() <= files.keys():
+            return self.left  # what other cards send comes in the order of the plan
+        by_name = {tensor.name: tensor for tensor in self.left if is_small(tensor)}
+        ordered = [by_name[name] for name in self.writer.entries if name in by_name]
+        most = window_bytes(self.task.buffer_bytes)
+        small = SmallTensors(ordered, files, most, self.control.check)
+        with self._told():
+            for batch in small.batches():
+                self._write_batch(batch)
+        self._read, self._buffer = small.read_bytes, small.nbytes
+        for tensor in small.others:
+            del by_name[tensor.name]
+        return [tensor for tensor in self.left if tensor.name not in by_name]
+
+    def _write_batch(self, batch: Batch) -> None:
+        content = batch.content.data
+        self.writer.write_contents([tensor.name for tensor in batch.tensors], content)
+        found: list[tuple[str, str, int]] = []
+        at = 0
+        for tensor, overflowed in zip(batch.tensors, batch.overflowed.tolist(), strict=True):
+            digest = None
+            if self.task.digests:
+                digest = xxhash.xxh3_128_hexdigest(content[at : at + tensor.nbytes])
+                found.append((tensor.name, digest, overflowed))
+            at += tensor.nbytes
+            self.reports.enter(tensor.name, digest, overflowed)
+        self.journal.enter(found)
+        self.control.advance(at)
 
     def complete(self) -> FileReport:
         """Give the file its name, now that everything is written."""
@@ -269,7 +294,7 @@ class FileWork:
         return FileReport(
             self.task.path,
             self.task.share.rank,
-            {tensor.name: self.reports[tensor.name] for tensor in self.task.share.tensors},
+            self.reports,
             self.task.nbytes,
             self._read,
             self.reused,
@@ -290,14 +315,10 @@ class FileWork:
         if digest.hexdigest() != entered[0]:
             return False
         self.writer.adopt(tensor.name)
-        self._report(tensor, *entered)
+        self.reports.enter(tensor.name, *entered)
         self.reused += tensor.nbytes
         self.control.advance(tensor.nbytes)
         return True
-
-    def _report(self, tensor: TensorRead, digest: str | None, overflowed: int) -> None:
-        pieces = tuple((piece.offset, piece.nbytes) for piece in self.writer.entries[tensor.name].pieces)
-        self.reports[tensor.name] = TensorReport(digest, pieces, overflowed)
 
     def _write(self, tensor: TensorRead, content: Iterator[Array]) -> None:
         digest = xxhash.xxh3_128() if self.task.digests else None
@@ -306,9 +327,8 @@ class FileWork:
         while at < nbytes:  # steps follow each other in the order of the shard's bytes
             data = next(content)
             if tensor.dtype != tensor.source_dtype:
-                with np.errstate(over="ignore", invalid="ignore"):
-                    data, given = data.astype(tensor.dtype), data
-                overflowed += _count_overflow(given, data)
+                data, counts = convert(data.reshape(1, -1), tensor.dtype)
+                overflowed += int(counts[0])
             written = data.reshape(-1).view(np.uint8).data
             if digest is not None:
                 digest.update(written)
@@ -317,15 +337,8 @@ class FileWork:
             self.control.advance(len(written))
         found = None if digest is None else digest.hexdigest()
         if found is not None:
-            self.journal.enter(tensor.name, found, overflowed)
-        self._report(tensor, found, overflowed)
-
-
-def _count_overflow(before: Array, after: Array) -> int:
-    if not np.issubdtype(before.dtype, np.number) and before.dtype.kind != "V":
-        return 0
-    with np.errstate(invalid="ignore"):
-        return int(np.count_nonzero(~np.isfinite(after) & np.isfinite(before)))
+            self.journal.enter([(tensor.name, found, overflowed)])
+        self.reports.enter(tensor.name, found, overflowed)
 
 
 class Journal:
@@ -360,9 +373,9 @@ class Journal:
     def __exit__(self, *exc: object) -> None:
         self._file.close()
 
-    def enter(self, name: str, digest: str, overflowed: int) -> None:
-        """A tensor is finished."""
-        self._file.write(json.dumps([name, digest, overflowed]).encode() + b"\n")
+    def enter(self, finished: Iterable[tuple[str, str, int]]) -> None:
+        """Tensors are finished: names, digests and how many values overflowed."""
+        self._file.writelines(json.dumps(item).encode() + b"\n" for item in finished)
         self._file.flush()
 
 

@@ -13,11 +13,12 @@ from ..formats import (
     ManifestFile,
     ManifestTensor,
 )
-from ..layout import Box
-from ..reshard import ReshardPlan, TensorPlan
+from ..layout import Box, Regions
+from ..reshard import ReshardPlan
 from .file_writer import FileReport, WriteTask
 from .output import Output
 from .staging import Stage
+from .tensor_reports import TensorReports
 
 __all__ = ["check_equal_shards", "manifest_files", "write_companions"]
 
@@ -37,54 +38,71 @@ def check_equal_shards(
     CheckpointError
         If two differ; the text names the tensor and the ranks.
     """
-    by_rank: dict[int, dict[str, str | None]] = {}
+    by_rank: dict[int, list[TensorReports]] = {}
     for report in reports:
-        by_rank.setdefault(report.rank, {}).update({n: t.digest for n, t in report.tensors.items()})
+        by_rank.setdefault(report.rank, []).append(report.tensors)
     for kind in plan.classes:
-        boxes = kind.dst.boxes.reshape(len(kind.dst.boxes), 2 * len(kind.shape))
-        if len(np.unique(boxes, axis=0)) == len(boxes) or not len(kind.shape):
+        twins = _twins(kind.dst) if kind.shape else []
+        if not twins:
             continue
-        for number in kind.tensors.tolist():
-            name = plan.names[number]
-            _check_equal(plan[name], targets[name][0], by_rank)
+        places = np.repeat(kind.places[:, 1], kind.counts).tolist()
+        for number, place in zip(kind.tensors.tolist(), places, strict=True):
+            name = targets[plan.names[number]][0]
+            for first, rank in twins:
+                _check_equal(name, place + first, place + rank, by_rank)
 
 
-def _check_equal(tensor: TensorPlan, name: str, by_rank: Mapping[int, Mapping[str, str | None]]) -> None:
+def _twins(regions: Regions) -> list[tuple[int, int]]:
+    """Ranks that hold the same boxes as one before, which is the first of each pair."""
     seen: dict[bytes, int] = {}
     held: dict[int, list[bytes]] = {}
-    for rank, box in zip(tensor.dst.ranks.tolist(), tensor.dst.boxes, strict=True):
+    for rank, box in zip(regions.ranks.tolist(), regions.boxes, strict=True):
         held.setdefault(rank, []).append(box.tobytes())
-    for rank, boxes in held.items():
-        first = seen.setdefault(b"".join(boxes), rank)
-        if by_rank[first].get(name) != by_rank[rank].get(name):
-            raise CheckpointError(
-                f"{name}: destination ranks {first} and {rank} should get equal shards, but what was read for them "
-                "differs: replicas in the source differ, one is damaged; compare them by verify_source=True",
-                Option("verify_source", True),
-                parameter=name,
-            )
+    pairs = [(seen.setdefault(b"".join(boxes), rank), rank) for rank, boxes in held.items()]
+    return [pair for pair in pairs if pair[0] != pair[1]]
 
 
-def manifest_files(
-    stage: Stage, tasks: Sequence[WriteTask], reports: Sequence[FileReport]
-) -> tuple[ManifestFile, ...]:
+def _check_equal(name: str, first: int, rank: int, by_rank: Mapping[int, Sequence[TensorReports]]) -> None:
+    found = [[file.digest_of(name) for file in by_rank[one] if name in file] for one in (first, rank)]
+    if found[0] != found[1]:
+        raise CheckpointError(
+            f"{name}: destination ranks {first} and {rank} should get equal shards, but what was read for them "
+            "differs: replicas in the source differ, one is damaged; compare them by verify_source=True",
+            Option("verify_source", True),
+            parameter=name,
+        )
+
+
+def manifest_files(stage: Stage, reports: Sequence[FileReport]) -> tuple[ManifestFile, ...]:
     """What the manifest says of each file that was written."""
     return tuple(
         ManifestFile(
             report.rank,
             report.path,
             (stage.folder / report.path).stat().st_size,
-            {
-                t.name: ManifestTensor(
-                    dtype_name(t.dtype), t.shape, report.tensors[t.name].pieces, report.tensors[t.name].digest
-                )
-                for t in task.share.tensors
-            },
+            _ManifestTensors(report.tensors),
             report.frame,
             report.cipher,
         )
-        for task, report in zip(tasks, reports, strict=True)
+        for report in reports
     )
+
+
+class _ManifestTensors(Mapping[str, ManifestTensor]):
+    """What the manifest says of the tensors of a file, each made on demand."""
+
+    def __init__(self, reports: TensorReports) -> None:
+        self._reports = reports
+
+    def __getitem__(self, name: str) -> ManifestTensor:
+        digest, entry = self._reports.digest_of(name), self._reports.entries[name]
+        return ManifestTensor(dtype_name(entry.dtype), entry.shape, entry.pieces, digest)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._reports)
+
+    def __len__(self) -> int:
+        return len(self._reports)
 
 
 def write_companions(stage: Stage, output: Output, tasks: Sequence[WriteTask]) -> tuple[ManifestBeside, ...]:

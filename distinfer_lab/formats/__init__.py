@@ -7,7 +7,7 @@ before it sizes anything.
 from .box_reads import READ_COST_BYTES
 from .contents import gaps, unnamed_paths
 from .encryption import encrypted_by, with_secret_key
-from .entry import ByteSource, Entry, Kind, TensorSpec
+from .entry import ByteSource, ByteWindows, Entry, Kind, TensorSpec, byte_runs
 from .entry_table import EntryTable, kinds_of
 from .file_format import FolderFormat
 from .file_formats import (
@@ -36,7 +36,8 @@ from .limits import check_specs
 from .manifest import MANIFEST, Manifest, ManifestBeside, ManifestFile, ManifestTensor, read_manifest
 from .model_config import NamedTensor, config_names, config_problems, has_tied_head, kind_of_dtype
 from .recognisers import is_strategy, recognise_folder
-from .slice_file import SliceFile, open_slice
+from .slice_file import SliceFile
+from .slice_opening import open_slice
 from .slice_writer import CHUNK_BYTES, SliceWriter, save_slice
 from .strategy_file import (
     as_strategy,
@@ -56,6 +57,7 @@ __all__ = [
     "MANIFEST",
     "READ_COST_BYTES",
     "ByteSource",
+    "ByteWindows",
     "Entry",
     "EntryTable",
     "FileIdentity",
@@ -74,6 +76,7 @@ __all__ = [
     "StrategyFile",
     "TensorSpec",
     "as_strategy",
+    "byte_runs",
     "check_specs",
     "companions",
     "config_beside",

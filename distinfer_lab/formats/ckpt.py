@@ -25,7 +25,7 @@ import numpy as np
 
 from ..dtypes import CKPT_TYPES, dtype_name, type_name_of, unreadable_dtype
 from ..errors import CheckpointError, Option
-from .entry import Entry, Kind, Piece, TensorSpec, content_bytes
+from .entry import Kind, Piece, TensorSpec, content_bytes
 from .entry_table import EntryTable
 from .file_format import FileIndex, FileLayout, ReadAt
 
@@ -78,19 +78,20 @@ class Ckpt:
         self, specs: Sequence[TensorSpec], chunk_bytes: int, metadata: Mapping[str, str] | None
     ) -> FileLayout:
         frame: list[tuple[int, bytes]] = []
-        entries: dict[str, Entry] = {}
+        table = EntryTable()
         at = 0
         for spec in specs:
             content = b"" if spec.text is None else spec.text.encode("utf-32-le")
-            pieces = []
-            for head, size in headers(spec, chunk_bytes):
+            kind = Kind("" if spec.text is None else "str", spec.dtype, spec.shape)
+            for part, (head, size) in enumerate(headers(spec, chunk_bytes)):
                 frame.append((at, head + content[:size]))
                 content = content[size:]
-                pieces.append(Piece(at + len(head), size))
+                if part:
+                    table.extend(spec.name, Piece(at + len(head), size))
+                else:
+                    table.add(spec.name, table.number_of(kind), at + len(head), size)
                 at += len(head) + size
-            kind = "" if spec.text is None else "str"
-            entries[spec.name] = Entry(spec.name, kind, spec.dtype, spec.shape, tuple(pieces))
-        return FileLayout(frame, entries, at)
+        return FileLayout(frame, table, at)
 
 
 @dataclass(frozen=True)

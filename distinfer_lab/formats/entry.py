@@ -11,9 +11,11 @@ from ..untrusted import check_shape
 
 __all__ = [
     "ByteSource",
+    "ByteWindows",
     "Entry",
     "Kind",
     "Piece",
+    "Place",
     "SlicesInFiles",
     "TensorSpec",
     "byte_runs",
@@ -34,6 +36,16 @@ class ByteSource(Protocol):
 
     def scatter(self, name: str, start: int, targets: Sequence[memoryview], nbytes: int) -> None:
         """The same for many targets, one after the other, of so many bytes together."""
+
+    def place(self, name: str) -> "Place | None":
+        """Where the content of a tensor lies, if it is in one piece; None: it is read in another way."""
+
+
+class ByteWindows(Protocol):
+    """A file that is read at any byte."""
+
+    def fill_window(self, offset: int, target: memoryview) -> bool:
+        """Fill `target` with the bytes of the file from `offset` on; False if the system did not."""
 
 
 class SlicesInFiles:
@@ -72,6 +84,15 @@ class Kind(NamedTuple):
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     problem: str = ""
+
+
+class Place(NamedTuple):
+    """Where the content of a tensor lies, in one piece."""
+
+    file: ByteWindows
+    kind: Kind
+    """One object for all entries of a file that are of one kind."""
+    offset: int
 
 
 class Entry(NamedTuple):

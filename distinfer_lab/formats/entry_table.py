@@ -12,6 +12,7 @@ What a model's layers have in common, dtype and shape, is there once. Few tensor
 
 from array import array
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,16 @@ class EntryTable(Mapping[str, Entry]):
         """Give an entry another kind."""
         self._kind[self._row[name]] = self.number_of(kind)
 
+    def begins_like(self, other: "EntryTable") -> bool:
+        """Whether its first entries can be read, and are those of another: names, places, dtypes and shapes."""
+        count = len(other)
+        same = list(islice(self._row, count)) == list(other._row) and self._further == other._further
+        if not same or self.offset[:count] != other.offset or self.nbytes[:count] != other.nbytes:
+            return False
+        numbers = set(zip(self._kind[:count], other._kind, strict=True))
+        kinds = [(self._kinds[one], other._kinds[two]) for one, two in numbers]
+        return all(not one.problem and one[1:3] == two[1:3] for one, two in kinds)
+
     def kind_of(self, name: str) -> Kind:
         """The kind of an entry."""
         return self._kinds[self._kind[self._row[name]]]
@@ -93,6 +104,13 @@ class EntryTable(Mapping[str, Entry]):
     def kinds(self) -> Iterator[tuple[str, Kind]]:
         """The name and the kind of each entry; those of one kind have one object."""
         return zip(self._row, map(self._kinds.__getitem__, self._kind), strict=True)
+
+    def place_of(self, name: str) -> tuple[Kind, int] | None:
+        """The kind of an entry, and where its content begins; None if there is none, or it is in several pieces."""
+        row = self._row.get(name)
+        if row is None or row in self._further:
+            return None
+        return self._kinds[self._kind[row]], self.offset[row]
 
     def __getitem__(self, name: str) -> Entry:
         row = self._row[name]

@@ -32,7 +32,7 @@ class FileLayout(NamedTuple):
 
     frame: list[tuple[int, bytes]]
     """Offset and bytes of everything that is no tensor's content: headers and texts, in order."""
-    entries: dict[str, Entry]
+    entries: Mapping[str, Entry]
     size: int
     """In bytes, without a checksum."""
 

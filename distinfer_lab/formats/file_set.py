@@ -17,10 +17,11 @@ from ..display import Displayed, counted
 from ..errors import CheckpointError, CheckpointFileError, Option, listed
 from ..layout import Box
 from ..text import printable
-from .entry import Entry, SlicesInFiles
+from .entry import Entry, Place, SlicesInFiles
 from .file_format import Members
 from .file_formats import members_of
-from .slice_file import WINDOW_BYTES, SliceFile, open_slice
+from .slice_file import WINDOW_BYTES, SliceFile
+from .slice_opening import open_slice
 
 __all__ = ["FileSet", "PartFiles", "open_files", "paths_of"]
 
@@ -189,6 +190,10 @@ class FileSet(SlicesInFiles, Displayed):
     def read_into(self, name: str, box: Box, out: Array, buffer_bytes: int = WINDOW_BYTES) -> int:
         """See `SliceFile.read_into`."""
         return self._holder(name).read_into(name, box, out, buffer_bytes)
+
+    def place(self, name: str) -> Place | None:
+        """See `SliceFile.place`."""
+        return self._of[name].place(name) if name in self._of else None
 
     def fill(self, name: str, start: int, target: memoryview) -> None:
         """See `SliceFile.fill`."""

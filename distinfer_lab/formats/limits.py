@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from ..errors import ArgumentTypeError, CheckpointError, Option
 from ..text import pattern_of, shown
 from ..untrusted import check_shape
 from .entry import Entry, TensorSpec
+from .entry_table import EntryTable
 from .file_format import FileFormat, ReadAt
 from .file_formats import FILE_FORMATS, format_named, format_of
 
@@ -57,6 +59,7 @@ def check_specs(path: str, specs: Sequence[TensorSpec], format: FileFormat) -> N
         If two entries have one name; if a name, a text or a shape cannot be written or read.
     """
     names: set[str] = set()
+    shapes: dict[tuple[Any, ...], str] = {}
     for spec in specs:
         if not isinstance(spec.name, str) or not spec.name:
             raise ArgumentTypeError(
@@ -69,7 +72,10 @@ def check_specs(path: str, specs: Sequence[TensorSpec], format: FileFormat) -> N
                 parameter=spec.name,
             )
         names.add(spec.name)
-        problem = _problem(spec, format)
+        form = spec.dtype, spec.shape
+        if form not in shapes:
+            shapes[form] = _shape_problem(spec)
+        problem = _name_problem(spec) or shapes[form] or format.problem(spec)
         if problem:
             without = Option("select", [f"!{pattern_of(spec.name)}"])
             raise CheckpointError(
@@ -80,18 +86,21 @@ def check_specs(path: str, specs: Sequence[TensorSpec], format: FileFormat) -> N
             )
 
 
-def _problem(spec: TensorSpec, format: FileFormat) -> str:
-    """Why a format cannot hold an entry; "" if it can."""
+def _name_problem(spec: TensorSpec) -> str:
     try:
         spec.name.encode()
         (spec.text or "").encode()
     except UnicodeEncodeError:
         return "its name or text holds half a surrogate pair, which no file can hold"
+    return ""
+
+
+def _shape_problem(spec: TensorSpec) -> str:
     try:
         check_shape(spec.shape, "its shape", np.dtype(spec.dtype).itemsize)
     except ValueError as err:
         return str(err)
-    return format.problem(spec)
+    return ""
 
 
 def check_read_back(
@@ -119,7 +128,8 @@ def check_read_back(
         If an entry would be read with another name, dtype, shape, place or text.
     """
     found, texts, _ = format.index(path, read_at, size)
-    for spec in specs:
+    alike = isinstance(found, EntryTable) and isinstance(entries, EntryTable) and found.begins_like(entries)
+    for spec in specs if not alike else [spec for spec in specs if spec.name not in entries]:
         entry, own = found.get(spec.name), entries.get(spec.name)
         if own is None:
             same = spec.text is not None and texts.get(spec.name) == spec.text

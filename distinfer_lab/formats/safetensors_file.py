@@ -30,7 +30,7 @@ from ..dtypes import (
 from ..errors import CheckpointError
 from ..text import shown
 from ..untrusted import LARGEST_SIZE, parse_json
-from .entry import Entry, Kind, Piece, TensorSpec, content_bytes
+from .entry import Kind, TensorSpec, content_bytes
 from .entry_table import EntryTable
 from .file_format import FileIndex, FileLayout, ReadAt
 from .header_columns import header_columns
@@ -68,12 +68,12 @@ class Safetensors:
         self, specs: Sequence[TensorSpec], chunk_bytes: int, metadata: Mapping[str, str] | None
     ) -> FileLayout:
         head, ordered = header(specs, metadata)
-        entries: dict[str, Entry] = {}
-        at = len(head)
+        table, at = EntryTable(), len(head)
         for spec in ordered:
-            entries[spec.name] = Entry(spec.name, "", spec.dtype, spec.shape, (Piece(at, spec.nbytes),))
-            at += spec.nbytes
-        return FileLayout([(0, head)], entries, at)
+            nbytes = spec.nbytes
+            table.add(spec.name, table.number_of(Kind("", spec.dtype, spec.shape)), at, nbytes)
+            at += nbytes
+        return FileLayout([(0, head)], table, at)
 
 
 def index_safetensors(path: str, read_at: ReadAt, size: int) -> FileIndex:
@@ -323,19 +323,29 @@ def header(
     """
     tensors = sorted((s for s in specs if s.text is None), key=lambda s: (-s.dtype.itemsize, s.name))
     texts = {TEXT_KEY + s.name: s.text for s in specs if s.text is not None}
-    found: dict[str, Any] = {"__metadata__": dict(metadata or {"format": "ms"}) | texts}
+    write = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+    found = ['{"__metadata__":' + write(dict(metadata or {"format": "ms"}) | texts)]
+    kinds: dict[tuple[np.dtype[Any], tuple[int, ...]], str] = {}
     at = 0
     for spec in tensors:
-        stored = as_stored(np.dtype(spec.dtype), spec.shape)
-        if stored is None:
-            raise CheckpointError(
-                f"{spec.name}: a safetensors file cannot hold dtype {dtype_name(spec.dtype)}; convert it to one of "
-                f"{', '.join(SAFETENSORS_TYPES)}",
-                parameter=spec.name,
-            )
-        offsets = [at, at + spec.nbytes]
-        found[spec.name] = {"dtype": stored.dtype, "shape": list(stored.shape), "data_offsets": offsets}
-        at += spec.nbytes
-    text = json.dumps(found, separators=(",", ":"), ensure_ascii=False).encode()
+        kind = kinds.get((spec.dtype, spec.shape))
+        if kind is None:
+            kind = kinds[spec.dtype, spec.shape] = write(_described(spec)).removesuffix("}")
+        end = at + spec.nbytes
+        found.append(f'{write(spec.name)}:{kind},"data_offsets":[{at},{end}]}}')
+        at = end
+    text = (",".join(found) + "}").encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text, tensors
+
+
+def _described(spec: TensorSpec) -> dict[str, Any]:
+    """What the header says of all tensors of one dtype and shape."""
+    stored = as_stored(np.dtype(spec.dtype), spec.shape)
+    if stored is None:
+        raise CheckpointError(
+            f"{spec.name}: a safetensors file cannot hold dtype {dtype_name(spec.dtype)}; convert it to one of "
+            f"{', '.join(SAFETENSORS_TYPES)}",
+            parameter=spec.name,
+        )
+    return {"dtype": stored.dtype, "shape": list(stored.shape)}

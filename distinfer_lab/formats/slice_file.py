@@ -17,20 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arguments import checked
 from ..display import Displayed, counted
-from ..errors import CheckpointError, CheckpointFileError, EncryptionError, Option, listed
+from ..errors import CheckpointError, CheckpointFileError, listed
 from ..layout import Box, windows
 from ..text import printable
 from .box_reads import contiguous_from, last_cut_dim, rows_to_read, run_bytes, stepped_dim
 from .ckpt import CRC_BYTES, CRC_WORD
-from .encryption import decrypt, encrypted_by
-from .entry import Entry, SlicesInFiles, byte_runs, stretches
+from .entry import Entry, Place, SlicesInFiles, byte_runs, stretches
+from .entry_table import EntryTable
 from .file_formats import format_of
-from .handles import FileIdentity, Handle, NamedHandle, Spool
-from .recognisers import HEAD_BYTES, recognise_file, recognise_unopened
+from .handles import FileIdentity, Handle
+from .recognisers import HEAD_BYTES, recognise_file
 
-__all__ = ["SliceFile", "open_slice"]
+__all__ = ["SliceFile"]
 
 Array = NDArray[Any]
 
@@ -44,72 +43,6 @@ To make a buffer for each run of a view takes its time, so this is more than whe
 """
 STAGING_BYTES = 512 << 10
 """What is staged at one time stays in the processor's cache."""
-
-
-@checked
-def open_slice(
-    path: str | os.PathLike[str],
-    *,
-    dec_key: bytes | None = None,
-    dec_mode: str = "AES-GCM",
-    crc_check: bool = False,
-) -> "SliceFile":
-    """Open one rank's checkpoint file, `.ckpt` or `.safetensors`.
-
-    Parameters
-    ----------
-    dec_key, dec_mode
-        For an encrypted file: 16, 24 or 32 bytes, and "AES-GCM", "AES-CBC" or "SM4-CBC". It
-        is decrypted as a stream into a file without a name; memory holds two blocks of 64 MiB.
-    crc_check
-        Compare the checksum at the end of a `.ckpt` file, which takes a read of the whole.
-
-    Raises
-    ------
-    CheckpointFileError
-        If there is no such file, or it cannot be read.
-    EncryptionError
-        If it is encrypted and no key, a wrong key or a wrong mode is given.
-    CheckpointError
-        If it is not what it should be.
-    """
-    name = os.fspath(path)
-    try:
-        handle: Handle = NamedHandle(name)
-    except OSError as err:
-        known = recognise_unopened(name, err)
-        raise CheckpointFileError(f"{name}: {known}", of=known, file=name) from err
-    try:
-        with handle as fd:
-            head = os.pread(fd, HEAD_BYTES, 0)
-        if mode := encrypted_by(head):
-            return _open_decrypted(name, handle, mode, dec_key, dec_mode)
-        if dec_key is not None:
-            key = Option("dec_key")
-            raise EncryptionError(f"{name} is not encrypted; leave out {key}", key, file=name)
-        return SliceFile(name, handle, crc_check)
-    except BaseException:
-        handle.close()
-        raise
-
-
-def _open_decrypted(name: str, handle: Handle, found: str, key: bytes | None, mode: str) -> "SliceFile":
-    """Decrypt the file, as a stream, into one without a name, and open that."""
-    if key is None:
-        needed, by = Option("dec_key"), Option("dec_mode", found)
-        words = f"{name} is encrypted by {found}; pass {needed} (and {by})"
-        raise EncryptionError(words, needed, by, file=name)
-    with handle as fd, os.fdopen(os.dup(fd), "rb") as file:
-        file.seek(0)
-        plain = Spool(decrypt(name, file, handle.size, key, mode), handle.stat)
-    try:
-        opened = SliceFile(name, plain)
-    except CheckpointError as err:
-        plain.close()
-        words = f"{name}: the key is wrong, or the file is damaged: {err}"
-        raise EncryptionError(words, of=err, file=name) from err
-    handle.close()
-    return opened
 
 
 class SliceFile(SlicesInFiles, Displayed):
@@ -308,6 +241,27 @@ class SliceFile(SlicesInFiles, Displayed):
         if last is None or last.name != name:
             self._last = last = self.entry(name)
         return last
+
+    def place(self, name: str) -> Place | None:
+        """Where the content of a tensor lies, if it is in one piece; None: `entry` says what else it is."""
+        if not isinstance(self.entries, EntryTable):
+            return None
+        found = self.entries.place_of(name)
+        if found is None or found[0].problem or found[0].type_name == "str":
+            return None
+        return Place(self, *found)
+
+    def fill_window(self, offset: int, target: memoryview) -> bool:
+        """Fill `target` with the bytes of the file from `offset` on, whatever entries they are of.
+
+        False if the system did not: whoever goes on entry by entry (`fill`) says which cannot be read.
+        """
+        done = False
+        with contextlib.suppress(OSError), self._handle as fd:
+            done = os.preadv(fd, [target], self._handle.base + offset) == len(target)
+        if done:
+            self._count_read(len(target))
+        return done
 
     def fill(self, name: str, start: int, target: memoryview) -> None:
         """Fill `target` with the content of an entry from byte `start` on.

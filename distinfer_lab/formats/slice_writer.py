@@ -117,6 +117,7 @@ class SliceWriter:
         self._temporary, self._permissions = f"{self.path}.tmp", permissions
         self._is_complete, self.cipher = False, None if enc_key is None else ""
         self._keep = resume and enc_key is None
+        self.entries: Mapping[str, Entry]
         frame, self.entries, self._size = self._format.lay_out(self.specs, chunk_bytes, metadata)
         self._left = {spec.name: spec.nbytes for spec in self.specs if spec.text is None}
         try:
@@ -282,6 +283,19 @@ class SliceWriter:
         """Write the content of a tensor from byte `start` on; every byte must be written once."""
         self._scatter(self.entries[name], start, source)
         self._left[name] -= len(source)
+
+    def write_contents(self, names: Sequence[str], source: memoryview) -> None:
+        """Write whole contents, one after the other in `source`; those side by side in the file go in one call."""
+        first = at = 0
+        begin = end = -1
+        for name in names:
+            for offset, nbytes in self.entries[name].pieces:
+                if offset != end:
+                    self._pwrite(source[first:at], begin)
+                    first, begin = at, offset
+                at, end = at + nbytes, offset + nbytes
+            self._left[name] = 0
+        self._pwrite(source[first:at], begin)
 
     def _scatter(self, entry: Entry, start: int, source: memoryview) -> None:
         for offset, count in stretches(entry.pieces, start, len(source)):

@@ -9,7 +9,7 @@ from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.errors import DistinferError
 from distinfer_lab.formats import save_slice
 
-TENSORS = {f"w{i}": np.full((16, 16), i, np.float32) for i in range(6)}
+TENSORS = {f"w{i}": np.full((96, 96), i, np.float32) for i in range(6)}
 
 
 @pytest.fixture

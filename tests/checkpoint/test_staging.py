@@ -25,7 +25,7 @@ def columns(ranks):
 
 def save_source(folder, value):
     for rank in range(2):
-        values = {name: np.full((32, 64), value, np.float32) for name in NAMES}
+        values = {name: np.full((64, 128), value, np.float32) for name in NAMES}
         save_slice(folder / f"src/rank_{rank}/a.ckpt", values, sync=False)
 
 
@@ -87,7 +87,7 @@ def test_a_run_killed_before_its_exchange_is_resumed(tmp_path, monkeypatch):
         with pytest.raises(CheckpointFileError, match="no exchange"):
             run(tmp_path, overwrite=True)
     result = run(tmp_path, overwrite=True)
-    assert (result.resumed, result.reused_bytes) == (True, 2 * 64 * 64 * 4)
+    assert (result.resumed, result.reused_bytes) == (True, 2 * 128 * 128 * 4)
     assert verify_folder(tmp_path / "out").ok
 
 

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.errors import ArgumentTypeError, CheckpointError, DistinferError
 from distinfer_lab.formats import SliceWriter, TensorSpec, open_slice, save_slice
-from distinfer_lab.formats.entry import Entry
+from distinfer_lab.formats.entry import Piece
+from distinfer_lab.formats.entry_table import EntryTable
+from distinfer_lab.formats.file_format import FileLayout
+from distinfer_lab.formats.safetensors_file import Safetensors
 from distinfer_lab.text import pattern_of
 
 from ..strategies import examples
@@ -123,17 +126,43 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
         save_slice(tmp_path / "a.ckpt", {"": np.ones(2)})
 
 
-def test_an_index_that_differs_is_found(tmp_path, monkeypatch):
+@pytest.mark.parametrize("changed", ["name", "shape", "dtype", "offset", "size", "further"])
+@pytest.mark.parametrize("as_columns", [True, False])
+def test_an_index_that_differs_is_found(tmp_path, monkeypatch, as_columns, changed):
     """Where the writer put an entry elsewhere than its header says, nothing is written."""
-    right = Entry.__new__
+    real = Safetensors.lay_out
 
-    def wrong(cls, name, kind, dtype, shape, pieces, problem=""):
-        return right(cls, name, kind, dtype, (*shape, 1), pieces, problem)
+    def wrong(self, *args):
+        frame, found, size = real(self, *args)
+        entries = dict(found)
+        last = entries.pop("w")
+        first = last.pieces[0]
+        last = {
+            "name": last._replace(name="v"),
+            "shape": last._replace(shape=(2, 1)),
+            "dtype": last._replace(dtype=np.dtype("i4")),
+            "offset": last._replace(pieces=(Piece(first.offset - 1, 8),)),
+            "size": last._replace(pieces=(Piece(first.offset, 7),)),
+            "further": last._replace(pieces=(first, Piece(0, 0))),
+        }[changed]
+        entries[last.name] = last
+        return FileLayout(frame, columns(entries) if as_columns else entries, size)
 
-    monkeypatch.setattr("distinfer_lab.formats.safetensors_file.Entry", lambda *args: wrong(Entry, *args))
+    monkeypatch.setattr(Safetensors, "lay_out", wrong)
+    specs = [TensorSpec(name, np.dtype("f4"), (2,)) for name in ("a", "w")]
     with pytest.raises(CheckpointError, match="'w' would not be read back as it is written"):
-        SliceWriter(tmp_path / "a.safetensors", [TensorSpec("w", np.dtype("f4"), (2,))])
+        SliceWriter(tmp_path / "a.safetensors", specs)
     assert not list(tmp_path.iterdir())
+
+
+def columns(entries):
+    table = EntryTable()
+    for name, entry in entries.items():
+        first, *more = entry.pieces
+        table.add(name, table.number_of(entry.kind), *first)
+        for piece in more:
+            table.extend(name, piece)
+    return table
 
 
 @given(st.text(max_size=20))

@@ -173,7 +173,7 @@ def _stages(root: Path) -> list[Seed]:
     """What a run leaves that was stopped in the middle."""
     stage = root / "stage"
     stage.mkdir()
-    save_slice(stage / "one.ckpt", {f"w{i}": np.ones((8, 8), np.float32) for i in range(4)}, sync=False)
+    save_slice(stage / "one.ckpt", {f"w{i}": np.ones((96, 96), np.float32) for i in range(4)}, sync=False)
     with open_checkpoint(stage / "one.ckpt") as checkpoint:
         for calls in map(iter, map(range, range(1, 100))):
             with contextlib.suppress(DistinferError):
