@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...layout import Layout, Transfers, plan_transfers
+from ...layout import Layout, Strategy, Transfers
+from ...reshard import plan_reshard
 from .holding import Holding, hold, needed_volumes
 
 __all__ = ["Flows", "Part", "Piece", "flows_of"]
@@ -149,7 +150,8 @@ def flows_of(
     transfers: Transfers | None = None,
     same_cards: bool = True,
 ) -> Flows:
-    """Two layouts of one tensor, by default with the transfers that fill every inference card with least movement."""
+    """Two layouts of one tensor, by default with the transfers of a plan of this tensor alone."""
     if transfers is None:
-        transfers = plan_transfers(train.regions(shape), infer.regions(shape))
+        src, dst = (Strategy({"": layout}, {"": tuple(shape)}) for layout in (train, infer))
+        transfers = plan_reshard(src, dst, same_cards=same_cards)[""].transfers
     return Flows(hold(train, shape, ranks[0]), hold(infer, shape, ranks[1]), transfers, same_cards)
