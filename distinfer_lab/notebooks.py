@@ -76,7 +76,7 @@ def _output(output: Any, count: int) -> Any:
     for data in [output.get("data", {})]:
         for kind in VOLATILE:
             if kind in data:
-                # The model's id is new in every run; the text and the picture beside it stay.
+                # The model's id is new in every run; its text and picture do not change.
                 del data[kind]
     return output
 

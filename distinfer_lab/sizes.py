@@ -24,7 +24,7 @@ def size_of(value: int | str, name: str = "size") -> int:
     Raises
     ------
     ReshardError
-        If it is no size of 1 byte or more.
+        If it is not a size of 1 byte or more.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def size_of(value: int | str, name: str = "size") -> int:
     if isinstance(value, str):
         parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
         if parts is None or parts[2].upper() not in UNITS:
-            raise ReshardError(f"{given} is no size; give bytes, or text such as '64 MiB'", given)
+            raise ReshardError(f"{given} is not a valid size; give bytes, or text such as '64 MiB'", given)
         found = int(float(parts[1]) * UNITS[parts[2].upper()])
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         raise ReshardError(f"{given}: at least 1 byte is needed", given)

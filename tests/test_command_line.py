@@ -180,7 +180,7 @@ def test_errors_name_the_options_of_the_command(folder):
     for words, told in (
         (reshard, f"{out} exists; choose another folder, or pass --overwrite"),
         ([*reshard, "--without-rank", 9], "--without-rank 9: the checkpoint has ranks 0..3"),
-        ([*reshard, "--overwrite", "--buffer", "a lot"], "--buffer 'a lot' is no size"),
+        ([*reshard, "--overwrite", "--buffer", "a lot"], "--buffer 'a lot' is not a valid size"),
         ([*reshard, "--overwrite", "--memory-limit", 9], "use --memory-limit 65536"),
         ([*reshard, "--overwrite", "--prefix", "a/b"], "--prefix a/b is the start of a file name"),
         (four, "--format huggingface is one whole checkpoint, but the plan has 2 destination ranks"),

@@ -101,7 +101,7 @@ def embed(cards: int, processes: bool, folder: Path) -> Client:
     except RuntimeError as err:
         raise CardError(
             f"the {cards} card processes could not be started ({err}). They import the script that starts them, "
-            "so its work must stand under `if __name__ == '__main__':`",
+            "so its code must be under `if __name__ == '__main__':`",
             of=err,
         ) from None
     return Client(cluster, set_as_default=False)
@@ -129,7 +129,7 @@ class Given(NamedTuple):
         if len(named) > 1:
             raise ContextError(f"{' and '.join(named)} both name a cluster; give one of them")
         if self.security is not None and self.address is None and self.scheduler_file is None:
-            raise ContextError("security goes with address or scheduler_file; a client has its own")
+            raise ContextError("security needs address or scheduler_file; a client has its own")
 
 
 def attach(given: Given) -> Client:

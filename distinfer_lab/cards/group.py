@@ -432,11 +432,13 @@ def _check_arguments(
     given.check()
     if processes and given:
         raise ContextError(
-            "processes=True is for an embedded cluster; a given one has the workers that it has",
+            "processes=True is for an embedded cluster; an existing cluster has its own workers",
             Option("processes", True),
         )
     if not 0 <= replace_seconds < float("inf"):
         wrong = Option("replace_seconds", replace_seconds)
         raise ContextError(f"{wrong} is not 0 or more seconds, and finite", wrong)
     if cards is None and not given:
-        raise ContextError("how many cards? Write CardGroup(8), or give the address of a Dask scheduler")
+        raise ContextError(
+            "the number of cards is missing; write CardGroup(8), or give the address of a Dask scheduler"
+        )

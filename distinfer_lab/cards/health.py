@@ -108,7 +108,7 @@ def kill_card(group: CardGroup, rank: int) -> None:
         raise CardError(f"card {rank}: the group has cards 0..{len(addresses) - 1}", rank=rank)
     if not group.embedded:
         raise CardError(
-            f"card {rank} is a worker of a given cluster, which is not ours to kill; stop it over there",
+            f"card {rank} is a worker of a given cluster, which was not started by this group; stop it there",
             rank=rank,
         )
     if not group.processes:
@@ -116,7 +116,7 @@ def kill_card(group: CardGroup, rank: int) -> None:
         return
     pid = _answers(group.runtime, os.getpid, [addresses[rank]]).get(addresses[rank])
     if not isinstance(pid, int):
-        raise CardError(f"card {rank} does not answer; it is gone already, or not back yet", rank=rank)
+        raise CardError(f"card {rank} does not answer; it is lost, or not replaced yet", rank=rank)
     os.kill(pid, signal.SIGKILL)
 
 

@@ -73,7 +73,7 @@ class Membership:
             with contextlib.suppress(OSError, TimeoutError, RuntimeError, ValueError):
                 return cluster.workers_of(self._client)
         raise CardError(
-            f"the cluster's scheduler{self._where} cannot be reached any more; start it again, and "
+            f"the cluster's scheduler{self._where} can no longer be reached; start it again, and "
             "make a new CardGroup"
         )
 
@@ -103,7 +103,7 @@ class Membership:
                 raise lost(rank, address)
             if there[address].get("status") == "paused":
                 raise CardError(
-                    f"card {rank} ({address}) is paused by Dask, for its process has come near the worker's memory "
+                    f"card {rank} ({address}) is paused by Dask, as its process is close to the worker's memory "
                     f"limit of {there[address].get('memory_limit')} bytes; start workers with --memory-limit 0, or "
                     "shard the net over more cards",
                     rank=rank,
@@ -238,6 +238,4 @@ class Membership:
 def lost(rank: int, address: str, why: object = "") -> CardRestartedError:
     """The error for a card whose worker is gone."""
     reason = f" ({why})" if str(why) else ""
-    return CardRestartedError(
-        f"card {rank} ({address}) was lost{reason}, and with it what it held", rank=rank
-    )
+    return CardRestartedError(f"card {rank} ({address}) was lost{reason}, and its shards with it", rank=rank)

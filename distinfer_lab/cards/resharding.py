@@ -172,7 +172,7 @@ class Resharding:
         """Make sure that the placement which is the source is on the cards."""
         placements = self._cards.recovery.placements
         if key not in placements:
-            raise CardError("the checkpoint's shards are not on these cards (any more)")
+            raise CardError("the checkpoint's shards are no longer on these cards")
         self._cards.recovery.ready(placements[key], run)
 
     def _check_output(self, folder: str) -> None:
@@ -242,7 +242,7 @@ def _above_limit(worst: RankReadPlan, buffer_bytes: int, limit: int) -> CardErro
 
 
 def _buffer_of(share: RankReadPlan, buffer_bytes: int) -> int:
-    """What a card may need beside a share while it reads it: for one tensor at a time."""
+    """What a card needs in addition to its shards while reading them, one tensor at a time."""
     return min(buffer_bytes, max((tensor.nbytes for tensor in share.tensors), default=0))
 
 

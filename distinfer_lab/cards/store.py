@@ -188,7 +188,7 @@ class CardStore(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         """Do a gang's work: the ticket is checked, and channels of a failed run are closed."""
         if ticket.incarnation != self.incarnation:
             raise CardRestartedError(
-                f"card {ticket.rank}: its worker was lost and started again, so what it held is gone",
+                f"card {ticket.rank}: its worker was lost and restarted, so its shards are gone",
                 rank=ticket.rank,
             )
         if self.epoch is None or ticket.epoch != self.epoch.number:

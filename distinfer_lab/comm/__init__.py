@@ -2,7 +2,7 @@
 
 The package moves numpy arrays between processes or threads that know each other's addresses. It knows no
 cluster, no checkpoint and no net, and imports of this project only its errors: `cards` opens the endpoints on Dask's
-workers and hands out the membership (`Epoch`). See README.md beside this file for the guarantees and how to test.
+workers and hands out the membership (`Epoch`). See README.md in this folder for the guarantees and how to test.
 
 ::
 

@@ -212,7 +212,7 @@ def _checked(token: bytearray, rest: int, peer: int) -> tuple[int, int]:
     if not 0 < count <= min(SLOT_BYTES, rest) or (slot >= SLOTS and slot != FOLLOWS):
         raise CardError(
             f"card {peer} announces {count} bytes in slot {slot}, with {rest} bytes to come in slots of "
-            f"{SLOT_BYTES}: it speaks another protocol; install the same distinfer_lab on every worker",
+            f"{SLOT_BYTES}: it uses another protocol; install the same distinfer_lab on every worker",
             rank=peer,
         )
     return slot, count

@@ -207,4 +207,6 @@ class InProcessTransport:
 
     def _gone(self, peer: int) -> ChannelClosedError:
         gone = [f"card {rank}" for rank in sorted(self._mailboxes.gone)]
-        return ChannelClosedError(f"card {peer} closed its channel; gone by now: {listed(gone)}", rank=peer)
+        return ChannelClosedError(
+            f"card {peer} closed its channel; no longer connected: {listed(gone)}", rank=peer
+        )

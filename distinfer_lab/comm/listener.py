@@ -216,7 +216,7 @@ class Listener:
                 raise
         except OSError as err:
             raise ChannelClosedError(
-                f"card {peer} at {address} does not let card {self._rank} in: {err}", of=err, rank=peer
+                f"card {peer} at {address} rejects card {self._rank}: {err}", of=err, rank=peer
             ) from err
 
     def _introduce(self, sock: socket.socket, epoch: Epoch, peer: int) -> LocalPeer | None:
@@ -331,7 +331,7 @@ class Dialer:
                 raise
         except OSError as err:
             raise ChannelClosedError(
-                f"card {peer} at {address} does not let the controller in: {err}", of=err, rank=peer
+                f"card {peer} at {address} rejects the controller: {err}", of=err, rank=peer
             ) from err
 
     def accept(self, peer: int, epoch: Epoch, check: Callable[[], None]) -> Connection:

@@ -94,7 +94,7 @@ class _Naming:
     def __exit__(self, kind: object, err: BaseException | None, *trace: object) -> None:
         if isinstance(err, ChannelClosedError):
             gone = [f"card {rank}" for rank, peer in self._peers.items() if _is_closed(peer.sock)]
-            raise ChannelClosedError(f"{err}; gone by now: {listed(gone)}") from err
+            raise ChannelClosedError(f"{err}; no longer connected: {listed(gone)}") from err
 
 
 class SocketTransport:

@@ -1,4 +1,4 @@
-"""Exercises that check themselves: an answer in, a sentence about what is wrong with it out.
+"""Exercises that check themselves: each takes an answer and reports what is wrong with it.
 
 ::
 

@@ -78,8 +78,8 @@ class Matching:
         ]
         if len(near) > 1:
             raise CheckpointError(
-                f"{name}: the files have no entry of this name, and more than one that is near: "
-                f"{', '.join(near)}; say which by name_map",
+                f"{name}: the files have no entry of this name, and several similar ones: "
+                f"{', '.join(near)}; choose one with name_map",
                 parameter=name,
             )
         return near[0] if near else None
@@ -127,7 +127,7 @@ class Matching:
         for name, entry in self.entries.items():
             if entry in taken:
                 raise CheckpointError(
-                    f"{name} and {taken[entry]} would both take the files' {entry}; say which by name_map",
+                    f"{name} and {taken[entry]} would both use the files' {entry}; choose one with name_map",
                     parameter=name,
                 )
             taken[entry] = name

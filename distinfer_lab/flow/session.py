@@ -138,7 +138,7 @@ class Session:
             return self.blocked_reason("layout") or "The destination is not known yet: do step 2, the layout."
         if step == "predict" and opened is not None and opened.predictor is None:
             return self.blocked_reason("reshard") or (
-                f"This checkpoint came without its net ({opened.no_net}), so there is nothing to predict with: "
+                f"This checkpoint has no net ({opened.no_net}), so there is nothing to predict with: "
                 f"put the config.json of a known family ({', '.join(FAMILIES)}) beside its files; or build the "
                 "net, and load what step 3 wrote with load_distributed_checkpoint."
             )
@@ -159,7 +159,7 @@ class Session:
         reason = self.blocked_reason(step)
         found = self._log.find(kind)
         if reason or found is None:
-            raise ContextError(reason or "meanwhile the steps before were forgotten; do them again")
+            raise ContextError(reason or "the earlier steps were reset in the meantime; run them again")
         return found
 
     # 1: train, or open
@@ -268,7 +268,7 @@ class Session:
         predictor = self._needed("layout", Opened).predictor
         if predictor is None:
             raise ContextError(
-                "this checkpoint came without its net; set the layout of its tensors by set_layout(strategy)"
+                "this checkpoint has no net; set the layout of its tensors by set_layout(strategy)"
             )
         count = cards if self.cards is None else len(self.cards)
         net = predictor.make(count)  # before there are cards: it may not be possible for so many
@@ -438,4 +438,4 @@ class Session:
 
 def _check_not(cancelled: Callable[[], bool]) -> None:
     if cancelled():
-        raise ContextError("it was stopped; the layout is what it was before")
+        raise ContextError("it was stopped; the layout is unchanged")

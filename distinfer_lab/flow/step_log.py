@@ -57,7 +57,7 @@ class StepLog:
             if begun != self.version:
                 step.resources.close()
                 raise ContextError(
-                    "meanwhile another step was done here, which counts; this one is dropped: do it again if need be"
+                    "another step was completed in the meantime, so this one was discarded; run it again if needed"
                 )
             self._forget_from(ORDER.index(type(step)))
             self.done += (replace(step, version=self.version),)

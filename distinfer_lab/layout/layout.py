@@ -155,7 +155,7 @@ class Layout(Saved):
             self.mesh.axis_index(axis)
             if axis in used:
                 raise LayoutError(
-                    f"axis {axis!r} cuts more than once in {shown(self.sharding)}; an axis may cut one dim, once"
+                    f"axis {axis!r} is used more than once in {shown(self.sharding)}; an axis can shard one dim, once"
                 )
             used.add(axis)
 
@@ -377,7 +377,7 @@ class Layout(Saved):
         found = {int(pieces[self.row_of(r) % self.mesh.size]): int(s[dim]) for r, s in shard_shapes.items()}
         if len(found) < count:
             raise LayoutError(
-                f"dim {dim}: shards of {len(found)} of its {count} pieces do not tell its length", dim=dim
+                f"dim {dim}: shards of {len(found)} of its {count} pieces do not give its length", dim=dim
             )
         return sum(found.values())
 

@@ -22,7 +22,7 @@ A tensor of shape (96, 16) on ``Mesh(dp=2, tp=4)``::
     "tp/2 -"             shard (12, 16)    rows by tp; the 2 ranks that would hold the same 24 rows share them
 
 Sizes count elements. Which ranks the mesh has, and how a dim is shared that its axes do not divide, is not part
-of the notation: `Layout` takes ``first_ranks``, ``strides`` and ``split`` beside it.
+of the notation: `Layout` takes ``first_ranks``, ``strides`` and ``split`` in addition.
 """
 
 import ast
@@ -265,12 +265,12 @@ def sharding_of(
     fused: Sequence[Sequence[int] | None] = (),
     optimizer_shards: int = 1,
 ) -> Sharding:
-    """The sharding that is said by a text, or by tuples of names; the rest may be said beside them.
+    """The sharding given as text, or as tuples of names; the rest can be given by keyword.
 
     Raises
     ------
     LayoutError
-        If a text is not of the form above, a thing is said in it and beside it, or a number is not an integer.
+        If a text is not of the form above, something is given in it and by keyword, or a number is not an integer.
     ArgumentTypeError
         If dims are in the form of another library, such as JAX's ``("tp", None)``; the message has the text
         that says the same.

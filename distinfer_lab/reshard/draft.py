@@ -154,7 +154,7 @@ class Draft:
         dtypes, same_cards
             See `plan_reshard`.
         buffer_bytes
-            The memory that each card may use beside the shards that it holds.
+            The memory that each card may use in addition to its shards.
         limit_bytes
             The memory of a card; None: no limit.
 

@@ -1,4 +1,4 @@
-"""What a plan costs, by card, by file and by kind of tensor, beside the best that any plan could do.
+"""What a plan costs, by card, by file and by kind of tensor, compared with the lower bound.
 
 ::
 
@@ -105,14 +105,14 @@ class Explanation(Saved):
     least_sent_bytes: float | None
     """The least that the busiest card could send (a linear program); None if that is too large to solve."""
     buffer_bytes: int
-    """What each card may use beside the shards that it holds."""
+    """What each card may use in addition to its shards."""
     cards: tuple[CardCost, ...]
     files: tuple[FileCost, ...]
     """The source files; none where the source is on cards."""
     kinds: tuple[TensorCost, ...] = ()
     """The tensors, equal ones as one; those with the most bytes first."""
     notes: tuple[str, ...] = ()
-    """What is to be known beside: a sentence each."""
+    """Further remarks, one sentence each."""
 
     @property
     def peak_bytes(self) -> int:

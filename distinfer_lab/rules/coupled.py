@@ -1,4 +1,4 @@
-"""Tensors that only mean something together are cut alike, whatever rules say of each.
+"""Tensors that depend on each other get the same sharding, whatever the rules say for each.
 
 ::
 

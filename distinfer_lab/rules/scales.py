@@ -1,4 +1,4 @@
-"""Codes and scales of one quantised weight: the same cut for all of them.
+"""Codes and scales of one quantised weight: all are sharded the same way.
 
 ::
 

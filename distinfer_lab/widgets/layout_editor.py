@@ -46,7 +46,7 @@ class LayoutEditor(Panel):
     draft
         Where to begin; by default as the source lies.
     buffer
-        The memory for data of each card beside its shards, in bytes or as "64 MiB".
+        The buffer memory of each card, in addition to its shards, in bytes or as "64 MiB".
     card_memory
         The memory of a card; what needs more is a reason why not. None: no limit.
 
@@ -384,7 +384,7 @@ class LayoutEditor(Panel):
 
 
 def _source(given: Any) -> tuple[Strategy, dict[str, Any]]:
-    """The strategy of a source, and what a draft must know beside it."""
+    """The strategy of a source, and what else a draft must know."""
     if isinstance(given, Checkpoint):
         return given.strategy, {
             "dtypes": {name: record.dtype for name, record in given.tensors.items()},

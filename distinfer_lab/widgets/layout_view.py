@@ -1,4 +1,4 @@
-"""Training cards beside inference cards: hover one, and those that share its bytes light up."""
+"""Training cards next to inference cards: hover one, and those that share its bytes light up."""
 
 import os
 from collections.abc import Mapping, Sequence

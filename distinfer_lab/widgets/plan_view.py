@@ -162,7 +162,7 @@ class PlanView(Panel):
         if name and name not in self.plan:
             given = Option("parameter", name)
             raise LayoutError(
-                f'{given} is no tensor of the plan; "" shows all together', given, parameter=name
+                f'{given} is not a tensor of the plan; "" shows all together', given, parameter=name
             )
         return name
 

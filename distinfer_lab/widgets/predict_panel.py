@@ -300,7 +300,7 @@ def _tokens_of(words: str) -> Array:
         raise ContextError(f"there are no tokens; write token numbers, {LIKE}")
     wrong = [token for text in texts for token in text if not 0 <= token <= LARGEST_TOKEN]
     if wrong:
-        raise ContextError(f"tokens {words!r:.80}: {wrong[0]} is no token number; write them {LIKE}")
+        raise ContextError(f"tokens {words!r:.80}: {wrong[0]} is not a token number; write them {LIKE}")
     if len({len(text) for text in texts}) > 1:
         raise ContextError(f"tokens {words!r:.80}: all texts must have equally many tokens")
     return np.array(texts, np.int64)

@@ -212,7 +212,7 @@ class RunPanel(Panel):
 def _check(work: Any, folder: Any, options: Any) -> None:
     if isinstance(work, Conversion):
         if folder is None:
-            raise ContextError("where to? A plan needs a folder: RunPanel(plan, 'out')")
+            raise ContextError("a plan needs a folder to write to: RunPanel(plan, 'out')")
         return
     if folder is not None or options:
         words = ", ".join(filter(None, ["folder" if folder is not None else "", *options]))

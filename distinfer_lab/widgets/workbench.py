@@ -326,7 +326,7 @@ class Workbench(Panel):
 
     def _write(self, control: Any) -> Any:
         if not self.out.value.strip():
-            raise ContextError("say where to write to: a folder that is not there yet")
+            raise ContextError("choose a new folder to write to")
         watching = {"progress": control.progress, "cancelled": control.cancelled}
         return self.session.write(self.out.value, overwrite=bool(self.overwrite.value), **watching)
 

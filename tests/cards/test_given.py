@@ -86,7 +86,7 @@ def test_a_cluster_over_tls(certificates):
         assert {client.status for client in clients} <= {"closed", "newly-created"}
     with pytest.raises(ArgumentTypeError, match="should be a Security or None"):
         CardGroup(2, address="tls://a:1", security=ca)
-    with pytest.raises(ContextError, match="security goes with address or scheduler_file"):
+    with pytest.raises(ContextError, match="security needs address or scheduler_file"):
         CardGroup(2, security=security)
 
 

@@ -278,7 +278,7 @@ def test_groups_stand_for_themselves():
 @pytest.mark.parametrize(
     ("arguments", "error", "text"),
     [
-        ({}, ContextError, "how many cards"),
+        ({}, ContextError, "the number of cards is missing"),
         ({"cards": 0}, ContextError, "cards=0: a group has at least 1 card"),
         ({"cards": "8"}, ArgumentTypeError, "cards='8' should be an integer or None"),
         ({"cards": 2, "client": "x"}, ArgumentTypeError, "client='x' should be a Client or None"),
@@ -393,7 +393,7 @@ def test_a_script_without_its_guard_is_told(tmp_path):
     )
     assert done.returncode == 1
     assert "CardError: the 2 card processes could not be started" in done.stderr
-    assert "must stand under `if __name__ == '__main__':`" in done.stderr
+    assert "must be under `if __name__ == '__main__':`" in done.stderr
 
 
 def test_programs_compute_on_aligned_arrays():

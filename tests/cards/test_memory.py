@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_refused_before_a_byte_moves():
             cards.place([Blank(w=(512, 1024)) for _ in range(2)])
         cards.drop(held)
         cards.place([Blank(w=(512, 1024)) for _ in range(2)])
-    with pytest.raises(ReshardError, match="card_memory='much' is no size"):
+    with pytest.raises(ReshardError, match="card_memory='much' is not a valid size"):
         CardGroup(2, card_memory="much")
 
 

@@ -162,7 +162,7 @@ def test_cards_to_cards_and_to_files(source, tmp_path):
         with pytest.raises(ReshardError, match="is in the memory of cards; pass on="):
             plan.write(tmp_path / "other")
         cards.drop(held)
-        with pytest.raises(CardError, match="not on these cards"):
+        with pytest.raises(CardError, match="no longer on these cards"):
             cards.load(plan)
 
 

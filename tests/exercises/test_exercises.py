@@ -124,7 +124,7 @@ def test_any_way_to_write_a_right_answer_passes():
         ("uneven", (3, 3, 2, 2), "numpy's array_split"),
         ("colums", 1, "There is no such exercise; the exercises are coordinates, rows, columns"),
         ("rows", lambda: 1 // 0, "Your answer raised an error. ZeroDivisionError"),
-        ("rows", lambda: layout("tp tp", tp=2), "axis 'tp' cuts more than once"),
+        ("rows", lambda: layout("tp tp", tp=2), "axis 'tp' is used more than once"),
     ],
 )
 def test_a_wrong_answer_gets_a_sentence(name, answer, words):

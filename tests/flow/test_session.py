@@ -53,7 +53,7 @@ def test_a_layout_that_is_stopped_changes_nothing(tmp_path):
     session.train(2, tmp_path / "trained")
     before = session.infer_layout(2)
     asked = iter([False, False, True])
-    with pytest.raises(ContextError, match="it was stopped; the layout is what it was before"):
+    with pytest.raises(ContextError, match="it was stopped; the layout is unchanged"):
         session.infer_layout(4, lambda: next(asked))
     assert session.laid_out.layout is before
     session.load()
@@ -95,7 +95,7 @@ def test_a_folder_is_brought_and_cut_anew_and_its_code_does_too(folder):
     assert session.plan().plan.dst_count == 2
     result = session.write(folder / "out")
     assert result.verify().ok
-    assert "came without its net" in session.blocked_reason("predict")
+    assert "has no net" in session.blocked_reason("predict")
     exec(session.code().replace(str(folder / "out"), str(folder / "again")), {})
     assert verify_folder(folder / "again").ok
     for rank in range(2):
@@ -196,9 +196,7 @@ def test_what_is_not_ready_is_refused_with_its_reason(folder):
     with pytest.raises(ContextError, match="step='eat' is not one of source, layout"):
         session.blocked_reason("eat")
     session.open(folder / "mine", folder / "strategy.ckpt")
-    with pytest.raises(
-        ContextError, match="came without its net; set the layout of its tensors by set_layout"
-    ):
+    with pytest.raises(ContextError, match="has no net; set the layout of its tensors by set_layout"):
         session.infer_layout()
     session.set_layout(Strategy({"w": ROWS}))
     with pytest.raises(ContextError, match="without a net nothing can be loaded"):
@@ -224,7 +222,7 @@ def test_what_ends_late_changes_nothing(folder, monkeypatch):
         assert trains.wait(60)
         checkpoint = session.open(folder / "mine", folder / "strategy.ckpt")
         goes_on.set()
-        with pytest.raises(ContextError, match="meanwhile another step was done here, which counts"):
+        with pytest.raises(ContextError, match="another step was completed in the meantime"):
             late.result()
     assert session.opened.checkpoint is checkpoint
     assert not session.opened.trained

@@ -48,6 +48,6 @@ def test_a_step_that_began_before_another_one_ended_is_refused_and_closed():
     log.enter(step(0, closed), begun)
     kept = log.done
     log.watch(lambda: told.append(log.version))
-    with pytest.raises(ContextError, match="meanwhile another step was done here, which counts"):
+    with pytest.raises(ContextError, match="another step was completed in the meantime"):
         log.enter(step(0, closed), begun)
     assert (log.done, closed, told) == (kept, [0], [])

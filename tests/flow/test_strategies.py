@@ -40,5 +40,7 @@ def test_a_fused_weight_trains_with_a_json_strategy_and_loads_by_it(tmp_path):
 def test_a_fused_weight_has_no_place_in_mindspores_file(tmp_path):
     """The error names the weight and the way out."""
     with dl.CardGroup(2) as cards:
-        with pytest.raises(CheckpointError, match=r"c_attn\.weight: .* only say even cuts.* ends in \.json"):
+        with pytest.raises(
+            CheckpointError, match=r"c_attn\.weight: .* only express even sharding.* ends in \.json"
+        ):
             trained(cards, tmp_path / "strategy.ckpt")

@@ -137,7 +137,7 @@ def test_cuts_that_mindspore_cannot_say_go_into_json(tmp_path):
     tp = Mesh(tp=2)
     fused = Strategy({"qkv": Layout(tp, "- tp[8|4|4]")}, {"qkv": (16, 16)})
     with pytest.raises(
-        CheckpointError, match=r"a\.ckpt: qkv: .*only say even cuts.*name that ends in \.json"
+        CheckpointError, match=r"a\.ckpt: qkv: .*only express even sharding.*name that ends in \.json"
     ):
         write_strategy(tmp_path / "a.ckpt", fused)
     assert not (tmp_path / "a.ckpt").exists()

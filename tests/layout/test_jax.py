@@ -77,9 +77,9 @@ def test_missing_entries_are_whole():
 @pytest.mark.parametrize(
     ("layout", "words"),
     [
-        (Layout(GRID, "tp", split="torch_chunk"), "only say even cuts"),
-        (Layout(GRID, "tp(1,2,3,4)"), "only say even cuts"),
-        (Layout(GRID, "tp[4|4]"), "only say even cuts"),
+        (Layout(GRID, "tp", split="torch_chunk"), "only express even sharding"),
+        (Layout(GRID, "tp(1,2,3,4)"), "only express even sharding"),
+        (Layout(GRID, "tp[4|4]"), "only express even sharding"),
         (Layout(GRID, "tp", first_ranks=(8,)), "from rank 0 on"),
         (Layout(Mesh(dp=4), "-/2"), "2 optimizer shards are not whole axes"),
     ],
@@ -98,7 +98,7 @@ def test_specs_that_mean_nothing_are_refused():
         to_layout(GRID, ("dp", "tp"), 1)
     with pytest.raises(LayoutError, match="no axis 'pp'"):
         to_layout(GRID, ("pp",), 1)
-    with pytest.raises(LayoutError, match="'tp' cuts more than once"):
+    with pytest.raises(LayoutError, match="'tp' is used more than once"):
         to_layout(GRID, ("tp", "tp"), 2)
     with pytest.raises(ArgumentTypeError, match=r"not \(1, 2\)"):
         to_layout(GRID, ((1, 2),), 1)

@@ -199,7 +199,7 @@ def test_manual_sizes_are_rows_in_slice_order():
         (lambda: Mesh(a=0), "size 0"),
         (lambda: Mesh.from_axes(("a", "b"), (2,)), "2 axis names"),
         (lambda: Layout(Mesh(a=2), "b"), "no axis 'b'"),
-        (lambda: Layout(Mesh(a=2), "a a"), "cuts more than once"),
+        (lambda: Layout(Mesh(a=2), "a a"), "is used more than once"),
         (lambda: Layout(Mesh(a=2), "a(1,2,3)"), r"sizes \(1, 2, 3\) for 2 parts"),
         (lambda: Layout(Mesh(a=4), "-/3"), "optimizer_shards=3"),
         (lambda: Layout(Mesh(a=2), "", optimizer_shards=2), "no dims"),

@@ -151,7 +151,7 @@ def test_placements_that_mean_nothing_are_refused(placements, error, words):
         (Layout(GRID, "tp", first_ranks=(8,)), "from rank 0 on"),
         (Layout(GRID, "tp[8|4]"), "equal fused parts"),
         (Layout(GRID, "tp[6|6]"), "equal fused parts"),
-        (Layout(GRID, "tp+dp", split="torch_chunk"), "only say even cuts"),
+        (Layout(GRID, "tp+dp", split="torch_chunk"), "only express even sharding"),
     ],
 )
 def test_what_torch_cannot_say_is_refused(layout, words):

@@ -32,7 +32,7 @@ def test_a_mesh_and_a_cut_change_the_plan_at_once(notebook):
     notebook.find("text=8 -> 2 cards").wait_for()
     notebook.page.wait_for_selector('[data-key="infer:2"]', state="detached")
     labelled(notebook, "dim 0 (96)").select_option("tp")
-    notebook.find("[role=alert]", has_text="'tp' cuts more than once").wait_for()
+    notebook.find("[role=alert]", has_text="'tp' is used more than once").wait_for()
     labelled(notebook, "dim 1 (16)").select_option("whole")
     notebook.find("[role=alert]").wait_for(state="detached")
     notebook.wait_python("editor.strategy['layers.0.weight'].dims == (('tp',), ())")

@@ -244,10 +244,10 @@ def test_words_and_picture_are_the_same_each_time():
 
 
 def test_what_cannot_be_edited_is_refused():
-    """No tensors, no shapes, a buffer that is no size."""
+    """No tensors, no shapes, a buffer that is not a valid size."""
     with pytest.raises(LayoutError, match="the source has no tensors"):
         LayoutEditor(Strategy({}))
     with pytest.raises(LayoutError, match="w: the strategy does not know its shape"):
         LayoutEditor(Strategy({"w": Layout(GRID, "-")}))
-    with pytest.raises(ReshardError, match="buffer='much' is no size"):
+    with pytest.raises(ReshardError, match="buffer='much' is not a valid size"):
         LayoutEditor(SRC, buffer="much")

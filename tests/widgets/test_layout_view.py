@@ -128,9 +128,9 @@ def test_a_picture_shows_itself_without_a_kernel():
             ArgumentTypeError,
             "infer='strategy.ckpt' should be a Layout, a Strategy",
         ),
-        ((GRID, COLUMNS), LayoutError, r"a layout alone knows no shape; give shape="),
+        ((GRID, COLUMNS), LayoutError, r"a layout alone has no shape; give shape="),
         ((TRAIN, Strategy({"x": BIAS})), LayoutError, "inference names x: no parameter is in both"),
-        ((Strategy({"b": BIAS}), Strategy({"b": BIAS})), LayoutError, "b: neither strategy knows its shape"),
+        ((Strategy({"b": BIAS}), Strategy({"b": BIAS})), LayoutError, "b: neither strategy has its shape"),
     ],
 )
 def test_sides_that_do_not_fit_are_refused(arguments, error, words):

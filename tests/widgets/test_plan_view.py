@@ -199,7 +199,7 @@ def test_words_and_picture_are_the_same_each_time(view):
 
 def test_what_is_not_there_is_refused(view):
     """The text names the value and what there is."""
-    with pytest.raises(LayoutError, match="parameter='x' is no tensor of the plan"):
+    with pytest.raises(LayoutError, match="parameter='x' is not a tensor of the plan"):
         view.parameter = "x"
     with pytest.raises(LayoutError, match=r"step=9: the schedule has steps 0\.\.3"):
         view.step = 9

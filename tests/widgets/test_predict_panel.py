@@ -140,7 +140,7 @@ def test_tokens_that_are_no_numbers_are_told(gpt2):
     for words, wrong in (("1 -2", "-2"), (f"1 {10**30}", str(10**30))):
         panel.tokens.value = words
         panel.button.click()
-        assert f"{wrong} is no token number" in panel.errors.value
+        assert f"{wrong} is not a token number" in panel.errors.value
 
 
 def test_a_result_is_gone_when_another_is_asked_for(gpt2):

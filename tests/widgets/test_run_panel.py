@@ -160,7 +160,7 @@ def test_its_words_are_the_same_each_time(plan):
 
 def test_what_does_not_go_together_is_refused(plan):
     """The text names the argument."""
-    with pytest.raises(ContextError, match=r"where to\? A plan needs a folder"):
+    with pytest.raises(ContextError, match=r"a plan needs a folder to write to"):
         RunPanel(plan)
     with pytest.raises(ContextError, match="folder, buffer: only a plan takes these"):
         RunPanel(lambda control: 1, "out", buffer=2)

@@ -153,7 +153,7 @@ def test_ones_own_folder_is_chosen_cut_anew_and_written(folder):
     assert bench.out.value == str(folder / "mine_cut_anew")
     press_and_wait(bench.moving)
     assert verify_folder(folder / "mine_cut_anew").ok
-    assert "came without its net" in bench.titles["predict"].value
+    assert "has no net" in bench.titles["predict"].value
     exec(bench.code.value.replace("mine_cut_anew", "again"), {})
     assert verify_folder(folder / "again").ok
     bench.session.close()
@@ -383,7 +383,7 @@ def test_an_earlier_output_is_replaced_where_that_is_asked_for(bench, folder):
     bench.out.value = " "
     bench.moving.button.click()
     assert bench.moving.wait(SECONDS).state == "failed"
-    assert "say where to write to" in bench.moving.outcome.value
+    assert "choose a new folder to write to" in bench.moving.outcome.value
 
 
 def test_opening_is_stopped_between_two_files(bench, folder, monkeypatch):

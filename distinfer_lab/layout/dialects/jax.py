@@ -79,7 +79,7 @@ def from_layout(layout: Layout) -> tuple[str | tuple[str, ...] | None, ...]:
     (('tp', 'dp'), None)
     """
     if layout.split != "even" or layout.sizes or layout.fused:
-        raise LayoutError(f"{layout!r}: a PartitionSpec can only say even cuts of whole dims")
+        raise LayoutError(f"{layout!r}: a PartitionSpec can only express even sharding of whole dims")
     if layout.strides or layout.first_ranks != (0,):
         raise LayoutError(f"{layout!r}: JAX's mesh here is that of all ranks, in order, from rank 0 on")
     dims = [*layout.dims]

@@ -121,9 +121,11 @@ def from_layout(layout: Layout, shape: Sequence[int] | None = None) -> MindSpore
         fused cuts, or a mesh that is part of a larger grid.
     """
     if layout.split != "even" or layout.fused or layout.strides:
-        raise LayoutError(f"{layout!r}: MindSpore can only say even cuts, and meshes of consecutive ranks")
+        raise LayoutError(
+            f"{layout!r}: MindSpore can only express even sharding, and meshes of consecutive ranks"
+        )
     if any(s is not None for s in layout.sizes[1:]):
-        raise LayoutError(f"{layout!r}: MindSpore can only say explicit sizes of dim 0")
+        raise LayoutError(f"{layout!r}: MindSpore can only express explicit sizes of dim 0")
     last = len(layout.mesh.axis_names) - 1
     entries = [tuple(last - layout.mesh.axis_index(a) for a in dim) for dim in layout.dims]
     if any(len(e) > 1 for e in entries):

@@ -145,23 +145,23 @@ def from_layout(layout: Layout) -> tuple[Placement, ...]:
             factor = math.prod(map(mesh.axis_size, before)) * max(parts, 1)
             out[at] = Shard(dim) if factor == 1 else StridedShard(dim, factor)
     if layout.split != "even" and any(isinstance(placement, StridedShard) for placement in out):
-        raise LayoutError(f"{layout!r}: strided shards can only say even cuts; use split='even'")
+        raise LayoutError(f"{layout!r}: strided shards can only express even sharding; use split='even'")
     return tuple(out)
 
 
 def _check(layout: Layout) -> None:
     if layout.sizes or layout.optimizer_shards > 1:
-        raise LayoutError(f"{layout!r}: placements cannot say explicit sizes or optimizer shards")
+        raise LayoutError(f"{layout!r}: placements cannot express explicit sizes or optimizer shards")
     if layout.strides or layout.first_ranks != (0,):
         raise LayoutError(f"{layout!r}: a DeviceMesh here is that of all ranks, in order, from rank 0 on")
     if layout.split == "gspmd_ceil" and any(len(axes) > 1 for axes in layout.dims):
-        raise LayoutError(f"{layout!r}: torch cuts by one axis after the other, not by their product")
+        raise LayoutError(f"{layout!r}: torch shards by one axis after the other, not by their product")
     for axes, parts in zip(layout.dims, layout.fused, strict=False):
         if parts is None or not axes:
             continue
         if len(axes) > 1 or len(set(parts)) > 1 or parts[0] % layout.mesh.axis_size(axes[0]):
             raise LayoutError(
-                f"{layout!r}: placements can only say equal fused parts, each cut evenly by one axis"
+                f"{layout!r}: placements can only express equal fused parts, each sharded evenly by one axis"
             )
 
 

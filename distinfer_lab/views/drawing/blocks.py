@@ -1,4 +1,4 @@
-"""Finished parts of a drawing, put together: beside each other, above each other, below a heading."""
+"""Combines finished parts of a drawing: side by side, one above the other, below a heading."""
 
 import math
 from collections.abc import Sequence

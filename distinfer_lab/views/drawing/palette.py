@@ -95,7 +95,7 @@ def hatch_of(number: int) -> str:
 
 
 def shade_of(value: float, most: float) -> str:
-    """The shade of an amount beside the largest, near amounts alike; white for nothing.
+    """The shade of an amount relative to the largest; near amounts have near shades, zero is white.
 
     Examples
     --------

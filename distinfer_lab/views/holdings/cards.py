@@ -193,7 +193,7 @@ def _lines(layout: Layout, holding: Holding, cards: int, lost: Collection[int] =
 
 
 def describe_sharding(layout: Layout) -> str:
-    """Which axes cut what.
+    """The dims that each axis shards, as text.
 
     Examples
     --------

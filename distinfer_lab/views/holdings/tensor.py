@@ -2,7 +2,7 @@
 
 ::
 
-       0    4    8   12   16        further dims that are cut become sheets beside each other;
+       0    4    8   12   16        further dims that are cut become sheets side by side;
      0 +----+----+----+----+        a cut within a shard (optimizer shards) is dashed, the edge
        | 0,4| 1,5| 2,6| 3,7|        of a fused part thick; shards too many to be drawn are drawn
     96 +----+----+----+----+        in runs, and it says so

@@ -115,7 +115,7 @@ def _lanes(arrows: Sequence[Arrow]) -> dict[Arrow, int]:
 
 
 def _annotation(step: Step, params: Mapping[str, str], far: set[int], steps: Sequence[Step]) -> str:
-    """What stands to the right of a box: its parameters, or the bytes that are sent."""
+    """The text to the right of a box: its parameters, or the bytes that are sent."""
     if step.sent_bytes is not None:
         return f"a card sends at most {format_bytes(step.sent_bytes)}"
     named = [f"{shorten(name, 40)} {params[name]}".strip() for name in step.inputs if name in params]

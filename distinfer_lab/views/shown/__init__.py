@@ -1,6 +1,6 @@
 """What Jupyter shows of a record: HTML below 50 kB that needs no trust, and reads no tensor and no file.
 
-An image survives anywhere, and a small table stands beside it. All but layouts are known by their
+An image survives anywhere, and a small table next to it. All but layouts are known by their
 public names: who shows a mesh need not load what plans, reads and trains.
 """
 

@@ -139,7 +139,7 @@ def cell_html(cell: "Cell") -> str:
 
 
 def optimizer_html(optimizer: "Optimizer") -> str:
-    """What an optimizer keeps beside the parameters."""
+    """What an optimizer keeps in addition to the parameters."""
     count = counted(len(optimizer.params), "parameter")
     return _params_html(optimizer.states, f"{type(optimizer).__name__} of {count}; beside them it keeps")
 

@@ -1,4 +1,4 @@
-"""Parts of a page that take a while to make: words until they are there, made beside the kernel's main path."""
+"""Parts of a page that take a while to build: in a thread of their own, with a text until they are ready."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

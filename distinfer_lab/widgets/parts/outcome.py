@@ -1,4 +1,4 @@
-"""What a finished run shows for itself, as a table: what was asked, what was found."""
+"""The outcome of a finished run, as a table: what was checked, and the results."""
 
 from typing import Any
 

@@ -113,7 +113,7 @@ def _pair_of_layouts(train: Layout, infer: Strategies | None, shape: Any) -> Lay
             f"train is a Layout, but infer is a {type(infer).__name__}; give two layouts or two strategies"
         )
     if shape is None or isinstance(shape, Mapping):
-        raise LayoutError(f"{train!r}: a layout alone knows no shape; give shape=(...)")
+        raise LayoutError(f"{train!r}: a layout alone has no shape; give shape=(...)")
     return LayoutPair("", train, other, tuple(int(n) for n in shape))
 
 
@@ -155,7 +155,7 @@ def _pair(
     """The pair of one tensor; `fits` takes up what has been looked at, for layers repeat."""
     if name not in shapes:
         raise LayoutError(
-            f"{name}: neither strategy knows its shape; give shape={{{name!r}: (...)}}", parameter=name
+            f"{name}: neither strategy has its shape; give shape={{{name!r}: (...)}}", parameter=name
         )
     for strategy in (src, dst):
         cut = (strategy[name], shapes[name])

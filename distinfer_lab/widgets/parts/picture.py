@@ -116,6 +116,6 @@ class Picture(anywidget.AnyWidget):  # type: ignore[misc]  # skipped: it imports
 
 
 def with_still(bundle: Any, words: str, still: Drawing) -> Any:
-    """A widget's mimebundle with whole text, and its still picture beside the live view."""
+    """A widget's mimebundle with its full text, and a still picture next to the live view."""
     data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
     return {**data, "text/plain": words, "text/html": still.html()}, metadata
