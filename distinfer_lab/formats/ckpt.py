@@ -79,7 +79,7 @@ class Ckpt:
     ) -> FileLayout:
         frame: list[tuple[int, bytes]] = []
         table = EntryTable()
-        at = 0
+        at = parts = 0
         for spec in specs:
             content = b"" if spec.text is None else spec.text.encode("utf-32-le")
             kind = Kind("" if spec.text is None else "str", spec.dtype, spec.shape)
@@ -87,10 +87,18 @@ class Ckpt:
                 frame.append((at, head + content[:size]))
                 content = content[size:]
                 if part:
+                    parts += 1
                     table.extend(spec.name, Piece(at + len(head), size))
                 else:
                     table.add(spec.name, table.number_of(kind), at + len(head), size)
                 at += len(head) + size
+        if parts > FREE_SINGLE // 2 + at // BYTES_PER_SINGLE:
+            given, least = Option("chunk_bytes", chunk_bytes), Option("chunk_bytes", BYTES_PER_SINGLE)
+            raise CheckpointError(
+                f"{given} cuts tensors into {parts} tiny parts, too many to be read again; use {least} or more",
+                given,
+                least,
+            )
         return FileLayout(frame, table, at)
 
 

@@ -154,7 +154,8 @@ def test_a_tensor_of_no_dims_in_both_spellings(tmp_path):
 def tensors_and_boxes(draw):
     shape = tuple(draw(st.lists(st.integers(1, 9), min_size=0, max_size=4)))
     bounds = [sorted((draw(st.integers(0, n)), draw(st.integers(0, n)))) for n in shape]
-    return shape, Box(tuple(a for a, _ in bounds), tuple(b for _, b in bounds)), draw(st.integers(1, 64))
+    least = 1 + int(np.prod(shape)) // 1000  # smaller parts of many elements are refused
+    return shape, Box(tuple(a for a, _ in bounds), tuple(b for _, b in bounds)), draw(st.integers(least, 64))
 
 
 @given(tensors_and_boxes())
@@ -166,6 +167,19 @@ def test_a_box_is_what_numpy_cuts(tmp_path_factory, drawn):
     save_slice(path, {"t": array}, chunk_bytes=chunk, sync=False)
     with open_slice(path) as found:
         np.testing.assert_array_equal(found.read("t", box), array[box.slices()])
+
+
+def test_parts_too_tiny_to_be_read_again_are_not_written(tmp_path):
+    """The writer knows the reader's bound: it refuses before anything is written, and says which size will do."""
+    array = np.arange(20_000, dtype=np.uint8)
+    with pytest.raises(
+        CheckpointError, match=r"chunk_bytes=1 cuts tensors into 19999 tiny parts.*chunk_bytes=512"
+    ):
+        save_slice(tmp_path / "a.ckpt", {"t": array}, chunk_bytes=1, sync=False)
+    assert not list(tmp_path.iterdir())
+    save_slice(tmp_path / "a.ckpt", {"t": array}, chunk_bytes=512, sync=False)
+    with open_slice(tmp_path / "a.ckpt") as found:
+        np.testing.assert_array_equal(found.read("t"), array)
 
 
 def test_short_runs_are_read_in_windows(tmp_path):
