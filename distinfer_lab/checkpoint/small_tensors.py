@@ -122,8 +122,9 @@ class SmallTensors:
         self._tensors, self._sources, self._check = tensors, sources, check
         self._most = most_bytes // 2  # for a batch; as much for what is known of forms
         self._gap = min(LARGEST_GAP, self._most // 64)
-        self._forms: dict[tuple[Any, ...], _Form | None] = {}
-        self._ranks: dict[int, tuple[int, ...]] = {}
+        # Both know objects by their identity, and keep them, so that no other one can get it.
+        self._forms: dict[tuple[Any, ...], tuple[_Form | None, tuple[Any, ...]]] = {}
+        self._ranks: dict[int, tuple[tuple[int, ...], tuple[ReadItem, ...]]] = {}
         self._kept = self.read_bytes = self.nbytes = 0
         self.others: list[TensorRead] = []
 
@@ -151,8 +152,8 @@ class SmallTensors:
     def _ranks_of(self, tensor: TensorRead) -> tuple[int, ...]:
         key = id(tensor.parts)
         if key not in self._ranks:
-            self._ranks[key] = tuple(dict.fromkeys(part.src_rank for part in tensor.parts))
-        return self._ranks[key]
+            self._ranks[key] = tuple(dict.fromkeys(part.src_rank for part in tensor.parts)), tensor.parts
+        return self._ranks[key][0]
 
     def _form(self, tensor: TensorRead, kinds: Sequence[Kind]) -> _Form | None:
         """The form of a tensor whose slices are of these kinds; None if it is to be read in another way."""
@@ -168,8 +169,8 @@ class SmallTensors:
                 self._forms.clear()
                 self._kept = 0
             self._kept += own
-            self._forms[key] = form
-        return self._forms[key]
+            self._forms[key] = form, (tensor.parts, *kinds)
+        return self._forms[key][0]
 
     def _read(self, plan: "_BatchPlan") -> Batch:
         self._check()

@@ -115,7 +115,10 @@ def test_what_cannot_be_killed_is_refused():
         with pytest.raises(CardError, match=r"card 2: the group has cards 0\.\.1"):
             kill_card(group, 2)
         with CardGroup(client=group.client) as given:
-            with pytest.raises(CardError, match="card 1 is a worker of a given cluster, which is not ours"):
+            with pytest.raises(
+                CardError,
+                match="card 1 is a worker of a given cluster, which was not started by this group; stop it there",
+            ):
                 kill_card(given, 1)
     for call in (state_of, recover, lambda closed: kill_card(closed, 0)):
         with pytest.raises(CardError, match="the card group is closed"):

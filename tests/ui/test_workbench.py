@@ -116,13 +116,15 @@ def test_a_narrow_page_scrolls_inside(open_notebook, axe, dark):
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_wide_pictures_scroll_by_themselves(open_notebook, axe, dark):
-    """At 800 pixels, with those of a checkpoint of eight cards: the fields above stay where they are."""
+def test_wide_pictures_fit_a_narrow_page(open_notebook, axe, dark):
+    """At 800 pixels those of a checkpoint of eight cards shrink: nothing of them is hidden, and no field moves."""
     train = "from distinfer_lab import Workbench\nbench = Workbench()\nbench.session.train(8)\nbench"
     narrow = open_notebook(train, width=800, dark=dark)
     pictures = narrow.page.get_by_role("region", name="The checkpoint")
     pictures.get_by_alt_text("Who holds what").wait_for()
-    assert pictures.evaluate("box => box.scrollWidth > box.clientWidth")
+    natural = "image => image.naturalWidth > image.getBoundingClientRect().width"
+    assert pictures.get_by_alt_text("Who holds what").evaluate(natural)
+    assert pictures.evaluate("box => box.scrollWidth <= box.clientWidth")
     assert pictures.evaluate("box => box.getBoundingClientRect().right") <= 800
     assert narrow.overflowing() == []
     assert narrow.audit(axe) == []
