@@ -45,6 +45,8 @@ class Foreign(NamedTuple):
     """A pattern of the path, within a folder, of something that shows what the folder is."""
     option: Option | None = None
     """What {option} in the advice stands for."""
+    general: bool = False
+    """Whether the head fits files of many formats: all others come first, our own too."""
 
 
 FOREIGN = (
@@ -225,11 +227,13 @@ FOREIGN = (
         "a JSON file, not a checkpoint",
         "give the weights that it belongs to: their folder, or a file that ends in .ckpt or .safetensors",
         rb"\s*[{\[]\s*[\"{}\[\]\d-][\t\r\n\x20-\xff]*\Z",
+        general=True,
     ),
     Foreign(
         "a text file, not a checkpoint",
         "give the weights: a folder, or a file that ends in .ckpt or .safetensors",
         rb"[\t\r\n\x20-\x7e]{64,}\Z",
+        general=True,
     ),
-    Foreign("a file without content: all zeros", AGAIN, rb"\x00{64,}\Z"),
+    Foreign("a file without content: all zeros", AGAIN, rb"\x00{64,}\Z", general=True),
 )

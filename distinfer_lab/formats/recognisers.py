@@ -47,16 +47,24 @@ def recognise_file(path: str, head: bytes) -> str:
     it is a Git LFS pointer, which stands for the file; fetch the file itself: git lfs pull, in its repository
     """
     name = os.path.basename(path)
-    for row in FOREIGN:
-        if (row.head or row.name) and (
-            re.match(row.head, head, re.DOTALL)
-            and re.fullmatch(row.name or ".*", name, re.DOTALL | re.IGNORECASE)
-        ):
+    fitting = [row for row in FOREIGN if (row.head or row.name) and _fits(row, name, head)]
+    for row in fitting:
+        if not row.general:
             return _in_words(row, path, name)
-    for one in FILE_FORMATS:
-        if one is not format_of(path) and re.match(one.head, head, re.DOTALL):
-            return f"it is a {one.title} file by its content, under another name; rename it to end in .{one.name}"
-    return ""
+    own = [one for one in FILE_FORMATS if re.match(one.head, head, re.DOTALL)]
+    if format_of(path) in own:
+        return (
+            ""  # a damaged file of the format that its name says: what the format found is the better error
+        )
+    for one in own:
+        return f"it is a {one.title} file by its content, under another name; rename it to end in .{one.name}"
+    return _in_words(fitting[0], path, name) if fitting else ""
+
+
+def _fits(row: Foreign, name: str, head: bytes) -> bool:
+    return bool(re.match(row.head, head, re.DOTALL)) and bool(
+        re.fullmatch(row.name or ".*", name, re.DOTALL | re.IGNORECASE)
+    )
 
 
 def recognise_slices(path: str, head: bytes) -> str:

@@ -111,6 +111,8 @@ class Rules(Displayed):
         """
         mine = set(self.rules)
         tables = [table for table, rules in RULES.items() if mine.issuperset(rules)]
+        if mine.difference(*(RULES[table] for table in tables)):
+            return ()
         known = {kind for table in tables for kind in MODEL_TYPES[table]}
         kinds = model_types(self.config or {})
         return kinds if tables and kinds and not known.intersection(kinds) else ()

@@ -46,6 +46,7 @@ def test_a_dtype_is_read_back_or_refused(name, dtype, tmp_path):
     """Each dtype comes back with its shape and its bytes, or the format's `problem` or `lay_out` refuses it."""
     path, arrays = tmp_path / f"a.{name}", tensors(dtype)
     refused = refusal(lambda: save_slice(path, arrays))
+    assert not refused or dtype != np.float32
     if refused:
         assert "t0" in refused
         assert "fault of distinfer_lab" not in refused
@@ -54,6 +55,23 @@ def test_a_dtype_is_read_back_or_refused(name, dtype, tmp_path):
     with open_slice(path) as file:
         assert file.format == name
         assert set(file.entries) == set(arrays)
+
+
+@FORMATS
+@pytest.mark.parametrize("count", [1, 60], ids=["short header", "long header"])
+def test_a_file_is_recognised_by_its_first_bytes(name, count, tmp_path):
+    """Under another suffix its format is named; a damaged one has the error of its own format."""
+    (one,) = (one for one in FILE_FORMATS if one.name == name)
+    path = tmp_path / f"a.{name}"
+    arrays = {f"layers.{i}.weight": np.ones(4, np.float32) for i in range(count)}
+    save_slice(path, arrays)
+    renamed = tmp_path / f"a.{'safetensors' if name == 'ckpt' else 'ckpt'}"
+    renamed.write_bytes(path.read_bytes())
+    assert f"it is a {one.title} file by its content" in refusal(lambda: open_slice(renamed).close())
+    path.write_bytes(path.read_bytes()[:-1])
+    refused = refusal(lambda: check_readable(path, arrays))
+    assert "text file" not in refused
+    assert "by its content" not in refused
 
 
 @FORMATS

@@ -11,7 +11,7 @@ import pytest
 
 from distinfer_lab.checkpoint import open_checkpoint
 from distinfer_lab.errors import CheckpointError, CheckpointFileError
-from distinfer_lab.formats import FOREIGN, open_slice, save_slice
+from distinfer_lab.formats import FOREIGN, open_slice, recognisers, save_slice
 from distinfer_lab.formats.recognisers import recognise_file, recognise_folder
 
 
@@ -188,3 +188,19 @@ def test_a_good_file_is_never_recognised_away(tmp_path):
 def test_a_missing_file_is_still_missing(tmp_path):
     with pytest.raises(CheckpointFileError, match="No such file"):
         open_slice(tmp_path / "model.safetensors")
+
+
+class Lines:
+    """A format whose files begin with text."""
+
+    name, title, head = "lines", "lines", rb"lines \d+\n"
+
+
+def test_an_own_format_that_begins_with_text_is_not_called_text(monkeypatch):
+    """Rows that fit many formats come last: a damaged file keeps its own error, one under another name is named."""
+    monkeypatch.setattr(recognisers, "FILE_FORMATS", (*recognisers.FILE_FORMATS, Lines))
+    monkeypatch.setattr(recognisers, "format_of", lambda path: Lines if path.endswith(".lines") else None)
+    head = b"lines 3\n" + b"{}" * 600
+    assert recognisers.recognise_file("a.lines", head) == ""
+    assert "it is a lines file by its content" in recognisers.recognise_file("a.ckpt", head)
+    assert "it is a text file" in recognisers.recognise_file("a.lines", b"another text " * 90)

@@ -364,6 +364,8 @@ def test_a_model_type_that_the_rules_do_not_know_is_reported():
         assert not Rules(Mesh.parse("tp=1"), RULES[table], {"model_type": kind}).unknown_model_types
     odd = {"model_type": "gemma9"}
     assert Rules(Mesh.parse("tp=1"), RULES["llama"], odd).unknown_model_types == ("gemma9",)
+    extended = (*RULES["llama"], Rule("*.mixer.weight", None))
+    assert not Rules(Mesh.parse("tp=1"), extended, odd).unknown_model_types
     assert "not written for model_type gemma9" in repr(Rules(Mesh.parse("tp=1"), RULES["llama"], odd))
     assert not Rules(Mesh.parse("tp=1"), (Rule("*", None),), odd).unknown_model_types
     text = {"model_type": "some_vlm", "text_config": {"model_type": "qwen3"}}
