@@ -9,8 +9,10 @@ as it was asked for, or not at all.
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from .arguments import checked
 from .errors import ArgumentTypeError, CheckpointFileError, DistinferError
 from .text import escape, printable
 
@@ -111,6 +113,7 @@ class Saved(Displayed):
 
     __slots__ = ()
 
+    @checked
     def save(self, file: str | os.PathLike[str]) -> None:
         """Write the record to a file, as what its name ends in; a file that is there is replaced.
 
@@ -128,6 +131,8 @@ class Saved(Displayed):
         """
         _load_views()
         path = Path(file)
+        if path.is_symlink():
+            path = path.resolve()
         known = {".txt": _write_text, ".html": _write_page}
         for name in map(public_name, reversed(type(self).__mro__)):
             known |= _files.get(name, {})
@@ -138,12 +143,19 @@ class Saved(Displayed):
                 file=path,
             )
         try:
-            known[path.suffix](self, path)
-        except OSError as err:
+            # What is there stays until the new file is complete.
+            with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+                part = Path(folder, path.name)
+                known[path.suffix](self, part)
+                if path.exists() and not path.is_file():
+                    raise CheckpointFileError(f"{path} is not a regular file; choose another name", file=path)
+                part.replace(path)
+        except (OSError, ValueError) as err:
             if isinstance(err, DistinferError):
                 raise
+            why = getattr(err, "strerror", None) or err
             raise CheckpointFileError(
-                f"{path}: {err.strerror}; choose a place that can be written", file=path
+                f"{path}: {why}; choose a place that can be written", file=path
             ) from err
 
 

@@ -21,7 +21,7 @@ def tasks_of(shares: Sequence[RankReadPlan], texts: Mapping[str, str], output: O
     shares
         What each destination rank reads, in the order of the ranks.
     texts
-        Text entries, for all files.
+        Text entries, for all files; for the first file of a whole checkpoint.
 
     Raises
     ------
@@ -41,9 +41,18 @@ def tasks_of(shares: Sequence[RankReadPlan], texts: Mapping[str, str], output: O
             )
         options["metadata"] = dict(whole.metadata)
         share = shares[0]
+        parts = _partition(output, whole, {t.name: t.nbytes for t in share.tensors})
         return [
-            WriteTask(share.only(names), "", path, {}, output.buffer_bytes, output.digests, options)
-            for path, names in _partition(output, whole, {t.name: t.nbytes for t in share.tensors}).items()
+            WriteTask(
+                share.only(names),
+                "",
+                path,
+                {} if number else texts,
+                output.buffer_bytes,
+                output.digests,
+                options,
+            )
+            for number, (path, names) in enumerate(parts.items())
         ]
     return [
         WriteTask(

@@ -151,7 +151,9 @@ class Reconciliation:
                 continue
             seen: dict[bytes, int] = {}
             for rank in self.holders[name]:
-                seen.setdefault(self.files[rank].read(name).tobytes(), rank)
+                value = self.files[rank].read(name)
+                if value.size:  # a layout may leave a rank without the one element
+                    seen.setdefault(value.tobytes(), rank)
             if len(seen) > 1:
                 one, other, *_ = seen.values()
                 values = [self.files[rank].read(name).ravel()[0] for rank in (one, other)]
@@ -221,7 +223,8 @@ class Reconciliation:
         if followed is not None:
             layout = self.strategy[followed]
             shape = self._full_shape(followed, layout, self.holders[followed])
-            if not all(entry.shape == shape for entry in held.values()) or not layout.dims:
+            whole = all(entry.shape == shape for entry in held.values())
+            if not whole or not layout.dims or _holds_whole(layout, held):
                 self._check_slices(name, layout, shape, held)
                 return TensorRecord(name, dtype, shape, layout, "state")
         return TensorRecord(name, dtype, self._whole_shape(name, held), _held_whole(held), "plain")
@@ -307,6 +310,12 @@ class Reconciliation:
                     parameter=name,
                 )
         return held[first].shape
+
+
+def _holds_whole(layout: Layout, held: Collection[int]) -> bool:
+    """Whether a parameter's layout cuts nothing, and the ranks that hold it are these: its state is whole like it."""
+    uncut = layout.optimizer_shards == 1 and all(parts == 1 for parts in layout.parts)
+    return uncut and set(held) == set(layout.ranks.tolist())
 
 
 def _held_whole(held: Mapping[int, Entry]) -> Layout:

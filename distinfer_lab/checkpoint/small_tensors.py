@@ -35,6 +35,8 @@ Files = Mapping[int, ByteSource]
 
 SMALL_BYTES = 32 << 10
 """Shards of so many bytes are large: what a call of the system for each costs is little beside them."""
+MOST_AMPLIFIED = 2
+"""How many times the bytes that are wanted of a tensor may be read, as of half of its columns."""
 LARGEST_GAP = 3 << 10
 """So many bytes that nobody wants are read rather than to read twice; less than a read costs, as they take memory."""
 
@@ -297,6 +299,9 @@ def _form_of(tensor: TensorRead, kinds: Mapping[int, Kind]) -> _Form | None:
         if rank in spans:
             first, last = min(first, spans[rank][0]), max(last, sum(spans[rank]))
         spans[rank] = first, last - first
+    wanted = sum(one.nbytes * len(one.src) for one in runs)
+    if sum(nbytes for _, nbytes in spans.values()) > MOST_AMPLIFIED * wanted + LARGEST_GAP:
+        return None
     sizes = count * itemsize, tensor.source_dtype, tensor.dtype, count * tensor.dtype.itemsize
     return _Form(runs, spans, *sizes)
 

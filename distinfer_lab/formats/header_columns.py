@@ -7,7 +7,6 @@
 Whatever is spelled otherwise is for a parser of JSON, and so are all errors.
 """
 
-import json
 import re
 from array import array
 from collections.abc import Callable
@@ -20,6 +19,8 @@ _FORM = r'"dtype":"([A-Z0-9_]+)","shape":\[([0-9,]*)\]'
 _ENTRY = re.compile(
     rf'"([^"\\\x00-\x1f]*)":{{({_FORM.replace("(", "(?:")}),"data_offsets":\[{_NUMBER},{_NUMBER}\]}}[,}}]'
 )
+_TEXT = r'"(?:[^"\\]|\\.)*+"'
+_TEXTS = re.compile(rf"{{(?:\s*+{_TEXT}\s*+:\s*+{_TEXT}\s*+,?+)*+\s*+}}")
 _SPELLING = len('"":{,"data_offsets":[,]},')
 """Characters of an entry beside its name, its form and its offsets."""
 METADATA_FIRST = '{"__metadata__":'
@@ -90,9 +91,7 @@ def _metadata(text: str) -> tuple[str, int]:
     """The metadata that a header begins with, as JSON, and where the first entry is."""
     if not text.startswith(METADATA_FIRST):
         return "null", 1
-    first = len(METADATA_FIRST)
-    try:
-        end = json.JSONDecoder(object_pairs_hook=tuple).raw_decode(text, first)[1]
-    except (ValueError, RecursionError):
+    found = _TEXTS.match(text, len(METADATA_FIRST))
+    if found is None:  # not only texts: for the parser, which has limits
         return "", len(text)
-    return text[first:end], end + 1 if text.startswith(",", end) else len(text)
+    return found[0], found.end() + 1 if text.startswith(",", found.end()) else len(text)

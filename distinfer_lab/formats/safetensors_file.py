@@ -130,6 +130,8 @@ class _Index:
         """The kind of a tensor, where its content begins in the file, and its bytes; None if it is not right."""
         try:
             type_name, shape, (begin, end) = item["dtype"], item["shape"], item["data_offsets"]
+            if not all(type(n) is int for n in shape):  # 2.0 and true are found as 2 and 1
+                return None
             kind, nbytes = self._kinds.get((type_name, *shape)) or self._kind(type_name, shape)
         except (KeyError, TypeError, ValueError):
             return None
@@ -180,10 +182,10 @@ class _Index:
 
     def indexed(self, found: Sequence[tuple[str, Any]]) -> FileIndex:
         """The entries and the texts of a parsed header."""
-        texts: dict[str, str] = {}
+        texts: dict[str, str] | None = None
         marked = zip(*self._marked, strict=True)
         for name, item in found:
-            if name == METADATA:
+            if name == METADATA and texts is None:
                 texts = _texts(item)
                 continue
             described = next(marked, None) if item is TENSOR else self._described(name, item)
@@ -194,7 +196,7 @@ class _Index:
                 f"{self._path}: the header describes a tensor within another; the file is damaged",
                 file=self._path,
             )
-        return self._completed(texts)
+        return self._completed(texts or {})
 
     def _completed(self, texts: Mapping[str, str]) -> FileIndex:
         cut = self._cut(self._tiled_end())

@@ -298,3 +298,12 @@ def test_one_file_for_ranks_of_different_parts_is_refused(tmp_path):
     replicas = Strategy({"w": Layout(Mesh(x=2), "- -")}, {"w": (1, 2)})
     with open_checkpoint({0: first, 1: tmp_path / "b.ckpt"}, replicas) as checkpoint:
         np.testing.assert_array_equal(checkpoint.read(1, "w"), row(0, 0)["w"])
+
+
+def test_a_counter_that_some_ranks_have_none_of(tmp_path):
+    """Its one element lies on one rank: there is nothing to compare."""
+    layout = Layout(Mesh(tp=2), "tp(1,0)")
+    for rank in range(2):
+        save_slice(tmp_path / f"rank_{rank}/a.ckpt", {"global_step": np.ones(1 - rank, np.int32)}, sync=False)
+    with open_checkpoint(tmp_path, Strategy({"global_step": layout}, {"global_step": (1,)})) as checkpoint:
+        assert checkpoint.tensors["global_step"].shape == (1,)

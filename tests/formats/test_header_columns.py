@@ -1,6 +1,7 @@
 """Headers of safetensors files that are spelled as writers do are read as columns: what is found is the same."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 from distinfer_lab.errors import CheckpointError
+from distinfer_lab.formats import open_slice
 from distinfer_lab.formats.entry import TensorSpec
 from distinfer_lab.formats.safetensors_file import _Index, header, index_safetensors
 
@@ -115,3 +117,43 @@ def test_a_header_that_is_wrong_is_not_common():
         assert not _is_common(_file(text, 1)), text
         assert _found(_file(text, 1)) == _parsed(_file(text, 1))
     assert _is_common(_file(b"{" + entry + b"} \n", 1))
+
+
+def file_of(tmp_path, header, content):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + content)
+    return path
+
+
+@pytest.mark.parametrize(("first", "shape"), [("[2]", "[2.0]"), ("[2]", "[2e0]"), ("[1, 2]", "[true, 2]")])
+def test_a_size_that_only_equals_an_integer_is_refused(first, shape, tmp_path):
+    """Also after an entry of the same dtype and shape."""
+    a, b = (
+        f'"{name}":{{"dtype":"F32","shape":{sizes},"data_offsets":[{begin},{begin + 8}]}}'
+        for name, sizes, begin in (("a", first, 0), ("b", shape, 8))
+    )
+    with pytest.raises(CheckpointError, match="b: shape .* are not lists of sizes"):
+        open_slice(file_of(tmp_path, f"{{{a},{b}}}", bytes(16)))
+
+
+def test_metadata_twice_is_refused(tmp_path):
+    """As by the safetensors library: one of them would be lost."""
+    header = '{"__metadata__":{"text:a":"1"},"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"__metadata__":{}}'
+    with pytest.raises(CheckpointError, match="__metadata__"):
+        open_slice(file_of(tmp_path, header, b"x"))
+
+
+def test_metadata_of_lists_takes_little(tmp_path):
+    """It is refused by the parser that has limits, within 60 MiB for a header of 15 MB."""
+    header = (
+        '{"__metadata__":{"x":['
+        + "[]," * 5_000_000
+        + '[]]},"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+    )
+    path = file_of(tmp_path, header, b"x")
+    del header
+    tracemalloc.start()
+    with pytest.raises(CheckpointError):
+        open_slice(path)
+    assert tracemalloc.get_traced_memory()[1] < 60 << 20
+    tracemalloc.stop()

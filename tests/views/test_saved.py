@@ -1,6 +1,7 @@
 """Records that save themselves: as text, as a page, as a picture, and as what programs read."""
 
 import json
+import os
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import distinfer_lab as dl
+from distinfer_lab import display
 from distinfer_lab.errors import ArgumentTypeError, CheckpointError, CheckpointFileError
 from distinfer_lab.formats import as_strategy, save_slice
 from distinfer_lab.layout import Layout, Mesh, Strategy
@@ -89,3 +91,28 @@ def test_what_cannot_be_written_is_an_error_with_the_file(tmp_path):
         uneven.save(tmp_path / "a.ckpt")
     uneven.save(tmp_path / "a.json")
     assert dict(as_strategy(tmp_path / "a.json")) == dict(uneven)
+
+
+def test_an_older_file_stays_until_the_new_one_is_complete(tmp_path, monkeypatch):
+    """A writer that fails leaves it as it was, and nothing next to it."""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    monkeypatch.setattr(
+        display, "printable", lambda *args, **options: (_ for _ in ()).throw(OSError(28, "full"))
+    )
+    with pytest.raises(CheckpointFileError, match=r"a\.txt: full; choose a place that can be written"):
+        SRC.save(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert path.read_text() == "old"
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    """A pipe is not waited for; a name that no file can have is an error of the package."""
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(CheckpointFileError, match=r"a\.txt is not a regular file"):
+        SRC.save(tmp_path / "a.txt")
+    with pytest.raises(CheckpointFileError, match="choose a place that can be written"):
+        SRC.save(tmp_path / "a\ud800.txt")
+    for file in (None, tmp_path / "a\0.txt"):
+        with pytest.raises(ArgumentTypeError, match="file"):
+            SRC.save(file)
