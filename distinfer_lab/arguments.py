@@ -7,10 +7,12 @@
     conversion.write("out", overwriet=True)      Conversion.write has no argument overwriet; did you mean overwrite?
 
 What an annotation says is what is checked: there is no second list of kinds. Annotations that are texts, and
-protocols that cannot be checked, accept everything.
+protocols that cannot be checked, accept everything. NumPy's scalars and arrays are known without NumPy, which
+`import distinfer_lab` does not bring in.
 """
 
 import inspect
+import numbers
 import os
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,8 +30,6 @@ from typing import (
     get_type_hints,
     is_typeddict,
 )
-
-import numpy as np
 
 from .errors import ArgumentTypeError, DistinferError, Option
 from .text import shown
@@ -195,7 +195,7 @@ def accepts(value: Any, kind: Any) -> bool:
         return True
     if origin is tuple:
         return isinstance(value, tuple) and _accepts_tuple(value, inner)
-    if origin is Sequence and isinstance(value, np.ndarray):
+    if origin is Sequence and hasattr(value, "__array__"):
         return True
     if not isinstance(value, origin) or (isinstance(value, str | bytes) and issubclass(origin, Iterable)):
         return isinstance(value, origin) and origin in (str, bytes)
@@ -203,7 +203,7 @@ def accepts(value: Any, kind: Any) -> bool:
         # What is computed when it is asked for is not gone through.
         items = value.items() if isinstance(value, dict) and inner else ()
         return all(accepts(k, inner[0]) and accepts(v, inner[1]) for k, v in items)
-    if issubclass(origin, Collection) and inner and origin is not np.ndarray:
+    if issubclass(origin, Collection) and inner and not hasattr(origin, "__array__"):
         return all(accepts(one, inner[0]) for one in cast("Collection[Any]", value))
     return True
 
@@ -228,10 +228,14 @@ _KINDS: Mapping[Any, Callable[[Any], bool]] = {
     None: lambda value: value is None,
     types.NoneType: lambda value: value is None,
     str: lambda value: isinstance(value, str),
-    bool: lambda value: isinstance(value, bool | np.bool_),
-    int: lambda value: isinstance(value, int | np.integer) and not isinstance(value, bool),
-    float: lambda value: isinstance(value, int | float | np.integer | np.floating) and value is not True,
+    bool: lambda value: isinstance(value, bool) or _is_numpy_bool(value),
+    int: lambda value: isinstance(value, numbers.Integral) and not isinstance(value, bool),
+    float: lambda value: isinstance(value, numbers.Real) and not isinstance(value, bool),
 }
+
+
+def _is_numpy_bool(value: Any) -> bool:
+    return type(value).__module__ == "numpy" and getattr(value, "dtype", None) == bool and value.shape == ()
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:
@@ -268,8 +272,11 @@ _WORDS: Mapping[Any, tuple[str, str]] = {
     os.PathLike: ("a path", "paths"),
     Callable: ("a function", "functions"),
     Any: ("anything", "anything"),
-    np.ndarray: ("an array", "arrays"),
-    np.generic: ("a number", "numbers"),
+}
+
+_WORDS_OF_NUMPY: Mapping[str, tuple[str, str]] = {
+    "ndarray": ("an array", "arrays"),
+    "generic": ("a number", "numbers"),
 }
 
 
@@ -286,6 +293,8 @@ def _described(kind: Any, *, one_of: bool) -> str:
     if origin is Literal:
         return " or ".join(map(repr, inner_kinds))
     name = getattr(origin, "__name__", str(origin))
+    if getattr(origin, "__module__", "") == "numpy" and name in _WORDS_OF_NUMPY:
+        return _WORDS_OF_NUMPY[name][not one_of]
     name = name.lower() if getattr(origin, "__module__", "") == "collections.abc" else name
     inner_kinds = tuple(one for one in inner_kinds if one not in (Any, Ellipsis))
     if isinstance(origin, type) and issubclass(origin, Iterable) and inner_kinds:
