@@ -235,7 +235,7 @@ _KINDS: Mapping[Any, Callable[[Any], bool]] = {
 
 
 def _is_numpy_bool(value: Any) -> bool:
-    return type(value).__module__ == "numpy" and getattr(value, "dtype", None) == bool and value.shape == ()
+    return type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:

@@ -138,13 +138,14 @@ class Notebook:
             self.troubles.append(f"request: {request.url}")
 
     def _told(self, words):
-        # The page asks a kernel for the states of widgets as soon as it runs, in two messages; one that has not
-        # imported ipywidgets yet answers so. A notebook of one IntSlider does the same.
+        # The page asks a kernel for the states of widgets as soon as it runs: it opens a comm, asks, and closes the
+        # comm after 4 s without an answer. A kernel that has not imported ipywidgets yet answers each so. A notebook
+        # of one IntSlider does the same.
         if words.startswith(
             ("stderr: No such comm target registered: jupyter.widget.control", "stderr: No such comm: ")
         ):
             self.unanswered += 1
-            if self.unanswered <= 2:
+            if self.unanswered <= 3:
                 return
         self.troubles.append(words)
 
