@@ -229,8 +229,8 @@ _KINDS: Mapping[Any, Callable[[Any], bool]] = {
     types.NoneType: lambda value: value is None,
     str: lambda value: isinstance(value, str),
     bool: lambda value: isinstance(value, bool) or _is_numpy_bool(value),
-    int: lambda value: isinstance(value, numbers.Integral) and not isinstance(value, bool),
-    float: lambda value: isinstance(value, numbers.Real) and not isinstance(value, bool),
+    int: lambda value: isinstance(value, int | numbers.Integral) and not isinstance(value, bool),
+    float: lambda value: isinstance(value, int | float | numbers.Real) and not isinstance(value, bool),
 }
 
 

@@ -55,7 +55,7 @@ WRONG = [
     ({"model_type": "bert"}, "model_type='bert' is not one of those supported: gpt2, llama, mistral, qwen2"),
     ({}, "model_type=None is not one of those supported"),
     ({**GPT, "n_embd": "8"}, "configuration of gpt2: n_embd='8' must be a whole number from 1 to"),
-    ({**GPT, "n_layer": 10**9}, "n_layer=1000000000 must be a whole number from 1 to 4096"),
+    ({**GPT, "n_layer": 10**9}, "n_layer=1000000000 must be a whole number from 1 to 512"),
     ({**GPT, "n_head": True}, "n_head=True must be a whole number"),
     ({**GPT, "n_head": 3}, "n_embd=8 must be a multiple of n_head=3"),
     ({**GPT, "vocab_size": None}, "vocab_size is missing; take the config.json that belongs to the weights"),

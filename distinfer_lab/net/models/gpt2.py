@@ -30,7 +30,7 @@ from .blocks import (
     split_heads,
 )
 from .causal import CausalLM
-from .fields import Config, Fields
+from .fields import MOST_LAYERS, Config, Fields
 from .logical_axes import LogicalAxes
 
 __all__ = ["GPT2"]
@@ -139,7 +139,7 @@ class GPT2(CausalLM):
         super().__init__(config)
         fields = self.fields
         hidden_size = fields.integer("n_embd")
-        self.num_layers = fields.integer("n_layer", most=4096)
+        self.num_layers = fields.integer("n_layer", most=MOST_LAYERS)
         self.heads = self.kv_heads = fields.integer("n_head")
         self.vocab_size = fields.integer("vocab_size", most=1 << 26)
         self.max_positions = fields.integer("n_positions")

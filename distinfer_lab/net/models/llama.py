@@ -28,7 +28,7 @@ from .blocks import (
     split_heads,
 )
 from .causal import CausalLM
-from .fields import Config, Fields
+from .fields import MOST_LAYERS, Config, Fields
 from .logical_axes import LogicalAxes
 from .rope import inverse_frequencies
 
@@ -144,7 +144,7 @@ class Llama(CausalLM):
         super().__init__(config)
         fields = self.fields
         layer = self._layer_config(fields)
-        self.num_layers = fields.integer("num_hidden_layers", most=4096)
+        self.num_layers = fields.integer("num_hidden_layers", most=MOST_LAYERS)
         self.heads, self.kv_heads, self.head_dim = layer.heads, layer.kv_heads, layer.head_dim
         self.vocab_size = fields.integer("vocab_size", most=1 << 26)
         self.max_positions = fields.integer("max_position_embeddings", most=1 << 40)
