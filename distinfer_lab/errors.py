@@ -62,14 +62,55 @@ class Option(NamedTuple):
         return f"{self.name}=" if self.value is None else f"{self.name}={self.value!r}"
 
 
-class Remark(str):
-    """A text, and the options that it names: a note, or a part of an error's text."""
+class _Named:
+    """What a text is about, for programs."""
 
-    options: tuple[Option, ...]
+    options: tuple[Option, ...] = ()
+    file: str | None = None
+    parameter: str | None = None
+    dim: int | None = None
+    rank: int | None = None
 
-    def __new__(cls, text: str, *options: Option) -> "Remark":
+    def _set(
+        self,
+        text: str,
+        options: tuple[Option, ...],
+        of: object,
+        file: str | os.PathLike[str] | None,
+        parameter: str | None,
+        dim: int | None,
+        rank: int | None,
+    ) -> None:
+        quoted = of if isinstance(of, _Named) else _Named()
+        self.options = (*quoted.options, *options_of(text), *options)
+        self.file = os.fspath(file) if file is not None else quoted.file
+        self.parameter = parameter if parameter is not None else quoted.parameter
+        self.dim = index(dim) if dim is not None else quoted.dim
+        self.rank = index(rank) if rank is not None else quoted.rank
+
+
+class Remark(_Named, str):
+    """A note, or a part of an error's text, with what it names as `DistinferError` has it.
+
+    Examples
+    --------
+    >>> remark = Remark("rank 3 is cut", Option("without", [3]), rank=3)
+    >>> CheckpointError(f"net: {remark}", of=remark).rank
+    3
+    """
+
+    def __new__(
+        cls,
+        text: str,
+        *options: Option,
+        of: object = None,
+        file: str | os.PathLike[str] | None = None,
+        parameter: str | None = None,
+        dim: int | None = None,
+        rank: int | None = None,
+    ) -> "Remark":
         remark = super().__new__(cls, text)
-        remark.options = options
+        remark._set(text, options, of, file, parameter, dim, rank)
         return remark
 
 
@@ -81,7 +122,7 @@ def options_of(said: object) -> tuple[Option, ...]:
 Kind = TypeVar("Kind", bound="DistinferError")
 
 
-class DistinferError(Exception):
+class DistinferError(_Named, Exception):
     """The base of all errors of this package.
 
     Its text may name things of files that somebody else wrote; what is not printable in it is escaped.
@@ -109,12 +150,6 @@ class DistinferError(Exception):
     ('h.0.w', 1, None)
     """
 
-    options: tuple[Option, ...]
-    file: str | None = None
-    parameter: str | None = None
-    dim: int | None = None
-    rank: int | None = None
-
     def __init__(
         self,
         text: str = "",
@@ -126,12 +161,7 @@ class DistinferError(Exception):
         rank: int | None = None,
     ) -> None:
         super().__init__(text)
-        self.options = (*options_of(of), *options_of(text), *options)
-        quoted = of if isinstance(of, DistinferError) else DistinferError  # whose fields are None
-        self.file = os.fspath(file) if file is not None else quoted.file
-        self.parameter = parameter if parameter is not None else quoted.parameter
-        self.dim = index(dim) if dim is not None else quoted.dim
-        self.rank = index(rank) if rank is not None else quoted.rank
+        self._set(text, options, of, file, parameter, dim, rank)
 
     def restated(self, text: str, *options: Option, parameter: str | None = None) -> Self:
         """An error of the same class with another text, which quotes this one: it names what this one names.
@@ -142,22 +172,32 @@ class DistinferError(Exception):
         >>> error.restated(f"w: {error}", parameter="w")
         LayoutError('w: 3 rows')
         """
-        error = _restored(type(self), self.args, vars(self) | {"__notes__": []})
+        error = _restored(type(self), self.args, vars(self))
         DistinferError.__init__(error, text, *options, of=self, parameter=parameter)
         return error
 
     def __reduce__(self) -> tuple[object, ...]:
         # A class that makes its text itself has other arguments than this text.
-        return _restored, (type(self), self.args, vars(self))
+        return _restored, (type(self), self.args, vars(self), getattr(self, "__notes__", ()))
+
+    def __copy__(self) -> Self:
+        # Dask has errors copied by tblib, whose copies share their notes.
+        return _restored(type(self), self.args, vars(self), getattr(self, "__notes__", ()))
 
     def __str__(self) -> str:
         return printable(super().__str__(), keep="\n")
 
 
-def _restored(kind: type[Kind], args: tuple[str, ...], fields: Mapping[str, object]) -> Kind:
+def _restored(
+    kind: type[Kind], args: tuple[str, ...], fields: Mapping[str, object], notes: Iterable[str] = ()
+) -> Kind:
+    """The same error; notes that are added to one are not added to the other."""
     error = kind.__new__(kind)
     error.args = args
     vars(error).update(fields)
+    vars(error).pop("__notes__", None)
+    for note in notes:
+        error.add_note(note)
     return error
 
 

@@ -1,6 +1,7 @@
 """Errors say in fields what their texts name, and no way up loses the fields."""
 
 import ast
+import copy
 import pickle
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -13,7 +14,7 @@ import distinfer_lab as dl
 from distinfer_lab import errors
 from distinfer_lab.arguments import checked
 from distinfer_lab.comm.frames import closed
-from distinfer_lab.errors import DistinferError, GraphError, LayoutError, Option, options_of
+from distinfer_lab.errors import DistinferError, GraphError, LayoutError, Option, Remark, options_of
 from distinfer_lab.flow import set_auto_parallel_context
 from distinfer_lab.formats import open_slice, read_strategy, save_slice, write_strategy
 from distinfer_lab.layout import Layout, Mesh, Strategy
@@ -247,8 +248,33 @@ def test_an_error_that_quotes_another_names_what_that_names():
         1,
     )
     assert str(again) == "w: tp=2 does not divide dim 1 (3)"
-    assert not again.__notes__
+    assert not hasattr(again, "__notes__")
     assert options_of(misfit) == ()
+
+
+def test_a_note_that_a_copy_gets_is_its_own():
+    """So that two places that restate one error do not speak for each other."""
+    error = LayoutError("3 rows", dim=0)
+    error.add_note("first")
+    other = copy.copy(error)
+    other.add_note("second")
+    assert (error.__notes__, other.__notes__) == (["first"], ["first", "second"])
+
+
+def test_a_remark_names_things_as_an_error_does():
+    """And what quotes it names them; it stays a text."""
+    option = Option("without", [3])
+    remark = Remark("rank 3 is cut", option, file=Path("a"), rank=3)
+    assert remark == "rank 3 is cut"
+    outer = Remark(f"net: {remark}", of=remark, parameter="w")
+    assert fields_of(GraphError(f"{outer}", of=outer)) == {
+        "file": "a",
+        "parameter": "w",
+        "dim": None,
+        "rank": 3,
+        "options": (option,),
+    }
+    assert pickle.loads(pickle.dumps(outer)).file == "a"
 
 
 def quotes(node, name):

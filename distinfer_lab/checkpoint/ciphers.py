@@ -8,7 +8,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from ..errors import Option, Remark, listed, options_of
+from ..errors import Option, Remark, listed
 from ..formats import encrypted_by
 from ..untrusted import open_regular
 
@@ -39,7 +39,7 @@ def unlike_ciphers(paths: Mapping[int, Sequence[str]]) -> str:
     way_out = _way_out(held)
     return Remark(
         f"{', but '.join(words)}: they are not of one save; give files of one save{way_out}",
-        *options_of(way_out),
+        of=way_out,
     )
 
 

@@ -13,7 +13,7 @@ A loader fills what is missing with random numbers, so a difference is refused.
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-from ..errors import DistinferError, Option, Remark, ReshardError, listed, options_of
+from ..errors import DistinferError, Option, Remark, ReshardError, listed
 from ..formats import (
     NamedTensor,
     config_beside,
@@ -61,7 +61,7 @@ def check_like(
     problems = [
         *_differences(written, known),
         *(
-            Remark(f"its config.json has {words}", *options_of(words))
+            Remark(f"its config.json has {words}", of=words)
             for words in config_problems(config, written, allow_missing, are_equal)
         ),
     ]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..arguments import checked
-from ..errors import CheckpointError, CheckpointFileError, EncryptionError, Option, Remark, options_of
+from ..errors import CheckpointError, CheckpointFileError, EncryptionError, Option, Remark
 from ..formats import (
     EntryTable,
     NamedTensor,
@@ -103,7 +103,7 @@ def open_checkpoint(
         found = Reconciliation(opened, layouts, plain, beside).checkpoint()
         notes = (
             *notes,
-            *([Remark(f"{folder}: {beside}", *options_of(beside))] if beside else []),
+            *([Remark(f"{folder}: {beside}", of=beside)] if beside else []),
             *found.notes,
             *_config_notes(files, found),
         )
@@ -128,7 +128,7 @@ def _config_notes(files: Files, checkpoint: Checkpoint) -> Iterator[str]:
         return
     tensors = {name: NamedTensor(r.shape, str(r.dtype)) for name, r in checkpoint.tensors.items()}
     for words in config_problems(config, tensors, are_equal=checkpoint.begin_alike):
-        yield Remark(f"{os.fspath(files)}: its config.json has {words}", *options_of(words))
+        yield Remark(f"{os.fspath(files)}: its config.json has {words}", of=words)
 
 
 def _patterns(file: str | Sequence[str] | None) -> tuple[str, ...]:

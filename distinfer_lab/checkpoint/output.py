@@ -140,6 +140,8 @@ class Output:
                 )
             buffer = min(buffer, limit)
         object.__setattr__(self, "buffer_bytes", buffer)
+        if self.partition is not None and self.whole is None:
+            raise _lone(Option("partition"))
         if self.max_shard_size is not None:
             self._divide(self.max_shard_size)
         if self.like is not None:

@@ -94,7 +94,8 @@ def plan_conversion(
     chosen = _chosen(checkpoint, named, select)
     _check_readable(checkpoint, chosen)
     records = [record for record in checkpoint.tensors.values() if record.name in chosen]
-    names = _renamed([record.name for record in records], rename or {}, checkpoint)
+    texts = {name: text for name, text in checkpoint.texts.items() if name in chosen}
+    names = _renamed([*(record.name for record in records), *texts], rename or {}, checkpoint)
     config = dst.config if isinstance(dst, Rules) else None
     if config is None and checkpoint.paths:
         config = config_beside(checkpoint.paths[0])
@@ -116,7 +117,7 @@ def plan_conversion(
     conversion = _conversion(checkpoint, records, holdings, targets, count, same_cards)
     return replace(
         conversion,
-        texts={name: text for name, text in checkpoint.texts.items() if name in chosen},
+        texts={names[name]: text for name, text in texts.items()},
         states=states,
         plain=tuple(names[r.name] for r in records if _stays_plain(r, names[r.name], dst, stated)),
         allow_missing=(allow_missing,) if isinstance(allow_missing, str) else tuple(allow_missing),
@@ -192,6 +193,7 @@ def _check_readable(checkpoint: CheckpointFiles, chosen: Collection[str]) -> Non
         raise ReshardError(
             f"{name} cannot be read{more}: {why}; leave out what cannot be read by {without}{how}",
             without,
+            of=why,
             parameter=name,
         )
 
@@ -272,7 +274,15 @@ def _renamed(names: Sequence[str], rename: Mapping[str, str], checkpoint: Checkp
     for name, new in out.items():
         if taken.setdefault(new, name) != name:
             raise ReshardError(
-                f"rename: {taken[new]} and {name} would both be called {new!r}", parameter=name
+                f"rename: {taken[new]} and {name} would both be called {new!r}; give one of them another name",
+                Option("rename"),
+                parameter=name,
+            )
+        if not new:
+            raise ReshardError(
+                f"rename: {name!r} would have no name; give it one by {Option('rename', {name: 'name'})}",
+                Option("rename", {name: "name"}),
+                parameter=name,
             )
     return out
 

@@ -27,7 +27,6 @@ from ..errors import (
     Option,
     Remark,
     listed,
-    options_of,
 )
 from ..formats import (
     FILE_FORMATS,
@@ -294,7 +293,7 @@ def _nothing_in(folder: Path, choice: Choice) -> str:
         )
     known = recognise_folder(folder)
     if known:
-        return Remark(f"{folder}: {known}", *options_of(known))
+        return Remark(f"{folder}: {known}", of=known)
     files = " or ".join(f".{one.name}" for one in FILE_FORMATS)
     whole = " or ".join(f"a {one.title} folder's {one.signs}" for one in FOLDER_FORMATS)
     return (

@@ -11,7 +11,7 @@ from collections.abc import Collection, Hashable, Iterable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-from ..errors import CheckpointError, LayoutError, Option, listed
+from ..errors import CheckpointError, LayoutError, Option, Remark, listed
 from ..formats import Entry, FileIdentity
 from ..layout import Layout, Mesh, Regions, Strategy
 from ..text import shown
@@ -133,7 +133,8 @@ class Reconciliation:
         """The text of an entry, None if it is a tensor; and why it cannot be read, "" if it can."""
         broken = next((rank for rank, entry in held.items() if entry.problem), None)
         if broken is not None:
-            return None, f"{self._path(broken, name)}: {held[broken].problem}"
+            path = self._path(broken, name)
+            return None, Remark(f"{path}: {held[broken].problem}", file=path, rank=broken)
         if next(iter(held.values())).is_text:
             return self._text(name, held)
         return None, self._disagreement(name, held)
@@ -175,20 +176,31 @@ class Reconciliation:
 
     def _text(self, name: str, held: Mapping[int, Entry]) -> tuple[str, str]:
         """The first text of an entry, and how those of other ranks differ from it; "" if they are equal."""
-        found = {rank: self.files[rank].text(name) if entry.is_text else "" for rank, entry in held.items()}
-        first = next(iter(found))
-        other = next((r for r, text in found.items() if text != found[first] or not held[r].is_text), None)
+        first = next(iter(held))
+        tensor = next((rank for rank, entry in held.items() if not entry.is_text), None)
+        if tensor is not None:
+            return "", self._of_two_kinds(name, first, tensor)
+        found = {rank: self.files[rank].text(name) for rank in held}
+        other = next((rank for rank, text in found.items() if text != found[first]), None)
         if other is None:
             return found[first], ""
+        here, there = self._path(first, name), self._path(other, name)
         differ = (
-            f"its text differs between {self._path(first, name)} ({shown(found[first])}) and "
-            f"{self._path(other, name)} ({shown(found[other])})"
+            f"its text differs between {here} ({shown(found[first])}) and {there} ({shown(found[other])})"
         )
         if name in COUNTERS:
             raise CheckpointError(
-                f"{name}: {differ}, so they are not of one save; choose files of one save", parameter=name
+                f"{name}: {differ}, so they are not of one save; choose files of one save",
+                parameter=name,
+                file=here,
             )
-        return found[first], differ  # such as a host's name: the tensors can be read all the same
+        return found[first], Remark(
+            differ, file=here
+        )  # such as a host's name: the tensors can be read all the same
+
+    def _of_two_kinds(self, name: str, text: int, tensor: int) -> str:
+        here, there = self._path(text, name), self._path(tensor, name)
+        return Remark(f"it is a text in {here}, but a tensor in {there}", file=here)
 
     def _disagreement(self, name: str, held: Mapping[int, Entry]) -> str:
         """How ranks disagree on a tensor that the others can be read without, as a sentence; "" if they agree."""
@@ -196,14 +208,17 @@ class Reconciliation:
         # Without a strategy slices are no exception: `_whole_shape` asks for one.
         alone = bool(self.strategy) and name not in self.strategy and self._followed(name) is None
         for rank, entry in held.items():
-            other_dtype = entry.dtype != one.dtype or entry.is_text
-            if not other_dtype and (entry.shape == one.shape or not alone):
+            if entry.is_text:
+                return self._of_two_kinds(name, rank, first)
+            if entry.dtype == one.dtype and (entry.shape == one.shape or not alone):
                 continue
-            here, there = f"in {self._path(first, name)}", f"in {self._path(rank, name)}"
-            if other_dtype:
-                return f"its dtype differs: {one.type_name} {here}, but {entry.type_name} {there}"
-            shapes = f"{list(one.shape)} {here}, but {list(entry.shape)} {there}"
-            return f"the strategy has no layout for it, and its shape differs: {shapes}"
+            here, there = self._path(first, name), self._path(rank, name)
+            if entry.dtype != one.dtype:
+                differ = f"its dtype differs: {one.type_name} in {here}, but {entry.type_name} in {there}"
+            else:
+                shapes = f"{list(one.shape)} in {here}, but {list(entry.shape)} in {there}"
+                differ = f"the strategy has no layout for it, and its shape differs: {shapes}"
+            return Remark(differ, file=here)
         return ""
 
     def _followed(self, name: str) -> str | None:

@@ -39,11 +39,11 @@ class Matching:
             elif any(fnmatch.fnmatchcase(name, pattern) for pattern in allow_missing):
                 lost.append(name)
             elif mapped.get(name, name) in checkpoint.unreadable:
-                allow = Option("allow_missing", [name])
+                allow, why = Option("allow_missing", [name]), checkpoint.unreadable[mapped.get(name, name)]
                 raise CheckpointError(
-                    f"{name}: the files' entry cannot be read: {checkpoint.unreadable[mapped.get(name, name)]}. "
-                    f"Pass {allow} to leave the parameter as it is",
+                    f"{name}: the files' entry cannot be read: {why}. Pass {allow} to leave the parameter as it is",
                     allow,
+                    of=why,
                     parameter=name,
                 )
             else:

@@ -307,6 +307,8 @@ def read_index(index: Path) -> dict[str, str]:
         raise CheckpointError(
             f"{index}: not a valid index of safetensors files: {known}", of=known, file=index
         ) from err
+    if not names:
+        raise CheckpointError(f"{index}: it names no tensors; copy or download it again", file=index)
     for name in names.values():
         if not isinstance(name, str):
             raise CheckpointError(f"{index}: it names the file {shown(name)}; a name is a text", file=index)

@@ -398,5 +398,8 @@ class SliceFile(SlicesInFiles, Displayed):
         while len(target):
             count = self._preadv(entry, offset, target)
             if not count:
-                raise self._error(f"the file became shorter while {entry.name} was read", entry.name)
+                raise self._error(
+                    f"the file became shorter while {entry.name} was read; wait for its writer, or copy it again",
+                    entry.name,
+                )
             target, offset = target[count:], offset + count

@@ -349,3 +349,62 @@ def test_a_tied_head_may_be_left_out(tmp_path):
     shapes = {name: shape for name, shape in LLAMA.items() if name != "lm_head.weight"}
     with open_checkpoint(hub(tmp_path / "src", filled(shapes))) as checkpoint:
         checkpoint.plan().write(tmp_path / "out", format="huggingface", like=like)
+
+
+def test_a_text_may_have_another_name(tmp_path):
+    """As a tensor may; and it may not take the name of one."""
+    save_slice(tmp_path / "a.ckpt", {"w": np.ones(2), "note": "hello"}, sync=False)
+    with open_checkpoint([tmp_path / "a.ckpt"]) as source:
+        assert source.plan(None, rename={"note": "remark"}).texts == {"remark": "hello"}
+        assert source.plan(None, rename={"*": "x.*"}).texts == {"x.note": "hello"}
+        with pytest.raises(ReshardError, match="w and note would both be called 'w'"):
+            source.plan(None, rename={"note": "w"})
+
+
+def test_a_tensor_without_a_name_gets_one_by_rename(tmp_path):
+    """A safetensors file may have a tensor called ""; the error blames the entry, not what would be written."""
+    header = json.dumps({"": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with open_checkpoint([tmp_path / "a.safetensors"]) as source:
+        with pytest.raises(ReshardError, match="would have no name") as info:
+            source.plan(None)
+        (option,) = info.value.options
+        assert list(source.plan(None, **{option.name: option.value}).strategy) == ["name"]
+
+
+@pytest.mark.parametrize("first", ["text", "tensor"])
+def test_a_text_on_one_rank_and_a_tensor_on_another(tmp_path, first):
+    """Both files are named, and what each holds; the error has the file that it names first."""
+    kinds = {"text": "hello", "tensor": np.ones(2)}
+    for rank, kind in enumerate(sorted(kinds, reverse=first == "text")):
+        held = {"w": np.ones(2), "x": kinds[kind]}
+        (tmp_path / f"rank_{rank}").mkdir()
+        save_slice(tmp_path / f"rank_{rank}" / "a.ckpt", held, sync=False)
+    strategy = Strategy({"w": Layout.replicated(2, 1)}, {"w": (2,)})
+    text, tensor = (tmp_path / f"rank_{int(first == kind)}" / "a.ckpt" for kind in ("tensor", "text"))
+    with open_checkpoint(tmp_path, strategy) as source:
+        with pytest.raises(ReshardError) as info:
+            source.plan(None)
+        assert f"it is a text in {text}, but a tensor in {tensor}" in str(info.value)
+        assert info.value.file == str(text)
+        assert list(source.plan(None, select=["!x"]).strategy) == ["w"]
+
+
+def test_dtypes_that_ranks_disagree_on_name_their_file(tmp_path):
+    """The first of the two."""
+    for rank, dtype in enumerate([np.float32, np.float64]):
+        (tmp_path / f"rank_{rank}").mkdir()
+        save_slice(tmp_path / f"rank_{rank}" / "a.ckpt", {"w": np.ones(2, dtype)}, sync=False)
+    strategy = Strategy({"w": Layout.replicated(2, 1)}, {"w": (2,)})
+    with open_checkpoint(tmp_path, strategy) as source, pytest.raises(ReshardError, match="dtype") as info:
+        source.plan(None)
+    assert (info.value.file, info.value.parameter) == (str(tmp_path / "rank_0" / "a.ckpt"), "w")
+
+
+def test_an_index_of_nothing_is_refused(tmp_path):
+    """Whatever lies in its folder: a checkpoint of no tensors would be written as if all were well."""
+    folder = hub(tmp_path / "m", filled({"a": (2,), "b": (2,)}), shards=2)
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": {}}))
+    with pytest.raises(DistinferError, match="names no tensors") as info:
+        open_checkpoint(folder)
+    assert info.value.file == str(folder / INDEX)

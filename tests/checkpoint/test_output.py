@@ -257,6 +257,8 @@ def test_like_is_for_hugging_face_alone(like, tmp_path):
     """Another format, another partition, or a folder that is none are refused; the first is a wrong call."""
     with pytest.raises(ReshardError, match="like='a' is for format='huggingface'; give both, or neither"):
         Output(tmp_path / "out", like="a")
+    with pytest.raises(ReshardError, match="partition= is for format='huggingface'; give both, or neither"):
+        Output(tmp_path / "out", partition={"w": "a.safetensors"})
     with pytest.raises(ReshardError, match="like= and partition= both say which tensor goes"):
         Output(tmp_path / "out", format="huggingface", like=like, partition={})
     with pytest.raises(CheckpointFileError, match="it is not a Hugging Face folder"):
