@@ -21,7 +21,7 @@ import numpy as np
 from distributed import Client, Security
 from distributed.comm import get_address_host
 
-from ..errors import CardError, ContextError
+from ..errors import CardError, ContextError, Option
 from ..version import __version__
 from .certificates import temporary_security
 from .dask_patches import (
@@ -55,6 +55,8 @@ CALM = {
 }
 """Workers look at themselves, and at what their threads do, many times a second: 128 cards of one process that had
 nothing to do took three quarters of a core."""
+SECURITY = Option("security")
+
 IMPORT_SECONDS = 60.0
 """How long a worker may take to import this package."""
 LOOK_SECONDS = 0.25
@@ -153,8 +155,9 @@ def attach(given: Given) -> Client:
         return ClosingClient(**named, **options, set_as_default=False, timeout="10s")
     except (OSError, ValueError, TypeError) as err:
         raise CardError(
-            f"no Dask scheduler answers at {where} ({err}); start one, check the address, and with TLS "
-            "(tls://...) give security=distributed.Security(...)",
+            f"no Dask scheduler answers at {where} ({err}); start one, check the address, and for TLS "
+            f"(tls://...) give {SECURITY} with the cluster's certificates",
+            SECURITY,
             of=err,
         ) from err
 

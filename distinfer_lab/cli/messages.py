@@ -13,6 +13,9 @@ from ..text import printable
 
 __all__ = ["message", "say"]
 
+SECURITY = "--tls-ca-file, --tls-cert and --tls-key"
+"""What Python takes as one object, `distributed.Security`, the commands take as three files."""
+
 
 def say(text: object, *, err: bool = False) -> None:
     """Print text that may contain names from files: control characters do not reach the terminal."""
@@ -36,11 +39,12 @@ def message(said: DistinferError | Remark | str, command: click.Command) -> str:
     """
     text = str(said)
     known = {option.name: option for option in command.params if isinstance(option, click.Option)}
-    named = [option for option in options_of(said) if option.name in known]
+    written = [(str(o), _written(known[o.name], o.value)) for o in options_of(said) if o.name in known]
+    if "tls_key" in known:
+        written += [(str(option), SECURITY) for option in options_of(said) if option.name == "security"]
     # "dec_key=" is the beginning of "dec_key='00ff'".
-    for option in sorted(named, key=lambda option: len(str(option)), reverse=True):
-        written = _written(known[option.name], option.value)
-        text = re.sub(rf"(?<![^\s(]){re.escape(str(option))}", written.replace("\\", r"\\"), text)
+    for old, new in sorted(written, key=lambda pair: len(pair[0]), reverse=True):
+        text = re.sub(rf"(?<![^\s(]){re.escape(old)}", new.replace("\\", r"\\"), text)
     return text
 
 

@@ -8,14 +8,17 @@ import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from distributed import Client, Security
 
 from distinfer_lab.cards import CardGroup, cluster
+from distinfer_lab.cli import main
 from distinfer_lab.errors import ArgumentTypeError, CardError, ContextError
 
+from ..oracle import case
 from .clusters import ROOT, cluster_of
 from .test_group import Numbers, add_all, inputs, wanted
 
@@ -30,6 +33,10 @@ def predict(cards, number=1.0):
     found, _ = cards.run(add_all, placement, given, wanted(2))
     cards.drop(placement)
     return found[0]["y"].tolist()
+
+
+def distinfer(*words):
+    return CliRunner().invoke(main, words)
 
 
 def write(path, *blocks):
@@ -79,7 +86,7 @@ def test_a_cluster_over_tls(certificates):
     with cluster_of(2, *options, scheme="tls", scheduler_options=options, security=security) as given:
         with CardGroup(2, address=given.address, security=security) as cards:
             assert predict(cards) == [3, 3, 3]
-        with pytest.raises(CardError, match=r"answers at tls://.* give security=distributed.Security"):
+        with pytest.raises(CardError, match=r"answers at tls://.* give security= with the cluster's cert"):
             CardGroup(2, address=given.address)
         # One left to the garbage collector would close itself at any time, and may then wait for itself.
         clients = [found for found in gc.get_objects() if isinstance(found, Client)]
@@ -88,6 +95,26 @@ def test_a_cluster_over_tls(certificates):
         CardGroup(2, address="tls://a:1", security=ca)
     with pytest.raises(ContextError, match="security needs address or scheduler_file"):
         CardGroup(2, security=security)
+
+
+def test_the_command_over_tls(certificates, tmp_path):
+    """Given the cluster's certificates it writes what it writes without a cluster; without them it says so."""
+    ca, cert, key = certificates
+    options = ["--tls-ca-file", ca, "--tls-cert", cert, "--tls-key", key]
+    security = Security(tls_ca_file=ca, tls_client_cert=cert, tls_client_key=key, require_encryption=True)
+    found = case("mlp_adam_8_to_4")
+    words = ["reshard", str(found.folder / "src"), "--strategy", str(found.src_strategy)]
+    words += ["--to", str(found.dst_strategy)]
+    with cluster_of(2, *options, scheme="tls", scheduler_options=options, security=security) as given:
+        by_file = ["--scheduler-file", str(given.scheduler_file)]
+        for name, more in {"one": [], "two": [*by_file, *options]}.items():
+            assert distinfer(*words, str(tmp_path / name), *more).exit_code == 0
+        refused = distinfer(*words, str(tmp_path / "three"), *by_file)
+    assert refused.exit_code == 1
+    assert "--tls-ca-file" in refused.output
+    for rank in range(2):
+        one, two = (tmp_path / name / f"rank_{rank}" / f"checkpoint_{rank}.ckpt" for name in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
 
 
 def test_a_cluster_by_its_file_or_a_client(tmp_path):
