@@ -270,8 +270,14 @@ def _renamed(names: Sequence[str], rename: Mapping[str, str], checkpoint: Checkp
             raise ReshardError(
                 f"rename: no entry is called {old!r}; {near_names(old, names)}", Option("rename")
             )
+    _check_new_names(out)
+    return out
+
+
+def _check_new_names(names: Mapping[str, str]) -> None:
+    """Refuse entries of one name, and of none."""
     taken: dict[str, str] = {}
-    for name, new in out.items():
+    for name, new in names.items():
         if taken.setdefault(new, name) != name:
             raise ReshardError(
                 f"rename: {taken[new]} and {name} would both be called {new!r}; give one of them another name",
@@ -284,7 +290,6 @@ def _renamed(names: Sequence[str], rename: Mapping[str, str], checkpoint: Checkp
                 Option("rename", {name: "name"}),
                 parameter=name,
             )
-    return out
 
 
 def _by_rule(name: str, old: str, new: str) -> str | None:

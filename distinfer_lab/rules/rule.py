@@ -5,7 +5,8 @@
     {"match": "*.q_proj.weight", "dims": "tp -", "units": "num_attention_heads"}
     {"match": "*.norm.weight", "dims": null}
 
-A file of rules is JSON: a list of objects with the fields of `Rule`, of which "match" and "dims" are needed.
+A file of rules is JSON: a list of objects with the fields of `Rule`, of which "match" and "dims" are needed. Dims may
+also be lists of axes, `[["tp"], []]`, as the JSON of a strategy has them.
 """
 
 import json
@@ -150,7 +151,8 @@ def _rule(path: Path, number: int, item: Any) -> Rule:
             file=path,
         )
     try:
-        rule = Rule(**{key: _tuples(value) if key == "fused" else value for key, value in item.items()})
+        given = {key: _tuples(value) if key == "fused" else value for key, value in item.items()}
+        rule = Rule(**{**given, "dims": _text_of(item["dims"])})
         sizes = [size for part in rule.fused if isinstance(part, tuple) for size in part]
         for text in (rule.units, rule.unit_size, *sizes):
             check_expression(text)
@@ -159,6 +161,12 @@ def _rule(path: Path, number: int, item: Any) -> Rule:
             f"{path}: rule {number} ({shown(item['match'])}): {err}", of=err, file=path
         ) from err
     return rule
+
+
+def _text_of(dims: Any) -> Any:
+    """The dims as text, where they are lists of axes, as the JSON of a strategy has them."""
+    lists = isinstance(dims, list) and all(_is_list(axes, str) for axes in dims)
+    return format_dims(tuple(map(tuple, dims))) if lists else dims
 
 
 def _has_valid_types(item: dict[str, Any]) -> bool:

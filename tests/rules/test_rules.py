@@ -187,6 +187,8 @@ def test_rules_of_a_file(tmp_path):
         [[0, 2]], [[4, 5]], [[6, 7]], [[2, 4]], [[5, 6]], [[7, 8]],
     ]  # fmt: skip
     assert strategy["b"].describe_cut() == "- -"
+    path.write_text('[{"match": "*", "dims": [["dp", "tp"], [], ["ep"]]}]')  # as a strategy's JSON
+    assert [rule.dims for rule in read_rules(path)] == ["dp+tp - ep"]
     for text, words in [
         ("{", "not valid JSON"),
         ("{}", "rules are a list"),
@@ -195,7 +197,7 @@ def test_rules_of_a_file(tmp_path):
             '[{"match": "*", "dims": [3]}]',
             r"rule 0 \('\*'\): dims=\[3\] is not text; write text such as \"- tp\"",
         ),
-        ('[{"match": "*", "dims": [["tp"], []]}]', r"dims=\[\['tp'\], \[\]\] is not text; write \"tp -\""),
+        ('[{"match": "*", "dims": ["tp", null]}]', r"dims=\['tp', None\] is not text; write \"tp -\""),
         (
             '[{"match": "*", "dims": "tp,-"}]',
             r"rule 0 \('\*'\): sharding 'tp,-': dim 0, position 2: ',' is not expected",
