@@ -177,9 +177,8 @@ class Reconciliation:
     def _text(self, name: str, held: Mapping[int, Entry]) -> tuple[str, str]:
         """The first text of an entry, and how those of other ranks differ from it; "" if they are equal."""
         first = next(iter(held))
-        tensor = next((rank for rank, entry in held.items() if not entry.is_text), None)
-        if tensor is not None:
-            return "", self._of_two_kinds(name, first, tensor)
+        if not all(entry.is_text for entry in held.values()):
+            return "", self._of_two_kinds(name, held)
         found = {rank: self.files[rank].text(name) for rank in held}
         other = next((rank for rank, text in found.items() if text != found[first]), None)
         if other is None:
@@ -198,9 +197,13 @@ class Reconciliation:
             differ, file=here
         )  # such as a host's name: the tensors can be read all the same
 
-    def _of_two_kinds(self, name: str, text: int, tensor: int) -> str:
-        here, there = self._path(text, name), self._path(tensor, name)
-        return Remark(f"it is a text in {here}, but a tensor in {there}", file=here)
+    def _of_two_kinds(self, name: str, held: Mapping[int, Entry]) -> str:
+        """That an entry is a text of some ranks, but a tensor of others."""
+        first, other = (
+            next(r for r, entry in held.items() if entry.is_text is kind) for kind in (False, True)
+        )
+        words = f"it is a tensor in {self._path(first, name)}, but a text in {self._path(other, name)}"
+        return Remark(words, file=self._path(first, name))
 
     def _disagreement(self, name: str, held: Mapping[int, Entry]) -> str:
         """How ranks disagree on a tensor that the others can be read without, as a sentence; "" if they agree."""
@@ -209,7 +212,7 @@ class Reconciliation:
         alone = bool(self.strategy) and name not in self.strategy and self._followed(name) is None
         for rank, entry in held.items():
             if entry.is_text:
-                return self._of_two_kinds(name, rank, first)
+                return self._of_two_kinds(name, held)
             if entry.dtype == one.dtype and (entry.shape == one.shape or not alone):
                 continue
             here, there = self._path(first, name), self._path(rank, name)

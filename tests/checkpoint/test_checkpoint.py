@@ -147,7 +147,7 @@ def test_entries_that_should_be_equal_and_are_not_are_named(folder):
             {"w": np.zeros((4, 3), np.float16)},
             r"w cannot be read: its dtype differs: Float32 in .* but Float16 in",
         ),
-        ({"w": "a text"}, r"w cannot be read: it is a text in .*rank_2.*, but a tensor in .*rank_0"),
+        ({"w": "a text"}, r"w cannot be read: it is a tensor in .*rank_0/a.ckpt, but a text in"),
         (
             {"v": np.ones(3, np.float32)},
             r"v cannot be read: the strategy has no layout .* differs: \[2\] .* \[3\] in",

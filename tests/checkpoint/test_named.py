@@ -374,7 +374,7 @@ def test_a_tensor_without_a_name_gets_one_by_rename(tmp_path):
 
 @pytest.mark.parametrize("first", ["text", "tensor"])
 def test_a_text_on_one_rank_and_a_tensor_on_another(tmp_path, first):
-    """Both files are named, and what each holds; the error has the file that it names first."""
+    """Both files are named, and what each holds; the error has the file of the tensor."""
     kinds = {"text": "hello", "tensor": np.ones(2)}
     for rank, kind in enumerate(sorted(kinds, reverse=first == "text")):
         held = {"w": np.ones(2), "x": kinds[kind]}
@@ -385,8 +385,8 @@ def test_a_text_on_one_rank_and_a_tensor_on_another(tmp_path, first):
     with open_checkpoint(tmp_path, strategy) as source:
         with pytest.raises(ReshardError) as info:
             source.plan(None)
-        assert f"it is a text in {text}, but a tensor in {tensor}" in str(info.value)
-        assert info.value.file == str(text)
+        assert f"it is a tensor in {tensor}, but a text in {text}" in str(info.value)
+        assert info.value.file == str(tensor)
         assert list(source.plan(None, select=["!x"]).strategy) == ["w"]
 
 
