@@ -3,8 +3,8 @@
 ::
 
     drawing/    how a drawing is made and saved          holdings/   who holds what of a tensor
-    moves/      bytes on their way                       runs/       what happens in which order, and when
-    shown/      what Jupyter shows of a record
+    models/     a whole model: layers, classes, cards    moves/      bytes on their way
+    runs/       what happens in which order, and when    shown/      what Jupyter shows of a record
 """
 
 from .drawing import STORED_CARDS, Drawing, img_html, stored

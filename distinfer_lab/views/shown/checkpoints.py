@@ -7,15 +7,20 @@ from ...display import counted, format_bytes
 from ...dtypes import dtype_name
 from ...errors import DistinferError, listed
 from ...text import escape
+from ..drawing import Drawing, stored
 from ..holdings import describe_sharding, strategy_svg
 from .layouts import strategy_html
-from .tables import BESIDE_PICTURE, ROWS, bars_html, first, kept, table_html
+from .models import checkpoint_map
+from .tables import BESIDE_PICTURE, ROWS, bars_html, first, table_html
 
 if TYPE_CHECKING:
     from ...checkpoint import Checkpoint, Verification
     from ...formats import FileSet, SliceFile, StrategyFile
 
 __all__ = ["checkpoint_html", "register", "slice_html"]
+
+BESIDE_BARS = 22_000
+"""The bound of an SVG that shares its 50 kB with bars and a table, in bytes."""
 
 KINDS = {"parameter": "parameter", "state": "state of a parameter", "plain": "other"}
 
@@ -47,13 +52,20 @@ def checkpoint_html(checkpoint: "Checkpoint") -> str:
         (f"rank {r}{' (lost)' * (r in checkpoint.lost)}", sum(e.nbytes for e in file.entries.values()))
         for r, file in enumerate(checkpoint.files)
     ]
-    picture = kept(
-        lambda cards: strategy_svg(checkpoint.strategy, max_cards=cards, lost=checkpoint.lost),
-        "Who holds what",
-        BESIDE_PICTURE,
-    )
+    picture = checkpoint_drawing(checkpoint).html()
     bars = bars_html(held, "Bytes of each rank's slices")
     return line + picture + bars + table_html(columns, rows, len(checkpoint.tensors))
+
+
+def checkpoint_drawing(checkpoint: "Checkpoint") -> Drawing:
+    """The model map of a checkpoint; of few tensors the distinct layouts."""
+    whole = checkpoint_map(checkpoint, BESIDE_BARS)
+    if whole is not None:
+        return whole
+    svg = stored(
+        lambda cards: strategy_svg(checkpoint.strategy, max_cards=cards, lost=checkpoint.lost), BESIDE_PICTURE
+    )
+    return Drawing(svg, "Who holds what")
 
 
 def slice_html(file: "SliceFile | FileSet") -> str:

@@ -9,6 +9,7 @@ from ...errors import LayoutError
 from ...layout import Box, Layout, Mesh, Strategy
 from ..drawing import Drawing, shorten, stored
 from ..holdings import describe_sharding, layout_svg, mesh_svg, plain_shape, strategy_svg
+from .models import strategy_map
 from .tables import BESIDE_TABLE, ROWS, first, kept, lines_html, register_picture, table_html
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ def box_html(box: Box) -> str:
 
 
 def strategy_drawing(strategy: Strategy) -> Drawing:
-    """The first distinct layouts of a strategy."""
+    """The model map of a strategy; of few tensors, or without their shapes, the first distinct layouts."""
+    whole = strategy_map(strategy)
+    if whole is not None:
+        return whole
     svg = stored(lambda cards: strategy_svg(strategy, max_cards=cards), BESIDE_TABLE)
     words = f"Strategy of {counted(len(strategy), 'parameter')} on {counted(strategy.ranks, 'rank')}"
     return Drawing(svg, words)

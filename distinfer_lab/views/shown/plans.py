@@ -23,6 +23,7 @@ from ..moves import (
     memory_svg,
     traffic_svg,
 )
+from .models import FEWEST, mesh_words, plan_map
 from .tables import BESIDE_PICTURE, ROWS, bars_html, kept, lines_html, register_picture, table_html
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ __all__ = ["conversion_html", "plan_html", "register"]
 
 
 def plan_html(plan: "ReshardPlan") -> str:
-    """Who sends how much to whom, as a matrix and as bands, and the sums."""
+    """The model map, or of few tensors who sends how much to whom, as a matrix and as bands; and the sums."""
     apart = plan.placement is None or not set(plan.placement) & set(range(plan.src_count))
     stays = [] if apart else [["stays on its card", format_bytes(int(plan.kept_bytes.sum()))]]
     rows = [
@@ -46,13 +47,17 @@ def plan_html(plan: "ReshardPlan") -> str:
         ["most that a card ends with", format_bytes(int(plan.needed_bytes.max(initial=0)))],
         _pieces(plan.pieces),
     ]
+    table = _describe_idle(plan) + table_html(["", ""], rows, len(rows))
+    whole = plan_map(plan)
+    if whole is not None:
+        return whole.html() + table
     same = "The same bytes as bands"
     bands = kept(
         lambda cards: bands_svg(plan.traffic, same, placement=plan.placement, max_cards=_side(cards, 12)),
         same,
         BESIDE_PICTURE,
     )
-    return plan_drawing(plan).html() + bands + _describe_idle(plan) + table_html(["", ""], rows, len(rows))
+    return plan_drawing(plan).html() + bands + table
 
 
 def _describe_idle(plan: "ReshardPlan") -> str:
@@ -69,7 +74,10 @@ def _describe_idle(plan: "ReshardPlan") -> str:
 
 
 def plan_drawing(plan: "ReshardPlan") -> Drawing:
-    """Who sends how much to whom, as a matrix."""
+    """The model map; of few tensors who sends how much to whom, as a matrix."""
+    whole = plan_map(plan)
+    if whole is not None:
+        return whole
     return _matrix(plan, _title(plan), "Bytes from each card to each card")
 
 
@@ -98,7 +106,13 @@ def _side(cards: int, most: int) -> int:
 
 
 def conversion_drawing(conversion: "Conversion") -> Drawing:
-    """Which bytes of which file go to which rank."""
+    """The model map; of few tensors which bytes of which file go to which rank."""
+    captions = mesh_words(conversion.checkpoint.strategy), mesh_words(conversion.strategy)
+    whole = plan_map(conversion.plan, captions)
+    return _files(conversion) if whole is None else whole
+
+
+def _files(conversion: "Conversion") -> Drawing:
     plan, total = conversion.plan, conversion.checkpoint.ranks
     title = f"{counted(plan.src_count, 'file')} to {counted(plan.dst_count, 'rank')}"
 
@@ -117,6 +131,9 @@ def conversion_html(conversion: "Conversion") -> str:
         ["separate runs of bytes in the files", f"{int(conversion.plan.runs.sum()):,}"],
         _pieces(conversion.plan.pieces),
     ]
+    lines = table_html(["", ""], rows, len(rows)) + lines_html("\n".join(conversion.notes))
+    if len(conversion.plan) >= FEWEST:
+        return conversion_drawing(conversion).html() + lines
     alt = "Bytes that each rank reads of each file"
     return (
         conversion_drawing(conversion).html()
@@ -127,8 +144,7 @@ def conversion_html(conversion: "Conversion") -> str:
             FILES,
             [shorten(file_name(f.path), 24) for f in conversion.checkpoint.files],
         ).html()
-        + table_html(["", ""], rows, len(rows))
-        + lines_html("\n".join(conversion.notes))
+        + lines
     )
 
 
