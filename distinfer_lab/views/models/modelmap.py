@@ -113,9 +113,9 @@ def modelmap_svg(
     at = {"train": 0.0, "infer": right}
     for side in sides:
         if side.ranks:
-            head += _caption(side, at[side.key])
+            head += _caption(side, at[side.key], alone=not all(ranks))
     head += muted(left, 62, "THE MODEL", 'font-weight="700" letter-spacing=".6"', 10)
-    what = "a row is a layer, areas are bytes" if table.layers else "areas are bytes"
+    what = ("a row is a layer, " if table.layers else "") + f"areas are {'bytes' if in_bytes else 'elements'}"
     head += muted(left, 77, what, size=10.5)
     page = head + moved(Block(0, 0, body), 0, HEAD) + moved(foot, 0, HEAD + tall + 16)
     height = HEAD + tall + 16 + foot.height + 2 * PAD
@@ -200,10 +200,10 @@ def _side(side: Side, places: Sequence[Place], sheet: Sheet, x: float, left: flo
     return out
 
 
-def _caption(side: Side, x: float) -> str:
-    verb = "Trained on" if side.key == "train" else "Predicts on"
+def _caption(side: Side, x: float, *, alone: bool) -> str:
+    verb = "" if alone else "Trained on " if side.key == "train" else "Predicts on "
     shift = GAP if side.key == "infer" else 0.0
-    words = f"{verb} {counted(side.ranks, 'card')}".upper()
+    words = f"{verb}{counted(side.ranks, 'card')}".upper()
     out = muted(
         x + shift, 62, fitted(words, ROOM, 9.5, bold=True), 'font-weight="700" letter-spacing=".4"', 9.5
     )

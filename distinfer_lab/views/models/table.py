@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...display import counted
 from ...rules import layer_of, name_in_any_layer
 from .inventory import Held, Holders, by_name
 
@@ -66,7 +67,10 @@ class Row(NamedTuple):
     def label(self) -> str:
         """What the row is called."""
         if not self.stack:
-            return short_name(next(iter(self.cells)))
+            ((column, cell),) = self.cells.items()
+            states = len(cell.names) - 1
+            more = f" and {counted(states, 'state')}" if states else ""
+            return short_name(column) + more
         return f"{self.first}" if self.first == self.last else f"{self.first}–{self.last}"
 
 
