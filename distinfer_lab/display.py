@@ -193,7 +193,7 @@ def counted(count: int, noun: str) -> str:
     >>> counted(1, "card"), counted(1024, "card"), counted(2, "entry")
     ('1 card', '1,024 cards', '2 entries')
     """
-    nouns = f"{noun[:-1]}ies" if noun.endswith("ry") else f"{noun}s"
+    nouns = f"{noun[:-1]}ies" if noun.endswith(("gy", "ry")) else f"{noun}s"
     return f"{count:,} {noun if count == 1 else nouns}"
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import NamedTuple
 
+from ..display import counted
 from ..errors import ArgumentTypeError, ShardingError
 from ..layout import Layout, Mesh, cut_points
 from ..net import AxisStrategy, Node, Rule, Spec
@@ -209,7 +210,7 @@ def _check_types(strategy: object, what: str) -> None:
 def _check_count(given: int, rule: Rule, what: str) -> None:
     if given != len(rule.inputs):
         raise ShardingError(
-            f"{what} has {len(rule.inputs)} inputs, but {given} strategies; give one per input"
+            f"{what} has {counted(len(rule.inputs), 'input')}, but {counted(given, 'strategy')}; give one per input"
         )
 
 

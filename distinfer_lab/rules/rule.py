@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -137,12 +138,9 @@ def read_rule_file(path: str | os.PathLike[str], known: str) -> tuple[Rule, ...]
 
 
 def _rule(path: Path, number: int, item: Any) -> Rule:
-    names = [field.name for field in fields(Rule)]
-    if not isinstance(item, dict) or not {"match", "dims"} <= item.keys() <= set(names):
-        raise CheckpointError(
-            f"{path}: rule {number} is not an object with match and dims (and {', '.join(names[2:])}): {shown(item)}",
-            file=path,
-        )
+    problem = _problem_of_fields(item)
+    if problem:
+        raise CheckpointError(f"{path}: rule {number} ({shown(item)}) {problem}", file=path)
     if not _has_valid_types(item):
         raise CheckpointError(
             f"{path}: rule {number} ({shown(item['match'])}) has a field of another type; fused are numbers, lists "
@@ -161,6 +159,22 @@ def _rule(path: Path, number: int, item: Any) -> Rule:
             f"{path}: rule {number} ({shown(item['match'])}): {err}", of=err, file=path
         ) from err
     return rule
+
+
+def _problem_of_fields(item: Any) -> str | None:
+    """What is wrong with the names of a rule's fields."""
+    names = [field.name for field in fields(Rule)]
+    if not isinstance(item, dict):
+        return f"is not an object with match and dims (and {', '.join(names[2:])})"
+    unknown = next((name for name in item if name not in names), None)
+    if unknown is not None:
+        near = get_close_matches(unknown, names, 1)
+        way_out = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(names)}"
+        return f"has an unknown field {shown(unknown)}; {way_out}"
+    missing = [name for name in ("match", "dims") if name not in item]
+    if missing:
+        return f"lacks {' and '.join(missing)}; a rule has at least match and dims"
+    return None
 
 
 def _text_of(dims: Any) -> Any:

@@ -96,7 +96,7 @@ REFUSALS = {
     "tied_second_only": r"w: its readers need it in different layouts",
     "bad_over": r"MatMul of 'w': m 4 x n 4 makes 16 parts for 8 cards; the product must divide 8",
     "bad_kmismatch": r"MatMul of 'w': dim 0 of input 1 is sharded into 4 parts, but .* factor 'k'.* into 2",
-    "bad_count": r"MatMul of 'w' has 2 inputs, but 1 strategies",
+    "bad_count": r"MatMul of 'w' has 2 inputs, but 1 strategy",
     "bad_zero": r"MatMul of 'w': input 0, dim 0 is sharded into 0 parts",
     "bad_notpow2": r"MatMul of 'w': input 0, dim 0 has 128 elements, which 3 parts cannot share evenly; use 2",
 }

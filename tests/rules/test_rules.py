@@ -192,7 +192,10 @@ def test_rules_of_a_file(tmp_path):
     for text, words in [
         ("{", "not valid JSON"),
         ("{}", "rules are a list"),
-        ('[{"match": "*"}]', "rule 0 is not an object with match and dims"),
+        ("[3]", r"rule 0 \(3\) is not an object with match and dims \(and fused, units"),
+        ('[{"match": "*"}]', r"rule 0 \(.*\) lacks dims; a rule has at least match and dims"),
+        ("[{}]", "lacks match and dims"),
+        ('[{"match": "*", "dim": "tp"}]', "has an unknown field 'dim'; did you mean dims?"),
         (
             '[{"match": "*", "dims": [3]}]',
             r"rule 0 \('\*'\): dims=\[3\] is not text; write text such as \"- tp\"",
@@ -208,7 +211,7 @@ def test_rules_of_a_file(tmp_path):
         ('[{"match": "*", "dims": null, "units": "x.y"}]', "'x.y' is not a valid expression: use fields of"),
         ('[{"match": "*", "dims": null, "units": 0}]', "0 is not a whole number above 0"),
         ('[{"match": "*", "dims": null, "stage": "middle"}]', "stage one of first, last"),
-        ('[{"match": "*", "dims": null, "color": 1}]', "rule 0 is not an object"),
+        ('[{"match": "*", "dims": null, "color": 1}]', "unknown field 'color'; the fields are match, dims"),
     ]:
         path.write_text(text)
         with pytest.raises(CheckpointError, match=words):
