@@ -5,7 +5,20 @@ from .build import GraphBuilder
 from .cell import Cell, SequentialCell
 from .differentiate import differentiate
 from .evaluate import check_value, evaluate
-from .graph import AxisStrategy, Graph, Node, NodeStrategy, Operator, Origin, Region, Rule, Spec, rule_of
+from .graph import (
+    AxisStrategy,
+    Graph,
+    Node,
+    NodeStrategy,
+    Operator,
+    Origin,
+    Region,
+    Rule,
+    Spec,
+    call_forward,
+    call_local,
+    rule_of,
+)
 from .initial_shards import InitialBox, InitialShard, InitialShards
 from .initializer import ArrayValues, Initializer, get_seed, initializer, set_seed
 from .tensor import Parameter, Tensor, Value, ValueSource
@@ -33,6 +46,8 @@ __all__ = [
     "Tensor",
     "Value",
     "ValueSource",
+    "call_forward",
+    "call_local",
     "check_value",
     "differentiate",
     "evaluate",

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from ..display import counted
 from ..errors import GraphError
-from .graph import Graph, Node, NodeStrategy, Operator, Origin, Spec
+from .graph import Graph, Node, NodeStrategy, Operator, Origin, Spec, call_infer
 
 __all__ = ["GraphBuilder"]
 
@@ -73,7 +73,7 @@ class GraphBuilder:
         output = f"{op.name}.{number}"
         while output in self._specs:
             output += "_"
-        self._specs[output] = op.infer(*(self.spec(name) for name in inputs))
+        self._specs[output] = call_infer(op, *(self.spec(name) for name in inputs), place=output)
         self.nodes.append(Node(output, op, inputs, strategy, self._origin, self._stage))
         return output
 

@@ -6,9 +6,10 @@ was used twice, its gradients are added.
 
 from collections.abc import Sequence
 
-from ..errors import GraphError
+from ..errors import DistinferError, GraphError
+from ..text import shown
 from .build import GraphBuilder
-from .graph import Node
+from .graph import Node, faulty
 from .operators import Add, Constant
 
 __all__ = ["differentiate"]
@@ -57,8 +58,30 @@ def _reached(nodes: Sequence[Node], wrt: Sequence[str]) -> set[str]:
 def _propagate(build: GraphBuilder, node: Node, grads: dict[str, str], reached: set[str]) -> None:
     grad = grads[node.output]
     with build.origin(node.output, grad):
-        parts = node.op.gradient(build, node.inputs, node.output, grad)
+        parts = _parts(build, node, grad)
         for name, part in zip(node.inputs, parts, strict=True):
             if part is None or name not in reached:
                 continue
             grads[name] = part if name not in grads else build.add(Add(), grads[name], part)
+
+
+def _parts(build: GraphBuilder, node: Node, grad: str) -> Sequence[str | None]:
+    """The gradient of each input, by the node's operator."""
+    given = [build.spec(name) for name in (*node.inputs, grad)]
+    try:
+        parts: object = node.op.gradient(build, node.inputs, node.output, grad)
+    except DistinferError:
+        raise
+    except Exception as err:
+        raise faulty(node.op, "gradient", given, err, node.output) from err
+    if not isinstance(parts, list | tuple) or len(parts) != len(node.inputs):
+        raise faulty(node.op, "gradient", given, f"returned {shown(parts)}", node.output)
+    for name, part in zip(node.inputs, parts, strict=True):
+        if part is None:
+            continue
+        if not isinstance(part, str):
+            raise faulty(node.op, "gradient", given, f"returned {shown(part)}", node.output)
+        if build.spec(part).shape != build.spec(name).shape:
+            shapes = f"{list(build.spec(part).shape)} for {name!r} of {list(build.spec(name).shape)}"
+            raise faulty(node.op, "gradient", given, f"returned {part!r}, {shapes}", node.output)
+    return parts

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import GraphError, listed
-from .graph import Graph, Spec
+from .graph import Graph, Spec, call_forward, check_result
 
 __all__ = ["check_value", "evaluate"]
 
@@ -20,15 +20,17 @@ def evaluate(graph: Graph, params: Mapping[str, Array], inputs: Mapping[str, Arr
     Raises
     ------
     GraphError
-        If a value is missing or has another shape or dtype than the graph says.
+        If a value is missing or has another shape or dtype than the graph says, or an operator is wrong.
     """
     values: dict[str, Array] = {}
     for kind, specs, given in (("input", graph.inputs, inputs), ("parameter", graph.params, params)):
         for name, spec in specs.items():
             values[name] = check_value(kind, name, spec, given)
     for node in graph.nodes:
-        result = node.op.forward(*(values[name] for name in node.inputs))
-        values[node.output] = np.asarray(result)
+        operands = [values[name] for name in node.inputs]
+        value = call_forward(node.op, operands, node.output)
+        check_result(node.op, operands, value, graph.specs[node.output], node.output)
+        values[node.output] = value
     return {name: values[name] for name in graph.outputs} | {
         name: values[value] for name, value in graph.updates.items()
     }

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..display import Displayed, counted
-from ..errors import GraphError
+from ..errors import DistinferError, GraphError
+from ..text import shown
 
 __all__ = [
     "AxisStrategy",
@@ -34,11 +35,26 @@ __all__ = [
     "Region",
     "Rule",
     "Spec",
+    "call_forward",
+    "call_infer",
+    "call_local",
+    "check_result",
+    "faulty",
     "rule_of",
 ]
 
 Array = NDArray[Any]
 Region = tuple[tuple[int, int], ...]
+
+
+RETURNS = {
+    "infer": "return the output's Spec: a tuple of integers and a np.dtype; raise GraphError if inputs do not fit",
+    "forward": "return an array of the shape and dtype that infer promises; on a card the inputs are shards",
+    "rule": "return a Rule with the factors of each input and of the output",
+    "gradient": "return one value name per input, each of the input's shape, or None where no gradient flows",
+    "local": "return the operator for one card's shards: self, or a changed copy",
+}
+"""Method of an operator -> what it should do."""
 
 
 class Spec(NamedTuple):
@@ -131,7 +147,10 @@ class Operator(ABC):
 
         Returns one value name per input, None where no gradient flows (integer inputs).
         """
-        raise GraphError(f"{self.name} has no gradient")
+        raise GraphError(
+            f"{self.name} has no gradient; give its class a method gradient(build, inputs, output, grad) that adds "
+            "nodes and returns one value name per input"
+        )
 
     def local(self, whole: Sequence[Spec], inputs: Sequence[Region], output: Region) -> "Operator":
         """Make the operator for one card, from the `whole` specs of its inputs and the card's regions.
@@ -145,6 +164,118 @@ class Operator(ABC):
         return self
 
 
+def faulty(op: Operator, method: str, inputs: Sequence[Any], problem: object, place: str = "") -> GraphError:
+    """The error of an operator whose method is wrong, for the caller to raise.
+
+    Parameters
+    ----------
+    inputs
+        The arrays or specs that the method was given.
+    problem
+        What it raised, or what is wrong with what it returned.
+    place
+        The operator's output in the net, where it is known.
+    """
+    where = f" at {place}" if place else ""
+    given = ", ".join(f"{list(x.shape)} {x.dtype}" for x in inputs) or "no inputs"
+    if isinstance(problem, Exception):
+        problem = f"raised {type(problem).__name__}: {problem}"
+    return GraphError(f"{op.name}.{method}{where}, given {given}, {problem}; {RETURNS[method]}")
+
+
+def call_infer(op: Operator, *inputs: Spec, place: str = "") -> Spec:
+    """What `op.infer` returns, if it is a Spec.
+
+    Raises
+    ------
+    GraphError
+        If the inputs do not fit the operator, or the method is wrong.
+    """
+    try:
+        spec: object = op.infer(*inputs)
+    except DistinferError:
+        raise
+    except Exception as err:
+        raise faulty(op, "infer", inputs, err, place) from err
+    if not isinstance(spec, Spec):
+        raise faulty(op, "infer", inputs, f"returned {shown(spec)}", place)
+    valid_shape = isinstance(spec.shape, tuple) and all(isinstance(n, int | np.integer) for n in spec.shape)
+    if not (valid_shape and isinstance(spec.dtype, np.dtype)):
+        raise faulty(op, "infer", inputs, f"returned {shown(spec)}", place)
+    return spec
+
+
+def call_rule(op: Operator, *inputs: Spec) -> Rule:
+    """What `op.rule` returns, if it is a Rule.
+
+    Raises
+    ------
+    GraphError
+        If the method is wrong.
+    """
+    try:
+        rule: object = op.rule(*inputs)
+    except DistinferError:
+        raise
+    except Exception as err:
+        raise faulty(op, "rule", inputs, err) from err
+    if not isinstance(rule, Rule):
+        raise faulty(op, "rule", inputs, f"returned {shown(rule)}")
+    return rule
+
+
+def call_local(
+    op: Operator, whole: Sequence[Spec], inputs: Sequence[Region], output: Region, place: str = ""
+) -> Operator:
+    """What `op.local` returns, if it is an operator.
+
+    Raises
+    ------
+    GraphError
+        If the method is wrong.
+    """
+    try:
+        local: object = op.local(whole, inputs, output)
+    except DistinferError:
+        raise
+    except Exception as err:
+        raise faulty(op, "local", whole, err, place) from err
+    if not isinstance(local, Operator):
+        raise faulty(op, "local", whole, f"returned {shown(local)}", place)
+    return local
+
+
+def call_forward(op: Operator, inputs: Sequence[Array], place: str = "") -> Array:
+    """The value of an operator, or of a card's shard; its shape is not checked, since every step comes here.
+
+    Raises
+    ------
+    GraphError
+        If `forward` raises anything else than an error of this package.
+    """
+    try:
+        return np.asarray(op.forward(*inputs))
+    except (DistinferError, MemoryError):
+        raise
+    except Exception as err:
+        raise faulty(op, "forward", inputs, err, place) from err
+
+
+def check_result(op: Operator, inputs: Sequence[Array], value: Array, spec: Spec, place: str = "") -> None:
+    """Refuse a value that is not what `infer` promised.
+
+    Raises
+    ------
+    GraphError
+        Naming both shapes and dtypes.
+    """
+    if Spec(value.shape, value.dtype) != spec:
+        problem = (
+            f"returned {list(value.shape)} {value.dtype}, but infer says {list(spec.shape)} {spec.dtype}"
+        )
+        raise faulty(op, "forward", inputs, problem, place)
+
+
 def rule_of(op: Operator, *inputs: Spec) -> Rule:
     """The sharding rule of an operator, with its `order` filled in.
 
@@ -153,8 +284,8 @@ def rule_of(op: Operator, *inputs: Spec) -> Rule:
     GraphError
         If the rule does not fit the operator's inputs and output: shards could not be put together.
     """
-    rule = op.rule(*inputs)
-    specs, operands = (*inputs, op.infer(*inputs)), (*rule.inputs, rule.output)
+    rule = call_rule(op, *inputs)
+    specs, operands = (*inputs, call_infer(op, *inputs)), (*rule.inputs, rule.output)
     if [len(factors) for factors in operands] != [len(spec.shape) for spec in specs]:
         raise GraphError(
             f"{op.name}.rule: {operands} for inputs and an output of shapes "
@@ -215,7 +346,7 @@ class Graph(Displayed):
                     )
             if node.output in specs:
                 raise GraphError(f"{node.output!r} is defined twice", parameter=node.output)
-            specs[node.output] = node.op.infer(*(specs[i] for i in node.inputs))
+            specs[node.output] = call_infer(node.op, *(specs[i] for i in node.inputs), place=node.output)
         for name in (*self.outputs, *self.updates.values()):
             if name not in specs:
                 raise GraphError(f"the graph returns {name!r}, which nothing defines", parameter=name)

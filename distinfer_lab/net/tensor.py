@@ -13,7 +13,7 @@ from ..display import Displayed
 from ..errors import ArgumentTypeError, GraphError
 from .build import GraphBuilder
 from .dtypes import as_dtype
-from .graph import NodeStrategy, Operator, Region, Spec
+from .graph import NodeStrategy, Operator, Region, Spec, call_forward, call_infer, check_result
 from .initializer import ArrayValues, Initializer
 from .operators import Add, AddScalar, Constant, Div, MatMul, Mul, Neg, Scale, Sub
 
@@ -296,8 +296,10 @@ def apply(op: Operator, *operands: Value | Array, strategy: NodeStrategy | None 
         names = [_name_of(build, op, x) for x in operands]
         return Traced(build, build.add(op, *names, strategy=strategy))
     arrays = [_array_of(op, x) for x in operands]
-    op.infer(*(Spec(a.shape, a.dtype) for a in arrays))
-    return Tensor(np.asarray(op.forward(*arrays)))
+    spec = call_infer(op, *(Spec(a.shape, a.dtype) for a in arrays))
+    value = call_forward(op, arrays)
+    check_result(op, arrays, value, spec)
+    return Tensor(value)
 
 
 def constant(value: float, dtype: str) -> Tensor | Traced:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..comm import Communicator
 from ..errors import GraphError
+from ..net import call_local
 from .program import AllReduce, Compute, Held, Instruction, Program, Redistribute, ReduceScatter
 from .shards import Index, Shards, shard_map
 from .steps import Apply, Exchange, Round, Slice, Sum, SumPart, Work
@@ -135,12 +136,14 @@ def work_of(program: Program, instruction: Instruction, rank: int) -> Work | Non
 
 def _apply(program: Program, instruction: Compute, rank: int) -> Apply:
     helds = [program.values[name] for name in instruction.inputs]
-    op = instruction.op.local(
+    op = call_local(
+        instruction.op,
         [held.spec for held in helds],
         [held.region(rank) for held in helds],
         program.values[instruction.output].region(rank),
+        place=instruction.output,
     )
-    return Apply(op, instruction.inputs)
+    return Apply(op, instruction.inputs, instruction.output)
 
 
 def _parts(

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..comm import Communicator
-from ..net import Operator
+from ..net import Operator, call_forward
 from .shards import Index
 
 __all__ = ["Apply", "Exchange", "Round", "Slice", "Sum", "SumPart", "Work"]
@@ -41,9 +41,10 @@ class Apply:
 
     op: Operator
     inputs: tuple[str, ...]
+    output: str
 
     def run(self, values: Shards, channels: Communicator) -> Array | None:
-        return np.asarray(self.op.forward(*[values[name] for name in self.inputs]))
+        return call_forward(self.op, [values[name] for name in self.inputs], self.output)
 
 
 @dataclass(frozen=True)

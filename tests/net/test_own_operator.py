@@ -9,6 +9,7 @@ import pytest
 
 import distinfer_lab as dl
 from distinfer_lab.errors import GraphError
+from distinfer_lab.net import GraphBuilder, differentiate, evaluate
 from distinfer_lab.net.graph import Operator, Rule, Spec, rule_of
 from distinfer_lab.net.operators import Mul, ReduceSum
 from distinfer_lab.net.ops import Fixed
@@ -144,3 +145,88 @@ def test_the_example_of_contributing_predicts_on_cards():
     dl.set_auto_parallel_context(parallel_mode="semi_auto_parallel", full_batch=True)
     with dl.CardGroup(4):
         np.testing.assert_array_equal(dl.Model(Net()).predict(dl.Tensor(x)).asnumpy(), x.sum(axis=1))
+
+
+def _row_sums(**methods):
+    """An operator x[m, n] -> [m] of which some methods are replaced."""
+    rule = Rule((("m", "n"),), ("m",), sums=frozenset("n"))
+    return type("Wrong", (RowSums,), methods)(rule)
+
+
+X = np.arange(32, dtype=np.float32).reshape(4, 8)
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong", "problem"),
+    [
+        ("infer", lambda self, *x: Spec(x[1].shape, x[0].dtype), "raised IndexError: tuple index"),
+        ("infer", lambda self, *x: x[0].shape[:1], r"returned \(4,\); return the output's Spec"),
+        ("infer", lambda self, *x: Spec(x[0].shape[:1], np.float32), r"returned Spec.*np\.dtype"),
+        ("infer", lambda self, *x: Spec([4], x[0].dtype), r"returned Spec\(shape=\[4\]"),
+        ("forward", lambda self, *x: x[0].reshape(3), r"raised ValueError: cannot reshape.*\(3,\)"),
+        ("forward", lambda self, *x: x[0], r"returned \[4, 8\] float32, but infer says \[4\] float32"),
+        ("forward", lambda self, *x: x[0].sum(1).astype("f8"), r"returned \[4\] float64, but infer says"),
+        ("forward", lambda self, *x: (x[0], x[0]), r"returned \[2, 4, 8\] float32, but infer says"),
+    ],
+)
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_wrong_operator_is_named(method, wrong, problem, traced):
+    """At once, and in a net with its place: the method, what it was given and what is wrong."""
+    op = _row_sums(**{method: wrong})
+    place = r" at Wrong\.1" if traced else ""
+    with pytest.raises(
+        GraphError, match=rf"^Wrong\.{method}{place}, given \[4, 8\] float32, {problem}"
+    ) as failure:
+        if traced:
+            build = GraphBuilder()
+            x = build.input("x", Spec(X.shape, X.dtype))
+            evaluate(build.graph([build.add(op, x)]), {}, {"x": X})
+        else:
+            Fixed(op)(dl.Tensor(X))
+    assert ("raised" in problem) == (failure.value.__cause__ is not None)
+
+
+def _gradient(op):
+    build = GraphBuilder()
+    x = build.param("x", Spec(X.shape, X.dtype))
+    return differentiate(build, build.add(ReduceSum((0,)), build.add(op, x)), ["x"])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        (lambda self, build, inputs, output, grad: [grad, grad], r"returned \['BroadcastTo.5', 'Broadcast"),
+        (lambda self, build, inputs, output, grad: grad, "returned 'BroadcastTo.5'; return one value name"),
+        (lambda self, build, inputs, output, grad: [3], "returned 3; return one value name per input"),
+        (lambda self, build, inputs, output, grad: None, "returned None; return one value name per input"),
+        (lambda self, build, inputs, output, grad: [grad], r"\[4\] for 'x' of \[4, 8\]; return one value"),
+        (lambda self, build, inputs, output, grad: inputs[1:][0], "raised IndexError: tuple index out of"),
+    ],
+)
+def test_a_wrong_gradient_is_named(wrong, problem):
+    """With the operator's place, and the shapes of its input and of the gradient."""
+    given = r"given \[4, 8\] float32, \[4\] float32"
+    with pytest.raises(GraphError, match=rf"^Wrong\.gradient at Wrong.1, {given}, .*{problem}"):
+        _gradient(_row_sums(gradient=wrong))
+
+
+def test_an_operator_without_a_gradient_says_how_to_add_one():
+    """The method is named, with its arguments."""
+    with pytest.raises(
+        GraphError, match=r"Wrong has no gradient; .* gradient\(build, inputs, output, grad\)"
+    ):
+        _gradient(_row_sums())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        (lambda self, *x: (("m", "n"),), r"returned \(\('m', 'n'\),\); return a Rule"),
+        (lambda self, *x: None, "returned None; return a Rule"),
+        (lambda self, *x: Rule(x[1], ()), "raised IndexError"),
+    ],
+)
+def test_a_wrong_rule_is_named(wrong, problem):
+    """What is not a Rule, and an error within the method."""
+    with pytest.raises(GraphError, match=rf"^Wrong\.rule, given \[4, 8\] float32, {problem}"):
+        rule_of(_row_sums(rule=wrong), Spec(X.shape, X.dtype))
