@@ -18,6 +18,7 @@ from .graph import (
     call_forward,
     call_local,
     rule_of,
+    wrong_result,
 )
 from .initial_shards import InitialBox, InitialShard, InitialShards
 from .initializer import ArrayValues, Initializer, get_seed, initializer, set_seed
@@ -60,4 +61,5 @@ __all__ = [
     "spec_of",
     "trace",
     "training_graph",
+    "wrong_result",
 ]

@@ -41,6 +41,7 @@ __all__ = [
     "check_result",
     "faulty",
     "rule_of",
+    "wrong_result",
 ]
 
 Array = NDArray[Any]
@@ -261,6 +262,14 @@ def call_forward(op: Operator, inputs: Sequence[Array], place: str = "") -> Arra
         raise faulty(op, "forward", inputs, err, place) from err
 
 
+def wrong_result(
+    op: Operator, inputs: Sequence[Array | Spec], value: Array, spec: Spec, place: str = ""
+) -> GraphError:
+    """The error of a value that is not what `infer` promised."""
+    problem = f"returned {list(value.shape)} {value.dtype}, but infer says {list(spec.shape)} {spec.dtype}"
+    return faulty(op, "forward", inputs, problem, place)
+
+
 def check_result(op: Operator, inputs: Sequence[Array], value: Array, spec: Spec, place: str = "") -> None:
     """Refuse a value that is not what `infer` promised.
 
@@ -270,10 +279,7 @@ def check_result(op: Operator, inputs: Sequence[Array], value: Array, spec: Spec
         Naming both shapes and dtypes.
     """
     if Spec(value.shape, value.dtype) != spec:
-        problem = (
-            f"returned {list(value.shape)} {value.dtype}, but infer says {list(spec.shape)} {spec.dtype}"
-        )
-        raise faulty(op, "forward", inputs, problem, place)
+        raise wrong_result(op, inputs, value, spec, place)
 
 
 def rule_of(op: Operator, *inputs: Spec) -> Rule:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..comm import Communicator
 from ..errors import GraphError
-from ..net import call_local
+from ..net import Spec, call_local, wrong_result
 from .program import AllReduce, Compute, Held, Instruction, Program, Redistribute, ReduceScatter
 from .shards import Index, Shards, shard_map
 from .steps import Apply, Exchange, Round, Slice, Sum, SumPart, Work
@@ -28,6 +28,7 @@ __all__ = [
     "Shards",
     "run_card",
     "view_of",
+    "wrong_shard",
 ]
 
 Array = NDArray[Any]
@@ -219,7 +220,7 @@ def run_card(
     Raises
     ------
     GraphError
-        If the card lacks a shard that a step reads.
+        If the card lacks a shard that a step reads, or an operator is wrong.
     """
     values: Shards = {name: params[name] for name in program.params if name in params}
     values.update(inputs)
@@ -241,14 +242,66 @@ def run_card(
                 count(most_bytes)
             for name in frees:
                 values.pop(name, None)
-    except KeyError as err:
-        if err.args[:1] and err.args[0] in program.values and err.args[0] not in values:
-            raise GraphError(
-                f"this card holds no shard of {err.args[0]!r}; load the net's parameters first",
-                parameter=err.args[0],
-            ) from err
-        raise
+    except (KeyError, IndexError, TypeError, ValueError) as err:
+        reason = _missing(program, values, err) or _unexpected(program, view.rank, values)
+        if reason is None:
+            raise
+        raise reason from err
     outputs = {name: values[name] for name in program.outputs if name in values}
+    reason = _unexpected(program, view.rank, outputs)
+    if reason is not None:
+        raise reason
     updates = {param: values[name] for param, name in program.updates.items() if name in values}
     begun, ended = np.array(moments[:-1]) + since_1970, np.array(moments[1:]) + since_1970
     return CardRun(outputs, updates, sent, np.stack([begun, ended, np.array(waits)], axis=1))
+
+
+def _missing(program: Program, values: Shards, err: Exception) -> GraphError | None:
+    if not isinstance(err, KeyError) or err.args[0] not in program.values or err.args[0] in values:
+        return None
+    return GraphError(
+        f"this card holds no shard of {err.args[0]!r}; load the net's parameters first", parameter=err.args[0]
+    )
+
+
+def _unexpected(program: Program, rank: int, values: Shards) -> GraphError | None:
+    """The error of a shard that is not what the program says, or of one before that is gone."""
+    reason = wrong_shard(program, rank, values)
+    if reason is None:
+        return None
+    return GraphError(
+        f"on card {rank} an operator is wrong, this one or one before it: {reason}. Call the net on whole arrays, "
+        "net(x), where every operator is checked",
+        of=reason,
+        rank=rank,
+    )
+
+
+def wrong_shard(program: Program, rank: int, values: Shards) -> GraphError | None:
+    """The error of the first operator whose shard is not what its `infer` and `rule` say; None if all are."""
+    for name, value in values.items():
+        spec = _shard_spec(program, name, rank)
+        if spec == Spec(value.shape, value.dtype):
+            continue
+        made = _operator_of(program, name)
+        if made is not None:
+            given = [_shard_spec(program, one, rank) for one in made.inputs]
+            return wrong_result(made.op, given, value, spec, made.output)
+    return None
+
+
+def _shard_spec(program: Program, name: str, rank: int) -> Spec:
+    held = program.values[name]
+    shape = shard_map(held.layout, held.spec.shape).shapes.get(rank, held.spec.shape)
+    return Spec(shape, held.spec.dtype)
+
+
+def _operator_of(program: Program, name: str) -> Compute | None:
+    """The operator whose output became this value, perhaps by way of other cards."""
+    made = {instruction.output: instruction for instruction in program.instructions}
+    while name in made:
+        instruction = made[name]
+        if isinstance(instruction, Compute):
+            return instruction
+        (name,) = instruction.inputs
+    return None

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..comm import Communicator
-from .card import CardStep, view_of
+from .card import CardStep, view_of, wrong_shard
 from .program import AllReduce, Compute, Instruction, Program, Redistribute, ReduceScatter
 from .shards import Shards, shard_map
 from .steps import Slice, SumPart
@@ -24,7 +24,13 @@ Results = Mapping[int, Array | None]
 def run_serial(
     program: Program, params: Sequence[Mapping[str, Array]], inputs: Sequence[Mapping[str, Array]]
 ) -> tuple[list[Shards], list[Shards]]:
-    """Run all cards in lockstep: shards of outputs and of updates, per rank, from those of parameters and inputs."""
+    """Run all cards in lockstep: shards of outputs and of updates, per rank, from those of parameters and inputs.
+
+    Raises
+    ------
+    GraphError
+        If an operator is wrong.
+    """
     steps: list[dict[int, CardStep]] = [{} for _ in program.instructions]
     for rank in range(program.ranks):
         for step in view_of(program, rank).steps:
@@ -34,12 +40,19 @@ def run_serial(
         for rank, result in _results(program, instruction, of_ranks, values).items():
             if result is not None:
                 values[rank][instruction.output] = result
+                _check(program, rank, {instruction.output: result})
         for rank, step in of_ranks.items():
             for name in step.frees:
                 values[rank].pop(name, None)
     outputs = [{n: v[n] for n in program.outputs if n in v} for v in values]
     updates = [{p: v[n] for p, n in program.updates.items() if n in v} for v in values]
     return outputs, updates
+
+
+def _check(program: Program, rank: int, shards: Shards) -> None:
+    reason = wrong_shard(program, rank, shards)
+    if reason is not None:
+        raise reason
 
 
 class _Alone:

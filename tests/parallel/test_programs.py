@@ -1,12 +1,15 @@
 """Programs: a net cut any way gives what it gives uncut, and sends what it says it sends."""
 
 import pickle
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from distinfer_lab.errors import ShardingError
+from distinfer_lab.errors import GraphError, ShardingError
 from distinfer_lab.layout import Layout, Mesh
 from distinfer_lab.net import GraphBuilder, Spec, evaluate, operators, training_graph
 from distinfer_lab.parallel import (
@@ -147,3 +150,43 @@ def test_a_cut_inner_dim_costs_one_sum():
     assert [type(i) for i in program.instructions][1:] == [AllReduce]
     assert [c.sent_bytes.tolist() for c in program.collectives] == [[8 * 6 * 8 * 3] * 4]
     assert "AllReduce of MatMul.1: at most 1152 bytes from a card" in repr(program)
+
+
+@dataclass(frozen=True)
+class _RowSums(operators.ReduceSum):
+    """Row sums, of which one method is wrong."""
+
+    compute: Callable[..., Any] = field(default=lambda x: x.sum(axis=1))
+
+    def forward(self, *inputs):
+        return self.compute(*inputs)
+
+
+@pytest.mark.parametrize("parts", [(4, 1), (1, 4)])
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        (lambda x: x.reshape(4, 8).sum(axis=1), "raised ValueError: cannot reshape"),
+        (
+            lambda x: x.sum(axis=1, keepdims=True),
+            r"returned \[\d, 1\] float32, but infer says \[\d\] float32",
+        ),
+        (lambda x: x.sum(axis=1).astype("f8"), r"returned \[\d\] float64, but infer says \[\d\] float32"),
+    ],
+)
+def test_an_operator_that_is_wrong_on_shards_is_named(parts, follow, wrong, problem):
+    """Serially with its place and its shards; on cards only the values still held are looked at."""
+    build = GraphBuilder()
+    x = build.input("x", Spec((4, 8), np.dtype("f4")))
+    y = build.add(_RowSums((1,), compute=wrong), x, strategy=(parts,))
+    graph = build.graph([build.add(operators.Neg(), y) if follow else y])
+    program = partition(graph, propagate(graph, 4))
+    inputs = shard_inputs(program, {"x": np.ones((4, 8), np.float32)})
+    shards = rf"given \[{4 // parts[0]}, {8 // parts[1]}\] float32"
+    named = rf"_RowSums.forward at _RowSums.1.*, {shards}, {problem}"
+    with pytest.raises(GraphError, match=f"^{named}"):
+        run_serial(program, [{}] * 4, inputs)
+    made = r"Neg.forward at Neg.2, given .* infer says" if follow and "raised" not in problem else named
+    with pytest.raises(GraphError, match=rf"^(on card \d an operator is wrong, .*before it: )?{made}"):
+        run_together(program, [{}] * 4, inputs)
