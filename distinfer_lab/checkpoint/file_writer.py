@@ -45,6 +45,8 @@ Array = NDArray[Any]
 
 LARGEST_JOURNAL = 1 << 30
 
+_quoted = json.JSONEncoder().encode
+
 
 class Control(Protocol):
     """How a long work is watched and stopped."""
@@ -375,7 +377,8 @@ class Journal:
 
     def enter(self, finished: Iterable[tuple[str, str, int]]) -> None:
         """Tensors are finished: names, digests and how many values overflowed."""
-        self._file.writelines(json.dumps(item).encode() + b"\n" for item in finished)
+        lines = [f'[{_quoted(name)}, "{digest}", {overflowed}]\n' for name, digest, overflowed in finished]
+        self._file.write("".join(lines).encode())
         self._file.flush()
 
 

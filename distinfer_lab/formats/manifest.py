@@ -153,6 +153,7 @@ def _file_lines(file: ManifestFile) -> Iterator[str]:
     head = {name: getattr(file, name) for name in ("rank", "path", "size", "frame", "cipher")}
     yield json.dumps(head).removesuffix("}") + ', "tensors": {'
     kinds: dict[tuple[str, tuple[int, ...]], str] = {}
+    quoted = json.JSONEncoder().encode
     between = "\n"
     for name, (dtype, shape, pieces, digest) in file.tensors.items():
         kind = kinds.get((dtype, shape))
@@ -161,7 +162,7 @@ def _file_lines(file: ManifestFile) -> Iterator[str]:
             kinds[dtype, shape] = kind
         runs = ", ".join([f"[{offset}, {length}]" for offset, length in pieces])
         found = "null" if digest is None else f'"{digest}"'
-        yield f'{between}   {json.dumps(name)}: {kind}, "pieces": [{runs}], "xxh3_128": {found}}}'
+        yield f'{between}   {quoted(name)}: {kind}, "pieces": [{runs}], "xxh3_128": {found}}}'
         between = ",\n"
     yield "}}"
 
