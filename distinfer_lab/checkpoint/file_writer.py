@@ -280,11 +280,11 @@ class FileWork:
         found: list[tuple[str, str, int]] = []
         at = 0
         for tensor, overflowed in zip(batch.tensors, batch.overflowed.tolist(), strict=True):
-            digest = None
+            end, digest = at + tensor.nbytes, None
             if self.task.digests:
-                digest = xxhash.xxh3_128_hexdigest(content[at : at + tensor.nbytes])
+                digest = xxhash.xxh3_128_hexdigest(content[at:end])
                 found.append((tensor.name, digest, overflowed))
-            at += tensor.nbytes
+            at = end
             self.reports.enter(tensor.name, digest, overflowed)
         self.journal.enter(found)
         self.control.advance(at)
