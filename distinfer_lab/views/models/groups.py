@@ -33,7 +33,8 @@ __all__ = [
     "rows_held",
 ]
 
-FILL = "#9fcdea"
+FILL = 'fill="#56b4e9" fill-opacity=".5"'
+"""Of memory; a number on it can be read on a dark page, too."""
 ROOM = 172.0
 LARGEST, LARGE, SMALLEST = 21.0, 17.0, 3.0
 """Pitch of the cards, at most, with numbers, and at least; in pixels."""
@@ -78,11 +79,9 @@ def rows_held(table: Table, group: Group) -> str:
         return "every layer" if table.layers else "every tensor"
     words: list[str] = []
     layers = [row for row in rows if row.stack]
-    words += [row.label for row in rows if row in table.above]
     if layers:
-        numbers = sorted(n for row in layers for n in range(row.first, row.last + 1))
-        words.append(_ranges(numbers))
-    words += [row.label for row in rows if row in table.below]
+        words.append(_ranges(sorted(n for row in layers for n in range(row.first, row.last + 1))))
+    words += [row.label for row in rows if not row.stack]
     return ", ".join(words)
 
 
@@ -180,11 +179,11 @@ def _tiles(
         for (x, y), f in zip(cells, fills, strict=True)
     )
     numbers = "".join(
-        f'<text x="{number(x + side / 2 + 0.5)}" y="{number(y + side / 2 + 4)}">{rank}</text>'
+        f'<text class="ink" x="{number(x + side / 2 + 0.5)}" y="{number(y + side / 2 + 4)}">{rank}</text>'
         for (x, y), rank in zip(cells, ranks, strict=True)
     )
     return (
-        f'<g class="tile" fill="#fff" stroke="#777">{outlines}</g><path d="{filled}" fill="{FILL}"/>'
+        f'<g class="tile" fill="#fff" stroke="#777">{outlines}</g><path d="{filled}" {FILL}/>'
         f'<g text-anchor="middle" font-size="9.5">{numbers}</g>'
     )
 
@@ -199,7 +198,7 @@ def _crowd(
     )
     return (
         f'<path class="tile" d="{outlines}" fill="#fff" stroke="#777" stroke-width=".5"/>'
-        f'<path d="{filled}" fill="{FILL}"/>'
+        f'<path d="{filled}" {FILL}/>'
     )
 
 

@@ -101,7 +101,8 @@ def modelmap_svg(
     most = max((int(side.memory.max(initial=0)) for side in sides), default=0)
     left = ROOM + GAP + LABELS if sides[0].ranks else LABELS
     found = [_places(side, sheet, table, most, amount, max_tiles) for side in sides]
-    body = moved(sheet_block(sheet, lines=max_tiles >= FEW_TILES), left, 0)
+    room = WIDTH + (14 if ranks[1] else ROOM)
+    body = moved(sheet_block(sheet, room, lines=max_tiles >= FEW_TILES), left, 0)
     right = left + WIDTH + GAP
     for side, places, x in zip(sides, found, (0.0, right), strict=True):
         body += _side(side, places, sheet, x, left, right)
@@ -212,9 +213,7 @@ def _caption(side: Side, x: float, *, alone: bool) -> str:
 
 def _legend(sheet: Sheet, amount: Callable[[int], str], room: float, lost: bool) -> Block:
     entries = [(swatch(kind), words) for kind, words in legend_entries(sheet)]
-    card = path(0.5, 0.5, 20, 11, 'class="tile" fill="#fff" stroke="#777"') + path(
-        1, 6, 19, 5, f'fill="{FILL}"'
-    )
+    card = path(0.5, 0.5, 20, 11, 'class="tile" fill="#fff" stroke="#777"') + path(1, 6, 19, 5, FILL)
     entries.append((card, "a card, filled by the memory that it needs"))
     if any(
         cell.train and cell.infer and cell.train != cell.infer

@@ -104,9 +104,12 @@ def _bytes(row: Row) -> int:
     return sum(cell.nbytes for cell in row.cells.values())
 
 
-def sheet_block(sheet: Sheet, *, lines: bool = True) -> Block:
-    """The model, with the names of its columns and rows, and the lines along which it is cut."""
-    body = "".join(_column_names(sheet)) + "".join(_row_names(sheet))
+def sheet_block(sheet: Sheet, room: float, *, lines: bool = True) -> Block:
+    """The model, with the names of its columns and rows, and the lines along which it is cut.
+
+    Names may go to `room`, in pixels.
+    """
+    body = "".join(_column_names(sheet)) + "".join(_row_names(sheet, room))
     for column, (x, wide) in sheet.columns.items():
         areas = "".join(_cells(sheet, column, x, wide, lines))
         body += f'<g data-key="class:{column}">{areas}</g>'
@@ -211,14 +214,14 @@ def _column_names(sheet: Sheet) -> Iterator[str]:
             yield text(at, first.y - 5, words, 'text-anchor="middle" font-size="10" font-weight="600"')
 
 
-def _row_names(sheet: Sheet) -> Iterator[str]:
+def _row_names(sheet: Sheet, room: float) -> Iterator[str]:
     """Left of the layers; right of tensors of no layer, which say their bytes, too."""
     low = -20.0
     for line in sheet.lines:
         row = line.row
         middle = line.y + line.height / 2 + 3.5
         if not row.stack:
-            yield muted(line.width + 6, middle, fitted(row.label, WIDTH + 14 - line.width, 10), size=10)
+            yield muted(line.width + 6, middle, fitted(row.label, room - line.width - 6, 10), size=10)
             low = middle
         elif middle - low > 12:
             yield muted(-6, middle, row.label, 'text-anchor="end"', 10)
