@@ -257,10 +257,11 @@ def run_card(
 
 
 def _missing(program: Program, values: Shards, err: Exception) -> GraphError | None:
-    if not isinstance(err, KeyError) or err.args[0] not in program.values or err.args[0] in values:
+    name = err.args[0] if isinstance(err, KeyError) and err.args else None
+    if name not in program.values or name in values:
         return None
     return GraphError(
-        f"this card holds no shard of {err.args[0]!r}; load the net's parameters first", parameter=err.args[0]
+        f"this card holds no shard of {name!r}; load the net's parameters first", parameter=name
     )
 
 
