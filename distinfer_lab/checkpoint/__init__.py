@@ -3,10 +3,9 @@
 Above `formats` (what bytes mean) and `reshard` (what must move); no cluster is known here.
 """
 
-from .beside import strategy_files
 from .checkpoint import Checkpoint
 from .conversion import Conversion, ReshardResult, write
-from .coverage import Coverage, Surviving, box_in_words, coverage
+from .coverage import Coverage, Surviving, coverage, format_box
 from .executors import Executor, Threads
 from .file_writer import Control, FileReport, FileWork, Unwatched, WriteTask, Written
 from .float_dtypes import float_dtype
@@ -23,6 +22,7 @@ from .shard_reader import window_bytes
 from .sources import BoxReader, FileSource, MissingFile, OpenSource, UnreadableSlices
 from .staging import probe_of
 from .transform import rank_list_for_transform, transform_checkpoints
+from .unopened import strategy_files
 from .verify import Verification, check_beginnings, check_source, unnamed_slices, verify_folder
 
 __all__ = [
@@ -54,13 +54,13 @@ __all__ = [
     "WriteOptions",
     "WriteTask",
     "Written",
-    "box_in_words",
     "check_beginnings",
     "check_places",
     "check_source",
     "coverage",
     "float_dtype",
     "followed_parameter",
+    "format_box",
     "is_state_of",
     "open_checkpoint",
     "plan_conversion",

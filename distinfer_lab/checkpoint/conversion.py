@@ -377,7 +377,7 @@ def _checked_tasks(conversion: Conversion, output: Output) -> list[WriteTask]:
         written = {names[name]: tensor for name, tensor in _written(conversion).items()}
 
         def are_equal(one: str, other: str) -> bool:
-            return checkpoint.begin_alike(sources[one], sources[other])
+            return checkpoint.start_equal(sources[one], sources[other])
 
         check_like(written, output.like, conversion.allow_missing, are_equal)
     conversion.check_patterns(

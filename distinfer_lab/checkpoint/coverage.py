@@ -8,7 +8,7 @@ import numpy as np
 
 from ..layout import Boxes, Layout, Regions, nonempty_boxes
 
-__all__ = ["Coverage", "Surviving", "box_in_words", "coverage"]
+__all__ = ["Coverage", "Surviving", "coverage", "format_box"]
 
 
 class Coverage(NamedTuple):
@@ -38,12 +38,12 @@ def coverage(layout: Layout, shape: Sequence[int], lost: Collection[int]) -> Cov
     return Coverage(int(copies.min()), int(copies.max()), boxes[first[copies == 0]])
 
 
-def box_in_words(box: Sequence[Sequence[int]]) -> str:
+def format_box(box: Sequence[Sequence[int]]) -> str:
     """A box as one writes it in Python.
 
     Examples
     --------
-    >>> box_in_words([[0, 4], [8, 16]])
+    >>> format_box([[0, 4], [8, 16]])
     '[0:4, 8:16]'
     """
     return "[" + ", ".join(f"{a}:{b}" for a, b in box) + "]"

@@ -15,7 +15,7 @@ from ..layout import Box, Layout, Strategy
 from ..reshard import Topology
 from ..rules import name_in_any_layer
 from ..text import printable
-from .coverage import Coverage, box_in_words, coverage
+from .coverage import Coverage, coverage, format_box
 from .records import TensorRecord
 from .sources import Slices, SliceSource
 
@@ -129,10 +129,10 @@ class CheckpointFiles(Displayed):
             digest.update(file.read(name, box).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()
 
-    def begin_alike(self, one: str, other: str) -> bool:
-        """Whether two tensors, of one shape and dtype, are equal in a few KiB of what a rank holds of both.
+    def start_equal(self, one: str, other: str) -> bool:
+        """Return whether two tensors of one shape and dtype agree in a few KiB that one rank holds of both.
 
-        Where no rank holds the same part of both, nothing is compared, and they are taken for equal.
+        If no rank holds the same part of both, nothing is compared and they are assumed to be equal.
         """
         if self.tensors[one].layout != self.tensors[other].layout:
             return True
@@ -225,7 +225,7 @@ class CheckpointFiles(Displayed):
             lines += [f"  rank {rank} is lost: {printable(file.reason)}" for rank, file in self.lost.items()]
             for name, found in self.coverage().items():
                 if len(found.holes):
-                    holes = listed(map(box_in_words, found.holes.tolist()))
+                    holes = listed(map(format_box, found.holes.tolist()))
                     lines.append(f"  {printable(name)}  cannot be recovered: {holes}")
         copies = [found for found in self.coverage().values() if found.fewest]
         if copies:

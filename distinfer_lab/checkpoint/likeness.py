@@ -16,13 +16,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from ..errors import DistinferError, Option, Remark, ReshardError, listed
 from ..formats import (
     NamedTensor,
-    config_beside,
     config_names,
     config_problems,
     has_tied_head,
     kind_of_dtype,
     members_of,
     open_files,
+    sibling_config,
 )
 from .selection import fits
 
@@ -54,7 +54,7 @@ def check_like(
     ReshardError
         If they differ; the first differences are named.
     """
-    config = config_beside(like) or {}
+    config = sibling_config(like) or {}
     known = _tensors(like)
     tied = HEADS if has_tied_head(config) is True else ()
     _check_names(like, known, written, (*allow_missing, *tied))
@@ -119,7 +119,7 @@ def names_in(like: str | os.PathLike[str], renamed: Mapping[str, str]) -> dict[s
 def names_of(like: str | os.PathLike[str]) -> list[str]:
     """What `allow_missing` may name of a folder: its tensors, and all tensors of each layer of its config.json."""
     known = _tensors(like)
-    return [*known, *config_names(config_beside(like) or {}, known)]
+    return [*known, *config_names(sibling_config(like) or {}, known)]
 
 
 def _tensors(like: str | os.PathLike[str]) -> dict[str, NamedTensor | None]:

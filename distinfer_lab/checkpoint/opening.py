@@ -16,12 +16,11 @@ from ..formats import (
     NamedTensor,
     StrategyFile,
     as_strategy,
-    config_beside,
     config_problems,
     read_manifest,
+    sibling_config,
 )
 from ..layout import Strategy
-from .beside import strategy_words
 from .checkpoint import Checkpoint
 from .ciphers import unlike_ciphers
 from .places import marks_of
@@ -29,6 +28,7 @@ from .rank_files import Files, RankFiles, find_files
 from .reconciling import Reconciliation
 from .saves_choice import Choice
 from .sources import FileSource, MissingFile, Slices
+from .unopened import strategy_remark
 
 __all__ = ["open_checkpoint"]
 
@@ -99,7 +99,7 @@ def open_checkpoint(
     with ExitStack() as stack:
         sources = [FileSource(path, dec_key, dec_mode) for path in paths]
         opened = _open_all(stack, sources, choice, crc_check, cancelled)
-        beside = strategy_words(folder) if folder and not layouts and paths != (folder,) else Remark("")
+        beside = strategy_remark(folder) if folder and not layouts and paths != (folder,) else Remark("")
         found = Reconciliation(opened, layouts, plain, beside).checkpoint()
         notes = (
             *notes,
@@ -123,11 +123,11 @@ def _config_notes(files: Files, checkpoint: Checkpoint) -> Iterator[str]:
     """What a config.json next to whole weights says that is not true of them."""
     if checkpoint.ranks != 1 or not isinstance(files, str | os.PathLike):
         return
-    config = config_beside(files)
+    config = sibling_config(files)
     if not config:
         return
     tensors = {name: NamedTensor(r.shape, str(r.dtype)) for name, r in checkpoint.tensors.items()}
-    for words in config_problems(config, tensors, are_equal=checkpoint.begin_alike):
+    for words in config_problems(config, tensors, are_equal=checkpoint.start_equal):
         yield Remark(f"{os.fspath(files)}: its config.json has {words}", of=words)
 
 

@@ -67,7 +67,7 @@ class Output:
     Parameters
     ----------
     folder
-        The folder to make. It appears when everything in it is complete.
+        The folder to create. It appears once everything in it is complete.
     prefix
         Files are `rank_N/<prefix>N.<format>`.
     format
@@ -82,24 +82,24 @@ class Output:
         For "huggingface": the most bytes of tensors in a file, such as "5GB"; a tensor that is larger has its own.
         None: all in one file.
     buffer
-        The most memory for data of each worker, in bytes or as "64 MiB".
+        Buffer size per worker, in bytes or as "64 MiB".
     memory_limit
-        The most memory of each worker; the buffer is made smaller to keep it. None: no limit.
+        Memory limit per worker; the buffer is reduced to stay within it. None: no limit.
     overwrite
-        Replace `folder` if it exists, by exchanging the two at one moment.
+        Replace `folder` if it exists; the two are exchanged atomically.
     resume
-        Go on with what an earlier run of the same work has left.
+        Resume an interrupted run of the same work.
     digests
-        Take the digest of every shard; without them nothing can be verified or resumed.
+        Compute a digest of every shard; without digests nothing can be verified or resumed.
     file_options
         `chunk_bytes`, `crc_check`, `enc_key`, `enc_mode`, `sync` of `SliceWriter`.
 
     Raises
     ------
     ReshardError
-        If a value does not do.
+        If an option is invalid.
     CheckpointFileError, CheckpointError
-        If `like` is no Hugging Face folder, or has files that are not to be copied.
+        If `like` is not a Hugging Face folder, or has files that may not be copied.
     """
 
     folder: str | os.PathLike[str]

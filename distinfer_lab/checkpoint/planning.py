@@ -22,13 +22,13 @@ import numpy as np
 
 from ..arguments import checked
 from ..errors import Option, ReshardError, in_lines, listed
-from ..formats import config_beside
+from ..formats import sibling_config
 from ..layout import Layout, Regions, Strategy
 from ..reshard import Holding, plan_holdings
 from ..rules import QuantisedWeight, Rules, check_together, is_quantised_config, quantised_weights
 from ..text import pattern_of
 from .conversion import Conversion, Targets
-from .coverage import Surviving, box_in_words
+from .coverage import Surviving, format_box
 from .files import CheckpointFiles
 from .float_dtypes import check_no_codes, converted_dtypes, float_dtype, unconverted_notes
 from .records import TensorRecord, followed_parameter
@@ -98,7 +98,7 @@ def plan_conversion(
     names = _renamed([*(record.name for record in records), *texts], rename or {}, checkpoint)
     config = dst.config if isinstance(dst, Rules) else None
     if config is None and checkpoint.paths:
-        config = config_beside(checkpoint.paths[0])
+        config = sibling_config(checkpoint.paths[0])
     weights = _quantised(checkpoint, config)
     dtypes = converted_dtypes(records, wanted)
     if wanted is not None:
@@ -217,7 +217,7 @@ def _sources(checkpoint: CheckpointFiles, records: Sequence[TensorRecord]) -> li
         return [record.layout for record in records]
     covered = checkpoint.coverage()
     holes = {record.name: covered[record.name].holes for record in records if len(covered[record.name].holes)}
-    words = [f"{name}: {listed(map(box_in_words, boxes.tolist()))}" for name, boxes in holes.items()]
+    words = [f"{name}: {listed(map(format_box, boxes.tolist()))}" for name, boxes in holes.items()]
     if words:
         lost = in_lines(f"rank {rank} is lost: {file.reason}" for rank, file in checkpoint.lost.items())
         raise ReshardError(

@@ -37,7 +37,6 @@ from ..formats import (
     read_manifest,
     recognise_folder,
 )
-from .beside import unnamed_notes
 from .folder_layouts import entries, files_by_rank, files_of_rank
 from .saves import (
     NO_KEY,
@@ -49,6 +48,7 @@ from .saves import (
     parse_name,
 )
 from .saves_choice import Choice, chosen_save
+from .unopened import unlisted_slices
 
 __all__ = ["Files", "RankFiles", "find_files", "rank_files"]
 
@@ -134,7 +134,7 @@ def _of_folder(folder: Path, choice: Choice) -> RankFiles:
             return RankFiles((os.fspath(folder),), tuple(whole.notes(folder)))
         manifest = read_manifest(folder)
         if manifest is not None:
-            return RankFiles(_of_manifest(folder, manifest), tuple(unnamed_notes(folder, manifest)))
+            return RankFiles(_of_manifest(folder, manifest), tuple(unlisted_slices(folder, manifest)))
     names, notes = files_by_rank(folder, choice)
     if names:
         found = _chosen(names, choice, os.fspath(folder))
@@ -288,7 +288,7 @@ def _nothing_in(folder: Path, choice: Choice) -> str:
         given = Option("file", choice.file[0])
         return Remark(
             f"{folder}: no .ckpt or .safetensors file in it, nor in rank_N folders, fits {given}; "
-            f"there is {_in_words(folder)}",
+            f"there is {_describe_files(folder)}",
             given,
         )
     known = recognise_folder(folder)
@@ -298,12 +298,12 @@ def _nothing_in(folder: Path, choice: Choice) -> str:
     whole = " or ".join(f"a {one.title} folder's {one.signs}" for one in FOLDER_FORMATS)
     return (
         f"{folder}: no rank_0, rank_1 ... with {files} files in it, nor {whole}; "
-        f"there is {_in_words(folder)}; call the ranks' folders rank_0, rank_1 ..., give one of "
+        f"there is {_describe_files(folder)}; call the ranks' folders rank_0, rank_1 ..., give one of "
         "the folders or files that are there, or in Python the files as a list in rank order"
     )
 
 
-def _in_words(folder: Path) -> str:
+def _describe_files(folder: Path) -> str:
     """What is in a folder, and in its `rank_N` folders."""
     found = []
     for path in entries(folder):

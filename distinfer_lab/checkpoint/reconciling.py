@@ -82,7 +82,7 @@ class Reconciliation:
         for name, form in self.holders.forms():
             alike = self._alike(name, form)
             if alike in known:
-                tensors.add_alike(name, known[alike])
+                tensors.add_same(name, known[alike])
                 continue
             held = self.holders[name]
             text, reason = self._examined(name, held)

@@ -30,7 +30,7 @@ class RecordTable(Mapping[str, TensorRecord]):
         self._number[record.name] = number
         return number
 
-    def add_alike(self, name: str, number: int) -> None:
+    def add_same(self, name: str, number: int) -> None:
         """Add a tensor that differs from one that was added in its name only."""
         self._number[name] = number
 

@@ -248,7 +248,7 @@ def planned(
         destination, Rules
     ):  # that of a whole source is compared when it is opened
         tensors = {name: NamedTensor(r.shape, str(r.dtype)) for name, r in checkpoint.tensors.items()}
-        problems = config_problems(destination.config or {}, tensors, are_equal=checkpoint.begin_alike)
+        problems = config_problems(destination.config or {}, tensors, are_equal=checkpoint.start_equal)
         for problem in problems:
             say(f"Note: {config}: it has {problem}", err=True)
     check_beginnings(checkpoint)

@@ -25,12 +25,12 @@ from .handles import FileIdentity
 from .hub import (
     INDEX,
     companions,
-    config_beside,
     config_with_dtype,
     hub_files,
     partition_like,
     read_companion,
     read_index,
+    sibling_config,
 )
 from .limits import check_specs
 from .manifest import MANIFEST, Manifest, ManifestBeside, ManifestFile, ManifestTensor, read_manifest
@@ -80,7 +80,6 @@ __all__ = [
     "byte_runs",
     "check_specs",
     "companions",
-    "config_beside",
     "config_names",
     "config_problems",
     "config_with_dtype",
@@ -108,6 +107,7 @@ __all__ = [
     "read_strategy",
     "recognise_folder",
     "save_slice",
+    "sibling_config",
     "unnamed_paths",
     "with_secret_key",
     "write_strategy",

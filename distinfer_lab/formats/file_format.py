@@ -1,7 +1,7 @@
-"""What a format has to know: how to index a file, what it can hold, how to lay out a new one; or what is in a folder.
+"""The protocols of a checkpoint format: `FileFormat` for one rank's file, `FolderFormat` for a folder of files.
 
-A format is a class with the members of `FileFormat` or `FolderFormat` in a module of its own, and one line in
-`file_formats`. Everything else (decryption, descriptors, reads of boxes, digests, resumed runs) is the same for all.
+To add a format, implement one of them in a module of its own and register it by one line in `file_formats`.
+Decryption, file descriptors, reads of boxes, digests and resumed runs are shared by all formats.
 """
 
 import os
@@ -22,34 +22,34 @@ class FileIndex(NamedTuple):
 
     entries: Mapping[str, Entry]
     texts: Mapping[str, str]
-    """Texts that are no entries with content of their own, as in a header."""
+    """Texts that are stored in the header, without an entry of their own."""
     cut: str = ""
-    """That the file ends before its last tensor does, as a sentence; "" if it does not."""
+    """Error message if the file is truncated before the end of its last tensor; "" if it is complete."""
 
 
 class FileLayout(NamedTuple):
-    """How a new file is laid out."""
+    """The layout of a new file."""
 
     frame: list[tuple[int, bytes]]
-    """Offset and bytes of everything that is no tensor's content: headers and texts, in order."""
+    """Offset and bytes of everything other than tensor content (headers, texts), in order."""
     entries: Mapping[str, Entry]
     size: int
-    """In bytes, without a checksum."""
+    """Size in bytes, without the checksum."""
 
 
 class FileFormat(Protocol):
-    """A format of one rank's files.
+    """A file format for the slices of one rank.
 
     Attributes
     ----------
     name : str
-        As users say it in `format=`; files of this format end in `.<name>`.
+        The value of `format=`; also the file extension, without the dot.
     title : str
-        As texts say it: "a <title> file".
+        The name in messages: "a <title> file".
     head : bytes
-        A pattern of the first bytes of a file, by which one under another name is recognised.
+        A regular expression for the first bytes, by which files with another extension are recognised.
     has_checksum : bool
-        Whether a checksum may stand at the end of a file, and a file may be encrypted, as MindSpore does.
+        Whether files may be encrypted and may end in a checksum, as MindSpore's do.
     """
 
     name: str
@@ -58,30 +58,30 @@ class FileFormat(Protocol):
     has_checksum: bool
 
     def index(self, path: str, read_at: ReadAt, size: int) -> FileIndex:
-        """Index a file of `size` bytes; every number in it is checked before it sizes anything.
+        """Index a file of `size` bytes. Every number from the file must be checked before it sizes an allocation.
 
         Raises
         ------
         CheckpointError
-            If it is damaged, or of another format.
+            If the file is damaged or has another format.
         """
         ...
 
     def problem(self, spec: TensorSpec) -> str:
-        """Why a file cannot hold an entry, as a clause; "" if it can."""
+        """Return why a file cannot hold an entry, as a clause for an error message; "" if it can."""
         ...
 
     def lay_out(
         self, specs: Sequence[TensorSpec], chunk_bytes: int, metadata: Mapping[str, str] | None
     ) -> FileLayout:
-        """Lay out a new file that holds these entries.
+        """Lay out a new file with these entries.
 
         Parameters
         ----------
         chunk_bytes
-            The most content of one message, where a format has messages.
+            The maximum content of one message, for formats that consist of messages.
         metadata
-            What the file says of itself, where a format has a place for it.
+            File-level metadata, for formats that store it.
 
         Raises
         ------
@@ -95,39 +95,39 @@ class Members(NamedTuple):
     """The files of a folder that together hold one rank's slices."""
 
     files: tuple[str, ...]
-    """Their paths, in order; not all need be there."""
+    """Their paths, in order; some may be missing."""
     listed_in: Mapping[str, str] | None = None
-    """Tensor -> file name, as an index has it."""
+    """Tensor -> file name, from the index."""
     index_name: str = ""
     """"" if there is no index."""
 
 
 class LikeFiles(NamedTuple):
-    """How a folder is divided into files, for another that is to be like it."""
+    """How the tensors of an existing folder are divided into files, for a new folder with the same division."""
 
     partition: dict[str, str] | None
-    """Tensor -> file name; None if there is one file."""
+    """Tensor -> file name; None for a single file."""
     index_name: str
-    """"" if it has no index."""
+    """"" if there is no index."""
 
 
 class FolderFormat(Protocol):
-    """A folder whose files are one whole checkpoint, as some program saves it: how it is read, and written.
+    """A folder format: the files of a folder are one unsharded checkpoint, as in a Hugging Face model folder.
 
     Attributes
     ----------
     name : str
-        As users say it in `format=`.
+        The value of `format=`.
     title : str
-        As texts say it: "a <title> folder".
+        The name in messages: "a <title> folder".
     signs : str
-        The names by which one is recognised, for texts.
+        The file names by which a folder is recognised, for messages.
     file_format : str
-        The name of the `FileFormat` of its files.
+        The name of the `FileFormat` of the files.
     metadata : Mapping[str, str]
-        What each of its files says of itself.
+        File-level metadata of each file.
     index_name : str
-        How the index of several files is called.
+        The default file name of the index.
     """
 
     name: str
@@ -138,61 +138,61 @@ class FolderFormat(Protocol):
     index_name: str
 
     def members(self, path: str | os.PathLike[str]) -> Members | None:
-        """The files of such a folder, or of the file in it that lists them; None if it is none.
+        """Return the files of a folder, or of the index file in it; None if the path does not have this format.
 
         Raises
         ------
         CheckpointFileError, CheckpointError
-            If it is one, and what lists its files is damaged.
+            If the path has this format but its index is damaged.
         """
         ...
 
     def notes(self, folder: Path) -> list[str]:
-        """What of such a folder is not used, a sentence each."""
+        """Return a note for each part of the folder that is not used."""
         ...
 
     def file_names(self, count: int) -> list[str]:
-        """How so many files of a new folder are called, in order."""
+        """Return the names of the files of a new folder with `count` files, in order."""
         ...
 
     def like(self, path: str | os.PathLike[str]) -> LikeFiles:
-        """How a folder is divided, for a new one that is to be like it.
+        """Return how a folder is divided into files, to divide a new one alike.
 
         Raises
         ------
         CheckpointFileError, CheckpointError
-            If it is none, or damaged.
+            If the folder does not have this format, or is damaged.
         """
         ...
 
     def companions(self, path: str | os.PathLike[str]) -> list[Path]:
-        """The small files of a folder that a new one like it takes over.
+        """Return the small files that are copied to a new folder, such as the configuration and the tokenizer.
 
         Raises
         ------
         CheckpointFileError, CheckpointError
-            If one is not to be copied.
+            If one of them may not be copied.
         """
         ...
 
     def companion(self, path: Path, dtypes: Iterable[str]) -> bytes:
-        """The content that one of them has beside tensors of these dtypes.
+        """Return what to write for a companion file, given the dtypes of the new tensors.
 
         Raises
         ------
         CheckpointFileError, CheckpointError
-            If it cannot be read, or is no more to be copied.
+            If the file cannot be read, or may no longer be copied.
         """
         ...
 
     def index(self, listed_in: Mapping[str, str], nbytes: int, elements: int) -> bytes:
-        """The content of an index.
+        """Return the content of an index file.
 
         Parameters
         ----------
         listed_in
             Tensor -> file name.
         nbytes, elements
-            Of all tensors together.
+            Totals over all tensors.
         """
         ...

@@ -1,10 +1,10 @@
-"""All formats that are known: a line for each.
+"""The registry of formats: one line per format.
 
 ::
 
     FILE_FORMATS      one rank's files                     read and written
     FOLDER_FORMATS    whole checkpoints of several files   read and written
-    FOREIGN           all others                           called what they are, with a way out (see foreign.py)
+    FOREIGN           all others                           recognised, with advice on conversion (see foreign.py)
 """
 
 import os
@@ -30,13 +30,13 @@ FILE_FORMATS: tuple[FileFormat, ...] = (
     Ckpt(),
     Safetensors(),
 )
-"""The first is that of files whose name ends in none of the names."""
+"""The first is the default for files with any other extension."""
 
 FOLDER_FORMATS: tuple[FolderFormat, ...] = (HuggingFace(),)
 
 
 def format_of(path: str) -> FileFormat:
-    """The format by which a file of this name is read.
+    """Return the format of a file, by its extension.
 
     Examples
     --------
@@ -47,17 +47,17 @@ def format_of(path: str) -> FileFormat:
 
 
 def format_named(name: str) -> FileFormat | None:
-    """The format of that name; None if there is none."""
+    """Return the format of that name, or None."""
     return next((one for one in FILE_FORMATS if one.name == name), None)
 
 
 def folder_format_named(name: str) -> FolderFormat | None:
-    """The format of folders of that name; None if there is none."""
+    """Return the folder format of that name, or None."""
     return next((one for one in FOLDER_FORMATS if one.name == name), None)
 
 
 def folder_format_of(path: str | os.PathLike[str]) -> FolderFormat | None:
-    """The format of a folder that is one whole checkpoint; None if it is none.
+    """Return the format of a folder that is one unsharded checkpoint, or None.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def folder_format_of(path: str | os.PathLike[str]) -> FolderFormat | None:
 
 
 def members_of(path: str | os.PathLike[str]) -> Members | None:
-    """The files of a folder that is one whole checkpoint; None if it is none.
+    """Return the files of a folder that is one unsharded checkpoint, or None.
 
     Raises
     ------

@@ -31,7 +31,6 @@ __all__ = [
     "INDEX",
     "HuggingFace",
     "companions",
-    "config_beside",
     "config_with_dtype",
     "hub_files",
     "hub_notes",
@@ -40,6 +39,7 @@ __all__ = [
     "partition_like",
     "read_companion",
     "read_index",
+    "sibling_config",
 ]
 
 INDEX = "model.safetensors.index.json"
@@ -203,7 +203,7 @@ def companions(folder: str | os.PathLike[str]) -> list[Path]:
     return found
 
 
-def config_beside(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+def sibling_config(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The `config.json` of a folder, or of the folder of a file; None if there is none that can be read."""
     home = Path(path) if Path(path).is_dir() else Path(path).parent
     try:

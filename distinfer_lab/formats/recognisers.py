@@ -50,7 +50,7 @@ def recognise_file(path: str, head: bytes) -> str:
     fitting = [row for row in FOREIGN if (row.head or row.name) and _fits(row, name, head)]
     for row in fitting:
         if not row.general:
-            return _in_words(row, path, name)
+            return _remark_of(row, path, name)
     own = [one for one in FILE_FORMATS if re.match(one.head, head, re.DOTALL)]
     if format_of(path) in own:
         return (
@@ -58,7 +58,7 @@ def recognise_file(path: str, head: bytes) -> str:
         )
     for one in own:
         return f"it is a {one.title} file by its content, under another name; rename it to end in .{one.name}"
-    return _in_words(fitting[0], path, name) if fitting else ""
+    return _remark_of(fitting[0], path, name) if fitting else ""
 
 
 def _fits(row: Foreign, name: str, head: bytes) -> bool:
@@ -104,7 +104,7 @@ def recognise_folder(folder: str | os.PathLike[str]) -> str:
         if found is not None:
             # Of a model inside a pipeline its folder is to be given.
             within = found.rpartition("/")[0] if found.endswith((".safetensors", ".json")) else ""
-            return _in_words(row, path, within or found)
+            return _remark_of(row, path, within or found)
     files = [name for name in names if "/" not in name and (Path(folder) / name).is_file()]
     return next(filter(None, (_file_inside(path, name) for name in files[:64])), "")
 
@@ -156,7 +156,7 @@ def _names(folder: Path) -> Iterator[str]:
             continue
 
 
-def _in_words(row: Foreign, path: str, name: str) -> Remark:
+def _remark_of(row: Foreign, path: str, name: str) -> Remark:
     """A path goes into a command only if a shell and Python take every character of it for itself."""
     path, name = (
         text if PLAIN.fullmatch(text) else other for text, other in ((path, "PATH"), (name, "NAME"))

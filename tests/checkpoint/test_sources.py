@@ -93,7 +93,7 @@ def test_what_no_path_opens_is_not_read_here(files, shelves, tmp_path):
     """It is not lost, but reads, a run of this process and a comparison of files are refused."""
     assert files.sources == tuple(FileSource(path) for path in files.paths)
     assert (shelves.paths, shelves.lost) == ((), {})
-    assert shelves.begin_alike("w", "w")
+    assert shelves.start_equal("w", "w")
     with pytest.raises(CheckpointFileError, match="shelf 1: w cannot be read: it is on a shelf"):
         shelves.read(1, "w")
     conversion = shelves.plan(COLUMNS)

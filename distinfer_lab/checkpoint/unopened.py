@@ -1,10 +1,10 @@
-"""What lies beside the files of a checkpoint and is not opened, though it may belong to it.
+"""Files near a checkpoint that are not opened, though they may belong to it.
 
 ::
 
     run/rank_0/ ... rank_7/      opened
-    run/train_strategy.ckpt      a strategy file: it says who holds what, and is to be given
-    run/rank_8/                  slices that the folder's manifest does not name
+    run/train_strategy.ckpt      a strategy file, to be passed as strategy=
+    run/rank_8/                  slices that the manifest of the folder does not list
 """
 
 import os
@@ -16,18 +16,18 @@ from ..display import counted
 from ..errors import DistinferError, Option, Remark, listed
 from ..formats import FILE_FORMATS, Manifest, as_strategy, is_strategy, unnamed_paths
 
-__all__ = ["strategy_files", "strategy_words", "unnamed_notes"]
+__all__ = ["strategy_files", "strategy_remark", "unlisted_slices"]
 
 MOST_TRIED = 64
-"""So many files are looked into."""
+"""At most this many files are examined."""
 SUFFIXES = (".ckpt", ".json")
 SLICES = (*(f".{one.name}" for one in FILE_FORMATS), "/")
 
 
 def strategy_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """The strategy files in a folder, or in a folder `strategy` in it or beside it, the likeliest first.
+    """Return the strategy files in a folder, in its subfolder `strategy` or in its sibling, the likeliest first.
 
-    A file is called one by a word in its name, and is one by its first bytes.
+    Candidates are chosen by name and confirmed by their first bytes.
     """
     home = Path(folder)
     likely = (path for place in (home, home / "strategy", home.parent / "strategy") for path in _named(place))
@@ -43,8 +43,8 @@ def _named(folder: Path) -> list[Path]:
     return [p for word in words for p in paths if p.suffix in SUFFIXES and word in p.name.lower()]
 
 
-def strategy_words(folder: str | os.PathLike[str]) -> Remark:
-    """That a strategy file lies in a folder whose files were opened without one, as a sentence; "" if none does."""
+def strategy_remark(folder: str | os.PathLike[str]) -> Remark:
+    """Return a remark on the strategy files of a folder that was opened without one; "" if it has none."""
     found = strategy_files(folder)
     if not found:
         return Remark("")
@@ -59,8 +59,8 @@ def strategy_words(folder: str | os.PathLike[str]) -> Remark:
     )
 
 
-def unnamed_notes(folder: str | os.PathLike[str], manifest: Manifest) -> Iterator[str]:
-    """Which slices of a folder its manifest does not name, so that they are not opened."""
+def unlisted_slices(folder: str | os.PathLike[str], manifest: Manifest) -> Iterator[str]:
+    """Yield a note if a folder has slices that its manifest does not list, which are not opened."""
     try:
         paths = [path for path in unnamed_paths(folder, manifest) if path.endswith(SLICES)]
     except OSError:
