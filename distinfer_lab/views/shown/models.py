@@ -59,7 +59,7 @@ def checkpoint_map(checkpoint: "Checkpoint", limit: int) -> Drawing | None:
             max_tiles=tiles,
         )
 
-    return Drawing(stored(draw, limit), f"Checkpoint of {counted(checkpoint.ranks, 'rank')}")
+    return Drawing(stored(draw, limit), f"Who holds what of {counted(len(records), 'tensor')}")
 
 
 def plan_map(plan: "ReshardPlan", captions: tuple[str, str] = ("", "")) -> Drawing | None:
