@@ -280,11 +280,11 @@ class FileWork:
         found: list[tuple[str, str, int]] = []
         at = 0
         for tensor, overflowed in zip(batch.tensors, batch.overflowed.tolist(), strict=True):
-            end, digest = at + tensor.nbytes, None
+            digest = None
             if self.task.digests:
-                digest = xxhash.xxh3_128_hexdigest(content[at:end])
+                digest = xxhash.xxh3_128_hexdigest(content[at : at + tensor.nbytes])
                 found.append((tensor.name, digest, overflowed))
-            at = end
+            at += tensor.nbytes
             self.reports.enter(tensor.name, digest, overflowed)
         self.journal.enter(found)
         self.control.advance(at)

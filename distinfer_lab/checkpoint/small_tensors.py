@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..display import counted
-from ..formats import ByteSource, ByteWindows, Kind, Place, byte_runs
+from ..formats import ByteSource, ByteWindows, Kind, byte_runs
 from .converting import convert
 from .rank_reads import ReadItem, TensorRead
 
@@ -126,7 +126,7 @@ class SmallTensors:
         self._gap = min(LARGEST_GAP, self._most // 64)
         # Both know objects by their identity, and keep them, so that no other one can get it.
         self._forms: dict[tuple[Any, ...], tuple[_Form | None, tuple[Any, ...]]] = {}
-        self._ranks: dict[int, tuple[tuple[int, ...], list[ByteSource], tuple[ReadItem, ...]]] = {}
+        self._ranks: dict[int, tuple[tuple[int, ...], tuple[ReadItem, ...]]] = {}
         self._kept = self.read_bytes = self.nbytes = 0
         self.others: list[TensorRead] = []
 
@@ -137,35 +137,32 @@ class SmallTensors:
         """The contents of all tensors but `others`; each is there until the next is asked for."""
         plan = _BatchPlan(self._gap)
         for tensor in self._tensors:
-            ranks, sources = self._ranks_of(tensor)
+            ranks = self._ranks_of(tensor)
+            sources = [self._sources[rank] for rank in ranks if rank in self._sources]
             found = [place for source in sources if (place := source.place(tensor.source)) is not None]
-            form = self._form(tensor, ranks, [place.kind for place in found])
+            form = self._form(tensor, [place.kind for place in found]) if len(found) == len(ranks) else None
             if form is None:
                 self.others.append(tensor)
                 continue
             if plan.nbytes + form.cost + len(ranks) * self._gap > self._most:
                 yield self._read(plan)
                 plan = _BatchPlan(self._gap)
-            plan.add(tensor, form, found)
+            plan.add(tensor, form, [(place.file, place.offset) for place in found])
         if plan.tensors:
             yield self._read(plan)
 
-    def _ranks_of(self, tensor: TensorRead) -> tuple[tuple[int, ...], list[ByteSource]]:
-        """The source ranks of a tensor, and the files of those that have one."""
+    def _ranks_of(self, tensor: TensorRead) -> tuple[int, ...]:
         key = id(tensor.parts)
         if key not in self._ranks:
-            ranks = tuple(dict.fromkeys(part.src_rank for part in tensor.parts))
-            sources = [self._sources[rank] for rank in ranks if rank in self._sources]
-            self._ranks[key] = ranks, sources, tensor.parts
-        return self._ranks[key][:2]
+            self._ranks[key] = tuple(dict.fromkeys(part.src_rank for part in tensor.parts)), tensor.parts
+        return self._ranks[key][0]
 
-    def _form(self, tensor: TensorRead, ranks: Sequence[int], kinds: Sequence[Kind]) -> _Form | None:
+    def _form(self, tensor: TensorRead, kinds: Sequence[Kind]) -> _Form | None:
         """The form of a tensor whose slices are of these kinds; None if it is to be read in another way."""
-        if len(kinds) < len(ranks):
-            return None
         # By identity: plans share equal pieces, and files share kinds, so that nothing has to be compared.
         key = (id(tensor.parts), tensor.source_dtype, tensor.dtype, *map(id, kinds))
         if key not in self._forms:
+            ranks = self._ranks_of(tensor)
             form = _form_of(tensor, dict(zip(ranks, kinds, strict=True)))
             if form is not None and form.cost + len(ranks) * self._gap > self._most:
                 form = None
@@ -244,10 +241,10 @@ class _BatchPlan:
         """By form: which tensor, where its content goes, and where what each source rank gives of it will be."""
         self.size = self.nbytes = 0
 
-    def add(self, tensor: TensorRead, form: _Form, places: Sequence[Place]) -> None:
+    def add(self, tensor: TensorRead, form: _Form, places: Sequence[tuple[ByteWindows, int]]) -> None:
         """Take a tensor whose slices lie there, in the order of the form's source ranks."""
         row = [len(self.tensors), self.size]
-        for (rank, (first, nbytes)), (file, _, offset) in zip(form.spans.items(), places, strict=True):
+        for (rank, (first, nbytes)), (file, offset) in zip(form.spans.items(), places, strict=True):
             windows = self.windows.get(rank) or self.windows.setdefault(rank, _Windows(self._gap))
             before = windows.size
             row.append(windows.add(file, offset + first, nbytes))

@@ -7,7 +7,7 @@ before it sizes anything.
 from .box_reads import READ_COST_BYTES
 from .contents import gaps, unnamed_paths
 from .encryption import encrypted_by, with_secret_key
-from .entry import ByteSource, ByteWindows, Entry, Kind, Place, TensorSpec, byte_runs
+from .entry import ByteSource, ByteWindows, Entry, Kind, TensorSpec, byte_runs
 from .entry_table import EntryTable, kinds_of
 from .file_format import FolderFormat
 from .file_formats import (
@@ -71,7 +71,6 @@ __all__ = [
     "NamedTensor",
     "OperatorStrategy",
     "PartFiles",
-    "Place",
     "SliceFile",
     "SliceWriter",
     "StrategyFile",
