@@ -6,10 +6,10 @@ was used twice, its gradients are added.
 
 from collections.abc import Sequence
 
-from ..errors import DistinferError, GraphError
+from ..errors import GraphError
 from ..text import shown
 from .build import GraphBuilder
-from .graph import Node, faulty
+from .graph import Node, faulty, naming
 from .operators import Add, Constant
 
 __all__ = ["differentiate"]
@@ -68,12 +68,8 @@ def _propagate(build: GraphBuilder, node: Node, grads: dict[str, str], reached: 
 def _parts(build: GraphBuilder, node: Node, grad: str) -> Sequence[str | None]:
     """The gradient of each input, by the node's operator."""
     given = [build.spec(name) for name in (*node.inputs, grad)]
-    try:
+    with naming(node.op, "gradient", given, node.output):
         parts: object = node.op.gradient(build, node.inputs, node.output, grad)
-    except DistinferError:
-        raise
-    except Exception as err:
-        raise faulty(node.op, "gradient", given, err, node.output) from err
     if not isinstance(parts, list | tuple) or len(parts) != len(node.inputs):
         raise faulty(node.op, "gradient", given, f"returned {shown(parts)}", node.output)
     for name, part in zip(node.inputs, parts, strict=True):

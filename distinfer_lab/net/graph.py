@@ -13,7 +13,8 @@ factors of its dims, in the manner of einsum.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -40,6 +41,7 @@ __all__ = [
     "call_local",
     "check_result",
     "faulty",
+    "naming",
     "rule_of",
     "wrong_result",
 ]
@@ -184,6 +186,17 @@ def faulty(op: Operator, method: str, inputs: Sequence[Any], problem: object, pl
     return GraphError(f"{op.name}.{method}{where}, given {given}, {problem}; {RETURNS[method]}")
 
 
+@contextmanager
+def naming(op: Operator, method: str, inputs: Sequence[Spec], place: str = "") -> Iterator[None]:
+    """What a method of an operator raises names the operator, unless it is an error of this package."""
+    try:
+        yield
+    except DistinferError:
+        raise
+    except Exception as err:
+        raise faulty(op, method, inputs, err, place) from err
+
+
 def call_infer(op: Operator, *inputs: Spec, place: str = "") -> Spec:
     """What `op.infer` returns, if it is a Spec.
 
@@ -192,12 +205,8 @@ def call_infer(op: Operator, *inputs: Spec, place: str = "") -> Spec:
     GraphError
         If the inputs do not fit the operator, or the method is wrong.
     """
-    try:
+    with naming(op, "infer", inputs, place):
         spec: object = op.infer(*inputs)
-    except DistinferError:
-        raise
-    except Exception as err:
-        raise faulty(op, "infer", inputs, err, place) from err
     if not isinstance(spec, Spec):
         raise faulty(op, "infer", inputs, f"returned {shown(spec)}", place)
     valid_shape = isinstance(spec.shape, tuple) and all(isinstance(n, int | np.integer) for n in spec.shape)
@@ -214,12 +223,8 @@ def call_rule(op: Operator, *inputs: Spec) -> Rule:
     GraphError
         If the method is wrong.
     """
-    try:
+    with naming(op, "rule", inputs):
         rule: object = op.rule(*inputs)
-    except DistinferError:
-        raise
-    except Exception as err:
-        raise faulty(op, "rule", inputs, err) from err
     if not isinstance(rule, Rule):
         raise faulty(op, "rule", inputs, f"returned {shown(rule)}")
     return rule
@@ -235,12 +240,8 @@ def call_local(
     GraphError
         If the method is wrong.
     """
-    try:
+    with naming(op, "local", whole, place):
         local: object = op.local(whole, inputs, output)
-    except DistinferError:
-        raise
-    except Exception as err:
-        raise faulty(op, "local", whole, err, place) from err
     if not isinstance(local, Operator):
         raise faulty(op, "local", whole, f"returned {shown(local)}", place)
     return local
@@ -254,7 +255,7 @@ def call_forward(op: Operator, inputs: Sequence[Array], place: str = "") -> Arra
     GraphError
         If `forward` raises anything else than an error of this package.
     """
-    try:
+    try:  # not `naming`: a context manager would cost as much as a small operator
         return np.asarray(op.forward(*inputs))
     except (DistinferError, MemoryError):
         raise

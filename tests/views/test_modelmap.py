@@ -155,7 +155,7 @@ def test_a_llama_in_stages():
 
 
 def test_experts_on_groups_of_cards():
-    """Each expert on some cards: how many groups, before and after; and cuts that differ are told apart."""
+    """Each expert on some cards: how many groups, before and after; and both cuts are drawn where they differ."""
     shapes = {f"layers.{i}.experts.{e}.w1.weight": (64, 64) for i in range(4) for e in range(8)}
 
     def spread(groups, cut):
