@@ -11,7 +11,6 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -164,14 +163,4 @@ def _answers(
     """What some workers answer, outside their tasks; those that do not answer soon are left out."""
     if not addresses:
         return {}
-
-    def ask(some: list[str]) -> dict[str, Any]:
-        return cards.membership.answers(task, *args, seconds=ANSWER_SECONDS, addresses=some)
-
-    found = ask(addresses)
-    if found or len(addresses) == 1:
-        return found
-    # One that is lost, or hangs, keeps back the answers of all: each is asked by itself.
-    with ThreadPoolExecutor(len(addresses), thread_name_prefix="ask-card") as pool:
-        each = pool.map(lambda address: ask([address]), addresses)
-        return {address: answer for answers in each for address, answer in answers.items()}
+    return cards.membership.answers_of_each(task, *args, seconds=ANSWER_SECONDS, addresses=addresses)

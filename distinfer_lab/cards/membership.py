@@ -23,7 +23,7 @@ from ..errors import CardError
 from . import cluster, tasks
 from .records import GroupTerms
 from .store import CardRestartedError
-from .worker_calls import ANSWER_SECONDS, NO_ANSWER, answers_within, is_silent
+from .worker_calls import ANSWER_SECONDS, NO_ANSWER, answers_of_each, answers_within, is_silent
 
 __all__ = ["CardGoneError", "Membership"]
 
@@ -118,7 +118,7 @@ class Membership:
             If a card's worker is not there, or does not answer.
         """
         self.watch()
-        found = self.answers(task, *args, seconds=ANSWER_SECONDS)
+        found = self.answers_of_each(task, *args, seconds=ANSWER_SECONDS)
         out = []
         for rank, address in enumerate(self.addresses):
             answer = found.get(address, NO_ANSWER)
@@ -149,6 +149,20 @@ class Membership:
         self._origin.check()
         workers = self.addresses if addresses is None else addresses
         return answers_within(self._client, task, args, seconds, workers)
+
+    def answers_of_each(
+        self, task: Callable[..., Any], *args: Any, seconds: float, addresses: list[str] | None = None
+    ) -> dict[str, Any]:
+        """What some cards, by default all, answer; those that do not answer in time are left out.
+
+        Raises
+        ------
+        CardError
+            In a child made by fork.
+        """
+        self._origin.check()
+        workers = self.addresses if addresses is None else addresses
+        return answers_of_each(self._client, task, args, seconds, workers)
 
     def renew(self, check: Callable[[], None]) -> tuple[Peer, ...]:
         """Let other workers take the places of lost ones, and make every worker a card.

@@ -6,14 +6,14 @@ Dask itself tries for half a minute to reach a worker that has just been lost, a
 import asyncio
 import contextlib
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import Any
 
 from distributed import Client
 
 from ..errors import CardError
 
-__all__ = ["ANSWER_SECONDS", "NO_ANSWER", "answers_within", "call_workers", "is_silent"]
+__all__ = ["ANSWER_SECONDS", "NO_ANSWER", "answers_of_each", "answers_within", "call_workers", "is_silent"]
 
 ANSWER_SECONDS = 10.0
 """How long a worker may take to answer."""
@@ -44,6 +44,23 @@ def answers_within(
         finally:
             future.cancel()
     return {}
+
+
+def answers_of_each(
+    client: Client, task: Callable[..., Any], args: tuple[Any, ...], seconds: float, workers: list[str]
+) -> dict[str, Any]:
+    """The answers of some workers by address, errors included; those that do not answer in time are left out."""
+
+    def ask(some: list[str]) -> dict[str, Any]:
+        return answers_within(client, task, args, seconds, some)
+
+    found = ask(workers)
+    if found or len(workers) <= 1:
+        return found
+    # One that is lost, or hangs, keeps back the answers of all: each is asked by itself.
+    with ThreadPoolExecutor(len(workers), thread_name_prefix="ask-card") as pool:
+        each = pool.map(lambda address: ask([address]), workers)
+        return {address: answer for answers in each for address, answer in answers.items()}
 
 
 def is_silent(answer: object) -> bool:

@@ -8,7 +8,7 @@ import dask
 import numpy as np
 import pytest
 
-from distinfer_lab.cards import CardGroup, CardRestartedError, gang
+from distinfer_lab.cards import CardGroup, CardRestartedError, gang, membership
 from distinfer_lab.errors import CardError
 
 from ..strategies import examples
@@ -119,6 +119,20 @@ def test_a_card_that_is_away_for_long_comes_back():
         os.kill(pids_of(cards)[1], signal.SIGKILL)
         found, _ = cards.run(add_all, placement, inputs(2), wanted(2))
         np.testing.assert_array_equal(found[0]["y"], [3, 3, 3])
+
+
+def test_the_card_that_does_not_answer_is_named(monkeypatch):
+    """Though all are asked at once, and one that hangs keeps back the answers of the others."""
+    monkeypatch.setattr(membership, "ANSWER_SECONDS", 2.0)
+    with cluster_of(3) as given, CardGroup(3, address=given.address) as cards:
+        hanging = pids_of(cards)[2]
+        os.kill(hanging, signal.SIGSTOP)
+        try:
+            with pytest.raises(CardError, match=r"card 2 \(.*\) was lost \(no answer\)") as info:
+                cards.runtime.membership.ask(os.getpid)
+            assert info.value.rank == 2
+        finally:
+            os.kill(hanging, signal.SIGCONT)
 
 
 def test_a_cluster_without_a_spare_is_waited_for():
