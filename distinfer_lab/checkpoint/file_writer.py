@@ -5,9 +5,7 @@ A finished tensor is entered in the file's journal; a later run looks at the byt
 the digest that the journal says.
 """
 
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,14 +19,13 @@ from numpy.typing import NDArray
 from ..display import counted
 from ..errors import CheckpointFileError, DistinferError
 from ..formats import SliceWriter, TensorSpec, with_secret_key
-from ..text import shown
-from ..untrusted import parse_json, read_file, read_int
 from .converting import convert
+from .journal import Journal
 from .rank_reads import RankReadPlan, TensorRead
 from .shard_reader import ShardReader, window_bytes
 from .small_tensors import Batch, SmallTensors, is_small
 from .sources import BoxReader
-from .staging import journal_of, open_private
+from .staging import journal_of
 from .tensor_reports import TensorReports
 
 __all__ = [
@@ -42,10 +39,6 @@ __all__ = [
 ]
 
 Array = NDArray[Any]
-
-LARGEST_JOURNAL = 1 << 30
-
-_quoted = json.JSONEncoder().encode
 
 
 class Control(Protocol):
@@ -341,69 +334,3 @@ class FileWork:
         if found is not None:
             self.journal.enter([(tensor.name, found, overflowed)])
         self.reports.enter(tensor.name, found, overflowed)
-
-
-class Journal:
-    """Which tensors of a file are finished, a line each, as JSON; a context manager.
-
-    Parameters
-    ----------
-    path
-        The file of the journal.
-    resumed
-        Whether what it says already is of use.
-
-    Attributes
-    ----------
-    entered : Mapping[str, tuple[str, int]]
-        Tensor -> its digest and how many values overflowed.
-    damaged : bool
-        Whether the journal of an earlier run could not be read; nothing of that run is used.
-    """
-
-    def __init__(self, path: Path, resumed: bool) -> None:
-        self.entered, kept, self.damaged = _read_journal(path) if resumed else ({}, 0, False)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not kept:
-            path.unlink(missing_ok=True)
-        self._file = open_private(path, os.O_APPEND)
-        self._file.truncate(kept)
-
-    def __enter__(self) -> "Journal":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._file.close()
-
-    def enter(self, finished: Iterable[tuple[str, str, int]]) -> None:
-        """Tensors are finished: names, digests and how many values overflowed."""
-        lines = [f'[{_quoted(name)}, "{digest}", {overflowed}]\n' for name, digest, overflowed in finished]
-        self._file.write("".join(lines).encode())
-        self._file.flush()
-
-
-def _read_journal(path: Path) -> tuple[Mapping[str, tuple[str, int]], int, bool]:
-    """What a journal says, the bytes of its whole lines, and whether it is damaged, so that nothing of it counts."""
-    try:
-        # What follows the last newline is the line that a killed run was writing.
-        lines, newline, _ = read_file(path, LARGEST_JOURNAL).rpartition(b"\n")
-        return dict(map(_entry, filter(None, lines.split(b"\n")))), len(lines + newline), False
-    except FileNotFoundError:
-        return {}, 0, False
-    except (OSError, ValueError):
-        return {}, 0, True
-
-
-def _entry(line: bytes) -> tuple[str, tuple[str, int]]:
-    """What a line says.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged.
-    """
-    found = parse_json(line)
-    if not isinstance(found, list) or list(map(type, found)) != [str, str, int]:
-        raise ValueError(f"{shown(found)} should be a name, a digest and a count")
-    name, digest, overflowed = found
-    return name, (digest, read_int(overflowed, "overflowed values"))
