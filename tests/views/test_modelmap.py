@@ -151,6 +151,7 @@ def test_a_llama_in_stages():
     assert {"q", "o", "gate", "up", "down"} <= set(said)
     assert "65 tensors (1 MiB) too small to be drawn" in said
     assert {"rows cut in 8", "columns cut in 8"} <= set(said)
+    assert "whole on its cards" not in said  # the norms are, and they are not drawn
     assert len(svg) <= STORED_BYTES
 
 

@@ -232,9 +232,9 @@ def legend_entries(sheet: Sheet) -> list[tuple[str, str]]:
     """For each kind of cut its hue and what it means."""
     seen: dict[str, set[int]] = {}
     for row in sheet.table.rows:
-        for cell in row.cells.values():
+        for column, cell in row.cells.items():
             for cut in (cell.train, cell.infer):
-                if cut is not None:
+                if cut is not None and (not row.stack or column in sheet.columns):
                     seen.setdefault(cut.kind, set()).add(max(cut.parts, default=1))
     words = {
         "rows": "rows cut",
